@@ -1,0 +1,10 @@
+//! The engine: runs a graph of operators over files, exactly once.
+//!
+//! Definition flows `YAML -> PipelineSpec -> Graph -> Plan -> rendered dataflow`; data flows
+//! `file -> queue -> epoch -> operators -> answered -> committed -> processed/`. This crate knows no
+//! gRPC and no async runtime; what the outside wants to know it asks through [`Engine`].
+
+pub mod engine;
+pub mod report;
+
+pub use engine::Engine;

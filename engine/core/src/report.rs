@@ -1,0 +1,188 @@
+//! Report: what the engine says about itself. Plain values, derived at the moment they are asked
+//! for; nothing in here is kept.
+
+use std::time::SystemTime;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+/// Where a submission stands. Each is a different fact, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Durable in the journal, with an epoch.
+    Accepted,
+    /// Chunks of it are being read.
+    Reading,
+    /// Its frontier has passed: every operator has said all it will say about it.
+    Answered,
+    /// Durable and visible.
+    Committed,
+    /// Set aside with a reason; it left no output.
+    Quarantined,
+}
+
+impl Phase {
+    /// Returns the word that people and programs see.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Phase::Accepted => "accepted",
+            Phase::Reading => "reading",
+            Phase::Answered => "answered",
+            Phase::Committed => "committed",
+            Phase::Quarantined => "quarantined",
+        }
+    }
+
+    /// Returns whether nothing more will happen to the submission.
+    pub const fn is_final(self) -> bool {
+        matches!(self, Phase::Committed | Phase::Quarantined)
+    }
+}
+
+/// One submission: one accepted version of one file.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SubmissionReport {
+    /// The submission's number, unique in a home.
+    pub id: u64,
+    /// The pipeline that runs it.
+    pub pipeline: String,
+    /// Its epoch in that pipeline.
+    pub epoch: u64,
+    /// The name under which it came.
+    pub name: String,
+    /// The source of the pipeline that reads it.
+    pub source: String,
+    /// Its size as it came, in bytes.
+    pub bytes: u64,
+    /// BLAKE3 of the bytes as they came, in hex.
+    pub hash: String,
+    /// Where it stands.
+    pub phase: Phase,
+    /// How many of its bytes have been read, while it is being read.
+    pub bytes_read: u64,
+    /// How many records were read from it.
+    pub records: u64,
+    /// How many of them were rejected.
+    pub rejected: u64,
+    /// Why it was quarantined: code and text.
+    pub reason: Option<(String, String)>,
+    /// The output files it became, relative to the pipeline's `out/`, with their sizes in bytes.
+    pub outputs: Vec<(String, u64)>,
+    /// When the intake first saw it (or the upload began).
+    pub seen_at: SystemTime,
+    /// When it was durable in the journal.
+    pub accepted_at: SystemTime,
+    /// When it was committed or quarantined.
+    pub finished_at: Option<SystemTime>,
+}
+
+/// Which submissions to list.
+#[derive(Clone, Debug, Default)]
+pub struct SubmissionFilter {
+    /// Only of this pipeline.
+    pub pipeline: Option<String>,
+    /// Only in this phase.
+    pub phase: Option<Phase>,
+    /// Only with this name.
+    pub name: Option<String>,
+    /// Only ids below this one: the page after the last id of the page before.
+    pub before: Option<u64>,
+    /// At most so many; newest first.
+    pub limit: usize,
+}
+
+/// One operator (source, operator or sink of the pipeline file) on one worker.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct OperatorReport {
+    /// The pipeline.
+    pub pipeline: String,
+    /// The name in the pipeline file.
+    pub operator: String,
+    /// What it is: `source jsonl`, `route`, `aggregate`, `sink files`, ...
+    pub kind: String,
+    /// The worker's index over all processes.
+    pub worker: usize,
+    /// Records taken in.
+    pub records_in: u64,
+    /// Records given out, over all tags.
+    pub records_out: u64,
+    /// Bytes taken in: of records as they came, 0 where the operator does not see bytes.
+    pub bytes_in: u64,
+    /// Bytes given out.
+    pub bytes_out: u64,
+    /// Records rejected.
+    pub rejected: u64,
+    /// Time spent inside the operator, in nanoseconds.
+    pub elapsed_ns: u64,
+    /// How often it was scheduled.
+    pub activations: u64,
+    /// Records sent to it and not yet taken in, over all workers (the same on each row of an operator).
+    pub backlog: u64,
+    /// The frontier of its input as `(epoch, chunk)`; `None` once it can see no more input.
+    pub frontier: Option<(u64, u64)>,
+    /// Entries of state it holds: groups, rows, open files.
+    pub state_entries: u64,
+}
+
+/// How long files spent in one stage, in microseconds.
+#[derive(Clone, Debug)]
+pub struct StageLatency {
+    /// The pipeline.
+    pub pipeline: String,
+    /// `claim`, `accept`, `read`, `answer`, `commit` or `total`.
+    pub stage: &'static str,
+    /// One value per file, in microseconds.
+    pub histogram: Histogram<u64>,
+}
+
+/// One pipeline that runs.
+#[derive(Clone, Debug, Serialize)]
+pub struct PipelineReport {
+    /// Its name.
+    pub name: String,
+    /// A hash over everything in its file that changes what it does, in hex.
+    pub plan_hash: String,
+    /// Its folder, where `unprocessed/`, `processed/`, `out/` are.
+    pub folder: String,
+    /// The pipeline file as it was written.
+    pub yaml: String,
+    /// Sources, operators and sinks, in the order of the file.
+    pub nodes: Vec<NodeReport>,
+    /// Which port feeds what.
+    pub edges: Vec<EdgeReport>,
+    /// Submissions by phase.
+    pub accepted: u64,
+    /// Submissions committed.
+    pub committed: u64,
+    /// Submissions quarantined.
+    pub quarantined: u64,
+    /// Epochs up to this one are committed.
+    pub committed_epoch: u64,
+}
+
+/// One node of a pipeline's graph.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NodeReport {
+    /// Its name in the file.
+    pub name: String,
+    /// `source`, `operator` or `sink`.
+    pub role: String,
+    /// `jsonl`, `route`, `files`, ...
+    pub kind: String,
+    /// What it does, in a few words: the expression, the keys, the format.
+    pub detail: String,
+}
+
+/// One edge of a pipeline's graph.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EdgeReport {
+    /// The node it leaves.
+    pub from: String,
+    /// The tag (output port) it leaves by; empty for the only port.
+    pub tag: String,
+    /// The node it enters.
+    pub to: String,
+    /// The columns it carries as `name: type`, after pruning.
+    pub columns: Vec<String>,
+}

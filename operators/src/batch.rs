@@ -1,0 +1,145 @@
+//! Batch: what flows on an edge. Derived data; a batch lives from one operator to the next.
+//!
+//! A batch holds only the columns that something downstream reads, the original bytes of each
+//! record when something downstream needs them, one difference for the whole batch, and where it
+//! came from. Strings are views into the buffer of the chunk they were read from, so passing a
+//! record on copies 16 bytes and no text. Whoever keeps rows for long must copy them out, or one
+//! row pins its whole chunk.
+
+use std::sync::Arc;
+
+use arrow_array::{
+    Array, BinaryViewArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt64Array,
+};
+use arrow_schema::ArrowError;
+use arrow_select::filter::{filter, filter_record_batch};
+use serde::{Deserialize, Serialize};
+
+use crate::types::Schema;
+
+/// Where the records of a batch were read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Origin {
+    /// The submission (one accepted version of one file) the records belong to.
+    pub submission: u64,
+    /// The chunk of that file, as in [`crate::Time::chunk`].
+    pub chunk: u64,
+    /// The byte offset, in the uncompressed file, of the first byte of the chunk.
+    pub offset: u64,
+}
+
+/// Rows in columns, all with the same difference and origin.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// The pruned columns. The number of rows is right even when there is no column.
+    pub columns: RecordBatch,
+    /// The bytes of each record as they stood in the file, *with* their line terminator; `None` when
+    /// nothing downstream needs them.
+    pub raw: Option<BinaryViewArray>,
+    /// Where each record stands in its chunk, see [`position`]; `None` when nothing downstream
+    /// needs it.
+    pub positions: Option<UInt64Array>,
+    /// +1 for rows that are there, -1 for rows that are taken back.
+    pub diff: i64,
+    /// Where the rows were read.
+    pub origin: Origin,
+}
+
+/// Packs the line (counted from 0 inside the chunk) and the byte offset (inside the chunk) of a
+/// record. Positions sort in input order.
+pub const fn position(line: u32, offset: u32) -> u64 {
+    ((line as u64) << 32) | offset as u64
+}
+
+/// Returns the line inside the chunk of a packed position.
+pub const fn position_line(position: u64) -> u32 {
+    (position >> 32) as u32
+}
+
+/// Returns the byte offset inside the chunk of a packed position.
+pub const fn position_offset(position: u64) -> u32 {
+    position as u32
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self {
+            columns: RecordBatch::new_empty(Arc::new(arrow_schema::Schema::empty())),
+            raw: None,
+            positions: None,
+            diff: 1,
+            origin: Origin::default(),
+        }
+    }
+}
+
+impl Batch {
+    /// Returns the number of rows.
+    pub fn len(&self) -> usize {
+        self.columns.num_rows()
+    }
+
+    /// Returns whether there are no rows. Such a batch is never sent.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns the rows for which `keep` is true (NULL counts as false).
+    pub fn filter(&self, keep: &BooleanArray) -> Result<Self, ArrowError> {
+        let columns = if self.columns.num_columns() == 0 {
+            rows_without_columns(keep.true_count())?
+        } else {
+            filter_record_batch(&self.columns, keep)?
+        };
+        let raw = match &self.raw {
+            Some(raw) => {
+                Some(filter(raw, keep)?.as_any().downcast_ref::<BinaryViewArray>().cloned())
+            }
+            None => None,
+        };
+        let positions = match &self.positions {
+            Some(at) => Some(filter(at, keep)?.as_any().downcast_ref::<UInt64Array>().cloned()),
+            None => None,
+        };
+        Ok(Self {
+            columns,
+            raw: raw.flatten(),
+            positions: positions.flatten(),
+            diff: self.diff,
+            origin: self.origin,
+        })
+    }
+
+    /// Returns the batch with only the columns of `schema`, in its order, and without the raw
+    /// records or positions unless they are asked for. Copies no data.
+    pub fn project(&self, shape: &Shape) -> Result<Self, ArrowError> {
+        let mut picked = Vec::with_capacity(shape.schema.columns().len());
+        for column in shape.schema.columns() {
+            picked.push(self.columns.schema_ref().index_of(&column.name)?);
+        }
+        Ok(Self {
+            columns: self.columns.project(&picked)?,
+            raw: if shape.raw { self.raw.clone() } else { None },
+            positions: if shape.positions { self.positions.clone() } else { None },
+            diff: self.diff,
+            origin: self.origin,
+        })
+    }
+}
+
+/// Returns a record batch of `rows` rows and no column.
+pub fn rows_without_columns(rows: usize) -> Result<RecordBatch, ArrowError> {
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(Arc::new(arrow_schema::Schema::empty()), vec![], &options)
+}
+
+/// What the batches of one edge carry: decided by the planner from what is read downstream.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Shape {
+    /// The columns, in order.
+    pub schema: Schema,
+    /// Whether the original bytes of each record come along.
+    pub raw: bool,
+    /// Whether the position of each record comes along.
+    pub positions: bool,
+}

@@ -1,0 +1,24 @@
+//! What data is, and what can be done to it.
+//!
+//! This crate holds the columnar [`Batch`] that flows on every edge, the [`Time`] it flows at, the
+//! file formats that turn bytes into columns and back, the SQL expressions over those columns, and
+//! one file per operator. It knows no files, no network, no async and no clock: everything in here
+//! is a function of its inputs.
+//!
+//! Map, in reading order: [`time`] and [`types`] (the vocabulary), [`batch`] and [`reject`] (what
+//! flows), [`format`] (bytes to columns and columns to bytes), [`expr`] (SQL over columns).
+
+pub mod time;
+pub mod types;
+
+pub mod batch;
+pub mod reject;
+
+pub mod format;
+
+pub mod expr;
+
+pub use batch::{Batch, Origin};
+pub use reject::{Reject, RejectCode};
+pub use time::Time;
+pub use types::{Column, Schema, Type};

@@ -1,0 +1,74 @@
+//! Reject: why one record could not be processed. A bad record is data, not a failure: it goes to
+//! the `rejects` sink (or wherever the pipeline sends it) and the file goes on.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The longest part of a record that is kept with its reject, in bytes.
+pub const REJECT_RAW_BYTES_MAX: usize = 64 * 1024;
+
+/// Why a record was rejected, as a stable word that programs may compare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RejectCode {
+    /// The record is not valid in its format.
+    Syntax,
+    /// The record is longer than the limit of its source.
+    TooLong,
+    /// The record is nested deeper than the limit.
+    TooDeep,
+    /// The record is not valid UTF-8.
+    Utf8,
+    /// A field does not have its declared type.
+    FieldType,
+    /// A field stands twice in the record.
+    DuplicateField,
+    /// The record has another number of fields than the header.
+    FieldCount,
+    /// A `parse` operator found no match.
+    NoMatch,
+    /// An expression failed: overflow, division by zero, a cast that does not fit.
+    Expression,
+}
+
+impl RejectCode {
+    /// Returns the word that is written to outputs.
+    pub const fn word(self) -> &'static str {
+        match self {
+            RejectCode::Syntax => "syntax",
+            RejectCode::TooLong => "too_long",
+            RejectCode::TooDeep => "too_deep",
+            RejectCode::Utf8 => "utf8",
+            RejectCode::FieldType => "field_type",
+            RejectCode::DuplicateField => "duplicate_field",
+            RejectCode::FieldCount => "field_count",
+            RejectCode::NoMatch => "no_match",
+            RejectCode::Expression => "expression",
+        }
+    }
+}
+
+impl fmt::Display for RejectCode {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.word())
+    }
+}
+
+/// One record that could not be processed, and why.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Reject {
+    /// The line on which the record begins, counted from 0 inside its chunk.
+    pub line: u32,
+    /// The byte at which the record begins, counted from 0 inside its chunk.
+    pub offset: u32,
+    /// The operator or source that rejected it, by its name in the pipeline file. Filled in by the
+    /// operator that emits it; formats leave it empty.
+    pub operator: String,
+    /// Why, as a stable word.
+    pub code: RejectCode,
+    /// Why, for a person: `field status: expected int, found string at column 17`.
+    pub reason: String,
+    /// The record without its line terminator, cut at [`REJECT_RAW_BYTES_MAX`].
+    pub raw: Vec<u8>,
+}
