@@ -8,10 +8,9 @@
 
 use std::sync::Arc;
 
-use arrow_array::{
-    Array, BinaryViewArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt64Array,
-};
-use arrow_schema::ArrowError;
+use arrow_array::cast::AsArray;
+use arrow_array::types::UInt64Type;
+use arrow_array::{BinaryViewArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt64Array};
 use arrow_select::filter::{filter, filter_record_batch};
 use serde::{Deserialize, Serialize};
 
@@ -85,52 +84,64 @@ impl Batch {
     }
 
     /// Returns the rows for which `keep` is true (NULL counts as false).
-    pub fn filter(&self, keep: &BooleanArray) -> Result<Self, ArrowError> {
+    ///
+    /// # Panics
+    /// If `keep` has another length than the batch.
+    pub fn filter(self, keep: &BooleanArray) -> Self {
+        let kept = keep.true_count();
+        if kept == self.len() {
+            return self;
+        }
+        if kept == 0 {
+            return Self::default();
+        }
+        const SAME_LENGTH: &str = "a selection is as long as its batch";
         let columns = if self.columns.num_columns() == 0 {
-            rows_without_columns(keep.true_count())?
+            rows_without_columns(kept)
         } else {
-            filter_record_batch(&self.columns, keep)?
+            filter_record_batch(&self.columns, keep).expect(SAME_LENGTH)
         };
-        let raw = match &self.raw {
-            Some(raw) => {
-                Some(filter(raw, keep)?.as_any().downcast_ref::<BinaryViewArray>().cloned())
-            }
-            None => None,
-        };
-        let positions = match &self.positions {
-            Some(at) => Some(filter(at, keep)?.as_any().downcast_ref::<UInt64Array>().cloned()),
-            None => None,
-        };
-        Ok(Self {
-            columns,
-            raw: raw.flatten(),
-            positions: positions.flatten(),
-            diff: self.diff,
-            origin: self.origin,
-        })
+        let raw = self.raw.map(|raw| filter(&raw, keep).expect(SAME_LENGTH).as_binary_view().clone());
+        let positions = self.positions.map(|positions| {
+            filter(&positions, keep).expect(SAME_LENGTH).as_primitive::<UInt64Type>().clone()
+        });
+        Self { columns, raw, positions, diff: self.diff, origin: self.origin }
     }
 
-    /// Returns the batch with only the columns of `schema`, in its order, and without the raw
-    /// records or positions unless they are asked for. Copies no data.
-    pub fn project(&self, shape: &Shape) -> Result<Self, ArrowError> {
-        let mut picked = Vec::with_capacity(shape.schema.columns().len());
-        for column in shape.schema.columns() {
-            picked.push(self.columns.schema_ref().index_of(&column.name)?);
-        }
-        Ok(Self {
-            columns: self.columns.project(&picked)?,
+    /// Returns the batch with only what `shape` asks for, in its order. Copies no data.
+    ///
+    /// # Panics
+    /// If a column is missing; the plan guarantees that it is there.
+    pub fn project(&self, shape: &Shape) -> Self {
+        Self {
+            columns: self.pick(&shape.schema),
             raw: if shape.raw { self.raw.clone() } else { None },
             positions: if shape.positions { self.positions.clone() } else { None },
             diff: self.diff,
             origin: self.origin,
-        })
+        }
+    }
+
+    /// Returns the columns of `schema`, in its order.
+    ///
+    /// # Panics
+    /// If a column is missing; the plan guarantees that it is there.
+    pub fn pick(&self, schema: &Schema) -> RecordBatch {
+        let there = self.columns.schema_ref();
+        let find = |column: &crate::types::Column| {
+            there.index_of(&column.name).expect("the plan carries every column that is read")
+        };
+        let picked: Vec<usize> = schema.columns().iter().map(find).collect();
+        self.columns.project(&picked).expect("each index was just found")
     }
 }
 
 /// Returns a record batch of `rows` rows and no column.
-pub fn rows_without_columns(rows: usize) -> Result<RecordBatch, ArrowError> {
+pub fn rows_without_columns(rows: usize) -> RecordBatch {
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
-    RecordBatch::try_new_with_options(Arc::new(arrow_schema::Schema::empty()), vec![], &options)
+    let schema = Arc::new(arrow_schema::Schema::empty());
+    RecordBatch::try_new_with_options(schema, vec![], &options)
+        .expect("no column can have another length")
 }
 
 /// What the batches of one edge carry: decided by the planner from what is read downstream.

@@ -18,6 +18,14 @@ pub mod format;
 
 pub mod expr;
 
+pub mod flow;
+pub mod meter;
+
+pub mod filter;
+pub mod parse;
+pub mod route;
+pub mod select;
+
 pub use batch::{Batch, Origin};
 pub use reject::{Reject, RejectCode};
 pub use time::Time;

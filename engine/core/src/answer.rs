@@ -1,0 +1,184 @@
+//! Answer: everything that has been said about an epoch, gathered on worker 0 when its frontier has
+//! passed.
+//!
+//! | input  | prepared parts, notes of the readers, announcements, rows for tables; all sent to worker 0 |
+//! | output | none; an [`Answer`] per epoch, in order, to the ledger's queue                             |
+//! | state  | what was said about open epochs                                                          |
+//! | errors | none; a failed file is an answer too                                                     |
+//!
+//! No counting and no acknowledgement: a sink holds its capability until its part is durable, so
+//! when the frontier has passed an epoch every worker of every process has staged all of it.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use tidemill_operators::exchange;
+use tidemill_operators::{Batch, Time};
+use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::{Scope, Stream, StreamVec};
+use timely::progress::operate::FrontierInterest;
+
+use crate::ingest::order::{Opening, ReadEvent, ReadNote};
+use crate::sink::parts::{PreparedPart, least};
+
+/// All that was said about one epoch.
+#[derive(Debug)]
+pub struct Answer {
+    /// The epoch.
+    pub epoch: u64,
+    /// The submission.
+    pub submission: u64,
+    /// Whether it was committed in an earlier life: only its table rows count.
+    pub replay: bool,
+    /// Why the file cannot count, if it cannot: a stable word and the text.
+    pub failure: Option<(String, String)>,
+    /// Its outputs.
+    pub parts: Vec<PreparedPart>,
+    /// The rows that tables gained and lost, by the sink's place in the plan.
+    pub rows: Vec<(usize, Batch)>,
+    /// Records read.
+    pub records: u64,
+    /// Records rejected while reading.
+    pub rejected: u64,
+    /// When its last piece had been read.
+    pub read_at: SystemTime,
+    /// When its frontier had passed.
+    pub answered_at: SystemTime,
+}
+
+/// What is heard of an epoch.
+#[derive(Debug)]
+pub enum Heard {
+    /// Some of its bytes were read: submission, bytes, records.
+    Progress {
+        /// The submission.
+        submission: u64,
+        /// Bytes of the file, as it came.
+        bytes: u64,
+        /// Records.
+        records: u64,
+    },
+    /// Nothing more will come.
+    Answered(Box<Answer>),
+}
+
+/// Builds the gathering operator. `ledger` is used on worker 0 only.
+pub fn answers<'scope>(
+    scope: Scope<'scope, Time>,
+    title: &str,
+    openings: StreamVec<'scope, Time, Opening>,
+    notes: StreamVec<'scope, Time, ReadNote>,
+    parts: StreamVec<'scope, Time, PreparedPart>,
+    tables: Vec<(usize, Stream<'scope, Time, Batch>)>,
+    mut ledger: impl FnMut(Heard) + 'static,
+) {
+    let mut builder = OperatorBuilder::new(title.to_owned(), scope);
+    let mut opening_input = builder.new_input(openings, Exchange::new(|_: &Opening| 0));
+    let mut note_input = builder.new_input(notes, Exchange::new(|_: &ReadNote| 0));
+    let mut part_input = builder.new_input(parts, Exchange::new(|_: &PreparedPart| 0));
+    let mut table_inputs: Vec<_> = tables
+        .into_iter()
+        .map(|(sink, rows)| (sink, builder.new_input(rows, exchange::batch_to(|_: &Batch| 0))))
+        .collect();
+    for port in 0..3 + table_inputs.len() {
+        builder.set_notify_for(port, FrontierInterest::Always);
+    }
+    let mut open: BTreeMap<u64, Open> = BTreeMap::new();
+
+    builder.build(move |capabilities| {
+        drop(capabilities);
+        move |frontiers| {
+            opening_input.for_each(|_, openings| {
+                for opening in openings.drain(..) {
+                    open.entry(opening.epoch).or_default().opening = Some(opening);
+                }
+            });
+            note_input.for_each(|_, notes| {
+                for note in notes.drain(..) {
+                    let said = open.entry(note.epoch).or_default();
+                    if let Some(heard) = said.note(note) {
+                        ledger(heard);
+                    }
+                }
+            });
+            part_input.for_each(|_, parts| {
+                for part in parts.drain(..) {
+                    open.entry(part.epoch).or_default().parts.push(part);
+                }
+            });
+            for (sink, input) in &mut table_inputs {
+                input.for_each(|capability, batch| {
+                    if let Some(time) = capability.least() {
+                        let rows = &mut open.entry(time.epoch).or_default().rows;
+                        rows.push((*sink, std::mem::take(batch)));
+                    }
+                });
+            }
+            let read_upto = frontiers[1].frontier().first().copied();
+            for (epoch, said) in &mut open {
+                if read_upto.is_some_and(|frontier| frontier <= Time::end(*epoch)) {
+                    break;
+                }
+                said.read_at.get_or_insert_with(SystemTime::now);
+            }
+            let upto = least(frontiers);
+            while let Some(entry) = open.first_entry() {
+                let epoch = *entry.key();
+                if upto.is_some_and(|frontier| frontier <= Time::end(epoch)) {
+                    break;
+                }
+                ledger(Heard::Answered(Box::new(entry.remove().answer(epoch))));
+            }
+        }
+    });
+}
+
+#[derive(Default)]
+struct Open {
+    opening: Option<Opening>,
+    parts: Vec<PreparedPart>,
+    rows: Vec<(usize, Batch)>,
+    failure: Option<(String, String)>,
+    records: u64,
+    rejected: u64,
+    read_at: Option<SystemTime>,
+}
+
+impl Open {
+    fn note(&mut self, note: ReadNote) -> Option<Heard> {
+        match note.event {
+            ReadEvent::Chunk { records, rejected, bytes, .. } => {
+                self.records += records;
+                self.rejected += rejected;
+                Some(Heard::Progress { submission: note.submission, bytes, records })
+            }
+            ReadEvent::Failed { code, detail } => {
+                // Several pieces may fail for one reason; which one is heard first is chance.
+                let failure = Some((code, detail));
+                if self.failure.is_none() || failure < self.failure {
+                    self.failure = failure;
+                }
+                None
+            }
+        }
+    }
+
+    fn answer(mut self, epoch: u64) -> Answer {
+        let opening = self.opening.expect("every epoch is announced before it is complete");
+        let answered_at = SystemTime::now();
+        self.parts.sort_by_key(|part| part.sink);
+        Answer {
+            epoch,
+            submission: opening.submission,
+            replay: opening.replay,
+            failure: self.failure,
+            parts: self.parts,
+            rows: self.rows,
+            records: self.records,
+            rejected: self.rejected,
+            read_at: self.read_at.unwrap_or(answered_at),
+            answered_at,
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! Board: where every submission stands right now, who wants to hear of it, and how long files took.
+//!
+//! Derived state in memory: only what is not finished is held here; what is finished is asked of the
+//! journal. Written by the threads around the dataflow, never by a worker.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use hdrhistogram::Histogram;
+use tidemill_store::{AcceptedFile, Counts};
+
+use crate::engine::Observer;
+use crate::report::{Phase, StageLatency, SubmissionReport};
+
+/// The stages of a file, in order; the last is the sum of all.
+pub const STAGES: [&str; 6] = ["claim", "accept", "read", "answer", "commit", "total"];
+
+/// The longest time a histogram holds, in microseconds (one day).
+const LATENCY_US_MAX: u64 = 24 * 3600 * 1_000_000;
+
+/// The times at which a file reached each stage.
+#[derive(Clone, Copy, Debug)]
+pub struct Milestones {
+    /// Its last piece had been read.
+    pub read_at: SystemTime,
+    /// Its frontier had passed.
+    pub answered_at: SystemTime,
+}
+
+/// A file that is on its way.
+struct Live {
+    report: SubmissionReport,
+    claimed_at: SystemTime,
+}
+
+/// What is known of one pipeline.
+struct Lane {
+    name: String,
+    live: BTreeMap<u64, Live>,
+    /// Of earlier lives and of this one: committed, quarantined.
+    committed: u64,
+    quarantined: u64,
+    committed_epoch: u64,
+    latencies: Vec<Histogram<u64>>,
+}
+
+/// The board of all pipelines.
+pub struct Board {
+    lanes: Mutex<Vec<Lane>>,
+    observers: Mutex<Vec<Observer>>,
+}
+
+/// Returns the time of a journal entry.
+pub fn from_us(us: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_micros(us.max(0) as u64)
+}
+
+/// Returns a time as the journal keeps it.
+pub fn to_us(time: SystemTime) -> i64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
+}
+
+/// Returns what is known of a file that was just accepted.
+pub fn report_of(file: &AcceptedFile) -> SubmissionReport {
+    SubmissionReport {
+        id: file.id,
+        pipeline: file.pipeline.clone(),
+        epoch: file.epoch,
+        name: file.name.clone(),
+        source: file.source.clone(),
+        bytes: file.identity.bytes,
+        hash: hex(&file.hash),
+        phase: Phase::Accepted,
+        bytes_read: 0,
+        records: 0,
+        rejected: 0,
+        reason: None,
+        outputs: Vec::new(),
+        seen_at: from_us(file.seen_at_us),
+        accepted_at: from_us(file.accepted_at_us),
+        finished_at: None,
+    }
+}
+
+/// Returns bytes in hex.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Board {
+    /// Returns a board of these pipelines, each with what its journal already counts.
+    pub fn new(pipelines: impl Iterator<Item = (String, Counts, u64)>) -> Self {
+        let lane = |(name, counts, committed_epoch): (String, Counts, u64)| Lane {
+            name,
+            live: BTreeMap::new(),
+            committed: counts.committed,
+            quarantined: counts.quarantined,
+            committed_epoch,
+            latencies: STAGES.iter().map(|_| histogram()).collect(),
+        };
+        Self { lanes: Mutex::new(pipelines.map(lane).collect()), observers: Mutex::default() }
+    }
+
+    /// Registers a function that hears of each change.
+    pub fn observe(&self, observer: Observer) {
+        self.observers().push(observer);
+    }
+
+    /// A file was accepted.
+    pub fn accepted(&self, pipeline: usize, file: &AcceptedFile) {
+        let report = report_of(file);
+        let live = Live { report: report.clone(), claimed_at: from_us(file.claimed_at_us) };
+        self.lanes()[pipeline].live.insert(file.id, live);
+        self.tell(&report);
+    }
+
+    /// Some of a file was read.
+    pub fn progressed(&self, pipeline: usize, id: u64, bytes: u64, records: u64) {
+        let begun = {
+            let mut lanes = self.lanes();
+            let Some(live) = lanes[pipeline].live.get_mut(&id) else { return };
+            live.report.bytes_read += bytes;
+            live.report.records += records;
+            let begun = live.report.phase == Phase::Accepted;
+            if begun {
+                live.report.phase = Phase::Reading;
+            }
+            begun.then(|| live.report.clone())
+        };
+        if let Some(report) = begun {
+            self.tell(&report);
+        }
+    }
+
+    /// Everything about a file has been said.
+    pub fn answered(&self, pipeline: usize, id: u64) {
+        let report = {
+            let mut lanes = self.lanes();
+            let Some(live) = lanes[pipeline].live.get_mut(&id) else { return };
+            live.report.phase = Phase::Answered;
+            live.report.clone()
+        };
+        self.tell(&report);
+    }
+
+    /// A file is committed and visible, or set aside: nothing more will happen to it.
+    pub fn finished(
+        &self,
+        pipeline: usize,
+        id: u64,
+        milestones: Milestones,
+        finish: impl FnOnce(&mut SubmissionReport),
+    ) {
+        let now = SystemTime::now();
+        let report = {
+            let mut lanes = self.lanes();
+            let lane = &mut lanes[pipeline];
+            let Some(mut live) = lane.live.remove(&id) else { return };
+            live.report.finished_at = Some(now);
+            finish(&mut live.report);
+            if live.report.phase == Phase::Committed {
+                lane.committed += 1;
+                lane.committed_epoch = lane.committed_epoch.max(live.report.epoch);
+                let times = [
+                    live.report.seen_at,
+                    live.claimed_at,
+                    live.report.accepted_at,
+                    milestones.read_at,
+                    milestones.answered_at,
+                    now,
+                ];
+                lane.record(&times);
+            } else {
+                lane.quarantined += 1;
+            }
+            live.report
+        };
+        self.tell(&report);
+    }
+
+    /// Returns a file that is not finished.
+    pub fn live(&self, id: u64) -> Option<SubmissionReport> {
+        let lanes = self.lanes();
+        lanes.iter().find_map(|lane| lane.live.get(&id)).map(|live| live.report.clone())
+    }
+
+    /// Returns how many files of a pipeline are accepted and not finished.
+    pub fn pending(&self, pipeline: usize) -> usize {
+        self.lanes()[pipeline].live.len()
+    }
+
+    /// Returns how many files of all pipelines are accepted and not finished.
+    pub fn pending_in_all(&self) -> usize {
+        self.lanes().iter().map(|lane| lane.live.len()).sum()
+    }
+
+    /// Returns accepted (not finished), committed and quarantined files of a pipeline, and the last
+    /// committed epoch.
+    pub fn counts(&self, pipeline: usize) -> (Counts, u64) {
+        let lanes = self.lanes();
+        let lane = &lanes[pipeline];
+        let counts = Counts {
+            accepted: lane.live.len() as u64,
+            committed: lane.committed,
+            quarantined: lane.quarantined,
+        };
+        (counts, lane.committed_epoch)
+    }
+
+    /// Returns the histograms of all stages of all pipelines.
+    pub fn latencies(&self) -> Vec<StageLatency> {
+        let of_lane = |lane: &Lane| {
+            let pipeline = lane.name.clone();
+            let stage = move |(stage, histogram): (&&'static str, &Histogram<u64>)| StageLatency {
+                pipeline: pipeline.clone(),
+                stage,
+                histogram: histogram.clone(),
+            };
+            STAGES.iter().zip(&lane.latencies).map(stage).collect::<Vec<_>>()
+        };
+        self.lanes().iter().flat_map(of_lane).collect()
+    }
+
+    fn tell(&self, report: &SubmissionReport) {
+        let observers: Vec<Observer> = self.observers().clone();
+        for observer in observers {
+            observer(report);
+        }
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, Vec<Lane>> {
+        // A panic ends the process; until then counters half updated harm nobody.
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn observers(&self) -> MutexGuard<'_, Vec<Observer>> {
+        self.observers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lane {
+    fn record(&mut self, times: &[SystemTime; 6]) {
+        let us = |from: SystemTime, to: SystemTime| {
+            // Clocks can step back; a stage then took no time rather than ages.
+            let took = to.duration_since(from).unwrap_or_default().as_micros() as u64;
+            took.clamp(1, LATENCY_US_MAX)
+        };
+        for (stage, pair) in times.windows(2).enumerate() {
+            self.latencies[stage].saturating_record(us(pair[0], pair[1]));
+        }
+        self.latencies[STAGES.len() - 1].saturating_record(us(times[0], times[5]));
+    }
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_US_MAX, 3).expect("the bounds are in order")
+}

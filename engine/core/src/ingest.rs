@@ -1,0 +1,11 @@
+//! Ingest: from an accepted file to batches. One coordinator on worker 0 gives out pieces of files
+//! in order; readers on all workers read, inflate and parse them.
+//!
+//! Derived state only: everything here is rebuilt by reading the file again.
+
+pub mod buffers;
+pub mod coordinator;
+pub mod inflate;
+pub mod order;
+pub mod piece;
+pub mod reader;

@@ -1,0 +1,83 @@
+//! Buffers: the memory that chunks are read into, used again once no batch points into it.
+//!
+//! One pool per worker. The number of buffers in use is bounded by the coordinator's window, the
+//! number kept for reuse by [`KEPT_MAX`].
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow_buffer::Buffer;
+use bytes::Bytes;
+
+/// How many unused buffers a pool keeps.
+const KEPT_MAX: usize = 16;
+
+/// The largest buffer that is kept, in bytes; a longer one served an exceptional record.
+const KEPT_BYTES_MAX: usize = 4 << 20;
+
+/// A pool of byte buffers.
+#[derive(Clone, Default)]
+pub struct Buffers {
+    free: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+impl Buffers {
+    /// Returns a buffer of exactly `len` initialised bytes, whose content is arbitrary.
+    pub fn take(&self, len: usize) -> Vec<u8> {
+        let mut buffer = self.lock().pop().unwrap_or_default();
+        // Only bytes that were never used before are cleared.
+        buffer.resize(len.max(buffer.len()), 0);
+        buffer.truncate(len);
+        buffer
+    }
+
+    /// Turns a filled buffer into shared memory that comes back to the pool with its last user.
+    pub fn share(&self, bytes: Vec<u8>) -> Buffer {
+        let owner = Returning { bytes, pool: self.clone() };
+        Buffer::from(Bytes::from_owner(owner))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Vec<u8>>> {
+        // A push or pop cannot leave the list half changed.
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Returning {
+    bytes: Vec<u8>,
+    pool: Buffers,
+}
+
+impl AsRef<[u8]> for Returning {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Returning {
+    fn drop(&mut self) {
+        let bytes = std::mem::take(&mut self.bytes);
+        let mut free = self.pool.lock();
+        if free.len() < KEPT_MAX && bytes.capacity() <= KEPT_BYTES_MAX {
+            free.push(bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_comes_back_with_its_last_user() {
+        let pool = Buffers::default();
+        let mut bytes = pool.take(8);
+        bytes.copy_from_slice(b"12345678");
+        let shared = pool.share(bytes);
+        let slice = shared.slice_with_length(2, 3);
+        drop(shared);
+        assert_eq!(slice.as_slice(), b"345");
+        assert!(pool.lock().is_empty());
+        drop(slice);
+        assert_eq!(pool.lock().len(), 1);
+    }
+}

@@ -1,0 +1,229 @@
+//! Coordinator: the one source of a dataflow. It gives out the pieces of accepted files, in the
+//! order of their epochs, and keeps only a window of them in flight.
+//!
+//! Runs on worker 0; every other worker drops its capability at once, so the frontier of the whole
+//! cluster is driven from one place. The window is the memory bound of the dataflow: a piece counts
+//! until the sinks' frontier has passed it.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+
+use tidemill_operators::Time;
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::{ProbeHandle, Scope, StreamVec};
+use timely::scheduling::activate::SyncActivator;
+use timely::scheduling::Activator;
+
+use crate::ingest::inflate::Compression;
+use crate::ingest::order::{FileOrder, Opening, Piece, PieceOrder};
+
+/// Bytes of a piece: it fits the cache, and is long enough that nothing per piece matters.
+pub const PIECE_BYTES: u64 = 512 << 10;
+
+/// Pieces in flight at most, whatever their size.
+const WINDOW_PIECES: usize = 96;
+
+/// Bytes in flight at most, as they stand in the files.
+const WINDOW_BYTES: u64 = 24 << 20;
+
+/// What the coordinator is told.
+#[derive(Debug)]
+pub enum Command {
+    /// Read this file. Epochs only grow.
+    File(FileOrder),
+    /// Finish what has begun, forget the rest, then end the dataflow.
+    Stop,
+}
+
+/// What a built coordinator gives back.
+pub struct Coordinator<'scope> {
+    /// One announcement per file, at its first time.
+    pub openings: StreamVec<'scope, Time, Opening>,
+    /// The pieces to read, by source.
+    pub pieces: Vec<StreamVec<'scope, Time, PieceOrder>>,
+    /// Wakes it from another thread.
+    pub wake: SyncActivator,
+    /// Wakes it from this worker, when the window may have room.
+    pub activator: Activator,
+}
+
+/// Which sources of the plan can be cut at any byte.
+pub type Splittable = Vec<bool>;
+
+/// Builds the coordinator. `commands` is there on worker 0 only; `flow` follows the sinks.
+pub fn coordinator<'scope>(
+    scope: Scope<'scope, Time>,
+    title: &str,
+    commands: Option<Receiver<Command>>,
+    splittable: Splittable,
+    flow: ProbeHandle<Time>,
+) -> Coordinator<'scope> {
+    let mut builder = OperatorBuilder::new(title.to_owned(), scope);
+    let address = builder.operator_info().address;
+    let (output, openings) = builder.new_output::<Vec<Opening>>();
+    let mut opening_output =
+        OutputBuilder::<Time, CapacityContainerBuilder<Vec<Opening>>>::from(output);
+    let mut piece_outputs = Vec::new();
+    let mut pieces = Vec::new();
+    for _ in &splittable {
+        let (output, stream) = builder.new_output::<Vec<PieceOrder>>();
+        piece_outputs
+            .push(OutputBuilder::<Time, CapacityContainerBuilder<Vec<PieceOrder>>>::from(output));
+        pieces.push(stream);
+    }
+    let wake = scope.worker().sync_activator_for(address.to_vec());
+    let activator = scope.activator_for(Rc::clone(&address));
+
+    builder.build(move |capabilities| {
+        let mut state = commands.map(|commands| State {
+            commands,
+            capabilities,
+            queue: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            bytes_in_flight: 0,
+            next_reader: 0,
+            stopping: false,
+        });
+        move |_frontiers| {
+            let Some(coordinating) = &mut state else { return };
+            coordinating.listen();
+            coordinating.settle(&flow);
+            while let Some(step) = coordinating.next_step(&splittable) {
+                match step {
+                    Step::Open(time, opening) => {
+                        coordinating.advance(time);
+                        let at = coordinating.capabilities[0].delayed(&time);
+                        opening_output.activate().session(&at).give(opening);
+                    }
+                    Step::Read(time, order) => {
+                        let port = order.file.source + 1;
+                        let at = coordinating.capabilities[port].delayed(&time);
+                        piece_outputs[port - 1].activate().session(&at).give(order);
+                        coordinating.advance(Time::new(time.epoch, time.chunk + 1));
+                    }
+                    Step::Advance(time) => coordinating.advance(time),
+                }
+            }
+            if coordinating.is_finished() {
+                state = None;
+            }
+        }
+    });
+    Coordinator { openings, pieces, wake, activator }
+}
+
+/// A file that is being given out.
+struct Reading {
+    file: FileOrder,
+    opened: bool,
+    /// The next chunk, and the byte at which it begins.
+    chunk: u64,
+    start: u64,
+}
+
+struct State {
+    commands: Receiver<Command>,
+    /// One per output, all at the same time.
+    capabilities: Vec<Capability<Time>>,
+    queue: VecDeque<Reading>,
+    /// Pieces given out: each counts until the frontier has passed its time.
+    in_flight: VecDeque<(Time, u64)>,
+    bytes_in_flight: u64,
+    next_reader: u64,
+    stopping: bool,
+}
+
+enum Step {
+    Open(Time, Opening),
+    Read(Time, PieceOrder),
+    Advance(Time),
+}
+
+impl State {
+    fn listen(&mut self) {
+        loop {
+            match self.commands.try_recv() {
+                Ok(Command::File(file)) if !self.stopping => {
+                    self.queue.push_back(Reading { file, opened: false, chunk: 0, start: 0 });
+                }
+                Ok(Command::File(_)) => {}
+                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => {
+                    self.stopping = true;
+                    self.queue.retain(|reading| reading.opened);
+                    return;
+                }
+                Err(TryRecvError::Empty) => return,
+            }
+        }
+    }
+
+    /// Forgets the pieces that the sinks have taken in.
+    fn settle(&mut self, flow: &ProbeHandle<Time>) {
+        while let Some((time, bytes)) = self.in_flight.front() {
+            if flow.less_equal(time) {
+                break;
+            }
+            self.bytes_in_flight -= bytes;
+            self.in_flight.pop_front();
+        }
+    }
+
+    /// Says what to do next, or nothing if the window is full or no file waits.
+    fn next_step(&mut self, splittable: &[bool]) -> Option<Step> {
+        let reading = self.queue.front_mut()?;
+        let file = &reading.file;
+        let size = file.identity.bytes;
+        if reading.opened && reading.start >= size {
+            let done = Time::new(file.epoch + 1, 0);
+            self.queue.pop_front();
+            return Some(Step::Advance(done));
+        }
+        if self.in_flight.len() >= WINDOW_PIECES || self.bytes_in_flight >= WINDOW_BYTES {
+            return None;
+        }
+        if !reading.opened {
+            reading.opened = true;
+            let opening = Opening {
+                epoch: file.epoch,
+                submission: file.submission,
+                name: file.name.clone(),
+                output_name: file.output_name.clone(),
+                replay: file.replay,
+            };
+            // It counts as a piece, so that a flood of empty files is bounded too.
+            let time = Time::new(file.epoch, 0);
+            self.in_flight.push_back((time, 0));
+            return Some(Step::Open(time, opening));
+        }
+        let cut = splittable[file.source] && file.compression == Compression::None;
+        let time = Time::new(file.epoch, reading.chunk);
+        let (piece, until, bytes) = if cut {
+            let end = (reading.start + PIECE_BYTES).min(size);
+            (Piece::Range { start: reading.start, end }, time, end - reading.start)
+        } else {
+            // Its reader keeps a window of its own; here it counts as one until it is through.
+            (Piece::Stream, Time::end(file.epoch), PIECE_BYTES)
+        };
+        reading.start = if let Piece::Range { end, .. } = piece { end } else { size };
+        reading.chunk += 1;
+        self.next_reader += 1;
+        self.in_flight.push_back((until, bytes));
+        self.bytes_in_flight += bytes;
+        let order = PieceOrder { file: file.clone(), piece, reader: self.next_reader };
+        Some(Step::Read(time, order))
+    }
+
+    fn advance(&mut self, time: Time) {
+        for capability in &mut self.capabilities {
+            capability.downgrade(&time);
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        self.stopping && self.queue.is_empty()
+    }
+}

@@ -1,0 +1,109 @@
+//! Orders: what the coordinator tells readers and sinks about a file, and what readers answer.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use tidemill_store::Identity;
+
+use crate::ingest::inflate::Compression;
+
+/// One accepted file, ready to be read as one epoch.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FileOrder {
+    /// Its epoch.
+    pub epoch: u64,
+    /// Its submission.
+    pub submission: u64,
+    /// Which source of the plan reads it.
+    pub source: usize,
+    /// Where it lies. Reachable from every process of the run.
+    pub path: PathBuf,
+    /// What it was when it was accepted; checked again when it is read.
+    pub identity: Identity,
+    /// How its bytes are packed.
+    pub compression: Compression,
+    /// The name under which it came, for people.
+    pub name: String,
+    /// The stem of the names of its outputs.
+    pub output_name: String,
+    /// Whether it was committed in an earlier life and is only read to rebuild state.
+    pub replay: bool,
+}
+
+/// Which part of a file to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Piece {
+    /// The records that begin in `[start, end)`.
+    Range {
+        /// First byte.
+        start: u64,
+        /// One past the last byte.
+        end: u64,
+    },
+    /// All of it, in order, by one reader: the bytes cannot be cut without reading them.
+    Stream,
+}
+
+/// A piece of a file, for one reader.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PieceOrder {
+    /// The file.
+    pub file: FileOrder,
+    /// The part.
+    pub piece: Piece,
+    /// Which reader takes it: a number that is spread over the workers.
+    pub reader: u64,
+}
+
+/// The announcement of a file to whoever must act once per file, even if no record comes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Opening {
+    /// The epoch.
+    pub epoch: u64,
+    /// The submission.
+    pub submission: u64,
+    /// The name under which it came, for people.
+    pub name: String,
+    /// The stem of the names of its outputs.
+    pub output_name: String,
+    /// Whether its outputs are already there.
+    pub replay: bool,
+}
+
+/// What a reader reports.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReadNote {
+    /// The epoch.
+    pub epoch: u64,
+    /// The submission.
+    pub submission: u64,
+    /// What happened.
+    pub event: ReadEvent,
+}
+
+/// What happened to a piece of a file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ReadEvent {
+    /// A chunk was read and parsed.
+    Chunk {
+        /// Its number.
+        chunk: u64,
+        /// Lines before its first record that hold no record (a header).
+        skipped_lines: u32,
+        /// Lines of its records.
+        lines: u32,
+        /// Records, good and rejected.
+        records: u64,
+        /// Records rejected while reading.
+        rejected: u64,
+        /// Bytes of the file, as it came, that were read for it.
+        bytes: u64,
+    },
+    /// The file cannot be read: nothing of it may count.
+    Failed {
+        /// A stable word.
+        code: String,
+        /// What happened, for a person.
+        detail: String,
+    },
+}

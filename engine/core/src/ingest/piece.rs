@@ -1,0 +1,416 @@
+//! Piece: the bytes of whole records, out of a range of a file or out of a stream.
+//!
+//! A range owns the records that *begin* in it: it looks for the first line end before its start
+//! and reads on behind its end until its last record is whole. So any cut of a file into ranges
+//! gives each record to exactly one of them.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use arrow_buffer::Buffer;
+use tidemill_operators::format::{self, Header, HeaderEnd, ReadPlan};
+use tidemill_operators::reject::REJECT_RAW_BYTES_MAX;
+use tidemill_operators::{Reject, RejectCode};
+use tidemill_store::Identity;
+
+use crate::ingest::buffers::Buffers;
+use crate::ingest::coordinator::PIECE_BYTES;
+use crate::ingest::inflate::{Compression, InflateError, Inflater};
+use crate::ingest::order::FileOrder;
+
+/// How much is read at a time when a record goes on behind the end of its range, in bytes.
+const TAIL_BYTES: usize = 32 << 10;
+
+/// Why a file as a whole cannot be processed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {detail}")]
+pub struct FileFailure {
+    /// A stable word.
+    pub code: &'static str,
+    /// What happened, for a person.
+    pub detail: String,
+}
+
+impl FileFailure {
+    fn new(code: &'static str, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into() }
+    }
+
+    fn read(path: &Path, error: &io::Error) -> Self {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        Self::new("E-READ", format!("read {name}: {error}"))
+    }
+
+    fn changed(detail: impl Into<String>) -> Self {
+        Self::new("E-CHANGED", detail)
+    }
+}
+
+impl From<InflateError> for FileFailure {
+    fn from(error: InflateError) -> Self {
+        let code = match &error {
+            InflateError::Bomb { .. } => "E-BOMB",
+            InflateError::Damaged { .. } => "E-FORMAT",
+            InflateError::Disk(_) => "E-READ",
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+/// Whole records in memory.
+pub struct Chunk {
+    /// The bytes; views of the batch will point into it.
+    pub buffer: Buffer,
+    /// Where in the buffer the whole records are.
+    pub range: Range<usize>,
+    /// The offset of `range.start` in the (inflated) file.
+    pub offset: u64,
+    /// Lines before the first record that hold no record.
+    pub skipped_lines: u32,
+    /// A record behind the range that is too long to be held; its line is not filled in.
+    pub too_long: Option<Reject>,
+    /// Bytes of the file, as it came, that were read for this chunk.
+    pub packed_bytes: u64,
+}
+
+/// What stands before the first record of a file.
+#[derive(Clone, Debug, Default)]
+pub struct Preamble {
+    /// Its length in bytes: a byte order mark, a header.
+    pub bytes: u64,
+    /// Its length in lines.
+    pub lines: u32,
+    /// The header, if the format has one.
+    pub header: Option<Header>,
+}
+
+/// Reads what stands before the first record.
+pub fn preamble(order: &FileOrder, plan: &ReadPlan) -> Result<Preamble, FileFailure> {
+    let file = open_checked(order)?;
+    let mut start = vec![0; order.identity.bytes.min(64 << 10) as usize];
+    loop {
+        read_exactly(&file, &mut start, 0, order)?;
+        let whole = start.len() as u64 == order.identity.bytes;
+        match find_preamble(&start, plan, whole)? {
+            Some(preamble) => return Ok(preamble),
+            // The header is longer than what was read: twice as much, up to the record limit.
+            None => {
+                let longer = (start.len() as u64 * 2).min(order.identity.bytes);
+                start.resize(longer as usize, 0);
+            }
+        }
+    }
+}
+
+/// Returns the preamble, or nothing if more bytes are needed to tell.
+fn find_preamble(
+    start: &[u8],
+    plan: &ReadPlan,
+    whole: bool,
+) -> Result<Option<Preamble>, FileFailure> {
+    let mark = if start.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
+    let text = &start[mark..];
+    let end = match format::header_end(plan, text) {
+        HeaderEnd::None => return Ok(Some(Preamble { bytes: mark as u64, ..Preamble::default() })),
+        HeaderEnd::At(end) => end,
+        HeaderEnd::Incomplete if whole => text.len(),
+        HeaderEnd::Incomplete if text.len() > plan.record_bytes_max => {
+            let limit = plan.record_bytes_max;
+            return Err(FileFailure::new("E-FORMAT", format!("header longer than {limit} bytes")));
+        }
+        HeaderEnd::Incomplete => return Ok(None),
+    };
+    if end == 0 {
+        // An empty file has no header, and needs none.
+        return Ok(Some(Preamble { bytes: mark as u64, ..Preamble::default() }));
+    }
+    let header = Header::parse(plan, &text[..end])
+        .map_err(|error| FileFailure::new("E-FORMAT", format!("line 1: {error}")))?;
+    let lines = memchr_count(&text[..end]).max(1);
+    Ok(Some(Preamble { bytes: (mark + end) as u64, lines, header: Some(header) }))
+}
+
+fn memchr_count(bytes: &[u8]) -> u32 {
+    bytes.iter().filter(|byte| **byte == b'\n').count() as u32
+}
+
+/// Reads the records that begin in `[start, end)`. Without a `known` preamble it is taken from the
+/// range itself, which is right for the first range and for formats without a header.
+pub fn read_range(
+    order: &FileOrder,
+    start: u64,
+    end: u64,
+    plan: &ReadPlan,
+    known: Option<Preamble>,
+    buffers: &Buffers,
+) -> Result<(Chunk, Preamble), FileFailure> {
+    let file = open_checked(order)?;
+    let size = order.identity.bytes;
+    // One byte more in front shows whether a record begins at `start` itself.
+    let from = start.saturating_sub(1);
+    let mut bytes = buffers.take((end - from) as usize);
+    read_exactly(&file, &mut bytes, from, order)?;
+    if end == size {
+        unchanged(&file, order)?;
+    }
+    let preamble = match known {
+        Some(preamble) => preamble,
+        None if start > 0 => Preamble::default(),
+        None => match find_preamble(&bytes, plan, end == size)? {
+            Some(preamble) => preamble,
+            None => self::preamble(order, plan)?,
+        },
+    };
+    let first = if start <= preamble.bytes {
+        // The first range with records in it begins right behind the preamble.
+        (preamble.bytes - from).min(bytes.len() as u64) as usize
+    } else {
+        format::record_start(&plan.format, &bytes).unwrap_or(bytes.len())
+    };
+    let skipped_lines = if start == 0 { preamble.lines } else { 0 };
+    let mut chunk = Chunk {
+        buffer: Buffer::default(),
+        range: 0..0,
+        offset: from + first as u64,
+        skipped_lines,
+        too_long: None,
+        packed_bytes: end - start,
+    };
+    if first >= bytes.len() {
+        return Ok((chunk, preamble));
+    }
+    let whole = bytes.ends_with(b"\n") || end == size;
+    let last = if whole {
+        bytes.len()
+    } else {
+        complete_last_record(&file, order, &mut bytes, first, end, plan, &mut chunk.too_long)?
+    };
+    bytes.truncate(last);
+    chunk.range = first.min(last)..last;
+    chunk.buffer = buffers.share(bytes);
+    Ok((chunk, preamble))
+}
+
+/// Reads on until the last record is whole. Returns where the whole records end: before it, if it
+/// is longer than a record may be.
+fn complete_last_record(
+    file: &File,
+    order: &FileOrder,
+    bytes: &mut Vec<u8>,
+    first: usize,
+    end: u64,
+    plan: &ReadPlan,
+    too_long: &mut Option<Reject>,
+) -> Result<usize, FileFailure> {
+    let size = order.identity.bytes;
+    let begin = bytes[first..].iter().rposition(|byte| *byte == b'\n').map_or(first, |at| first + at + 1);
+    let mut at = end;
+    while at < size {
+        let old = bytes.len();
+        let more = TAIL_BYTES.min((size - at) as usize);
+        bytes.resize(old + more, 0);
+        read_exactly(file, &mut bytes[old..], at, order)?;
+        at += more as u64;
+        if let Some(found) = memchr_newline(&bytes[old..]) {
+            return Ok(old + found + 1);
+        }
+        if bytes.len() - begin > plan.record_bytes_max {
+            *too_long = Some(over_long(&bytes[begin..], (begin - first) as u32, plan));
+            return Ok(begin);
+        }
+    }
+    unchanged(file, order)?;
+    Ok(bytes.len())
+}
+
+fn memchr_newline(bytes: &[u8]) -> Option<usize> {
+    bytes.iter().position(|byte| *byte == b'\n')
+}
+
+fn over_long(start: &[u8], offset: u32, plan: &ReadPlan) -> Reject {
+    Reject {
+        line: 0,
+        offset,
+        operator: String::new(),
+        code: RejectCode::TooLong,
+        reason: format!("record longer than {} bytes (max_record)", plan.record_bytes_max),
+        raw: start[..start.len().min(REJECT_RAW_BYTES_MAX)].to_vec(),
+    }
+}
+
+/// Opens a file and checks that it is the one that was accepted.
+fn open_checked(order: &FileOrder) -> Result<File, FileFailure> {
+    let file = File::open(&order.path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => FileFailure::changed("it is gone from underprocess/"),
+        _ => FileFailure::read(&order.path, &error),
+    })?;
+    unchanged(&file, order)?;
+    Ok(file)
+}
+
+/// Checks that nobody has written to the file since it was accepted.
+fn unchanged(file: &File, order: &FileOrder) -> Result<(), FileFailure> {
+    let now = Identity::of(file).map_err(|error| FileFailure::read(&order.path, &error))?;
+    if now == order.identity {
+        return Ok(());
+    }
+    let detail = if now.bytes != order.identity.bytes {
+        format!(
+            "it was written to while it was read: {} bytes when accepted, {} now",
+            order.identity.bytes, now.bytes
+        )
+    } else {
+        "it was written to, or replaced, while it was read".to_owned()
+    };
+    Err(FileFailure::changed(detail))
+}
+
+fn read_exactly(
+    file: &File,
+    target: &mut [u8],
+    at: u64,
+    order: &FileOrder,
+) -> Result<(), FileFailure> {
+    file.read_exact_at(target, at).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => FileFailure::changed("it became shorter while it was read"),
+        _ => FileFailure::read(&order.path, &error),
+    })
+}
+
+/// Reads a file that cannot be cut, chunk after chunk.
+pub struct StreamReader {
+    inflater: Inflater,
+    check: File,
+    order: FileOrder,
+    /// Bytes of the record that the last chunk ended in.
+    carry: Vec<u8>,
+    /// The offset of `carry` in the inflated file.
+    offset: u64,
+    preamble: Option<Preamble>,
+    /// The rest of a record that was too long is being passed over.
+    passing_over: bool,
+    ended: bool,
+    packed_before: u64,
+}
+
+impl StreamReader {
+    /// Opens the file and checks that it is the one that was accepted.
+    pub fn open(order: &FileOrder, inflate_ratio_max: u32) -> Result<Self, FileFailure> {
+        let file = open_checked(order)?;
+        let failed = |error: io::Error| FileFailure::read(&order.path, &error);
+        let check = file.try_clone().map_err(failed)?;
+        Ok(Self {
+            inflater: Inflater::open(file, order.compression, inflate_ratio_max).map_err(failed)?,
+            check,
+            order: order.clone(),
+            carry: Vec::new(),
+            offset: 0,
+            preamble: None,
+            passing_over: false,
+            ended: false,
+            packed_before: 0,
+        })
+    }
+
+    /// Returns the header, once the first chunk has been read.
+    pub fn header(&self) -> Option<&Header> {
+        self.preamble.as_ref()?.header.as_ref()
+    }
+
+    /// Returns the next chunk, or nothing at the end. A chunk may hold no record.
+    pub fn next_chunk(
+        &mut self,
+        plan: &ReadPlan,
+        buffers: &Buffers,
+    ) -> Result<Option<Chunk>, FileFailure> {
+        if self.ended {
+            return Ok(None);
+        }
+        let kept = self.carry.len();
+        let mut bytes = buffers.take(kept + PIECE_BYTES as usize);
+        bytes[..kept].copy_from_slice(&self.carry);
+        let filled = kept + self.inflater.fill(&mut bytes[kept..])?;
+        self.ended = filled < bytes.len();
+        bytes.truncate(filled);
+        if self.ended {
+            unchanged(&self.check, &self.order)?;
+        }
+        let packed = self.inflater.packed();
+        let mut chunk = Chunk {
+            buffer: Buffer::default(),
+            range: 0..0,
+            offset: self.offset,
+            skipped_lines: 0,
+            too_long: None,
+            packed_bytes: packed - self.packed_before,
+        };
+        self.packed_before = packed;
+
+        let mut first = 0;
+        if self.preamble.is_none() {
+            self.refuse_nesting(&bytes)?;
+            match find_preamble(&bytes, plan, self.ended)? {
+                Some(preamble) => {
+                    first = preamble.bytes as usize;
+                    chunk.skipped_lines = preamble.lines;
+                    self.preamble = Some(preamble);
+                }
+                None => {
+                    self.carry = bytes;
+                    return Ok(Some(chunk));
+                }
+            }
+        }
+        if self.passing_over {
+            match memchr_newline(&bytes[first..]) {
+                Some(found) => {
+                    first += found + 1;
+                    self.passing_over = false;
+                }
+                None => first = bytes.len(),
+            }
+        }
+        chunk.offset = self.offset + first as u64;
+        let mut last = format::last_record_end(&plan.format, &bytes[first..], self.ended)
+            .map_or(first, |end| first + end);
+        if self.ended {
+            last = bytes.len();
+        }
+        if bytes.len() - last > plan.record_bytes_max {
+            chunk.too_long = Some(over_long(&bytes[last..], (last - first) as u32, plan));
+            // The record is passed over up to its next line end; the search begins in what is
+            // already here.
+            self.passing_over = true;
+            match memchr_newline(&bytes[last..]) {
+                Some(found) if found > plan.record_bytes_max => {
+                    self.carry = bytes[last + found..].to_vec();
+                    self.offset += (last + found) as u64;
+                }
+                _ => {
+                    self.offset += bytes.len() as u64;
+                    self.carry.clear();
+                }
+            }
+        } else {
+            self.offset += last as u64;
+            self.carry.clear();
+            self.carry.extend_from_slice(&bytes[last..]);
+        }
+        bytes.truncate(last);
+        chunk.range = first.min(last)..last;
+        chunk.buffer = buffers.share(bytes);
+        Ok(Some(chunk))
+    }
+
+    fn refuse_nesting(&self, bytes: &[u8]) -> Result<(), FileFailure> {
+        let inner = Compression::of(bytes);
+        if self.order.compression == Compression::None || inner == Compression::None {
+            return Ok(());
+        }
+        let (outer, inner) = (self.order.compression.word(), inner.word());
+        Err(FileFailure::new("E-NESTED", format!("{inner} inside {outer}: unpack it once first")))
+    }
+}

@@ -1,0 +1,285 @@
+//! Ledger: the one thread that writes the journal. It turns claims into accepted epochs and answers
+//! into commits, in groups: whatever waits is made durable by one transaction.
+//!
+//! Runs in process 0. Holds no ground state of its own; the journal is the ground state.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, SystemTime};
+
+use tidemill_store::{
+    AcceptedFile, Folders, Journal, JournalError, NewFile, Outcome, Part, PartBody, Verdict,
+};
+use timely::scheduling::activate::SyncActivator;
+
+use crate::answer::{Answer, Heard};
+use crate::board::{Board, Milestones, to_us};
+use crate::ingest::coordinator::Command;
+use crate::ingest::inflate::Compression;
+use crate::ingest::order::FileOrder;
+use crate::publish::Job;
+use crate::sink::body::Prepared;
+
+/// Events taken into one transaction at most.
+const GROUP_MAX: usize = 512;
+
+/// How long the ledger sleeps when nothing happens.
+const IDLE: Duration = Duration::from_millis(500);
+
+/// What happens outside of the ledger.
+pub enum Event {
+    /// Files were claimed and synced: accept them.
+    Accept {
+        /// The files, all of one pipeline.
+        files: Vec<NewFile>,
+        /// Who waits for the answer.
+        reply: Option<Sender<Vec<AcceptedFile>>>,
+    },
+    /// The dataflow of a pipeline said something.
+    Heard {
+        /// Which pipeline.
+        pipeline: usize,
+        /// What.
+        heard: Heard,
+    },
+    /// Publication and moves of these submissions are durable.
+    Settled(Vec<u64>),
+    /// No more files are taken; dataflows end when they are through with what they have begun.
+    Stop,
+    /// The dataflows have ended and everything said was heard: end.
+    End,
+}
+
+/// The ledger's end of one pipeline.
+pub struct Line {
+    /// Its name.
+    pub name: String,
+    /// Its folders.
+    pub folders: Folders,
+    /// Its sources, in the order of the plan.
+    pub sources: Vec<String>,
+    /// Its sinks, in the order of the plan.
+    pub sinks: Vec<String>,
+    /// To its coordinator.
+    pub commands: Sender<Command>,
+    /// Wakes its coordinator.
+    pub wake: SyncActivator,
+}
+
+/// The ledger.
+pub struct Ledger {
+    journal: Journal,
+    lines: Vec<Line>,
+    board: Arc<Board>,
+    publisher: Sender<Job>,
+    running: BTreeMap<u64, AcceptedFile>,
+    stopping: bool,
+}
+
+impl Ledger {
+    /// Returns a ledger over an open journal.
+    pub fn new(
+        journal: Journal,
+        lines: Vec<Line>,
+        board: Arc<Board>,
+        publisher: Sender<Job>,
+    ) -> Self {
+        Self { journal, lines, board, publisher, running: BTreeMap::new(), stopping: false }
+    }
+
+    /// Gives a pipeline a file of an earlier life: one that was not finished, or (`replay`) one that
+    /// was committed and is read again to rebuild state.
+    pub fn resume(&mut self, pipeline: usize, file: AcceptedFile, replay: bool) {
+        if !replay {
+            self.board.accepted(pipeline, &file);
+        }
+        self.order(pipeline, file, replay);
+    }
+
+    /// Works until [`Event::End`]. An error ends the process.
+    pub fn run(mut self, events: &Receiver<Event>) -> Result<(), JournalError> {
+        loop {
+            let first = match events.recv_timeout(IDLE) {
+                Ok(event) => event,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            };
+            let mut group = vec![first];
+            group.extend(events.try_iter().take(GROUP_MAX - 1));
+            if self.work(group)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Handles a group of events; returns whether it was the last.
+    fn work(&mut self, group: Vec<Event>) -> Result<bool, JournalError> {
+        let mut accepts = Vec::new();
+        let mut answers = Vec::new();
+        let mut settled = Vec::new();
+        let mut ended = false;
+        for event in group {
+            match event {
+                Event::Accept { files, reply } => accepts.push((files, reply)),
+                Event::Heard { pipeline, heard: Heard::Progress { submission, bytes, records } } => {
+                    self.board.progressed(pipeline, submission, bytes, records);
+                }
+                Event::Heard { pipeline, heard: Heard::Answered(answer) } => {
+                    answers.push((pipeline, *answer));
+                }
+                Event::Settled(ids) => settled.extend(ids),
+                Event::Stop => self.stop(),
+                Event::End => ended = true,
+            }
+        }
+        self.accept(accepts)?;
+        self.finish(answers)?;
+        if !settled.is_empty() {
+            self.journal.settle(&settled)?;
+        }
+        Ok(ended)
+    }
+
+    fn accept(
+        &mut self,
+        accepts: Vec<(Vec<NewFile>, Option<Sender<Vec<AcceptedFile>>>)>,
+    ) -> Result<(), JournalError> {
+        let all: Vec<NewFile> = accepts.iter().flat_map(|(files, _)| files.clone()).collect();
+        if all.is_empty() {
+            return Ok(());
+        }
+        let mut accepted = self.journal.accept(&all)?.into_iter();
+        for (files, reply) in accepts {
+            let mine: Vec<AcceptedFile> = accepted.by_ref().take(files.len()).collect();
+            for file in &mine {
+                if let Some(pipeline) = self.lines.iter().position(|line| line.name == file.pipeline)
+                {
+                    self.board.accepted(pipeline, file);
+                    self.order(pipeline, file.clone(), false);
+                }
+            }
+            if let Some(reply) = reply {
+                // Whoever asked may have gone; the file is accepted all the same.
+                let _ = reply.send(mine);
+            }
+        }
+        Ok(())
+    }
+
+    fn order(&mut self, pipeline: usize, file: AcceptedFile, replay: bool) {
+        let line = &self.lines[pipeline];
+        let path = if replay {
+            line.folders.processed.join(&file.stored_name)
+        } else {
+            line.folders.underprocess.join(&file.claimed_name)
+        };
+        let order = FileOrder {
+            epoch: file.epoch,
+            submission: file.id,
+            source: line.sources.iter().position(|name| *name == file.source).unwrap_or(0),
+            compression: compression_of(&path),
+            path,
+            identity: file.identity,
+            name: file.name.clone(),
+            output_name: file.output_name.clone(),
+            replay,
+        };
+        self.running.insert(file.id, file);
+        if !self.stopping {
+            // A coordinator that has ended leaves the file for the next life.
+            let _ = line.commands.send(Command::File(order));
+            let _ = line.wake.activate();
+        }
+    }
+
+    fn finish(&mut self, answers: Vec<(usize, Answer)>) -> Result<(), JournalError> {
+        let mut outcomes = Vec::with_capacity(answers.len());
+        let mut jobs = Vec::with_capacity(answers.len());
+        for (pipeline, answer) in answers {
+            let Some(file) = self.running.remove(&answer.submission) else { continue };
+            if answer.replay {
+                jobs.push(Job::Replayed { pipeline, epoch: answer.epoch, rows: answer.rows });
+                continue;
+            }
+            self.board.answered(pipeline, file.id);
+            let milestones =
+                Milestones { read_at: answer.read_at, answered_at: answer.answered_at };
+            let (outcome, staged) = self.decide(pipeline, &answer);
+            outcomes.push(outcome.clone());
+            let rows = if answer.failure.is_none() { answer.rows } else { Vec::new() };
+            jobs.push(Job::Finished {
+                pipeline,
+                file: Box::new(file),
+                outcome: Box::new(outcome),
+                rows,
+                staged,
+                milestones,
+            });
+        }
+        if !outcomes.is_empty() {
+            // The commit point: nothing is published before this returns.
+            self.journal.finish(&outcomes)?;
+        }
+        for job in jobs {
+            // The publisher ends after the ledger.
+            let _ = self.publisher.send(job);
+        }
+        Ok(())
+    }
+
+    /// Returns what becomes of a file, and the staged parts that must be removed.
+    fn decide(&self, pipeline: usize, answer: &Answer) -> (Outcome, Vec<PathBuf>) {
+        let mut staged = Vec::new();
+        let verdict = match &answer.failure {
+            Some((code, detail)) => {
+                staged.extend(answer.parts.iter().filter_map(|part| match &part.body {
+                    Prepared::Staged(path) => Some(path.clone()),
+                    Prepared::Inline(_) => None,
+                }));
+                Verdict::Quarantined { code: code.clone(), detail: detail.clone() }
+            }
+            None => {
+                let part = |part: &crate::sink::parts::PreparedPart| Part {
+                    sink: self.lines[pipeline].sinks[part.sink].clone(),
+                    name: part.name.clone(),
+                    bytes: part.bytes,
+                    hash: part.hash,
+                    body: match &part.body {
+                        Prepared::Inline(bytes) => PartBody::Inline(bytes.clone()),
+                        Prepared::Staged(path) => PartBody::Staged(path.clone()),
+                    },
+                };
+                Verdict::Committed { parts: answer.parts.iter().map(part).collect() }
+            }
+        };
+        let outcome = Outcome {
+            id: answer.submission,
+            pipeline: self.lines[pipeline].name.clone(),
+            epoch: answer.epoch,
+            verdict,
+            records: answer.records,
+            rejected: answer.rejected,
+            answered_at_us: to_us(answer.answered_at),
+            finished_at_us: to_us(SystemTime::now()),
+        };
+        (outcome, staged)
+    }
+
+    fn stop(&mut self) {
+        self.stopping = true;
+        for line in &self.lines {
+            let _ = line.commands.send(Command::Stop);
+            let _ = line.wake.activate();
+        }
+    }
+}
+
+/// Looks at the first bytes of a file. If it cannot be read, its reader will say so.
+fn compression_of(path: &std::path::Path) -> Compression {
+    use std::io::Read;
+    let mut first = [0; 4];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read(&mut first));
+    Compression::of(&first[..read.unwrap_or(0)])
+}

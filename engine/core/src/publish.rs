@@ -1,0 +1,272 @@
+//! Publish: what is committed becomes visible. Outputs appear in `out/`, inputs move to
+//! `processed/` or `quarantine/`, snapshots of tables are replaced.
+//!
+//! A thread of its own in process 0, behind the commit: everything it does is written in the
+//! journal first and is done again by recovery if the process ends in between.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+use tidemill_operators::Batch;
+use tidemill_store::{
+    AcceptedFile, Folders, Home, Outcome, PublishError, Reason, Verdict, publish, queue,
+    replace_file, sync_published,
+};
+
+use crate::board::{Board, Milestones};
+use crate::ledger::Event;
+use crate::report::Phase;
+use crate::sink::table::Table;
+
+/// Publications that are made durable together.
+const SETTLE_MAX: usize = 512;
+
+/// How long the publisher waits for more before it settles and refreshes tables.
+const LINGER: Duration = Duration::from_millis(15);
+
+/// What the ledger hands over.
+pub enum Job {
+    /// A file is committed or set aside.
+    Finished {
+        /// Which pipeline.
+        pipeline: usize,
+        /// The file.
+        file: Box<AcceptedFile>,
+        /// What became of it.
+        outcome: Box<Outcome>,
+        /// The rows its epoch adds to tables and takes from them.
+        rows: Vec<(usize, Batch)>,
+        /// Staged parts that nobody wants.
+        staged: Vec<PathBuf>,
+        /// When it reached which stage.
+        milestones: Milestones,
+    },
+    /// A file of an earlier life was read again.
+    Replayed {
+        /// Which pipeline.
+        pipeline: usize,
+        /// Its epoch.
+        epoch: u64,
+        /// Its rows.
+        rows: Vec<(usize, Batch)>,
+    },
+    /// Everything was handed over: end.
+    End,
+}
+
+/// A table of a pipeline and when it may be written again.
+pub struct Published {
+    /// The sink's name.
+    pub sink: String,
+    /// The name of its snapshot file.
+    pub file_name: String,
+    /// Its rows.
+    pub table: Table,
+    /// The least time between two snapshots.
+    pub every: Duration,
+    /// When the last one was written.
+    pub last: Option<Instant>,
+}
+
+/// The publisher's end of one pipeline.
+pub struct Line {
+    /// Its name.
+    pub name: String,
+    /// Its plan.
+    pub plan_hash: String,
+    /// Its folders.
+    pub folders: Folders,
+    /// Its tables, by the sink's place in the plan.
+    pub tables: BTreeMap<usize, Published>,
+}
+
+/// The publisher.
+pub struct Publisher {
+    home: Arc<Home>,
+    lines: Vec<Line>,
+    board: Arc<Board>,
+    ledger: Sender<Event>,
+    unsettled: Vec<u64>,
+    first_unsettled: Option<Instant>,
+}
+
+impl Publisher {
+    /// Returns a publisher for these pipelines.
+    pub fn new(
+        home: Arc<Home>,
+        lines: Vec<Line>,
+        board: Arc<Board>,
+        ledger: Sender<Event>,
+    ) -> Self {
+        Self { home, lines, board, ledger, unsettled: Vec::new(), first_unsettled: None }
+    }
+
+    /// Works until [`Job::End`]. An error ends the process.
+    pub fn run(mut self, jobs: &Receiver<Job>) -> Result<(), PublisherError> {
+        loop {
+            match jobs.recv_timeout(LINGER) {
+                Ok(Job::End) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(job) => self.work(job)?,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.settle()?;
+                    self.refresh_tables(false)?;
+                }
+            }
+            // Under a steady load there is no pause to wait for.
+            let waited = self.first_unsettled.is_some_and(|since| since.elapsed() > 4 * LINGER);
+            if self.unsettled.len() >= SETTLE_MAX || waited {
+                self.settle()?;
+                self.refresh_tables(false)?;
+            }
+        }
+        self.settle()?;
+        self.refresh_tables(true)
+    }
+
+    fn work(&mut self, job: Job) -> Result<(), PublisherError> {
+        match job {
+            Job::Replayed { pipeline, epoch, rows } => self.apply(pipeline, epoch, &rows),
+            Job::Finished { pipeline, file, outcome, rows, staged, milestones } => {
+                for path in staged {
+                    // What cannot be removed now, recovery removes.
+                    let _ = std::fs::remove_file(self.home.root().join(path));
+                }
+                self.make_visible(pipeline, &file, &outcome)?;
+                self.apply(pipeline, outcome.epoch, &rows);
+                self.unsettled.push(file.id);
+                self.first_unsettled.get_or_insert_with(Instant::now);
+                self.board.finished(pipeline, file.id, milestones, |report| {
+                    report.records = outcome.records;
+                    report.rejected = outcome.rejected;
+                    report.bytes_read = report.bytes;
+                    match &outcome.verdict {
+                        Verdict::Committed { parts } => {
+                            report.phase = Phase::Committed;
+                            report.outputs = parts
+                                .iter()
+                                .map(|part| (format!("{}/{}", part.sink, part.name), part.bytes))
+                                .collect();
+                        }
+                        Verdict::Quarantined { code, detail } => {
+                            report.phase = Phase::Quarantined;
+                            report.reason = Some((code.clone(), detail.clone()));
+                        }
+                    }
+                });
+            }
+            Job::End => {}
+        }
+        Ok(())
+    }
+
+    fn make_visible(
+        &self,
+        pipeline: usize,
+        file: &AcceptedFile,
+        outcome: &Outcome,
+    ) -> Result<(), PublisherError> {
+        let line = &self.lines[pipeline];
+        match &outcome.verdict {
+            Verdict::Committed { parts } => {
+                for part in parts {
+                    match publish(&self.home, &line.folders, part) {
+                        Err(error @ PublishError::Occupied { .. }) => {
+                            // Somebody put a file of that name there. Ours is kept in the journal.
+                            tracing::error!(submission = file.id, "{error}");
+                        }
+                        other => other?,
+                    }
+                }
+                queue::finish(&line.folders, &file.claimed_name, &file.stored_name)
+                    .map_err(disk("move the input to processed/"))
+            }
+            Verdict::Quarantined { code, detail } => {
+                tracing::warn!(
+                    pipeline = line.name, file = file.name, code, "set aside: {detail}"
+                );
+                let reason = Reason::of(file, outcome, Some(line.plan_hash.clone()));
+                queue::quarantine(&line.folders, &file.claimed_name, &file.stored_name, &reason)
+                    .map_err(disk("move the input to quarantine/"))
+            }
+        }
+    }
+
+    fn apply(&mut self, pipeline: usize, epoch: u64, rows: &[(usize, Batch)]) {
+        for (sink, published) in &mut self.lines[pipeline].tables {
+            let mine: Vec<Batch> = rows
+                .iter()
+                .filter(|(to, _)| to == sink)
+                .map(|(_, batch)| batch.clone())
+                .collect();
+            published.table.apply(epoch, &mine);
+        }
+    }
+
+    /// Makes publications durable and lets the journal forget how to repeat them.
+    fn settle(&mut self) -> Result<(), PublisherError> {
+        if self.unsettled.is_empty() {
+            return Ok(());
+        }
+        let folders: Vec<&Folders> = self.lines.iter().map(|line| &line.folders).collect();
+        sync_published(&folders).map_err(disk("sync published outputs"))?;
+        let ids = std::mem::take(&mut self.unsettled);
+        self.first_unsettled = None;
+        // The ledger ends only after the publisher has said everything.
+        let _ = self.ledger.send(Event::Settled(ids));
+        Ok(())
+    }
+
+    /// Writes the snapshots that are out of date: at once when nothing is under way, else not more
+    /// often than asked.
+    fn refresh_tables(&mut self, last: bool) -> Result<(), PublisherError> {
+        for (index, line) in self.lines.iter_mut().enumerate() {
+            let idle = last || self.board.pending(index) == 0;
+            for published in line.tables.values_mut() {
+                let due = published.last.is_none_or(|last| last.elapsed() >= published.every);
+                if published.table.is_changed() && (idle || due) {
+                    write_snapshot(&line.folders, published)
+                        .map_err(disk("write the snapshot of a table"))?;
+                    published.last = Some(Instant::now());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn write_snapshot(folders: &Folders, published: &mut Published) -> io::Result<()> {
+    let folder = folders.out.join(&published.sink);
+    std::fs::create_dir_all(&folder)?;
+    let (bytes, about) = published.table.snapshot();
+    replace_file(&folder.join(&published.file_name), |file| file.write_all(&bytes))?;
+    let about = serde_json::to_vec(&about)?;
+    let about_name = format!("{}.about.json", published.file_name);
+    replace_file(&folder.join(about_name), |file| {
+        file.write_all(&about)?;
+        file.write_all(b"\n")
+    })
+}
+
+/// Why the publisher cannot go on. The process ends; recovery repeats what was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum PublisherError {
+    /// An output could not be made visible.
+    #[error("publish an output")]
+    Publish(#[from] PublishError),
+    /// The disk refused.
+    #[error("{doing}")]
+    Disk {
+        /// What was being done.
+        doing: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+fn disk(doing: &'static str) -> impl Fn(io::Error) -> PublisherError {
+    move |source| PublisherError::Disk { doing, source }
+}

@@ -1,0 +1,218 @@
+//! Parts: the outputs of one sink, from the first byte until they are durable.
+//!
+//! What the two sinks that write one file per input file share: naming, staging, ending.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tidemill_operators::exchange;
+use tidemill_operators::format::OutputFormat;
+use tidemill_operators::meter::Meter;
+use tidemill_operators::{Schema, Time};
+use tidemill_store::Home;
+use tidemill_store::stage::StageWriter;
+use timely::dataflow::StreamVec;
+use timely::dataflow::operators::Capability;
+use timely::progress::Antichain;
+use timely::progress::frontier::MutableAntichain;
+
+use crate::ingest::order::Opening;
+use crate::sink::body::{Body, Finished, Prepared};
+use crate::sink::staging::{Desk, OnDiskFailure, Staging, Synced};
+
+/// An output of one sink for one input file, durable or about to ride in the commit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreparedPart {
+    /// The epoch.
+    pub epoch: u64,
+    /// The sink, by its place in the plan.
+    pub sink: usize,
+    /// The file's name in the sink's folder.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+    /// BLAKE3 of its bytes.
+    pub hash: [u8; 32],
+    /// The bytes, or where they are.
+    pub body: Prepared,
+}
+
+/// What a built sink gives back.
+pub struct Written<'scope> {
+    /// The prepared parts, at `(epoch, END)`.
+    pub parts: StreamVec<'scope, Time, PreparedPart>,
+    /// Never holds data: its frontier follows what the sink has taken in.
+    pub taken: StreamVec<'scope, Time, ()>,
+}
+
+/// What a sink needs to know of its surroundings.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// The home in which parts are staged.
+    pub home: Arc<Home>,
+    /// The generation they are staged under.
+    pub generation: u64,
+    /// The pipeline.
+    pub pipeline: String,
+    /// The thread that makes them durable.
+    pub staging: Staging,
+    /// What to do when the disk refuses.
+    pub on_failure: OnDiskFailure,
+}
+
+/// How one sink writes its files.
+#[derive(Clone)]
+pub struct FileSink {
+    /// Its place in the plan.
+    pub index: usize,
+    /// Its name.
+    pub name: String,
+    /// The format.
+    pub format: OutputFormat,
+    /// The columns that are written.
+    pub schema: Schema,
+    /// Whether an input without records for it gets an (empty) output.
+    pub empty: bool,
+}
+
+/// Returns a number that is the same for all parts of one output and spread over workers.
+pub fn writer_of(submission: u64, sink: usize) -> u64 {
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&submission.to_le_bytes());
+    key[8..].copy_from_slice(&(sink as u64).to_le_bytes());
+    exchange::key_hash(&key)
+}
+
+/// Returns the name of an output: that of its input, with the ending of its format.
+pub fn output_name(stem: &str, format: &OutputFormat) -> String {
+    let ending = match format {
+        OutputFormat::Raw => return stem.to_owned(),
+        OutputFormat::Jsonl => ".jsonl",
+        OutputFormat::Csv { .. } => ".csv",
+    };
+    if stem.ends_with(ending) { stem.to_owned() } else { format!("{stem}{ending}") }
+}
+
+/// Returns the least time that can still come on any of the inputs, or nothing if none can.
+pub fn least(frontiers: &[MutableAntichain<Time>]) -> Option<Time> {
+    let mut least = Antichain::new();
+    for frontier in frontiers {
+        least.extend(frontier.frontier().iter().copied());
+    }
+    least.elements().first().copied()
+}
+
+/// One output that is being written.
+pub struct OpenPart {
+    /// The right to speak at the end of the epoch.
+    capability: Capability<Time>,
+    /// The announcement of the input file, once it has come.
+    pub opening: Option<Opening>,
+    /// The bytes so far.
+    pub body: Body,
+    /// The rows so far.
+    pub rows: u64,
+}
+
+impl OpenPart {
+    /// Returns an output without bytes. The capability is at the end of its epoch.
+    pub fn new(capability: Capability<Time>) -> Self {
+        Self { capability, opening: None, body: Body::default(), rows: 0 }
+    }
+
+    /// Returns whether its bytes are already published from an earlier life.
+    pub fn is_replay(&self) -> bool {
+        self.opening.as_ref().is_some_and(|opening| opening.replay)
+    }
+}
+
+/// A part that may be announced, and the right to do so.
+pub type Ready = (Capability<Time>, PreparedPart);
+
+/// The outputs of one sink on one worker that are written but not announced.
+pub struct Parts {
+    /// How the sink writes.
+    pub sink: FileSink,
+    /// Where it stands.
+    around: Surroundings,
+    /// Counts what is written.
+    pub meter: Meter,
+    /// Written parts that are not durable yet, by ticket.
+    waiting: BTreeMap<u64, Ready>,
+    desk: Desk,
+}
+
+impl Parts {
+    /// Returns the outputs of a sink; `desk` hands them to the staging thread.
+    pub fn new(sink: FileSink, around: Surroundings, desk: Desk, meter: Meter) -> Self {
+        Self { sink, around, meter, waiting: BTreeMap::new(), desk }
+    }
+
+    /// Opens the staged file of an output that outgrows the memory.
+    pub fn stage(&self, epoch: u64) -> io::Result<StageWriter> {
+        let Surroundings { home, generation, pipeline, .. } = &self.around;
+        StageWriter::create(home, *generation, pipeline, epoch, &self.sink.name)
+    }
+
+    /// Ends the process if the disk refused.
+    pub fn written(&self, outcome: io::Result<()>) {
+        if let Err(error) = outcome {
+            (self.around.on_failure)("write staged output", &error);
+        }
+    }
+
+    /// Ends an output. Returns it at once if it needs no sync; nothing if it is not wanted.
+    pub fn close(&mut self, epoch: u64, open: OpenPart) -> Option<Ready> {
+        let replay = open.is_replay();
+        let opening = open.opening.expect("every epoch is announced before it is complete");
+        if replay || (open.rows == 0 && !self.sink.empty) {
+            return None;
+        }
+        let name = output_name(&opening.output_name, &self.sink.format);
+        let part = |bytes: u64, hash: [u8; 32], body: Prepared| PreparedPart {
+            epoch,
+            sink: self.sink.index,
+            name,
+            bytes,
+            hash,
+            body,
+        };
+        let finished = open.body.finish(&|| self.stage(epoch));
+        match finished {
+            Ok(Finished::Inline(bytes)) => {
+                let hash = *blake3::hash(&bytes).as_bytes();
+                let part = part(bytes.len() as u64, hash, Prepared::Inline(bytes));
+                Some((open.capability, part))
+            }
+            Ok(Finished::Staged(unsynced)) => {
+                let part = part(0, [0; 32], Prepared::Inline(Vec::new()));
+                let ticket = self.desk.hand_over(unsynced);
+                self.waiting.insert(ticket, (open.capability, part));
+                None
+            }
+            Err(error) => (self.around.on_failure)("write staged output", &error),
+        }
+    }
+
+    /// Returns the parts that have become durable since.
+    pub fn collect(&mut self) -> Vec<Ready> {
+        let synced: Vec<Synced> = self.desk.collect().collect();
+        let mut ready = Vec::with_capacity(synced.len());
+        for Synced { ticket, part: durable } in synced {
+            if let Some((capability, mut part)) = self.waiting.remove(&ticket) {
+                part.bytes = durable.bytes;
+                part.hash = durable.hash;
+                part.body = Prepared::Staged(durable.staged);
+                ready.push((capability, part));
+            }
+        }
+        ready
+    }
+
+    /// Returns how many parts wait for the disk.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+}

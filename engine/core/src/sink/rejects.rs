@@ -1,0 +1,251 @@
+//! Rejects sink: the records that could not be processed, one file per input file that has any.
+//!
+//! | input  | rejected records, notes of the readers and announcements, at one worker per file |
+//! | output | 0: prepared parts at `(epoch, END)`; 1: nothing, its frontier says what was taken in |
+//! | state  | rejects of open files; how many lines each of their chunks has                 |
+//! | errors | if the disk refuses, the process ends                                          |
+//!
+//! A reader knows the line of a record only inside its chunk. How many lines stand before that chunk
+//! is known here, once the frontier has passed the chunks before it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, BinaryViewArray, Int64Array, RecordBatch, StringViewArray};
+use tidemill_operators::format::Encoder;
+use tidemill_operators::meter::Meter;
+use tidemill_operators::reject::EpochRejects;
+use tidemill_operators::{Batch, Column, Reject, Schema, Time, Type};
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::progress::operate::FrontierInterest;
+
+use crate::ingest::order::{Opening, ReadEvent, ReadNote};
+use crate::sink::parts::{
+    FileSink, OpenPart, Parts, PreparedPart, Ready, Surroundings, Written, least, writer_of,
+};
+
+/// The columns of a rejected record.
+pub fn schema() -> Schema {
+    Schema::new(vec![
+        Column::new("file", Type::String),
+        Column::new("line", Type::Int),
+        Column::new("offset", Type::Int),
+        Column::new("operator", Type::String),
+        Column::new("code", Type::String),
+        Column::new("reason", Type::String),
+        Column::new("raw", Type::String),
+    ])
+}
+
+/// Builds a sink of rejected records.
+pub fn rejects<'scope>(
+    title: &str,
+    rejects: StreamVec<'scope, Time, EpochRejects>,
+    notes: StreamVec<'scope, Time, ReadNote>,
+    openings: StreamVec<'scope, Time, Opening>,
+    sink: FileSink,
+    around: Surroundings,
+    meter: Meter,
+) -> Written<'scope> {
+    let scope = rejects.scope();
+    let index = sink.index;
+    let mut builder = OperatorBuilder::new(title.to_owned(), scope);
+    let wake = scope.worker().sync_activator_for(builder.operator_info().address.to_vec());
+    let mut input = builder.new_input(
+        rejects,
+        Exchange::new(move |some: &EpochRejects| writer_of(some.origin.submission, index)),
+    );
+    let mut note_input = builder.new_input(
+        notes,
+        Exchange::new(move |note: &ReadNote| writer_of(note.submission, index)),
+    );
+    let mut opening_input = builder.new_input(
+        openings,
+        Exchange::new(move |opening: &Opening| writer_of(opening.submission, index)),
+    );
+    let (output, parts) = builder.new_output::<Vec<PreparedPart>>();
+    let mut part_output =
+        OutputBuilder::<Time, CapacityContainerBuilder<Vec<PreparedPart>>>::from(output);
+    let (_taken_output, taken) = builder.new_output::<Vec<()>>();
+    for port in 0..3 {
+        builder.set_notify_for(port, FrontierInterest::Always);
+    }
+    let desk = around.staging.desk(wake);
+    let mut writer = Writer {
+        encoder: Encoder::new(sink.format.clone(), &schema()),
+        parts: Parts::new(sink, around, desk, meter),
+        open: BTreeMap::new(),
+    };
+
+    builder.build(move |capabilities| {
+        drop(capabilities);
+        move |frontiers| {
+            input.for_each_stamp(|capability, batches| {
+                let Some(time) = capability.least().copied() else { return };
+                let end = || OpenPart::new(capability.delayed(&Time::end(time.epoch), 0));
+                let file = writer.file(time.epoch, end);
+                for some in batches.flat_map(|batch| batch.drain(..)) {
+                    let offset = some.origin.offset;
+                    let ahead = file.ahead.entry(time.chunk).or_default();
+                    ahead.extend(some.rejects.into_iter().map(|reject| Placed { offset, reject }));
+                }
+            });
+            note_input.for_each_stamp(|capability, notes| {
+                for note in notes.flat_map(|notes| notes.drain(..)) {
+                    if let ReadEvent::Chunk { chunk, skipped_lines, lines, .. } = note.event {
+                        let end = || OpenPart::new(capability.delayed(&Time::end(note.epoch), 0));
+                        let file = writer.file(note.epoch, end);
+                        file.lines.insert(chunk, (skipped_lines, lines));
+                    }
+                }
+            });
+            opening_input.for_each_stamp(|capability, openings| {
+                for opening in openings.flat_map(|openings| openings.drain(..)) {
+                    let end = || OpenPart::new(capability.delayed(&Time::end(opening.epoch), 0));
+                    writer.file(opening.epoch, end).part.opening = Some(opening);
+                }
+            });
+            let upto = least(frontiers);
+            writer.write_upto(upto);
+            let mut ready = writer.close_upto(upto);
+            ready.extend(writer.parts.collect());
+            for (capability, part) in ready {
+                part_output.activate().session(&capability).give(part);
+            }
+            writer.parts.meter.holds(writer.open.len() + writer.parts.waiting());
+        }
+    });
+    Written { parts, taken }
+}
+
+/// A reject and the offset, in its file, of the chunk it stands in.
+struct Placed {
+    offset: u64,
+    reject: Reject,
+}
+
+struct OpenFile {
+    part: OpenPart,
+    /// Rejects whose turn has not come, by chunk.
+    ahead: BTreeMap<u64, Vec<Placed>>,
+    /// Lines of each chunk whose turn has not come: before its first record, and of its records.
+    lines: BTreeMap<u64, (u32, u32)>,
+    /// Lines of all chunks before those in `lines`.
+    lines_before: u64,
+}
+
+struct Writer {
+    parts: Parts,
+    encoder: Encoder,
+    open: BTreeMap<u64, OpenFile>,
+}
+
+impl Writer {
+    fn file(&mut self, epoch: u64, part: impl FnOnce() -> OpenPart) -> &mut OpenFile {
+        self.open.entry(epoch).or_insert_with(|| OpenFile {
+            part: part(),
+            ahead: BTreeMap::new(),
+            lines: BTreeMap::new(),
+            lines_before: 0,
+        })
+    }
+
+    fn write_upto(&mut self, frontier: Option<Time>) {
+        let passed = |time: Time| frontier.is_none_or(|frontier| time < frontier);
+        for (epoch, file) in &mut self.open {
+            if !passed(Time::new(*epoch, 0)) {
+                break;
+            }
+            // Every chunk is noted, so the lines before each are known when its turn comes.
+            while let Some(entry) = file.lines.first_entry() {
+                let chunk = *entry.key();
+                if !passed(Time::new(*epoch, chunk)) {
+                    break;
+                }
+                let (skipped, lines) = entry.remove();
+                let first_line = file.lines_before + u64::from(skipped) + 1;
+                file.lines_before += u64::from(skipped) + u64::from(lines);
+                let Some(rejects) = file.ahead.remove(&chunk) else { continue };
+                if file.part.is_replay() {
+                    continue;
+                }
+                let name = file.part.opening.as_ref().map_or("", |opening| &opening.name);
+                let rows = rejects.len();
+                let batch = to_batch(name, first_line, rejects);
+                let before = file.part.body.bytes();
+                let target = file.part.body.gathering();
+                let gathered = target.len();
+                if before == 0 {
+                    self.encoder.preamble(target);
+                }
+                self.encoder.encode(&batch, target);
+                let count = target.len() - gathered;
+                file.part.rows += rows as u64;
+                let outcome = file.part.body.appended(count, &|| self.parts.stage(*epoch));
+                self.parts.written(outcome);
+                self.parts.meter.took(rows, count);
+                self.parts.meter.gave(rows, count);
+            }
+        }
+    }
+
+    fn close_upto(&mut self, frontier: Option<Time>) -> Vec<Ready> {
+        let mut ready = Vec::new();
+        while let Some(entry) = self.open.first_entry() {
+            let epoch = *entry.key();
+            if frontier.is_some_and(|frontier| frontier <= Time::end(epoch)) {
+                break;
+            }
+            let mut part = entry.remove().part;
+            if part.body.bytes() == 0 {
+                self.encoder.preamble(part.body.gathering());
+            }
+            ready.extend(self.parts.close(epoch, part));
+        }
+        ready
+    }
+}
+
+/// Returns the rejects of one chunk as rows of [`schema`], in input order.
+fn to_batch(file: &str, first_line: u64, mut rejects: Vec<Placed>) -> Batch {
+    rejects.sort_by(|a, b| a.reject.cmp(&b.reject));
+    let line = |placed: &Placed| (first_line + u64::from(placed.reject.line)) as i64;
+    let offset = |placed: &Placed| (placed.offset + u64::from(placed.reject.offset)) as i64;
+    let text = |read: &dyn Fn(&Placed) -> String| -> ArrayRef {
+        Arc::new(rejects.iter().map(|placed| Some(read(placed))).collect::<StringViewArray>())
+    };
+    let columns: Vec<ArrayRef> = vec![
+        text(&|_| file.to_owned()),
+        Arc::new(rejects.iter().map(line).collect::<Int64Array>()),
+        Arc::new(rejects.iter().map(offset).collect::<Int64Array>()),
+        text(&|placed| placed.reject.operator.clone()),
+        text(&|placed| placed.reject.code.word().to_owned()),
+        text(&|placed| placed.reject.reason.clone()),
+        text(&|placed| readable(&placed.reject.raw)),
+    ];
+    let columns = RecordBatch::try_new(schema().arrow(), columns)
+        .expect("every column was built from the same rows with the type of the schema");
+    let raw: BinaryViewArray = rejects
+        .iter()
+        .map(|placed| Some([&placed.reject.raw[..], b"\n"].concat()))
+        .collect();
+    Batch { columns, raw: Some(raw), ..Batch::default() }
+}
+
+/// Returns bytes as text: what is not UTF-8 as `\xNN`.
+fn readable(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "\\x{byte:02x}");
+        }
+    }
+    text
+}

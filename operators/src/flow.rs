@@ -1,0 +1,174 @@
+//! Flow: what every operator takes and gives, and how one without state is put into a dataflow.
+//!
+//! | input  | batches, kept on the worker where they are                          |
+//! | output | one stream of batches per tag, and one of rejected records           |
+//! | state  | none                                                                 |
+//! | errors | a record that cannot be processed leaves by `rejects`; the file goes on |
+
+use arrow_array::{Array, BooleanArray};
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::{Stream, StreamVec};
+use timely::progress::operate::FrontierInterest;
+
+use crate::batch::{Batch, position_line, position_offset};
+use crate::expr::{Evaluated, RowError};
+use crate::meter::Meter;
+use crate::reject::{EpochRejects, REJECT_RAW_BYTES_MAX, Reject, RejectCode};
+use crate::time::Time;
+
+/// The streams that leave an operator.
+pub struct Flow<'scope> {
+    /// One stream per tag, in the order of the plan's output ports.
+    pub tags: Vec<Stream<'scope, Time, Batch>>,
+    /// The records that could not be processed.
+    pub rejects: StreamVec<'scope, Time, EpochRejects>,
+}
+
+/// An operator that says what it has to say about a batch at once.
+pub trait Stateless {
+    /// Processes one batch. What is emitted leaves at the time of the batch.
+    fn apply(&mut self, batch: Batch, emit: &mut Emit);
+}
+
+/// Collects what an operator says about one batch.
+pub struct Emit {
+    operator: String,
+    tags: Vec<Vec<Batch>>,
+    rejects: Vec<Reject>,
+}
+
+impl Emit {
+    /// Returns an empty collection for an operator of this name with so many tags.
+    pub fn new(operator: &str, tags: usize) -> Self {
+        Self { operator: operator.to_owned(), tags: vec![Vec::new(); tags], rejects: Vec::new() }
+    }
+
+    /// Sends a batch out by a tag. An empty batch is nothing.
+    pub fn give(&mut self, tag: usize, batch: Batch) {
+        if !batch.is_empty() {
+            self.tags[tag].push(batch);
+        }
+    }
+
+    /// Rejects one row of `batch`.
+    pub fn reject(&mut self, batch: &Batch, row: usize, code: RejectCode, reason: String) {
+        self.rejects.push(reject_row(&self.operator, batch, row, code, reason));
+    }
+
+    /// Rejects each row whose expression failed. A row that failed twice is rejected once.
+    pub fn reject_failed(&mut self, batch: &Batch, errors: &[RowError]) {
+        let mut last = None;
+        for error in errors {
+            if last != Some(error.row) {
+                let reason = error.message.clone();
+                self.reject(batch, error.row as usize, RejectCode::Expression, reason);
+            }
+            last = Some(error.row);
+        }
+    }
+
+    /// Returns what was sent out by each tag so far.
+    pub fn tags(&self) -> &[Vec<Batch>] {
+        &self.tags
+    }
+
+    /// Returns what was rejected so far.
+    pub fn rejects(&self) -> &[Reject] {
+        &self.rejects
+    }
+}
+
+/// Says where a row stood and what it looked like, as far as the batch still knows.
+pub fn reject_row(
+    operator: &str,
+    batch: &Batch,
+    row: usize,
+    code: RejectCode,
+    reason: String,
+) -> Reject {
+    let position = batch.positions.as_ref().map_or(0, |positions| positions.value(row));
+    let raw = batch.raw.as_ref().map_or(&[][..], |raw| without_terminator(raw.value(row)));
+    Reject {
+        line: position_line(position),
+        offset: position_offset(position),
+        operator: operator.to_owned(),
+        code,
+        reason,
+        raw: raw[..raw.len().min(REJECT_RAW_BYTES_MAX)].to_vec(),
+    }
+}
+
+fn without_terminator(record: &[u8]) -> &[u8] {
+    let record = record.strip_suffix(b"\n").unwrap_or(record);
+    record.strip_suffix(b"\r").unwrap_or(record)
+}
+
+/// Returns the truth values of a checked condition.
+///
+/// # Panics
+/// If the expression is not a condition; the plan guarantees that it is.
+pub fn truth(evaluated: &Evaluated) -> &BooleanArray {
+    evaluated
+        .values
+        .as_any()
+        .downcast_ref::<BooleanArray>()
+        .expect("the plan lets only conditions be used as conditions")
+}
+
+/// Puts a stateless operator into the dataflow. `title` is what statistics show.
+pub fn stateless<'scope, L>(
+    title: &str,
+    operator: &str,
+    input: Stream<'scope, Time, Batch>,
+    tags: usize,
+    meter: Meter,
+    mut logic: L,
+) -> Flow<'scope>
+where
+    L: Stateless + 'static,
+{
+    let mut builder = OperatorBuilder::new(title.to_owned(), input.scope());
+    let mut input = builder.new_input(input, Pipeline);
+    builder.set_notify_for(0, FrontierInterest::Never);
+    let mut outputs = Vec::with_capacity(tags);
+    let mut streams = Vec::with_capacity(tags);
+    for _ in 0..tags {
+        let (output, stream) = builder.new_output::<Batch>();
+        outputs.push(OutputBuilder::<Time, CapacityContainerBuilder<Batch>>::from(output));
+        streams.push(stream);
+    }
+    let (output, rejects) = builder.new_output::<Vec<EpochRejects>>();
+    let mut reject_output =
+        OutputBuilder::<Time, CapacityContainerBuilder<Vec<EpochRejects>>>::from(output);
+    let mut emit = Emit::new(operator, tags);
+
+    builder.build(move |capabilities| {
+        drop(capabilities);
+        move |_frontiers| {
+            input.for_each_stamp(|capability, batches| {
+                for batch in batches {
+                    let batch = std::mem::take(batch);
+                    let origin = batch.origin;
+                    meter.took(batch.len(), 0);
+                    logic.apply(batch, &mut emit);
+                    for (output, given) in outputs.iter_mut().zip(&mut emit.tags) {
+                        for mut batch in given.drain(..) {
+                            meter.gave(batch.len(), 0);
+                            output.activate().session(&capability).give_container(&mut batch);
+                        }
+                    }
+                    if !emit.rejects.is_empty() {
+                        let rejects = std::mem::take(&mut emit.rejects);
+                        meter.rejected(rejects.len());
+                        let rejects = EpochRejects { origin, rejects };
+                        reject_output.activate().session(&capability).give(rejects);
+                    }
+                }
+            });
+        }
+    });
+    Flow { tags: streams, rejects }
+}

@@ -1,0 +1,78 @@
+//! Meter: what one operator on one worker has done so far. Derived counters, never read by the
+//! data path.
+//!
+//! Written by one worker without locks, read by anyone at any time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The counters of one operator on one worker; cheap to clone, all clones are the same counters.
+#[derive(Clone, Debug, Default)]
+pub struct Meter {
+    counters: Arc<Counters>,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    records_in: AtomicU64,
+    records_out: AtomicU64,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+    rejected: AtomicU64,
+    state_entries: AtomicU64,
+}
+
+/// The values of a [`Meter`] at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Readings {
+    /// Records taken in.
+    pub records_in: u64,
+    /// Records given out, over all tags.
+    pub records_out: u64,
+    /// Bytes taken in, where the operator sees bytes.
+    pub bytes_in: u64,
+    /// Bytes given out, where the operator sees bytes.
+    pub bytes_out: u64,
+    /// Records rejected.
+    pub rejected: u64,
+    /// Entries of state held at this moment.
+    pub state_entries: u64,
+}
+
+impl Meter {
+    /// Counts records and bytes taken in.
+    pub fn took(&self, records: usize, bytes: usize) {
+        self.counters.records_in.fetch_add(records as u64, Ordering::Relaxed);
+        self.counters.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Counts records and bytes given out.
+    pub fn gave(&self, records: usize, bytes: usize) {
+        self.counters.records_out.fetch_add(records as u64, Ordering::Relaxed);
+        self.counters.bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Counts rejected records.
+    pub fn rejected(&self, records: usize) {
+        self.counters.rejected.fetch_add(records as u64, Ordering::Relaxed);
+    }
+
+    /// Says how many entries of state are held now.
+    pub fn holds(&self, entries: usize) {
+        self.counters.state_entries.store(entries as u64, Ordering::Relaxed);
+    }
+
+    /// Returns the values now. They are taken one by one, so a record in between may show in one
+    /// and not yet in another.
+    pub fn read(&self) -> Readings {
+        let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Readings {
+            records_in: value(&self.counters.records_in),
+            records_out: value(&self.counters.records_out),
+            bytes_in: value(&self.counters.bytes_in),
+            bytes_out: value(&self.counters.bytes_out),
+            rejected: value(&self.counters.rejected),
+            state_entries: value(&self.counters.state_entries),
+        }
+    }
+}
