@@ -1,0 +1,166 @@
+//! Disk: the few system calls everything else is made of, each with an error that names its path.
+//!
+//! Owns nothing. Never retries, and never follows a link in the last component of a path.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, OFlags, RenameFlags};
+
+/// From this many files on, one sync of the whole file system is cheaper than one for each.
+pub(crate) const SYNC_ALL_FROM: usize = 8;
+
+/// How much is read at once when a file is hashed.
+const HASH_BUFFER_BYTES: usize = 1024 * 1024;
+
+/// A refusal of the disk: what was being done, where, and what the system said.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing} {}", path.display())]
+pub struct DiskError {
+    /// What was being done, as a verb in present tense.
+    pub doing: &'static str,
+    /// The path it was done to.
+    pub path: PathBuf,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+impl DiskError {
+    pub(crate) fn new(doing: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
+        Self { doing, path: path.to_path_buf(), source: source.into() }
+    }
+
+    /// Returns the kind of the error below.
+    pub fn kind(&self) -> io::ErrorKind {
+        self.source.kind()
+    }
+}
+
+impl From<DiskError> for io::Error {
+    /// Keeps the kind for callers that decide by it; the text says everything in one line.
+    fn from(error: DiskError) -> Self {
+        io::Error::new(error.kind(), Whole { error })
+    }
+}
+
+/// A [`DiskError`] inside an [`io::Error`], which shows its cause only if its text has it.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}: {}", error.source)]
+struct Whole {
+    #[source]
+    error: DiskError,
+}
+
+/// Moves a file to a name that does not exist yet; a file already there is an error.
+pub(crate) fn rename_new(source: &Path, target: &Path) -> Result<(), DiskError> {
+    match rustix::fs::renameat_with(CWD, source, CWD, target, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        // Some network file systems cannot do it in one step. The target folders are written by the
+        // one holder of the lock only, so that looking first is as good there.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => rename_looking(source, target),
+        Err(errno) => Err(DiskError::new("move to a new name", source, errno)),
+    }
+}
+
+fn rename_looking(source: &Path, target: &Path) -> Result<(), DiskError> {
+    let failed = |error: io::Error| DiskError::new("move to a new name", source, error);
+    match std::fs::symlink_metadata(target) {
+        Ok(_) => Err(failed(io::ErrorKind::AlreadyExists.into())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            std::fs::rename(source, target).map_err(failed)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Opens a file for reading without following a link and without waiting for a writer.
+pub(crate) fn open_plain(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)
+}
+
+/// Makes a file's bytes durable.
+pub(crate) fn sync_file(file: &File, path: &Path) -> Result<(), DiskError> {
+    file.sync_all().map_err(|error| DiskError::new("sync", path, error))
+}
+
+/// Makes the names in a folder durable.
+pub(crate) fn sync_folder(path: &Path) -> Result<(), DiskError> {
+    let folder = File::open(path).map_err(|error| DiskError::new("open folder", path, error))?;
+    folder.sync_all().map_err(|error| DiskError::new("sync folder", path, error))
+}
+
+/// Makes everything on the file system of `file` durable.
+pub(crate) fn sync_all(file: &File, path: &Path) -> Result<(), DiskError> {
+    rustix::fs::syncfs(file).map_err(|errno| DiskError::new("sync the file system of", path, errno))
+}
+
+/// Returns the BLAKE3 of all bytes of a file, without moving its position.
+pub(crate) fn hash_of(file: &File) -> io::Result<[u8; 32]> {
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; HASH_BUFFER_BYTES];
+    let mut offset = 0;
+    loop {
+        match file.read_at(&mut buffer, offset) {
+            Ok(0) => return Ok(hasher.finalize().into()),
+            Ok(count) => {
+                hasher.update(&buffer[..count]);
+                offset += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Returns what a path is, without following a link; `None` if nothing is there.
+pub(crate) fn look(path: &Path) -> Result<Option<std::fs::Metadata>, DiskError> {
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) => Ok(Some(metadata)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(DiskError::new("look at", path, error)),
+    }
+}
+
+/// Returns a file's modification time in nanoseconds since 1970.
+pub(crate) fn modified_ns(metadata: &std::fs::Metadata) -> i128 {
+    i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec())
+}
+
+/// Returns whether a text is one plain component of a path: not empty, no slash, not `.` or `..`.
+pub(crate) fn is_plain_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 255
+        && name != "."
+        && name != ".."
+        && !name.contains(['/', '\0'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_move_never_replaces_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let (a, b) = (folder.path().join("a"), folder.path().join("b"));
+        for rename in [rename_new, rename_looking] {
+            std::fs::write(&a, "new").unwrap();
+            std::fs::write(&b, "old").unwrap();
+            assert_eq!(rename(&a, &b).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+            assert_eq!(std::fs::read(&b).unwrap(), b"old");
+            std::fs::remove_file(&b).unwrap();
+            rename(&a, &b).unwrap();
+            assert_eq!(std::fs::read(&b).unwrap(), b"new");
+        }
+    }
+
+    #[test]
+    fn an_error_tells_the_deed_the_path_and_the_cause() {
+        let error = sync_folder(Path::new("/no/such")).unwrap_err();
+        let text = io::Error::from(error).to_string();
+        assert_eq!(text, "open folder /no/such: No such file or directory (os error 2)");
+    }
+}

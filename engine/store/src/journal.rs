@@ -1,0 +1,332 @@
+//! Journal: what is known of every file, in one SQLite database, `HOME/journal.db`.
+//!
+//! Owns the numbers that are given once: ids, epochs, stored and output names. One [`Journal`] at a
+//! time writes; any number of [`JournalReader`]s look on without blocking it. What
+//! [`Journal::accept`] and [`Journal::finish`] have returned survives a crash and a loss of power.
+//! Never touches the files it speaks of, except to see which names are taken.
+
+mod read;
+mod schema;
+mod write;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+
+use rusqlite::{Connection, ErrorCode};
+
+use crate::disk::DiskError;
+use crate::queue::Identity;
+
+pub use read::JournalReader;
+
+/// The one writer of the journal.
+#[derive(Debug)]
+pub struct Journal {
+    connection: Connection,
+    root: PathBuf,
+    next_id: u64,
+    generation: Option<u64>,
+    /// What is known of each pipeline, as of the last commit.
+    pipelines: HashMap<String, write::Counters>,
+    /// Set after a write failed: nothing may be written behind it.
+    failed: bool,
+}
+
+/// One life of the whole program, as the journal keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Generation {
+    /// The version of the binary.
+    pub binary_version: String,
+    /// How many processes.
+    pub processes: u64,
+    /// How many workers in each.
+    pub workers: u64,
+    /// The pipelines that run: name and plan hash.
+    pub plans: Vec<(String, String)>,
+}
+
+/// A claimed file that is to be accepted. Times are microseconds since 1970.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewFile {
+    /// Its number, from [`Journal::next_submission`].
+    pub id: u64,
+    /// The pipeline that will run it.
+    pub pipeline: String,
+    /// The source that will read it.
+    pub source: String,
+    /// The name under which it came.
+    pub name: String,
+    /// Its name in `underprocess/`.
+    pub claimed_name: String,
+    /// Which file it is and how it looked.
+    pub identity: Identity,
+    /// BLAKE3 of its bytes.
+    pub hash: [u8; 32],
+    /// When it was first seen.
+    pub seen_at_us: i64,
+    /// When it was claimed.
+    pub claimed_at_us: i64,
+}
+
+/// A file in the journal. Times are microseconds since 1970.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcceptedFile {
+    /// Its number.
+    pub id: u64,
+    /// The pipeline that runs it.
+    pub pipeline: String,
+    /// Its epoch there, dense from 1.
+    pub epoch: u64,
+    /// The source that reads it.
+    pub source: String,
+    /// The name under which it came.
+    pub name: String,
+    /// Its name in `underprocess/`.
+    pub claimed_name: String,
+    /// Its name in `processed/` or `quarantine/`: unique in the pipeline.
+    pub stored_name: String,
+    /// What its outputs are named after: unique in the pipeline.
+    pub output_name: String,
+    /// Which file it is and how it looked when it was claimed.
+    pub identity: Identity,
+    /// BLAKE3 of its bytes.
+    pub hash: [u8; 32],
+    /// When it was first seen.
+    pub seen_at_us: i64,
+    /// When it was claimed.
+    pub claimed_at_us: i64,
+    /// When it was accepted.
+    pub accepted_at_us: i64,
+}
+
+/// How the run of a file ended. Times are microseconds since 1970.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The submission.
+    pub id: u64,
+    /// Its pipeline.
+    pub pipeline: String,
+    /// Its epoch.
+    pub epoch: u64,
+    /// What became of it.
+    pub verdict: Verdict,
+    /// How many records were read.
+    pub records: u64,
+    /// How many of them were rejected.
+    pub rejected: u64,
+    /// When its frontier had passed.
+    pub answered_at_us: i64,
+    /// When it was decided.
+    pub finished_at_us: i64,
+}
+
+/// What became of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Its outputs are committed.
+    Committed {
+        /// The outputs.
+        parts: Vec<Part>,
+    },
+    /// It was set aside and left no output.
+    Quarantined {
+        /// A stable word, `E-...`.
+        code: String,
+        /// What happened, for a person.
+        detail: String,
+    },
+}
+
+/// One output file of one input file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The sink, and so the folder in `out/`.
+    pub sink: String,
+    /// Its final name in that folder.
+    pub name: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// BLAKE3 of its bytes.
+    pub hash: [u8; 32],
+    /// Where its bytes are until it is published.
+    pub body: PartBody,
+}
+
+/// Where the bytes of a part are until it is published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PartBody {
+    /// In the journal itself: right for small parts, which then need no sync of their own.
+    Inline(Vec<u8>),
+    /// In a staged and synced file, by its path relative to the home.
+    Staged(PathBuf),
+}
+
+/// Where a submission stands in the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Accepted, and not finished.
+    Accepted,
+    /// Committed.
+    Committed,
+    /// Set aside.
+    Quarantined,
+}
+
+/// Which submissions to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Only of this pipeline.
+    pub pipeline: Option<String>,
+    /// Only in this phase.
+    pub phase: Option<Phase>,
+    /// Only those that came under this name.
+    pub name: Option<String>,
+    /// Only ids below this one.
+    pub before: Option<u64>,
+    /// At most so many; never more than [`LIST_MAX`].
+    pub limit: usize,
+}
+
+/// The most submissions one listing returns.
+pub const LIST_MAX: usize = 10_000;
+
+/// A submission as it is listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubmissionRow {
+    /// What was accepted.
+    pub file: AcceptedFile,
+    /// How it ended; `None` while it runs.
+    pub outcome: Option<OutcomeRow>,
+}
+
+/// How a submission ended, without the bytes of its outputs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutcomeRow {
+    /// What became of it.
+    pub verdict: VerdictRow,
+    /// How many records were read.
+    pub records: u64,
+    /// How many of them were rejected.
+    pub rejected: u64,
+    /// When its frontier had passed.
+    pub answered_at_us: i64,
+    /// When it was decided.
+    pub finished_at_us: i64,
+}
+
+/// What became of a submission, without the bytes of its outputs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VerdictRow {
+    /// Its outputs are committed.
+    Committed {
+        /// The outputs.
+        parts: Vec<PartRow>,
+    },
+    /// It was set aside and left no output.
+    Quarantined {
+        /// A stable word, `E-...`.
+        code: String,
+        /// What happened, for a person.
+        detail: String,
+    },
+}
+
+/// One output file as it is listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartRow {
+    /// The sink, and so the folder in `out/`.
+    pub sink: String,
+    /// Its name in that folder.
+    pub name: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// BLAKE3 of its bytes.
+    pub hash: [u8; 32],
+}
+
+/// How many submissions of a pipeline stand where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Accepted, and not finished.
+    pub accepted: u64,
+    /// Committed.
+    pub committed: u64,
+    /// Set aside.
+    pub quarantined: u64,
+}
+
+/// Why the journal refuses.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// It was written by a newer version of the program: use that one.
+    #[error("the journal {} has schema {found}; this version knows up to {known}: use a newer tidemill", path.display())]
+    Newer {
+        /// Where it lies.
+        path: PathBuf,
+        /// Its schema.
+        found: i64,
+        /// The newest schema this version knows.
+        known: i64,
+    },
+    /// It is not a journal, or not whole: it is left untouched, a person must look at it.
+    #[error("the journal {} is damaged: {detail}", path.display())]
+    Damaged {
+        /// Where it lies.
+        path: PathBuf,
+        /// What was found.
+        detail: String,
+    },
+    /// What was asked for breaks a rule that must hold: nothing was written, stop.
+    #[error("the journal refuses: {detail}")]
+    Invariant {
+        /// Which rule, and by what.
+        detail: String,
+    },
+    /// The disk refuses: stop. Nothing more is written after this.
+    #[error("{doing} in the journal {}", path.display())]
+    Disk {
+        /// What was being done.
+        doing: &'static str,
+        /// Where it lies.
+        path: PathBuf,
+        /// What SQLite or the system said.
+        source: io::Error,
+    },
+}
+
+impl JournalError {
+    fn invariant(detail: impl Into<String>) -> Self {
+        Self::Invariant { detail: detail.into() }
+    }
+
+    /// Returns what an error of SQLite means for the caller.
+    fn of(doing: &'static str, path: PathBuf, error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                Self::Damaged { path, detail: error.to_string() }
+            }
+            Some(ErrorCode::ConstraintViolation) => Self::invariant(format!("{doing}: {error}")),
+            Some(_) => {
+                let kind = match error.sqlite_error_code() {
+                    Some(ErrorCode::DiskFull) => io::ErrorKind::StorageFull,
+                    Some(ErrorCode::PermissionDenied) => io::ErrorKind::PermissionDenied,
+                    Some(ErrorCode::ReadOnly) => io::ErrorKind::ReadOnlyFilesystem,
+                    _ => io::ErrorKind::Other,
+                };
+                Self::Disk { doing, path, source: io::Error::new(kind, error) }
+            }
+            // SQLite itself was content: a value does not have the type we wrote.
+            None => Self::Damaged { path, detail: format!("{doing}: {error}") },
+        }
+    }
+}
+
+impl From<DiskError> for JournalError {
+    fn from(error: DiskError) -> Self {
+        Self::Disk { doing: error.doing, path: error.path, source: error.source }
+    }
+}
+
+#[cfg(test)]
+mod tests;

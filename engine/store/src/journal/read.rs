@@ -1,0 +1,334 @@
+//! Read: questions to the journal, for recovery (through the writer) and for people (beside it).
+//!
+//! Never writes. A value that cannot be what was written is a damaged journal, not a panic.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
+
+use super::schema::{self, of};
+use super::{
+    AcceptedFile, Counts, Filter, Journal, JournalError, LIST_MAX, Outcome, OutcomeRow, Part,
+    PartBody, PartRow, Phase, SubmissionRow, Verdict, VerdictRow,
+};
+use crate::home::Home;
+use crate::queue::Identity;
+
+/// A view of the journal that never blocks its writer.
+#[derive(Debug)]
+pub struct JournalReader {
+    connection: Connection,
+    path: PathBuf,
+}
+
+/// The columns that [`submission_row`] reads, in its order.
+const SELECT: &str = "
+SELECT s.id, p.name, s.epoch, s.source, s.name, s.claimed_name, s.stored_name, s.output_name,
+       s.device, s.inode, s.bytes, s.modified_s, s.modified_ns, s.hash, s.seen_at_us,
+       s.claimed_at_us, s.accepted_at_us, s.verdict, s.records, s.rejected, s.answered_at_us,
+       s.finished_at_us, s.code, s.detail
+FROM submission s JOIN pipeline p ON p.id = s.pipeline ";
+
+impl Journal {
+    /// Returns what is finished and not settled, with all its bytes, in the order of ids.
+    pub fn unsettled(&self) -> Result<Vec<(AcceptedFile, Outcome)>, JournalError> {
+        let sql = format!("{SELECT} JOIN unsettled u ON u.submission = s.id ORDER BY s.id");
+        let connection = self.connection();
+        let rows = list(connection, &sql, []).map_err(of("list the unsettled", &self.path()))?;
+        rows.into_iter()
+            .map(|row| {
+                let outcome = whole_outcome(connection, &row)
+                    .map_err(of("read an outcome", &self.path()))?
+                    .ok_or_else(|| JournalError::Damaged {
+                        path: self.path(),
+                        detail: format!("submission {} is unsettled and unfinished", row.file.id),
+                    })?;
+                Ok((row.file, outcome))
+            })
+            .collect()
+    }
+
+    /// Returns the files of a pipeline that are accepted only, in the order of epochs.
+    pub fn unfinished(&self, pipeline: &str) -> Result<Vec<AcceptedFile>, JournalError> {
+        let which = "s.pipeline = (SELECT id FROM pipeline WHERE name = ?1) AND s.verdict = 0";
+        let sql = format!("{SELECT} WHERE {which} ORDER BY s.epoch");
+        files(self.connection(), &sql, [pipeline]).map_err(of("list the unfinished", &self.path()))
+    }
+
+    /// Returns the committed files of a pipeline, in the order of epochs.
+    pub fn committed(&self, pipeline: &str) -> Result<Vec<AcceptedFile>, JournalError> {
+        self.committed_after(pipeline, 0, usize::MAX)
+    }
+
+    /// Returns at most `limit` committed files of a pipeline with an epoch above `epoch`, in the
+    /// order of epochs: [`Journal::committed`] in pages.
+    pub fn committed_after(
+        &self,
+        pipeline: &str,
+        epoch: u64,
+        limit: usize,
+    ) -> Result<Vec<AcceptedFile>, JournalError> {
+        let sql = format!(
+            "{SELECT} WHERE s.pipeline = (SELECT id FROM pipeline WHERE name = ?1)
+             AND s.epoch > ?2 AND s.verdict = 1 ORDER BY s.epoch LIMIT ?3"
+        );
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let epoch = i64::try_from(epoch).unwrap_or(i64::MAX);
+        files(self.connection(), &sql, params![pipeline, epoch, limit])
+            .map_err(of("list the committed", &self.path()))
+    }
+
+    /// Returns the epoch that the next accepted file of a pipeline gets.
+    pub fn next_epoch(&self, pipeline: &str) -> Result<u64, JournalError> {
+        self.connection()
+            .prepare_cached("SELECT next_epoch FROM pipeline WHERE name = ?1")
+            .and_then(|mut s| s.query_row([pipeline], |row| unsigned(row, 0)).optional())
+            .map(|epoch| epoch.unwrap_or(1))
+            .map_err(of("read an epoch", &self.path()))
+    }
+
+    /// Returns the pipelines that have files in the journal, by name.
+    pub fn pipelines(&self) -> Result<Vec<String>, JournalError> {
+        let ask = || -> rusqlite::Result<Vec<String>> {
+            let mut s = self.connection().prepare("SELECT name FROM pipeline ORDER BY name")?;
+            s.query_map([], |row| row.get(0))?.collect()
+        };
+        ask().map_err(of("list the pipelines", &self.path()))
+    }
+
+    /// Returns the plan that finished a submission; `None` if it is not known.
+    pub fn plan_hash(&self, id: u64) -> Result<Option<String>, JournalError> {
+        let sql = "SELECT plan_hash FROM submission s JOIN pipeline p ON p.id = s.pipeline
+                   JOIN plan ON plan.generation = s.generation AND plan.pipeline = p.name
+                   WHERE s.id = ?1";
+        self.connection()
+            .prepare_cached(sql)
+            .and_then(|mut s| s.query_row([id.cast_signed()], |row| row.get(0)).optional())
+            .map_err(of("read a plan", &self.path()))
+    }
+
+    /// Returns whether the journal knows a submission.
+    pub(crate) fn knows(&self, id: u64) -> Result<bool, JournalError> {
+        self.connection()
+            .prepare_cached("SELECT 1 FROM submission WHERE id = ?1")
+            .and_then(|mut s| s.exists([id.cast_signed()]))
+            .map_err(of("look up a submission", &self.path()))
+    }
+}
+
+impl JournalReader {
+    /// Opens the journal of a home for looking only. It must exist.
+    pub fn open(home: &Home) -> Result<JournalReader, JournalError> {
+        Self::open_at(&home.journal_path())
+    }
+
+    pub(super) fn open_at(path: &Path) -> Result<JournalReader, JournalError> {
+        let connection = schema::open_reader(path)?;
+        Ok(JournalReader { connection, path: path.to_path_buf() })
+    }
+
+    /// Returns one submission.
+    pub fn submission(&self, id: u64) -> Result<Option<SubmissionRow>, JournalError> {
+        let sql = format!("{SELECT} WHERE s.id = ?1");
+        let found = list(&self.connection, &sql, [id.cast_signed()])
+            .map_err(of("read a submission", &self.path))?;
+        Ok(found.into_iter().next())
+    }
+
+    /// Returns submissions, newest first.
+    pub fn submissions(&self, filter: &Filter) -> Result<Vec<SubmissionRow>, JournalError> {
+        let (sql, values) = listing(filter);
+        list(&self.connection, &sql, params_from_iter(values))
+            .map_err(of("list submissions", &self.path))
+    }
+
+    /// Returns how many submissions of a pipeline stand where; zeros for one that is not known.
+    pub fn counts(&self, pipeline: &str) -> Result<Counts, JournalError> {
+        let sql = "SELECT next_epoch - 1 - committed - quarantined, committed, quarantined
+                   FROM pipeline WHERE name = ?1";
+        let counts = |row: &Row<'_>| {
+            Ok(Counts {
+                accepted: unsigned(row, 0)?,
+                committed: unsigned(row, 1)?,
+                quarantined: unsigned(row, 2)?,
+            })
+        };
+        self.connection
+            .prepare_cached(sql)
+            .and_then(|mut s| s.query_row([pipeline], counts).optional())
+            .map(Option::unwrap_or_default)
+            .map_err(of("count submissions", &self.path))
+    }
+}
+
+/// Returns the query of a listing and the values in it.
+fn listing(filter: &Filter) -> (String, Vec<Value>) {
+    let mut sql = format!("{SELECT} WHERE 1");
+    let mut values: Vec<Value> = Vec::new();
+    let mut add = |condition: &str, value: Value| {
+        sql.push_str(condition);
+        values.push(value);
+    };
+    if let Some(pipeline) = &filter.pipeline {
+        let condition = " AND s.pipeline = (SELECT id FROM pipeline WHERE name = ?)";
+        add(condition, pipeline.clone().into());
+    }
+    if let Some(name) = &filter.name {
+        add(" AND s.name = ?", name.clone().into());
+    }
+    if let Some(before) = filter.before {
+        add(" AND s.id < ?", i64::try_from(before).unwrap_or(i64::MAX).into());
+    }
+    // Written out, not bound, so that the partial indexes are used.
+    sql.push_str(match filter.phase {
+        None => "",
+        Some(Phase::Accepted) => " AND s.verdict = 0",
+        Some(Phase::Committed) => " AND s.verdict = 1",
+        Some(Phase::Quarantined) => " AND s.verdict = 2",
+    });
+    sql.push_str(" ORDER BY s.id DESC LIMIT ?");
+    values.push((filter.limit.min(LIST_MAX) as i64).into());
+    (sql, values)
+}
+
+/// Returns rows with their outcomes and the names of their parts.
+fn list(
+    connection: &Connection,
+    sql: &str,
+    values: impl rusqlite::Params,
+) -> rusqlite::Result<Vec<SubmissionRow>> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map(values, submission_row)?;
+    let mut found = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+    for row in &mut found {
+        if let Some(OutcomeRow { verdict: VerdictRow::Committed { parts }, .. }) = &mut row.outcome
+        {
+            *parts = parts_of(connection, row.file.id)?;
+        }
+    }
+    Ok(found)
+}
+
+fn files(
+    connection: &Connection,
+    sql: &str,
+    values: impl rusqlite::Params,
+) -> rusqlite::Result<Vec<AcceptedFile>> {
+    let mut statement = connection.prepare_cached(sql)?;
+    statement.query_map(values, accepted_file)?.collect()
+}
+
+fn accepted_file(row: &Row<'_>) -> rusqlite::Result<AcceptedFile> {
+    let seconds: i64 = row.get(11)?;
+    let nanoseconds: i64 = row.get(12)?;
+    Ok(AcceptedFile {
+        id: unsigned(row, 0)?,
+        pipeline: row.get(1)?,
+        epoch: unsigned(row, 2)?,
+        source: row.get(3)?,
+        name: row.get(4)?,
+        claimed_name: row.get(5)?,
+        stored_name: row.get(6)?,
+        output_name: row.get(7)?,
+        identity: Identity {
+            device: unsigned(row, 8)?,
+            inode: unsigned(row, 9)?,
+            bytes: unsigned(row, 10)?,
+            modified_ns: i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds),
+        },
+        hash: row.get(13)?,
+        seen_at_us: row.get(14)?,
+        claimed_at_us: row.get(15)?,
+        accepted_at_us: row.get(16)?,
+    })
+}
+
+fn submission_row(row: &Row<'_>) -> rusqlite::Result<SubmissionRow> {
+    let verdict = match row.get::<_, i64>(17)? {
+        0 => None,
+        1 => Some(VerdictRow::Committed { parts: Vec::new() }),
+        2 => Some(VerdictRow::Quarantined { code: row.get(22)?, detail: row.get(23)? }),
+        other => return Err(rusqlite::Error::IntegralValueOutOfRange(17, other)),
+    };
+    let outcome = match verdict {
+        None => None,
+        Some(verdict) => Some(OutcomeRow {
+            verdict,
+            records: unsigned(row, 18)?,
+            rejected: unsigned(row, 19)?,
+            answered_at_us: row.get(20)?,
+            finished_at_us: row.get(21)?,
+        }),
+    };
+    Ok(SubmissionRow { file: accepted_file(row)?, outcome })
+}
+
+fn parts_of(connection: &Connection, id: u64) -> rusqlite::Result<Vec<PartRow>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT sink, name, bytes, hash FROM part WHERE submission = ?1 ORDER BY ordinal",
+    )?;
+    let parts = statement.query_map([id.cast_signed()], |row| {
+        Ok(PartRow {
+            sink: row.get(0)?,
+            name: row.get(1)?,
+            bytes: unsigned(row, 2)?,
+            hash: row.get(3)?,
+        })
+    })?;
+    parts.collect()
+}
+
+/// Returns the outcome of a submission that is not settled, with the bytes of its parts.
+fn whole_outcome(
+    connection: &Connection,
+    row: &SubmissionRow,
+) -> rusqlite::Result<Option<Outcome>> {
+    let Some(outcome) = &row.outcome else { return Ok(None) };
+    let verdict = match &outcome.verdict {
+        VerdictRow::Committed { parts } => {
+            let bodies = bodies_of(connection, row.file.id)?;
+            if bodies.len() != parts.len() {
+                return Err(rusqlite::Error::QueryReturnedNoRows);
+            }
+            let whole = |(part, body): (&PartRow, PartBody)| Part {
+                sink: part.sink.clone(),
+                name: part.name.clone(),
+                bytes: part.bytes,
+                hash: part.hash,
+                body,
+            };
+            Verdict::Committed { parts: parts.iter().zip(bodies).map(whole).collect() }
+        }
+        VerdictRow::Quarantined { code, detail } => {
+            Verdict::Quarantined { code: code.clone(), detail: detail.clone() }
+        }
+    };
+    Ok(Some(Outcome {
+        id: row.file.id,
+        pipeline: row.file.pipeline.clone(),
+        epoch: row.file.epoch,
+        verdict,
+        records: outcome.records,
+        rejected: outcome.rejected,
+        answered_at_us: outcome.answered_at_us,
+        finished_at_us: outcome.finished_at_us,
+    }))
+}
+
+fn bodies_of(connection: &Connection, id: u64) -> rusqlite::Result<Vec<PartBody>> {
+    let mut statement = connection
+        .prepare_cached("SELECT staged, bytes FROM body WHERE submission = ?1 ORDER BY ordinal")?;
+    let bodies = statement.query_map([id.cast_signed()], |row| {
+        Ok(match row.get::<_, Option<String>>(0)? {
+            Some(staged) => PartBody::Staged(staged.into()),
+            None => PartBody::Inline(row.get(1)?),
+        })
+    })?;
+    bodies.collect()
+}
+
+/// Returns a column in which the bits of an unsigned number are kept.
+pub(super) fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    row.get::<_, i64>(column).map(i64::cast_unsigned)
+}

@@ -1,0 +1,570 @@
+//! Write: the transactions of the journal. Each public call is one, whole or not at all.
+//!
+//! What must hold is checked against what the journal itself knows, before it commits: a breach
+//! writes nothing. After a write that failed nothing more is written until the journal is opened
+//! again.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+
+use super::schema::{self, of};
+use super::{
+    AcceptedFile, Generation, Journal, JournalError, JournalReader, NewFile, Outcome, Part,
+    PartBody, Verdict, read,
+};
+use crate::disk;
+use crate::home::{self, Home};
+use crate::name::{self, FORMAT_ENDINGS, REASON_ENDING};
+use crate::publish::is_staged_path;
+
+/// What is counted for each pipeline.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counters {
+    id: i64,
+    next_epoch: u64,
+    finished_epoch: u64,
+    committed: u64,
+    quarantined: u64,
+}
+
+impl Journal {
+    /// Opens the journal of a home for its one writer, creating it if it is not there.
+    ///
+    /// Checks the whole file, which takes time in proportion to its size.
+    pub fn open(home: &Home) -> Result<Journal, JournalError> {
+        if !home.is_locked() {
+            let detail = "only the holder of the home's lock may write the journal";
+            return Err(JournalError::invariant(detail));
+        }
+        let path = home.journal_path();
+        let connection = schema::open_writer(&path)?;
+        let last: i64 = connection
+            .query_row("SELECT coalesce(max(id), 0) FROM submission", [], |row| row.get(0))
+            .map_err(of("read", &path))?;
+        let pipelines = counters(&connection).map_err(of("read", &path))?;
+        Ok(Journal {
+            connection,
+            root: home.root().to_path_buf(),
+            next_id: last.cast_unsigned() + 1,
+            generation: None,
+            pipelines,
+            failed: false,
+        })
+    }
+
+    /// Writes down that a new generation begins; returns its number. Durable on return.
+    pub fn begin_generation(&mut self, facts: &Generation) -> Result<u64, JournalError> {
+        let number = self.write("begin a generation", |transaction, _| {
+            let number: i64 = transaction
+                .prepare_cached(
+                    "INSERT INTO generation
+                     SELECT coalesce(max(number), 0) + 1, ?1, ?2, ?3, ?4 FROM generation
+                     RETURNING number",
+                )?
+                .query_row(
+                    params![
+                        now_us(),
+                        facts.binary_version,
+                        facts.processes.cast_signed(),
+                        facts.workers.cast_signed()
+                    ],
+                    |row| row.get(0),
+                )?;
+            let mut plan = transaction.prepare_cached("INSERT INTO plan VALUES (?1, ?2, ?3)")?;
+            for (pipeline, plan_hash) in &facts.plans {
+                plan.execute(params![number, pipeline, plan_hash])?;
+            }
+            Ok(number.cast_unsigned())
+        })?;
+        self.generation = Some(number);
+        Ok(number)
+    }
+
+    /// Returns a number that no submission has. It is durable only with [`Journal::accept`].
+    pub fn next_submission(&mut self) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        id
+    }
+
+    /// Makes all numbers up to `id` count as used: some file in `underprocess/` carries it.
+    pub fn raise_submission(&mut self, id: u64) {
+        // A name forged at the end of the numbers must not leave none for anybody else.
+        if id < i64::MAX.cast_unsigned() / 2 {
+            self.next_id = self.next_id.max(id + 1);
+        }
+    }
+
+    /// Accepts claimed files: gives each the next epoch of its pipeline and its names.
+    ///
+    /// One transaction, durable on return. The claims must have been synced before.
+    pub fn accept(&mut self, files: &[NewFile]) -> Result<Vec<AcceptedFile>, JournalError> {
+        for file in files {
+            check_new(file)?;
+        }
+        let root = self.root.clone();
+        let now = now_us();
+        let accepted = self.write("accept", |transaction, pipelines| {
+            let mut folders = HashMap::new();
+            let mut accepted = Vec::with_capacity(files.len());
+            for file in files {
+                let counters = known_or_new(transaction, pipelines, &file.pipeline)?;
+                let taken = folders
+                    .entry(file.pipeline.as_str())
+                    .or_insert_with(|| Folder::look(&root.join(&file.pipeline)));
+                let stored_name = free_name(transaction, counters.id, &file.name, taken)?;
+                let file = with_names(file, stored_name, counters.next_epoch, now);
+                insert_file(transaction, counters.id, &file)?;
+                counters.next_epoch += 1;
+                accepted.push(file);
+            }
+            save_counters(transaction, pipelines)?;
+            Ok(accepted)
+        })?;
+        for file in files {
+            self.raise_submission(file.id);
+        }
+        Ok(accepted)
+    }
+
+    /// Commits or sets aside files: the commit point.
+    ///
+    /// One transaction, durable on return. Of each pipeline the epochs must follow one another
+    /// without a gap; staged parts must have been synced before.
+    pub fn finish(&mut self, outcomes: &[Outcome]) -> Result<(), JournalError> {
+        let generation = self.generation.map(u64::cast_signed);
+        self.write("commit", |transaction, pipelines| {
+            for outcome in outcomes {
+                let Some(counters) = pipelines.get_mut(&outcome.pipeline) else {
+                    let detail = format!("pipeline {} has no accepted files", outcome.pipeline);
+                    return Err(JournalError::invariant(detail).into());
+                };
+                check_order(counters, outcome)?;
+                finish_one(transaction, counters.id, generation, outcome)?;
+                counters.finished_epoch = outcome.epoch;
+                match outcome.verdict {
+                    Verdict::Committed { .. } => counters.committed += 1,
+                    Verdict::Quarantined { .. } => counters.quarantined += 1,
+                }
+            }
+            save_counters(transaction, pipelines)
+        })
+    }
+
+    /// Writes down that publication and moves of these submissions are durable, and forgets the
+    /// bytes kept for them.
+    ///
+    /// Not synced: a loss of power may lose it, and then recovery repeats what was done already.
+    pub fn settle(&mut self, ids: &[u64]) -> Result<(), JournalError> {
+        self.synchronous("NORMAL")?;
+        let result = self.write("settle", |transaction, _| {
+            let mut unsettled =
+                transaction.prepare_cached("DELETE FROM unsettled WHERE submission = ?1")?;
+            let mut body = transaction.prepare_cached("DELETE FROM body WHERE submission = ?1")?;
+            for id in ids {
+                unsettled.execute([id.cast_signed()])?;
+                body.execute([id.cast_signed()])?;
+            }
+            Ok(())
+        });
+        self.synchronous("FULL").inspect_err(|_| self.failed = true)?;
+        result
+    }
+
+    fn synchronous(&self, how: &str) -> Result<(), JournalError> {
+        self.connection
+            .execute_batch(&format!("PRAGMA synchronous = {how}"))
+            .map_err(of("set up", &self.path()))
+    }
+
+    /// Opens a connection of its own that only looks.
+    pub fn reader(&self) -> Result<JournalReader, JournalError> {
+        JournalReader::open_at(&self.path())
+    }
+
+    pub(super) fn path(&self) -> PathBuf {
+        self.connection.path().map_or_else(|| self.root.clone(), PathBuf::from)
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Runs one transaction over the tables and a copy of the counters; the copy counts only if
+    /// the transaction does.
+    fn write<T>(
+        &mut self,
+        doing: &'static str,
+        work: impl FnOnce(&Transaction<'_>, &mut HashMap<String, Counters>) -> Result<T, Trouble>,
+    ) -> Result<T, JournalError> {
+        let path = self.path();
+        if self.failed {
+            let source = io::Error::other("an earlier write failed; start again to recover");
+            return Err(JournalError::Disk { doing, path, source });
+        }
+        let mut pipelines = self.pipelines.clone();
+        let result = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(Trouble::from)
+            .and_then(|transaction| {
+                let value = work(&transaction, &mut pipelines)?;
+                transaction.commit()?;
+                Ok(value)
+            });
+        match result {
+            Ok(value) => {
+                self.pipelines = pipelines;
+                Ok(value)
+            }
+            Err(Trouble::Ours(error)) => Err(error),
+            Err(Trouble::Sqlite(error)) => {
+                let error = JournalError::of(doing, path, error);
+                self.failed = !matches!(error, JournalError::Invariant { .. });
+                Err(error)
+            }
+        }
+    }
+}
+
+/// What ends a transaction: a rule of ours, or SQLite.
+enum Trouble {
+    Ours(JournalError),
+    Sqlite(rusqlite::Error),
+}
+
+impl From<JournalError> for Trouble {
+    fn from(error: JournalError) -> Self {
+        Self::Ours(error)
+    }
+}
+
+impl From<rusqlite::Error> for Trouble {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+fn now_us() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+fn counters(connection: &Connection) -> rusqlite::Result<HashMap<String, Counters>> {
+    let mut statement = connection.prepare(
+        "SELECT name, id, next_epoch, finished_epoch, committed, quarantined FROM pipeline",
+    )?;
+    let rows = statement.query_map([], |row| {
+        let counters = Counters {
+            id: row.get(1)?,
+            next_epoch: read::unsigned(row, 2)?,
+            finished_epoch: read::unsigned(row, 3)?,
+            committed: read::unsigned(row, 4)?,
+            quarantined: read::unsigned(row, 5)?,
+        };
+        Ok((row.get(0)?, counters))
+    })?;
+    rows.collect()
+}
+
+fn known_or_new<'a>(
+    transaction: &Transaction<'_>,
+    pipelines: &'a mut HashMap<String, Counters>,
+    name: &str,
+) -> Result<&'a mut Counters, Trouble> {
+    if !pipelines.contains_key(name) {
+        let id = transaction
+            .prepare_cached("INSERT INTO pipeline (name) VALUES (?1) RETURNING id")?
+            .query_row([name], |row| row.get(0))?;
+        let new = Counters { id, next_epoch: 1, finished_epoch: 0, committed: 0, quarantined: 0 };
+        pipelines.insert(name.to_string(), new);
+    }
+    let missing = || JournalError::invariant("a pipeline vanished from memory").into();
+    pipelines.get_mut(name).ok_or_else(missing)
+}
+
+fn save_counters(
+    transaction: &Transaction<'_>,
+    pipelines: &HashMap<String, Counters>,
+) -> Result<(), Trouble> {
+    let mut statement = transaction.prepare_cached(
+        "UPDATE pipeline SET next_epoch = ?2, finished_epoch = ?3, committed = ?4, quarantined = ?5
+         WHERE id = ?1 AND (next_epoch, finished_epoch) <> (?2, ?3)",
+    )?;
+    for counters in pipelines.values() {
+        statement.execute(params![
+            counters.id,
+            counters.next_epoch.cast_signed(),
+            counters.finished_epoch.cast_signed(),
+            counters.committed.cast_signed(),
+            counters.quarantined.cast_signed(),
+        ])?;
+    }
+    Ok(())
+}
+
+/// Checks of a new file what becomes part of a path.
+fn check_new(file: &NewFile) -> Result<(), JournalError> {
+    let refuse = |detail: String| Err(JournalError::invariant(detail));
+    if let Err(error) = home::check_pipeline_name(&file.pipeline) {
+        return refuse(format!("accept submission {}: {error}", file.id));
+    }
+    if let Err(error) = name::check_name(std::ffi::OsStr::from_bytes(file.name.as_bytes())) {
+        return refuse(format!("accept submission {}: {error}", file.id));
+    }
+    if !disk::is_plain_name(&file.claimed_name) {
+        return refuse(format!("accept submission {}: a claimed name is no path", file.id));
+    }
+    if file.id == 0 || file.id > i64::MAX.cast_unsigned() {
+        return refuse(format!("{} cannot be the number of a submission", file.id));
+    }
+    Ok(())
+}
+
+/// The names that files have which the journal may not know, for instance of a journal before.
+struct Folder {
+    inputs: [PathBuf; 2],
+    sinks: Vec<PathBuf>,
+}
+
+impl Folder {
+    fn look(root: &Path) -> Folder {
+        let inputs = [root.join("processed"), root.join("quarantine")];
+        // A pipeline whose folders do not exist has no names that are taken.
+        let entries = std::fs::read_dir(root.join("out")).into_iter().flatten().flatten();
+        let sinks = entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+        Folder { inputs, sinks }
+    }
+
+    fn has(&self, stored_name: &str) -> bool {
+        let there = |path: PathBuf| std::fs::symlink_metadata(path).is_ok();
+        let reason = format!("{stored_name}{REASON_ENDING}");
+        let output = name::output_name(stored_name);
+        let formats = FORMAT_ENDINGS.map(|ending| format!("{output}{ending}"));
+        self.inputs.iter().any(|input| there(input.join(stored_name)) || there(input.join(&reason)))
+            || self.sinks.iter().any(|sink| {
+                there(sink.join(output)) || formats.iter().any(|format| there(sink.join(format)))
+            })
+    }
+}
+
+/// Returns the first variant of a name that nothing in the pipeline has or comes too near to.
+fn free_name(
+    transaction: &Transaction<'_>,
+    pipeline: i64,
+    name: &str,
+    folder: &Folder,
+) -> Result<String, Trouble> {
+    let is_free = |candidate: &str| -> Result<bool, Trouble> {
+        Ok(!is_taken(transaction, pipeline, candidate)? && !folder.has(candidate))
+    };
+    let first = name::variant(name, 1);
+    if is_free(&first)? {
+        return Ok(first);
+    }
+    // Names are never given back, so the search goes on where it ended the last time.
+    let next: Option<i64> = transaction
+        .prepare_cached("SELECT next FROM variant WHERE name = ?1 AND pipeline = ?2")?
+        .query_row(params![first, pipeline], |row| row.get(0))
+        .optional()?;
+    let mut n = next.map_or(2, i64::cast_unsigned);
+    let free = loop {
+        let candidate = name::variant(name, n);
+        n += 1;
+        if is_free(&candidate)? {
+            break candidate;
+        }
+    };
+    transaction
+        .prepare_cached(
+            "INSERT INTO variant (name, pipeline, next) VALUES (?1, ?2, ?3)
+             ON CONFLICT DO UPDATE SET next = excluded.next",
+        )?
+        .execute(params![first, pipeline, n.cast_signed()])?;
+    Ok(free)
+}
+
+/// Returns whether the journal knows a file that a name would collide with.
+fn is_taken(
+    transaction: &Transaction<'_>,
+    pipeline: i64,
+    stored_name: &str,
+) -> Result<bool, Trouble> {
+    let stored = name::stored_rivals(stored_name);
+    let output = name::output_rivals(name::output_name(stored_name));
+    // A fixed number of parameters keeps one prepared statement; the first name fills the rest.
+    let pick = |names: &[String], n: usize| names.get(n).unwrap_or(&names[0]).clone();
+    let is_stored = transaction
+        .prepare_cached(
+            "SELECT 1 FROM submission WHERE pipeline = ?1 AND stored_name IN (?2, ?3, ?4) LIMIT 1",
+        )?
+        .exists(params![pipeline, stored[0], pick(&stored, 1), pick(&stored, 2)])?;
+    if is_stored {
+        return Ok(true);
+    }
+    let is_output = transaction
+        .prepare_cached(
+            "SELECT 1 FROM submission WHERE pipeline = ?1
+             AND output_name IN (?2, ?3, ?4, ?5) LIMIT 1",
+        )?
+        .exists(params![
+            pipeline,
+            output[0],
+            pick(&output, 1),
+            pick(&output, 2),
+            pick(&output, 3)
+        ])?;
+    Ok(is_output)
+}
+
+fn with_names(file: &NewFile, stored_name: String, epoch: u64, now: i64) -> AcceptedFile {
+    AcceptedFile {
+        id: file.id,
+        pipeline: file.pipeline.clone(),
+        epoch,
+        source: file.source.clone(),
+        name: file.name.clone(),
+        claimed_name: file.claimed_name.clone(),
+        output_name: name::output_name(&stored_name).to_string(),
+        stored_name,
+        identity: file.identity,
+        hash: file.hash,
+        seen_at_us: file.seen_at_us,
+        claimed_at_us: file.claimed_at_us,
+        accepted_at_us: now,
+    }
+}
+
+fn insert_file(
+    transaction: &Transaction<'_>,
+    pipeline: i64,
+    file: &AcceptedFile,
+) -> Result<(), Trouble> {
+    let seconds = file.identity.modified_ns.div_euclid(1_000_000_000);
+    let Ok(seconds) = i64::try_from(seconds) else {
+        let detail = format!("submission {} was modified outside of all time", file.id);
+        return Err(JournalError::invariant(detail).into());
+    };
+    let nanoseconds = file.identity.modified_ns.rem_euclid(1_000_000_000) as i64;
+    transaction
+        .prepare_cached(
+            "INSERT INTO submission (id, pipeline, epoch, source, name, claimed_name, stored_name,
+                 output_name, device, inode, bytes, modified_s, modified_ns, hash, seen_at_us,
+                 claimed_at_us, accepted_at_us)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+        )?
+        .execute(params![
+            file.id.cast_signed(),
+            pipeline,
+            file.epoch.cast_signed(),
+            file.source,
+            file.name,
+            file.claimed_name,
+            file.stored_name,
+            file.output_name,
+            file.identity.device.cast_signed(),
+            file.identity.inode.cast_signed(),
+            file.identity.bytes.cast_signed(),
+            seconds,
+            nanoseconds,
+            file.hash,
+            file.seen_at_us,
+            file.claimed_at_us,
+            file.accepted_at_us,
+        ])?;
+    Ok(())
+}
+
+fn check_order(counters: &Counters, outcome: &Outcome) -> Result<(), JournalError> {
+    let due = counters.finished_epoch + 1;
+    if outcome.epoch == due && due < counters.next_epoch {
+        return Ok(());
+    }
+    let Outcome { id, pipeline, epoch, .. } = outcome;
+    Err(JournalError::invariant(format!(
+        "finish epoch {epoch} of {pipeline} (submission {id}): accepted are epochs up to {}, and \
+         the next to finish is {due}",
+        counters.next_epoch - 1
+    )))
+}
+
+fn finish_one(
+    transaction: &Transaction<'_>,
+    pipeline: i64,
+    generation: Option<i64>,
+    outcome: &Outcome,
+) -> Result<(), Trouble> {
+    let id = outcome.id.cast_signed();
+    let (verdict, code, detail, parts): (i64, _, _, &[Part]) = match &outcome.verdict {
+        Verdict::Committed { parts } => (1, None, None, parts),
+        Verdict::Quarantined { code, detail } => (2, Some(code), Some(detail), &[]),
+    };
+    let changed = transaction
+        .prepare_cached(
+            "UPDATE submission SET verdict = ?4, records = ?5, rejected = ?6, answered_at_us = ?7,
+                 finished_at_us = ?8, generation = ?9, code = ?10, detail = ?11
+             WHERE id = ?1 AND pipeline = ?2 AND epoch = ?3 AND verdict = 0",
+        )?
+        .execute(params![
+            id,
+            pipeline,
+            outcome.epoch.cast_signed(),
+            verdict,
+            outcome.records.cast_signed(),
+            outcome.rejected.cast_signed(),
+            outcome.answered_at_us,
+            outcome.finished_at_us,
+            generation,
+            code,
+            detail,
+        ])?;
+    if changed != 1 {
+        let Outcome { id, pipeline, epoch, .. } = outcome;
+        let detail = format!("epoch {epoch} of {pipeline} is not submission {id}, or is finished");
+        return Err(JournalError::invariant(detail).into());
+    }
+    transaction.prepare_cached("INSERT INTO unsettled VALUES (?1)")?.execute([id])?;
+    for (ordinal, part) in parts.iter().enumerate() {
+        insert_part(transaction, id, ordinal, part)?;
+    }
+    Ok(())
+}
+
+fn insert_part(
+    transaction: &Transaction<'_>,
+    id: i64,
+    ordinal: usize,
+    part: &Part,
+) -> Result<(), Trouble> {
+    let refuse = |what: &str| {
+        let Part { sink, name, .. } = part;
+        Err(JournalError::invariant(format!("part {sink}/{name} of submission {id}: {what}"))
+            .into())
+    };
+    if !disk::is_plain_name(&part.sink) || !disk::is_plain_name(&part.name) {
+        return refuse("a name is empty, too long, or a path");
+    }
+    let (staged, bytes) = match &part.body {
+        PartBody::Inline(bytes) if bytes.len() as u64 != part.bytes => {
+            return refuse("it does not have the size it says");
+        }
+        PartBody::Inline(bytes) => (None, Some(bytes)),
+        PartBody::Staged(path) => match path.to_str().filter(|_| is_staged_path(path)) {
+            Some(staged) => (Some(staged), None),
+            None => return refuse("its staged path must be relative to the home, below stage/"),
+        },
+    };
+    let ordinal = ordinal as i64;
+    transaction
+        .prepare_cached("INSERT INTO part VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+        .execute(params![id, ordinal, part.sink, part.name, part.bytes.cast_signed(), part.hash])?;
+    transaction
+        .prepare_cached("INSERT INTO body VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![id, ordinal, staged, bytes])?;
+    Ok(())
+}

@@ -1,0 +1,262 @@
+//! Publish: a committed part becomes visible, whole, under its final name.
+//!
+//! Only what the journal has committed may come here. May be repeated: a part that is already there
+//! is left. Never replaces a file in `out/`, except table snapshots by [`replace_file`]. Who may read
+//! an output is for the umask to say: the home around it is private until its owner opens it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::OFlags;
+
+use crate::disk::{self, DiskError};
+use crate::home::{Folders, Home};
+use crate::journal::{Part, PartBody};
+
+/// Why a committed part is not visible.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The part is neither staged nor published: an invariant is broken, stop.
+    #[error("the committed part {} is lost: it is neither there nor at {}", path.display(), staged.display())]
+    Lost {
+        /// Its final place.
+        path: PathBuf,
+        /// Where it was staged.
+        staged: PathBuf,
+    },
+    /// Its bytes are not those that were committed: stop.
+    #[error("the committed part at {} is not what was committed: {detail}", path.display())]
+    Changed {
+        /// Where it was found.
+        path: PathBuf,
+        /// What differs.
+        detail: &'static str,
+    },
+    /// Somebody else's file has its name; ours is kept until that one is moved away.
+    #[error("{} exists with other content and is not replaced; move it away", path.display())]
+    Occupied {
+        /// The name.
+        path: PathBuf,
+    },
+    /// The journal names a place outside of the home: stop.
+    #[error("the part {sink}/{name} cannot be published: {reason}")]
+    Name {
+        /// The sink.
+        sink: String,
+        /// The final name.
+        name: String,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// The disk refuses: stop.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+}
+
+/// Makes a committed part visible as `out/<sink>/<name>`. Already there is fine.
+///
+/// Durable after [`sync_published`].
+pub fn publish(home: &Home, folders: &Folders, part: &Part) -> Result<(), PublishError> {
+    check_names(part)?;
+    let sink = folders.out.join(&part.sink);
+    let path = sink.join(&part.name);
+    match &part.body {
+        PartBody::Staged(staged) => publish_staged(&home.root().join(staged), &sink, &path, part),
+        PartBody::Inline(bytes) => publish_inline(home, bytes, &sink, &path, part),
+    }
+}
+
+fn publish_staged(
+    staged: &Path,
+    sink: &Path,
+    path: &Path,
+    part: &Part,
+) -> Result<(), PublishError> {
+    match disk::look(staged)? {
+        None if is_same(path, part)? => return Ok(()),
+        None => {
+            return Err(match disk::look(path)? {
+                None => PublishError::Lost { path: path.into(), staged: staged.into() },
+                Some(_) => PublishError::Occupied { path: path.into() },
+            });
+        }
+        Some(found) if !found.is_file() || found.len() != part.bytes => {
+            return Err(PublishError::Changed { path: staged.into(), detail: "size" });
+        }
+        Some(_) => {}
+    }
+    match rename_into(sink, staged, path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            if !is_same(path, part)? {
+                return Err(PublishError::Occupied { path: path.into() });
+            }
+            std::fs::remove_file(staged)
+                .map_err(|error| DiskError::new("remove", staged, error).into())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn publish_inline(
+    home: &Home,
+    bytes: &[u8],
+    sink: &Path,
+    path: &Path,
+    part: &Part,
+) -> Result<(), PublishError> {
+    if bytes.len() as u64 != part.bytes || *blake3::hash(bytes).as_bytes() != part.hash {
+        return Err(PublishError::Changed { path: home.journal_path(), detail: "inline bytes" });
+    }
+    if disk::look(path)?.is_some() {
+        return match is_same(path, part)? {
+            true => Ok(()),
+            false => Err(PublishError::Occupied { path: path.into() }),
+        };
+    }
+    // Beside the generations, so that recovery finds and removes what a crash leaves.
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let temporary = home.stage_root().join(format!("inline-{}-{number}", std::process::id()));
+    let written = write_new(&temporary, |file| file.write_all(bytes));
+    let moved = written.and_then(|_| rename_into(sink, &temporary, path));
+    moved.map_err(|error| {
+        let _ = std::fs::remove_file(&temporary);
+        match error.kind() {
+            io::ErrorKind::AlreadyExists => PublishError::Occupied { path: path.into() },
+            _ => error.into(),
+        }
+    })
+}
+
+/// Moves a file into a sink's folder, which is created when it is first needed.
+fn rename_into(sink: &Path, source: &Path, path: &Path) -> Result<(), DiskError> {
+    match disk::rename_new(source, path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            create_sink(sink)?;
+            disk::rename_new(source, path)
+        }
+        result => result,
+    }
+}
+
+fn create_sink(sink: &Path) -> Result<(), DiskError> {
+    match std::fs::create_dir(sink) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(DiskError::new("create", sink, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_names(part: &Part) -> Result<(), PublishError> {
+    let refuse = |reason| {
+        Err(PublishError::Name { sink: part.sink.clone(), name: part.name.clone(), reason })
+    };
+    if !disk::is_plain_name(&part.sink) || !disk::is_plain_name(&part.name) {
+        return refuse("a name is empty, too long, or a path");
+    }
+    if let PartBody::Staged(staged) = &part.body
+        && !is_staged_path(staged)
+    {
+        return refuse("its staged file is not below stage/ of the home");
+    }
+    Ok(())
+}
+
+/// Returns whether a path is relative, below `stage/`, and goes only down.
+pub(crate) fn is_staged_path(staged: &Path) -> bool {
+    staged.starts_with("stage")
+        && staged.components().count() > 1
+        && staged.components().all(|component| matches!(component, Component::Normal(_)))
+}
+
+/// Returns whether a published file has exactly the bytes of a part.
+fn is_same(path: &Path, part: &Part) -> Result<bool, DiskError> {
+    match disk::look(path)? {
+        Some(found) if found.is_file() && found.len() == part.bytes => {
+            let file =
+                disk::open_plain(path).map_err(|error| DiskError::new("open", path, error))?;
+            let hash = disk::hash_of(&file).map_err(|error| DiskError::new("hash", path, error))?;
+            Ok(hash == part.hash)
+        }
+        _ => Ok(false),
+    }
+}
+
+/// Makes all publications and moves of these pipelines durable (T1), with one sync of their file
+/// system. An error must not be retried.
+pub fn sync_published(folders: &[&Folders]) -> io::Result<()> {
+    // A home is on one file system, so that of its first folder is that of all.
+    let Some(first) = folders.first() else { return Ok(()) };
+    let out = File::open(&first.out).map_err(|error| DiskError::new("open", &first.out, error))?;
+    disk::sync_all(&out, &first.out)?;
+    Ok(())
+}
+
+/// Replaces a file in one step: readers see the old bytes or the new ones, never a part.
+///
+/// On return the new bytes survive a loss of power. For what is current rather than committed once:
+/// the snapshots of tables.
+pub fn replace_file(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
+    let temporary = beside(path)?;
+    let result = write_new(&temporary, write)
+        .and_then(|file| disk::sync_file(&file, &temporary))
+        .and_then(|()| replace(&temporary, path))
+        .and_then(|()| disk::sync_folder(path.parent().unwrap_or(Path::new("."))));
+    result.map_err(|error| {
+        let _ = std::fs::remove_file(&temporary);
+        error.into()
+    })
+}
+
+/// Writes a small file in one step, replacing what is there. Durable after [`sync_published`].
+pub(crate) fn put_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = beside(path)?;
+    let written = write_new(&temporary, |file| file.write_all(bytes));
+    written.and_then(|_| replace(&temporary, path)).map_err(|error| {
+        let _ = std::fs::remove_file(&temporary);
+        error.into()
+    })
+}
+
+fn replace(temporary: &Path, path: &Path) -> Result<(), DiskError> {
+    std::fs::rename(temporary, path).map_err(|error| DiskError::new("replace", path, error))
+}
+
+/// Returns a hidden name beside a file, always the same and of bounded length.
+///
+/// A leftover of a crash is overwritten by the next attempt, so nothing piles up.
+fn beside(path: &Path) -> Result<PathBuf, DiskError> {
+    let name = path
+        .file_name()
+        .ok_or_else(|| DiskError::new("replace", path, io::ErrorKind::InvalidInput))?;
+    let short = blake3::hash(name.as_encoded_bytes()).to_hex();
+    Ok(path.with_file_name(format!(".tidemill-{}.tmp", &short.as_str()[..16])))
+}
+
+/// Creates a file, of which a leftover may exist, and writes it.
+fn write_new(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> Result<File, DiskError> {
+    let flags = (OFlags::NOFOLLOW | OFlags::CLOEXEC).bits().cast_signed();
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .custom_flags(flags)
+        .open(path)
+        .map_err(|error| DiskError::new("create", path, error))?;
+    write(&mut file).map_err(|error| DiskError::new("write", path, error))?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests;

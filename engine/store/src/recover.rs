@@ -1,0 +1,293 @@
+//! Recover: after a crash, bring the folders to what the journal says. May be repeated at will.
+//!
+//! Decides nothing: what is committed becomes visible, what is accepted is found again or reported,
+//! what is neither goes back to where it came from. A crash inside of it is repaired by running it
+//! again.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::disk::{self, DiskError};
+use crate::home::{Folders, Home, HomeError};
+use crate::journal::{AcceptedFile, Journal, JournalError, Outcome, Verdict};
+use crate::publish::{self, PublishError};
+use crate::queue::{self, Reason};
+
+/// What recovery found and did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// How many finished files had their publication or move done again.
+    pub finished: u64,
+    /// Inputs of finished files that somebody took out of our folders; their outputs are whole.
+    pub missing: Vec<AcceptedFile>,
+    /// Accepted files of the pipelines asked for that are where they must be, in the order of
+    /// pipelines and epochs: they go on.
+    pub unfinished: Vec<AcceptedFile>,
+    /// Accepted files that are gone or not what was accepted, with what is wrong: they must be
+    /// finished as quarantined, `E-CHANGED`.
+    pub changed: Vec<(AcceptedFile, String)>,
+    /// Files that were claimed and not accepted, and where they were put back.
+    pub released: Vec<PathBuf>,
+    /// Files in `underprocess/` that we did not put there; they are left.
+    pub strangers: Vec<PathBuf>,
+    /// How many entries of `stage/` were removed.
+    pub removed_stages: u64,
+}
+
+/// Why recovery stopped. Nothing may run on this home before it succeeds.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    /// A folder cannot be used.
+    #[error("recover the folders of pipeline {pipeline}")]
+    Home {
+        /// The pipeline.
+        pipeline: String,
+        /// Why.
+        source: HomeError,
+    },
+    /// The journal refuses.
+    #[error("recover from the journal")]
+    Journal(#[from] JournalError),
+    /// A committed output cannot be made visible.
+    #[error("recover the outputs of {name} (submission {id})")]
+    Publish {
+        /// The submission.
+        id: u64,
+        /// The name of the input.
+        name: String,
+        /// Why.
+        source: PublishError,
+    },
+    /// An input cannot be moved to where it belongs.
+    #[error("recover the input {name} (submission {id})")]
+    Move {
+        /// The submission.
+        id: u64,
+        /// The name of the input.
+        name: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The disk refuses.
+    #[error("recover")]
+    Disk(#[from] io::Error),
+}
+
+impl From<DiskError> for RecoverError {
+    fn from(error: DiskError) -> Self {
+        Self::Disk(error.into())
+    }
+}
+
+/// Brings the folders of a home to what its journal says.
+///
+/// `pipelines` are those that will run; what is committed is published for all. `generation` is
+/// the one that begins: what older ones staged is removed.
+pub fn recover(
+    home: &Home,
+    journal: &mut Journal,
+    pipelines: &[&str],
+    generation: u64,
+) -> Result<Recovery, RecoverError> {
+    let mut recovery = Recovery::default();
+    let mut folders = BTreeMap::new();
+    for pipeline in journal.pipelines()?.iter().map(String::as_str).chain(pipelines.iter().copied())
+    {
+        let of = home
+            .pipeline(pipeline)
+            .map_err(|source| RecoverError::Home { pipeline: pipeline.to_string(), source })?;
+        folders.insert(pipeline.to_string(), of);
+    }
+    settle_finished(home, journal, &folders, &mut recovery)?;
+    for pipeline in pipelines {
+        for file in journal.unfinished(pipeline)? {
+            find_accepted(&folders[*pipeline], file, &mut recovery)?;
+        }
+    }
+    for folders in folders.values() {
+        release_orphans(journal, folders, &mut recovery)?;
+    }
+    // Nothing before this line removes anything, and nothing that is left is named by a commit.
+    recovery.removed_stages = sweep_stage(home, generation)?;
+    for folders in folders.values() {
+        disk::sync_folder(&folders.underprocess)?;
+        disk::sync_folder(&folders.unprocessed)?;
+    }
+    Ok(recovery)
+}
+
+/// Repeats publication and moves of what is finished and not settled, and settles it.
+fn settle_finished(
+    home: &Home,
+    journal: &mut Journal,
+    folders: &BTreeMap<String, Folders>,
+    recovery: &mut Recovery,
+) -> Result<(), RecoverError> {
+    let unsettled = journal.unsettled()?;
+    if unsettled.is_empty() {
+        return Ok(());
+    }
+    for (file, outcome) in &unsettled {
+        let plan_hash = journal.plan_hash(file.id)?;
+        if !settle_one(home, &folders[&file.pipeline], file, outcome, plan_hash)? {
+            tracing::warn!(submission = file.id, name = ?file.name, "input of a committed file is gone");
+            recovery.missing.push(file.clone());
+        }
+        recovery.finished += 1;
+    }
+    let touched: Vec<_> = folders.values().collect();
+    publish::sync_published(&touched)?;
+    let ids: Vec<_> = unsettled.iter().map(|(file, _)| file.id).collect();
+    journal.settle(&ids)?;
+    Ok(())
+}
+
+/// Repeats what follows the finish of one file; returns whether its input was found.
+fn settle_one(
+    home: &Home,
+    folders: &Folders,
+    file: &AcceptedFile,
+    outcome: &Outcome,
+    plan_hash: Option<String>,
+) -> Result<bool, RecoverError> {
+    let (id, name) = (file.id, file.name.clone());
+    let moved =
+        match &outcome.verdict {
+            Verdict::Committed { parts } => {
+                for part in parts {
+                    publish::publish(home, folders, part).map_err(|source| {
+                        RecoverError::Publish { id, name: name.clone(), source }
+                    })?;
+                }
+                queue::finish(folders, &file.claimed_name, &file.stored_name)
+            }
+            Verdict::Quarantined { .. } => {
+                let reason = Reason::of(file, outcome, plan_hash);
+                queue::quarantine(folders, &file.claimed_name, &file.stored_name, &reason)
+            }
+        };
+    match moved {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(RecoverError::Move { id, name, source }),
+    }
+}
+
+/// Finds the file of an accepted submission, moving it again if the move was lost.
+fn find_accepted(
+    folders: &Folders,
+    file: AcceptedFile,
+    recovery: &mut Recovery,
+) -> Result<(), RecoverError> {
+    let claimed = folders.underprocess.join(&file.claimed_name);
+    let dropped = folders.unprocessed.join(&file.name);
+    let wrong = match difference(&claimed, &file)? {
+        // A move that was not durable was undone: the same file is where it came from.
+        Some(Difference::Missing) => match difference(&dropped, &file)? {
+            None => {
+                disk::rename_new(&dropped, &claimed)?;
+                None
+            }
+            Some(_) => Some("it is not in underprocess/ any more".to_string()),
+        },
+        Some(Difference::Changed(detail)) => Some(detail),
+        None => None,
+    };
+    match wrong {
+        None => recovery.unfinished.push(file),
+        Some(detail) => recovery.changed.push((file, detail)),
+    }
+    Ok(())
+}
+
+enum Difference {
+    Missing,
+    Changed(String),
+}
+
+/// Returns how a file differs from what was accepted.
+///
+/// A file that looks exactly as it did when it was claimed is believed; else its bytes decide.
+fn difference(path: &Path, file: &AcceptedFile) -> Result<Option<Difference>, DiskError> {
+    let Some(found) = disk::look(path)? else { return Ok(Some(Difference::Missing)) };
+    if !found.is_file() {
+        return Ok(Some(Difference::Changed("it is not a plain file any more".to_string())));
+    }
+    if found.len() != file.identity.bytes {
+        let (is, was) = (found.len(), file.identity.bytes);
+        let detail = format!("it has {is} bytes; {was} were accepted");
+        return Ok(Some(Difference::Changed(detail)));
+    }
+    let identity = queue::identity(&found);
+    if (identity.inode, identity.modified_ns) == (file.identity.inode, file.identity.modified_ns) {
+        return Ok(None);
+    }
+    let opened = disk::open_plain(path).map_err(|error| DiskError::new("open", path, error))?;
+    let hash = disk::hash_of(&opened).map_err(|error| DiskError::new("hash", path, error))?;
+    let changed = || Difference::Changed("its bytes are not those that were accepted".to_string());
+    Ok((hash != file.hash).then(changed))
+}
+
+/// Puts back what was claimed and never accepted.
+fn release_orphans(
+    journal: &mut Journal,
+    folders: &Folders,
+    recovery: &mut Recovery,
+) -> Result<(), RecoverError> {
+    for orphan in queue::orphans(folders)? {
+        let (Some(id), Some(claimed_name)) = (orphan.id, orphan.claimed_name.to_str()) else {
+            tracing::warn!(path = ?orphan.path, "a file that is not ours lies in underprocess/");
+            recovery.strangers.push(orphan.path);
+            continue;
+        };
+        journal.raise_submission(id);
+        if !journal.knows(id)? {
+            let name = queue::original_name(&orphan.path, claimed_name);
+            recovery.released.push(queue::put_back(folders, &orphan.path, &name)?);
+        }
+    }
+    Ok(())
+}
+
+/// Removes everything from `stage/` but what this generation and later ones stage.
+fn sweep_stage(home: &Home, generation: u64) -> Result<u64, DiskError> {
+    let stage = home.stage_root();
+    let failed = |error| DiskError::new("list", &stage, error);
+    let mut removed = 0;
+    for entry in std::fs::read_dir(&stage).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let number = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok());
+        if number.is_some_and(|number| number >= generation) {
+            continue;
+        }
+        let path = entry.path();
+        let is_folder = entry.file_type().map_err(failed)?.is_dir();
+        let result =
+            if is_folder { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        result.map_err(|error| DiskError::new("remove", &path, error))?;
+        removed += 1;
+    }
+    Ok(removed)
+}
+
+/// Removes uploads that were last written before a moment; returns how many.
+pub fn sweep_spool(home: &Home, before: SystemTime) -> io::Result<u64> {
+    let spool = home.spool();
+    let failed = |error| DiskError::new("list", &spool, error);
+    let mut removed = 0;
+    for entry in std::fs::read_dir(&spool).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let Some(found) = disk::look(&entry.path())? else { continue };
+        if found.is_file() && found.modified().is_ok_and(|modified| modified < before) {
+            let path = entry.path();
+            std::fs::remove_file(&path).map_err(|error| DiskError::new("remove", &path, error))?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,253 @@
+//! Stage: parts of outputs before they are committed, out of sight of everybody.
+//!
+//! Owns `stage/<generation>/<pipeline>/<epoch>-<sink>-<n>.part`. Nothing in here counts until the
+//! journal names it; recovery deletes the rest. What is staged is *derived* and can be made again.
+
+use std::collections::BTreeSet;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::num::NonZeroU64;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Advice, OFlags};
+
+use crate::disk::{self, DiskError};
+use crate::home::Home;
+use crate::journal::{Part, PartBody};
+
+/// After so many bytes the kernel is asked to begin writing them, so that the sync at the end waits
+/// for little.
+const WRITEBACK_BYTES: u64 = 8 * 1024 * 1024;
+
+/// How often one sink may stage one epoch in one generation: a dataflow that was rebuilt stages
+/// again beside what the one before left.
+const ATTEMPTS_MAX: u32 = 10_000;
+
+/// A part being written. Dropped before [`StageWriter::finish`], it removes its file.
+#[derive(Debug)]
+pub struct StageWriter {
+    file: Option<File>,
+    path: PathBuf,
+    staged: PathBuf,
+    hasher: blake3::Hasher,
+    bytes: u64,
+    writeback_from: u64,
+}
+
+/// A part that is written whole and not yet durable.
+#[derive(Debug)]
+pub struct Unsynced {
+    /// The file.
+    pub file: File,
+    /// Where it is, absolute.
+    pub path: PathBuf,
+    /// Where it is, relative to the home: what the journal keeps.
+    pub staged: PathBuf,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// BLAKE3 of its bytes.
+    pub hash: [u8; 32],
+}
+
+impl StageWriter {
+    /// Creates the file of a part.
+    pub fn create(
+        home: &Home,
+        generation: u64,
+        pipeline: &str,
+        epoch: u64,
+        sink: &str,
+    ) -> io::Result<StageWriter> {
+        for name in [pipeline, sink] {
+            if !disk::is_plain_name(name) {
+                let text = format!("{name:?} cannot be part of the name of a staged file");
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+            }
+        }
+        let folder = home.stage(generation).join(pipeline);
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)
+            .map_err(|error| DiskError::new("create", &folder, error))?;
+        let (file, path) = create_free(&folder, epoch, sink)?;
+        let staged = path.strip_prefix(home.root()).unwrap_or(&path).to_path_buf();
+        let hasher = blake3::Hasher::new();
+        Ok(StageWriter { file: Some(file), path, staged, hasher, bytes: 0, writeback_from: 0 })
+    }
+
+    /// Appends bytes.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Some(file) = &mut self.file else { return Ok(()) };
+        file.write_all(bytes).map_err(|error| DiskError::new("write", &self.path, error))?;
+        self.hasher.update(bytes);
+        self.bytes += bytes.len() as u64;
+        let waiting = self.bytes - self.writeback_from;
+        if waiting >= WRITEBACK_BYTES {
+            // Linux begins to write dirty pages it is told are not needed, without waiting. Only
+            // advice: what fails here is found by the sync.
+            let _ = rustix::fs::fadvise(
+                &*file,
+                self.writeback_from,
+                NonZeroU64::new(waiting),
+                Advice::DontNeed,
+            );
+            self.writeback_from = self.bytes;
+        }
+        Ok(())
+    }
+
+    /// Returns how many bytes were written.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Ends the part. It is durable only after [`sync_parts`].
+    pub fn finish(mut self) -> io::Result<Unsynced> {
+        let file = self.file.take().ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(Unsynced {
+            file,
+            path: std::mem::take(&mut self.path),
+            staged: std::mem::take(&mut self.staged),
+            bytes: self.bytes,
+            hash: self.hasher.finalize().into(),
+        })
+    }
+}
+
+impl Drop for StageWriter {
+    fn drop(&mut self) {
+        if self.file.take().is_some() {
+            // What cannot be removed now, recovery removes.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl Unsynced {
+    /// Returns what the journal keeps of the part; `name` is its final name in `out/<sink>/`.
+    pub fn part(&self, sink: &str, name: &str) -> Part {
+        Part {
+            sink: sink.to_string(),
+            name: name.to_string(),
+            bytes: self.bytes,
+            hash: self.hash,
+            body: PartBody::Staged(self.staged.clone()),
+        }
+    }
+
+    /// Removes the part: its epoch was poisoned.
+    pub fn discard(self) -> io::Result<()> {
+        std::fs::remove_file(&self.path)
+            .map_err(|error| DiskError::new("remove", &self.path, error).into())
+    }
+}
+
+/// Creates the first `<epoch>-<sink>-<n>.part` that does not exist.
+fn create_free(folder: &Path, epoch: u64, sink: &str) -> Result<(File, PathBuf), DiskError> {
+    let flags = (OFlags::NOFOLLOW | OFlags::CLOEXEC).bits().cast_signed();
+    for attempt in 0..ATTEMPTS_MAX {
+        let path = folder.join(format!("{epoch}-{sink}-{attempt}.part"));
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create_new(true).custom_flags(flags).open(&path);
+        match file {
+            Ok(file) => return Ok((file, path)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(DiskError::new("create", &path, error)),
+        }
+    }
+    Err(DiskError::new("find a free name in", folder, io::ErrorKind::AlreadyExists))
+}
+
+/// Makes parts durable: their bytes (P1), then the names of their folders up to `stage/` (P2).
+///
+/// Only then may anybody be told of them. An error must not be retried.
+pub fn sync_parts(parts: &[Unsynced]) -> io::Result<()> {
+    match parts {
+        [] => {}
+        [first, ..] if parts.len() >= disk::SYNC_ALL_FROM => {
+            disk::sync_all(&first.file, &first.path)?;
+        }
+        few => few.iter().try_for_each(|part| disk::sync_file(&part.file, &part.path))?,
+    }
+    let mut folders = BTreeSet::new();
+    for part in parts {
+        // `stage/<generation>/<pipeline>/<part>`: any of the three may be new.
+        folders.extend(part.path.ancestors().skip(1).take(3));
+    }
+    // Deepest first: a name in a folder means nothing before the folder's own content is durable.
+    for folder in folders.iter().rev() {
+        disk::sync_folder(folder)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn given() -> (tempfile::TempDir, Home) {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(folder.path()).unwrap();
+        (folder, home)
+    }
+
+    #[test]
+    fn a_part_is_hashed_while_it_is_written() {
+        let (_folder, home) = given();
+        let mut writer = StageWriter::create(&home, 3, "p", 7, "errors").unwrap();
+        let block = vec![7_u8; 1024 * 1024];
+        for _ in 0..9 {
+            writer.write(&block).unwrap();
+        }
+        writer.write(b"end").unwrap();
+        assert_eq!(writer.bytes(), 9 * 1024 * 1024 + 3);
+        let part = writer.finish().unwrap();
+        sync_parts(std::slice::from_ref(&part)).unwrap();
+        assert_eq!(part.staged, Path::new("stage/3/p/7-errors-0.part"));
+        assert_eq!(part.path, home.root().join(&part.staged));
+        let written = fs::read(&part.path).unwrap();
+        assert_eq!(part.bytes, written.len() as u64);
+        assert_eq!(part.hash, *blake3::hash(&written).as_bytes());
+    }
+
+    #[test]
+    fn many_parts_are_synced_at_once() {
+        let (_folder, home) = given();
+        let parts: Vec<_> = (0..20)
+            .map(|epoch| StageWriter::create(&home, 1, "p", epoch, "s").unwrap().finish().unwrap())
+            .collect();
+        sync_parts(&parts).unwrap();
+        sync_parts(&[]).unwrap();
+    }
+
+    #[test]
+    fn a_part_that_is_not_finished_leaves_nothing() {
+        let (_folder, home) = given();
+        let mut writer = StageWriter::create(&home, 1, "p", 1, "s").unwrap();
+        writer.write(b"x").unwrap();
+        drop(writer);
+        let part = StageWriter::create(&home, 1, "p", 1, "s").unwrap().finish().unwrap();
+        part.discard().unwrap();
+        assert_eq!(fs::read_dir(home.stage(1).join("p")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn staging_an_epoch_again_touches_nothing_that_is_there() {
+        let (_folder, home) = given();
+        let first = StageWriter::create(&home, 1, "p", 1, "s").unwrap().finish().unwrap();
+        let second = StageWriter::create(&home, 1, "p", 1, "s").unwrap().finish().unwrap();
+        assert_ne!(first.path, second.path);
+    }
+
+    #[test]
+    fn a_part_cannot_be_staged_outside() {
+        let (_folder, home) = given();
+        for bad in ["..", "a/b", ""] {
+            assert!(StageWriter::create(&home, 1, bad, 1, "s").is_err());
+            assert!(StageWriter::create(&home, 1, "p", 1, bad).is_err());
+        }
+    }
+}
