@@ -4,7 +4,7 @@
 //! j > i. Each connection that comes in has a thread and a few seconds of its own; strangers hold up
 //! nobody. Owns the list of who is here. Returns all connections or none.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -30,6 +30,8 @@ const RETRY_MIN: Duration = Duration::from_millis(5);
 const RETRY_MAX: Duration = Duration::from_millis(250);
 /// How often the listener is asked while the mesh comes up.
 const ACCEPT_EVERY: Duration = Duration::from_millis(1);
+/// How long after the deadline a dial may still report what it met.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 const VERSION_BYTES_MAX: usize = 64;
 
 /// Connects this process to all others, or says who is missing or what differs. Blocks until then,
@@ -73,7 +75,10 @@ fn check(config: &MeshConfig) -> Result<(), MeshError> {
     if mixed {
         return problem("some endpoints are Unix sockets and some are not".to_string());
     }
-    for endpoint in &config.endpoints {
+    for (index, endpoint) in config.endpoints.iter().enumerate() {
+        if let Some(first) = config.endpoints[..index].iter().position(|other| other == endpoint) {
+            return problem(format!("processes {first} and {index} both listen at {endpoint}"));
+        }
         if let Endpoint::Tcp(address) = endpoint
             && let Err(reason) = check_address(address)
         {
@@ -88,20 +93,34 @@ enum Event {
     /// A connection that we dialled is proven.
     Dialled(usize, Role, Socket),
     /// A connection came in and is proven or refused.
-    Accepted(u64, Result<(), Failure>, String),
+    Accepted(u64, Result<Place, Failure>, String),
     /// Dialling found out that the start cannot succeed, or ran out of time.
     Hopeless(MeshError),
     /// Dialling a process ran out of time.
     Unreached(MissingPeer),
 }
 
-/// Who came in: one connection per process and role. Filled by the handshake threads, at the moment
-/// both sides agree.
-type Arrivals = Mutex<HashMap<(usize, Role), Arrival>>;
+/// One connection of a mesh: who is at its other end and what it is for.
+type Place = (usize, Role);
+
+/// Who came in. Filled by the handshake threads at the moment both sides agree; it counts once the
+/// thread has said so to the other side and reports it.
+type Arrivals = Mutex<HashMap<Place, Arrival>>;
 
 struct Arrival {
+    /// The connection's number at the door.
+    number: u64,
     instance: [u8; 16],
     socket: Socket,
+}
+
+/// Cuts a connection off while it is proving itself; empty once it has its place, or was cut off.
+type Leash = Arc<Mutex<Option<Socket>>>;
+
+fn cut(leash: &Leash) {
+    if let Some(socket) = lock(leash).take() {
+        let _ = socket.shutdown(std::net::Shutdown::Both); // its thread ends by itself
+    }
 }
 
 struct Start<'a> {
@@ -127,7 +146,7 @@ impl<'a> Start<'a> {
     fn run(&mut self) -> Result<Mesh, MeshError> {
         let (index, count) = (self.config.index, self.config.endpoints.len());
         let listener = if index + 1 < count { Some(self.listen()?) } else { None };
-        let mut here: HashMap<(usize, Role), Socket> = HashMap::new();
+        let mut here: HashMap<Place, Socket> = HashMap::new();
         if index > 0 {
             self.join_process_zero(&mut here)?;
         }
@@ -173,10 +192,7 @@ impl<'a> Start<'a> {
     }
 
     /// Learns the generation and opens the control connection.
-    fn join_process_zero(
-        &mut self,
-        here: &mut HashMap<(usize, Role), Socket>,
-    ) -> Result<(), MeshError> {
+    fn join_process_zero(&mut self, here: &mut HashMap<Place, Socket>) -> Result<(), MeshError> {
         for role in [Role::Data, Role::Control] {
             let endpoint = &self.config.endpoints[0];
             let (socket, hello) = dial(&self.identity, role, 0, endpoint, self.until, &self.stop)
@@ -201,7 +217,7 @@ impl<'a> Start<'a> {
     fn gather(
         &self,
         listener: Option<Listener>,
-        here: &mut HashMap<(usize, Role), Socket>,
+        here: &mut HashMap<Place, Socket>,
     ) -> Result<(), MeshError> {
         let (index, count) = (self.config.index, self.config.endpoints.len());
         let arrivals = Arc::new(Arrivals::default());
@@ -213,49 +229,55 @@ impl<'a> Start<'a> {
         let wanted_dials = here.len() + index.saturating_sub(1);
         let wanted_arrivals = (count - index - 1) * if index == 0 { 2 } else { 1 };
         let mut door = Door { listener, pending: VecDeque::new(), next: 0 };
-        let mut refused = Vec::new();
-        let mut unreached = Vec::new();
-        let outcome = loop {
-            let arrived = lock(&arrivals).len();
-            if here.len() == wanted_dials && arrived == wanted_arrivals && door.pending.is_empty() {
-                break Ok(());
-            }
-            if Instant::now() >= self.until || unreached.len() + here.len() > wanted_dials {
-                let mut peers = unreached;
-                peers.extend(self.not_arrived(here, &arrivals));
-                peers.sort_by_key(|peer: &MissingPeer| peer.index);
-                peers.dedup_by_key(|peer| peer.index);
-                break Err(self.missing(peers, refused));
-            }
-            if arrived == wanted_arrivals {
-                door.close();
-            }
-            door.open(&identity, &arrivals, &events)?;
-            match next_event(&incoming) {
-                None => {}
-                Some(Event::Dialled(peer, role, socket)) => {
-                    here.insert((peer, role), socket);
+        let mut confirmed: HashSet<Place> = HashSet::new();
+        let (mut refused, mut unreached) = (Vec::new(), Vec::new());
+        let outcome =
+            loop {
+                if here.len() == wanted_dials && confirmed.len() == wanted_arrivals {
+                    break Ok(());
                 }
-                Some(Event::Hopeless(error)) => break Err(error),
-                Some(Event::Unreached(peer)) => unreached.push(peer),
-                Some(Event::Accepted(number, result, from)) => {
-                    door.pending.retain(|(pending, _)| *pending != number);
-                    match result {
-                        Ok(()) => {}
-                        Err(Failure::Noise(text)) => {
-                            tracing::debug!(%from, reason = %text, "a stranger knocked");
-                        }
-                        Err(Failure::Passing(text)) => {
-                            tracing::warn!(%from, reason = %text, "a connection is refused");
-                            if refused.len() < REFUSALS_MAX {
-                                refused.push(format!("{from}: {text}"));
+                if self.is_late(here.len() + unreached.len() == wanted_dials) {
+                    unreached.extend(self.not_arrived(|place| {
+                        here.contains_key(&place) || confirmed.contains(&place)
+                    }));
+                    unreached.sort_by_key(|peer: &MissingPeer| peer.index);
+                    unreached.dedup_by_key(|peer| peer.index); // the first one knows more
+                    break Err(self.missing(unreached, refused));
+                }
+                if confirmed.len() == wanted_arrivals {
+                    door.close();
+                }
+                door.open(&identity, &arrivals, &events);
+                match next_event(&incoming) {
+                    None => {}
+                    Some(Event::Dialled(peer, role, socket)) => {
+                        here.insert((peer, role), socket);
+                    }
+                    Some(Event::Hopeless(error)) => break Err(error),
+                    Some(Event::Unreached(peer)) => unreached.push(peer),
+                    Some(Event::Accepted(number, result, from)) => {
+                        door.pending.retain(|(pending, _)| *pending != number);
+                        match result {
+                            Ok(place) => {
+                                let newest = lock(&arrivals).get(&place).map(|came| came.number);
+                                if newest == Some(number) {
+                                    confirmed.insert(place);
+                                }
                             }
+                            Err(Failure::Noise(text)) => {
+                                tracing::debug!(%from, reason = %text, "a stranger knocked");
+                            }
+                            Err(Failure::Passing(text)) => {
+                                tracing::warn!(%from, reason = %text, "a connection is refused");
+                                if refused.len() < REFUSALS_MAX {
+                                    refused.push(format!("{from}: {text}"));
+                                }
+                            }
+                            Err(Failure::Final(error)) => break Err(error),
                         }
-                        Err(Failure::Final(error)) => break Err(error),
                     }
                 }
-            }
-        };
+            };
         door.close();
         outcome?;
         let arrived = std::mem::take(&mut *lock(&arrivals));
@@ -287,18 +309,18 @@ impl<'a> Start<'a> {
             .map_err(|source| MeshError::System { action: "start a thread", source })
     }
 
-    /// Names the processes that did not come to us, and those that we are still dialling.
-    fn not_arrived(
-        &self,
-        here: &HashMap<(usize, Role), Socket>,
-        arrivals: &Arrivals,
-    ) -> Vec<MissingPeer> {
-        let arrivals = lock(arrivals);
+    /// Says whether time is over; dials that have not reported yet get a moment more, for what they met.
+    fn is_late(&self, all_dials_reported: bool) -> bool {
+        let late_by = Instant::now().checked_duration_since(self.until);
+        late_by.is_some_and(|late_by| all_dials_reported || late_by > LAST_WORDS)
+    }
+
+    /// Names the processes that miss a connection.
+    fn not_arrived(&self, came: impl Fn(Place) -> bool) -> Vec<MissingPeer> {
         let index = self.config.index;
         let absent = |peer: &usize| {
-            let came =
-                |role| arrivals.contains_key(&(*peer, role)) || here.contains_key(&(*peer, role));
-            *peer != index && !(came(Role::Data) && (index != 0 || came(Role::Control)))
+            let whole = came((*peer, Role::Data)) && (index > 0 || came((*peer, Role::Control)));
+            *peer != index && !whole
         };
         let endpoints = &self.config.endpoints;
         let missing = |peer: usize| MissingPeer {
@@ -313,69 +335,82 @@ impl<'a> Start<'a> {
 /// The listener and the connections that are proving themselves.
 struct Door {
     listener: Option<Listener>,
-    /// Oldest first; the clone lets us cut a connection off.
-    pending: VecDeque<(u64, Socket)>,
+    /// Oldest first.
+    pending: VecDeque<(u64, Leash)>,
     next: u64,
 }
 
 impl Door {
     /// Lets in whoever waits, each to a thread of its own.
-    fn open(
-        &mut self,
-        identity: &Arc<Identity>,
-        arrivals: &Arc<Arrivals>,
-        events: &Sender<Event>,
-    ) -> Result<(), MeshError> {
-        let Some(listener) = &self.listener else { return Ok(()) };
+    fn open(&mut self, identity: &Arc<Identity>, arrivals: &Arc<Arrivals>, events: &Sender<Event>) {
+        let Some(listener) = &self.listener else { return };
         for _ in 0..PENDING_MAX {
             let socket = match listener.accept() {
                 Ok(Some(socket)) => socket,
-                Ok(None) => return Ok(()),
+                Ok(None) => return,
                 Err(error) => {
                     // The peer is gone, is another user, or we are out of descriptors for a moment.
                     tracing::debug!(%error, "a connection could not be accepted");
-                    return Ok(());
+                    return;
                 }
             };
             let Ok(handle) = socket.try_clone() else { continue };
-            if self.pending.len() == PENDING_MAX
+            if self.pending.len() >= PENDING_MAX
                 && let Some((_, oldest)) = self.pending.pop_front()
             {
-                let _ = oldest.shutdown(std::net::Shutdown::Both); // its thread ends by itself
+                cut(&oldest);
             }
             let number = self.next;
             self.next += 1;
-            let (identity, arrivals, events) =
-                (Arc::clone(identity), Arc::clone(arrivals), events.clone());
+            let leash: Leash = Arc::new(Mutex::new(Some(handle)));
+            let guest = Guest {
+                number,
+                leash: Arc::clone(&leash),
+                identity: Arc::clone(identity),
+                arrivals: Arc::clone(arrivals),
+            };
+            let events = events.clone();
             let spawned =
                 std::thread::Builder::new().name("handshake".to_string()).spawn(move || {
                     let from = socket.peer_text();
-                    let result = receive(&identity, socket, &arrivals);
+                    let result = guest.prove(socket);
                     let _ = events.send(Event::Accepted(number, result, from)); // the start is over
                 });
             match spawned {
-                Ok(_) => self.pending.push_back((number, handle)),
+                Ok(_) => self.pending.push_back((number, leash)),
                 Err(error) => tracing::debug!(%error, "no thread for a connection"),
             }
         }
-        Ok(())
     }
 
     /// Closes the listener and cuts off whoever is still proving itself.
     fn close(&mut self) {
         self.listener = None;
-        for (_, socket) in self.pending.drain(..) {
-            let _ = socket.shutdown(std::net::Shutdown::Both); // closed already is as good
+        for (_, leash) in self.pending.drain(..) {
+            cut(&leash);
         }
     }
 }
 
-fn receive(identity: &Identity, socket: Socket, arrivals: &Arrivals) -> Result<(), Failure> {
-    let kept = socket.try_clone()?;
-    let until = Instant::now() + HANDSHAKE_MAX;
-    let take = |hello: &Hello| {
+/// One connection that came in, on its own thread.
+struct Guest {
+    number: u64,
+    leash: Leash,
+    identity: Arc<Identity>,
+    arrivals: Arc<Arrivals>,
+}
+
+impl Guest {
+    fn prove(self, socket: Socket) -> Result<Place, Failure> {
+        let kept = socket.try_clone()?;
+        let timed = Timed::new(&socket, Instant::now() + HANDSHAKE_MAX);
+        let hello = self.identity.accept(timed, |hello| self.take(hello, kept))?;
+        Ok((hello.index as usize, hello.role))
+    }
+
+    fn take(&self, hello: &Hello, socket: Socket) -> Result<(), String> {
         let place = (hello.index as usize, hello.role);
-        let mut arrivals = lock(arrivals);
+        let mut arrivals = lock(&self.arrivals);
         // The same start of the same process comes again when it saw its first try fail.
         if arrivals.get(&place).is_some_and(|earlier| earlier.instance != hello.instance) {
             return Err(format!(
@@ -383,10 +418,13 @@ fn receive(identity: &Identity, socket: Socket, arrivals: &Arrivals) -> Result<(
                 hello.index
             ));
         }
-        arrivals.insert(place, Arrival { instance: hello.instance, socket: kept });
+        if lock(&self.leash).take().is_none() {
+            return Err("too many connections at once".to_string()); // cut off: nobody hears it
+        }
+        let (number, instance) = (self.number, hello.instance);
+        arrivals.insert(place, Arrival { number, instance, socket });
         Ok(())
-    };
-    identity.accept(Timed::new(&socket, until), take).map(|_| ())
+    }
 }
 
 enum GaveUp {
@@ -404,7 +442,7 @@ fn dial(
     stop: &AtomicBool,
 ) -> Result<(Socket, Hello), GaveUp> {
     let mut pause = RETRY_MIN;
-    let mut detail = "not reached in time".to_string();
+    let (mut detail, mut proven) = ("not reached in time".to_string(), false);
     while let Some(left) = left_until(until) {
         if stop.load(Ordering::Relaxed) {
             break;
@@ -418,7 +456,10 @@ fn dial(
         match attempt {
             Ok(connected) => return Ok(connected),
             Err(Failure::Final(error)) => return Err(GaveUp::Hopeless(error)),
-            Err(Failure::Noise(text) | Failure::Passing(text)) => detail = text,
+            Err(Failure::Passing(text)) => (detail, proven) = (text, true),
+            // What a proven process said explains more than the silence after it.
+            Err(Failure::Noise(text)) if !proven => detail = text,
+            Err(Failure::Noise(_)) => {}
         }
         pause = wait_longer(pause.min(until.saturating_duration_since(Instant::now())));
     }

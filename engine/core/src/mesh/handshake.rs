@@ -135,8 +135,9 @@ impl Identity {
                     _ => Err(refused(expected, endpoint, objection)),
                 }
             });
-        talk.send("dialer verdict", objection_of(&verdict).as_bytes())?;
-        verdict?;
+        let told = talk.send("dialer verdict", objection_of(&verdict).as_bytes());
+        verdict?; // the reason counts more than a connection that they have closed meanwhile
+        told?;
         let Some(last) = talk.receive("acceptor verdict")? else { return Err(denied()) };
         match text(&last).as_str() {
             "" => Ok(theirs),
@@ -225,15 +226,18 @@ impl Identity {
         }
         self.compare(theirs)?;
         let (index, ours) = (theirs.index, self.hello.index);
-        if index >= self.hello.count || (index <= ours && index != ours) {
-            return Err(Failure::Passing(format!(
-                "process {index} has no reason to dial process {ours}"
-            )));
-        }
         if index == ours {
             return Err(Failure::Passing(format!(
                 "process {ours} is here already: start each process with an index of its own"
             )));
+        }
+        if index < ours || index >= self.hello.count {
+            let text = format!("process {index} has no reason to dial process {ours}");
+            return Err(Failure::Passing(text));
+        }
+        if ours != 0 && theirs.generation.is_none() {
+            let text = format!("process {index} has to ask process 0 for the generation first");
+            return Err(Failure::Passing(text));
         }
         if theirs.role == Role::Control && ours != 0 {
             return Err(Failure::Passing("control connections go to process 0".to_string()));
