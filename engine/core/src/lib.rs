@@ -5,6 +5,7 @@
 //! gRPC and no async runtime; what the outside wants to know it asks through [`Engine`].
 
 pub mod engine;
+pub mod mesh;
 pub mod report;
 
 pub use engine::Engine;

@@ -1,0 +1,222 @@
+//! Control: small messages between process 0 and the others, beside the dataflow.
+//!
+//! Process 0 has one connection to each other process, each other process one to process 0. A message
+//! is a `u32` length and its bytes; what they mean is for the caller. A lost peer is an event, told
+//! once. Never calls back: events wait in a bounded queue, and a full queue slows the sender down.
+
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use timely::communication::allocator::zero_copy::stream::Stream;
+
+use super::error::MeshError;
+use super::socket::Socket;
+
+/// The longest message, in bytes.
+pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// How many events may wait for the caller before peers have to wait.
+const EVENTS_MAX: usize = 1024;
+/// How long one write may stall on a peer that takes nothing, before it counts as lost.
+const WRITE_STALL_MAX: Duration = Duration::from_secs(10);
+
+/// What comes from the other processes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ControlEvent {
+    /// A message of a process; messages of one process come in the order it sent them.
+    Message(usize, Vec<u8>),
+    /// The connection to a process is gone; nothing more will come from it. Told once for each.
+    Lost(usize),
+}
+
+/// Why a message was not sent.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// There is no control connection between us and that process.
+    #[error("send to process {to}: there is no control connection to it")]
+    NotAPeer {
+        /// The process.
+        to: usize,
+    },
+    /// The message is longer than [`MESSAGE_BYTES_MAX`]; nothing of it was sent.
+    #[error("send to process {to}: {bytes} bytes are more than {MESSAGE_BYTES_MAX}")]
+    TooLong {
+        /// The process.
+        to: usize,
+        /// The length of the message.
+        bytes: usize,
+    },
+    /// The connection is gone; [`ControlEvent::Lost`] tells it too.
+    #[error("send to process {to}")]
+    Lost {
+        /// The process.
+        to: usize,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// The control connections of one process: process 0 has one to each other, the others one to
+/// process 0, a process alone has none. Dropping it closes them.
+#[derive(Debug)]
+pub struct Control {
+    sender: ControlSender,
+    events: Receiver<ControlEvent>,
+}
+
+/// Sends control messages from any thread; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct ControlSender {
+    peers: Arc<Vec<Peer>>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    index: usize,
+    socket: Socket,
+    /// Held while one message is written, so that messages do not mix.
+    writing: Mutex<()>,
+}
+
+impl Control {
+    /// Starts one reader thread per connection.
+    pub(super) fn start(connections: Vec<(usize, Socket)>) -> Result<Control, MeshError> {
+        let failed = |source| MeshError::System { action: "start a control connection", source };
+        let (events_sender, events) = sync_channel(EVENTS_MAX);
+        let mut peers = Vec::with_capacity(connections.len());
+        for (index, socket) in connections {
+            socket.set_timeouts(None, Some(WRITE_STALL_MAX)).map_err(failed)?;
+            let reader = socket.try_clone().map_err(failed)?;
+            let events = events_sender.clone();
+            std::thread::Builder::new()
+                .name(format!("control-{index}"))
+                .spawn(move || read_messages(index, &reader, &events))
+                .map_err(failed)?;
+            peers.push(Peer { index, socket, writing: Mutex::new(()) });
+        }
+        Ok(Control { sender: ControlSender { peers: Arc::new(peers) }, events })
+    }
+
+    /// Returns a handle that sends from any thread.
+    pub fn sender(&self) -> ControlSender {
+        self.sender.clone()
+    }
+
+    /// Sends one message; see [`ControlSender::send`].
+    pub fn send(&self, to: usize, message: &[u8]) -> Result<(), ControlError> {
+        self.sender.send(to, message)
+    }
+
+    /// Sends one message to every peer; see [`ControlSender::broadcast`].
+    pub fn broadcast(&self, message: &[u8]) -> Result<(), ControlError> {
+        self.sender.broadcast(message)
+    }
+
+    /// Waits for the next event. `None` when the time is over, and also, without waiting, when all
+    /// peers are lost and every event was taken.
+    pub fn recv_timeout(&self, timeout: Duration) -> Option<ControlEvent> {
+        match self.events.recv_timeout(timeout) {
+            Ok(event) => Some(event),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+        }
+    }
+
+    /// Returns the next event if there is one.
+    pub fn try_recv(&self) -> Option<ControlEvent> {
+        self.events.try_recv().ok()
+    }
+
+    /// Waits for the next event; `None` once all peers are lost and every event was taken.
+    pub fn recv(&self) -> Option<ControlEvent> {
+        self.events.recv().ok()
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        for peer in self.sender.peers.iter() {
+            let _ = peer.socket.shutdown(Shutdown::Both); // closed already is as good
+        }
+    }
+}
+
+impl ControlSender {
+    /// Returns the processes that a message can be sent to.
+    pub fn peers(&self) -> impl Iterator<Item = usize> + '_ {
+        self.peers.iter().map(|peer| peer.index)
+    }
+
+    /// Sends one message. Blocks while the peer takes nothing, for 10 s at most; then it is lost.
+    pub fn send(&self, to: usize, message: &[u8]) -> Result<(), ControlError> {
+        if message.len() > MESSAGE_BYTES_MAX {
+            return Err(ControlError::TooLong { to, bytes: message.len() });
+        }
+        let peer = self.peers.iter().find(|peer| peer.index == to);
+        let peer = peer.ok_or(ControlError::NotAPeer { to })?;
+        let _writing = peer.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        write_message(&peer.socket, message).map_err(|source| {
+            // A message cut in its middle cannot be continued: the reader threads tell of the loss.
+            let _ = peer.socket.shutdown(Shutdown::Both);
+            ControlError::Lost { to, source }
+        })
+    }
+
+    /// Sends one message to every peer, also when some are lost; the first failure is returned.
+    pub fn broadcast(&self, message: &[u8]) -> Result<(), ControlError> {
+        let mut result = Ok(());
+        for peer in self.peers() {
+            let sent = self.send(peer, message);
+            result = result.and(sent);
+        }
+        result
+    }
+}
+
+fn write_message(mut socket: &Socket, message: &[u8]) -> io::Result<()> {
+    socket.write_all(&(message.len() as u32).to_be_bytes())?;
+    socket.write_all(message)
+}
+
+/// Reads one message; `None` when the peer closed between two of them.
+fn read_message(mut socket: &Socket) -> io::Result<Option<Vec<u8>>> {
+    let mut prefix = [0; 4];
+    if socket.read(&mut prefix[..1])? == 0 {
+        return Ok(None);
+    }
+    socket.read_exact(&mut prefix[1..])?;
+    let bytes = u32::from_be_bytes(prefix) as usize;
+    if bytes > MESSAGE_BYTES_MAX {
+        let text =
+            format!("a message of {bytes} bytes is announced, {MESSAGE_BYTES_MAX} are allowed");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+    }
+    let mut message = Vec::new(); // grows with what really comes, not with what is announced
+    let read = socket.take(bytes as u64).read_to_end(&mut message)?;
+    if read < bytes {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(Some(message))
+}
+
+fn read_messages(index: usize, socket: &Socket, events: &SyncSender<ControlEvent>) {
+    loop {
+        match read_message(socket) {
+            Ok(Some(message)) => {
+                if events.send(ControlEvent::Message(index, message)).is_err() {
+                    return; // nobody listens any more
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            ended => {
+                if let Err(error) = ended {
+                    tracing::debug!(process = index, %error, "control connection ends");
+                }
+                let _ = socket.shutdown(Shutdown::Both);
+                let _ = events.send(ControlEvent::Lost(index)); // nobody listens: nobody to tell
+                return;
+            }
+        }
+    }
+}
