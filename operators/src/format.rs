@@ -15,7 +15,7 @@ use arrow_buffer::Buffer;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
-use crate::reject::Reject;
+use crate::reject::{Reject, RejectCode};
 use crate::types::{Column, Schema, Type};
 
 mod columns;
@@ -27,6 +27,11 @@ mod lanes;
 mod number;
 mod split;
 mod text;
+
+use columns::Rows;
+use csv::Csv;
+use json::{Json, Reach};
+use text::Text;
 
 pub use csv::{Header, HeaderError};
 pub use encode::{Encoder, raw_runs};
@@ -117,20 +122,41 @@ pub struct Parsed {
 /// reuses its memory.
 #[derive(Debug)]
 pub struct Parser {
-    plan: ReadPlan,
+    rows: Rows,
+    reader: Reader,
+}
+
+#[derive(Debug)]
+enum Reader {
+    Text(Text),
+    Json(Box<Json>),
+    Csv(Box<Csv>),
 }
 
 impl Parser {
     /// Returns a parser for this plan.
     pub fn new(plan: ReadPlan) -> Self {
-        Self { plan }
+        Self::with_reach(plan, Reach::Template)
+    }
+
+    fn with_reach(plan: ReadPlan, reach: Reach) -> Self {
+        let reader = match &plan.format {
+            Format::Text => Reader::Text(Text::new(&plan)),
+            Format::Jsonl => Reader::Json(Box::new(Json::new(&plan, reach))),
+            Format::Csv(options) => Reader::Csv(Box::new(Csv::new(&plan, options.clone()))),
+        };
+        Self { rows: Rows::new(&plan), reader }
     }
 
     /// Parses the records in `buffer[range]`.
     ///
     /// The range holds whole records; only at the end of a file may the last one lack its line
     /// terminator. Strings in the result are views into `buffer`. Batches have a difference of 1 and
-    /// the default origin; the operator of a reject is empty.
+    /// the default origin; the operator of a reject is empty. A range of 2 GiB or more, which views
+    /// cannot address, is one record too long.
+    ///
+    /// A CSV source without a header takes its columns from [`ReadPlan::names`]; so does one with a
+    /// header when `header` is `None`.
     ///
     /// # Panics
     ///
@@ -141,9 +167,40 @@ impl Parser {
         range: Range<usize>,
         header: Option<&Header>,
     ) -> Parsed {
-        let _ = (&self.plan, buffer, range, header);
-        Parsed { batch: None, rejects: Vec::new(), lines: 0, records: 0 }
+        let chunk = buffer.slice_with_length(range.start, range.len());
+        let bytes = chunk.as_slice();
+        if i32::try_from(bytes.len()).is_err() {
+            self.rows.reject_too_long(bytes, 0, bytes.len());
+        } else {
+            match &mut self.reader {
+                Reader::Text(text) => text.parse(bytes, &mut self.rows),
+                Reader::Json(json) => json.parse(bytes, &mut self.rows),
+                Reader::Csv(csv) => csv.parse(bytes, header, &mut self.rows),
+            }
+        }
+        self.rows.finish(chunk)
     }
+}
+
+/// What is wrong with a record.
+#[derive(Debug)]
+struct Fault {
+    code: RejectCode,
+    reason: String,
+}
+
+impl Fault {
+    fn utf8(at: usize) -> Self {
+        Self { code: RejectCode::Utf8, reason: format!("not UTF-8 at column {}", at + 1) }
+    }
+}
+
+/// Returns the beginning of a value, for a message.
+fn excerpt(value: &[u8]) -> String {
+    const BYTES_MAX: usize = 40;
+    let text = String::from_utf8_lossy(&value[..value.len().min(BYTES_MAX)]);
+    let text = text.replace(char::is_control, "\u{fffd}");
+    if value.len() > BYTES_MAX { format!("{text}...") } else { text }
 }
 
 /// How the bytes of a sink are to be written.
