@@ -4,8 +4,18 @@
 //! `file -> queue -> epoch -> operators -> answered -> committed -> processed/`. This crate knows no
 //! gRPC and no async runtime; what the outside wants to know it asks through [`Engine`].
 
+mod spec;
+
+mod graph;
+
+pub mod diagnostic;
+pub mod draw;
+pub mod plan;
+
 pub mod engine;
 pub mod mesh;
 pub mod report;
 
+pub use diagnostic::Diagnostic;
 pub use engine::Engine;
+pub use plan::{Plan, plan};

@@ -1,0 +1,280 @@
+//! Diagnostic: one mistake in a pipeline file, with its place and what to do about it. Derived; owns
+//! how a mistake is shown to a person, never what counts as one.
+
+use std::fmt::Write as _;
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+/// The widest part of a source line that is shown, in characters.
+const SHOWN_CHARACTERS_MAX: usize = 120;
+
+/// One mistake in a pipeline file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diagnostic {
+    /// The line, counted from 1.
+    pub line: u32,
+    /// The character in the line, counted from 1.
+    pub column: u32,
+    /// How many characters it spans, on its first line; at least 1.
+    pub length: u32,
+    /// Where in the structure: `operators.by_class.route.ok`.
+    pub path: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it, where that can be said.
+    pub hint: Option<String>,
+}
+
+impl Diagnostic {
+    /// Returns the mistake as people read it: `file:line:column: error: message`, the line itself with
+    /// the place underlined, and the hint.
+    ///
+    /// `yaml` is the text that was checked. Control characters in it are shown as `\u{fffd}`, so that
+    /// a hostile file cannot write to the reader's terminal.
+    pub fn render(&self, file: &str, yaml: &str) -> String {
+        let mut out = format!(
+            "{}:{}:{}: error: {}\n",
+            visible(file),
+            self.line,
+            self.column,
+            visible(&self.message)
+        );
+        let number = self.line.to_string();
+        let margin = " ".repeat(number.len());
+        if let Some(source) = yaml.lines().nth(self.line.saturating_sub(1) as usize) {
+            let at = self.column.saturating_sub(1) as usize;
+            let (shown, at) = window(source, at);
+            let room = shown.chars().count().saturating_sub(at).max(1);
+            let carets = "^".repeat((self.length.max(1) as usize).min(room));
+            // Writing to a String cannot fail.
+            let _ = writeln!(out, "{margin} |\n{number} | {shown}");
+            let _ = writeln!(out, "{margin} | {}{carets}", " ".repeat(at));
+        }
+        if let Some(hint) = &self.hint {
+            let _ = writeln!(out, "{margin} = hint: {}", visible(hint));
+        }
+        out
+    }
+}
+
+/// Returns the part of a line around a character that is worth showing, and where the character
+/// stands in it.
+fn window(source: &str, at: usize) -> (String, usize) {
+    let characters: Vec<char> = source.chars().map(visible_character).collect();
+    if characters.len() <= SHOWN_CHARACTERS_MAX {
+        return (characters.into_iter().collect(), at);
+    }
+    let first = at.saturating_sub(SHOWN_CHARACTERS_MAX / 3).min(characters.len());
+    let last = (first + SHOWN_CHARACTERS_MAX).min(characters.len());
+    (characters.get(first..last).unwrap_or_default().iter().collect(), at - first)
+}
+
+fn visible(text: &str) -> String {
+    text.chars().map(visible_character).collect()
+}
+
+fn visible_character(character: char) -> char {
+    match character {
+        '\t' => ' ',
+        character if character.is_control() => '\u{fffd}',
+        character => character,
+    }
+}
+
+/// Where a piece of the file stands: its bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) start: usize,
+    pub(crate) len: usize,
+}
+
+/// Gathers mistakes while a file is read and checked, so that all of them are reported at once.
+pub(crate) struct Mistakes<'a> {
+    yaml: &'a str,
+    found: Vec<(usize, Diagnostic)>,
+}
+
+impl<'a> Mistakes<'a> {
+    pub(crate) fn new(yaml: &'a str) -> Self {
+        Self { yaml, found: Vec::new() }
+    }
+
+    /// Returns the file's text.
+    pub(crate) fn yaml(&self) -> &'a str {
+        self.yaml
+    }
+
+    /// Notes a mistake.
+    pub(crate) fn add(
+        &mut self,
+        place: Place,
+        path: &str,
+        message: impl Into<String>,
+        hint: impl Into<Option<String>>,
+    ) {
+        let start = floor_boundary(self.yaml, place.start);
+        let end = floor_boundary(self.yaml, place.start.saturating_add(place.len));
+        let before = self.yaml.get(..start).unwrap_or_default();
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let covered = self.yaml.get(start..end).unwrap_or_default();
+        let covered = covered.lines().next().unwrap_or_default();
+        let count = |text: &str| u32::try_from(text.chars().count()).unwrap_or(u32::MAX - 1);
+        let diagnostic = Diagnostic {
+            line: 1 + u32::try_from(before.matches('\n').count()).unwrap_or(u32::MAX - 1),
+            column: 1 + count(before.get(line_start..).unwrap_or_default()),
+            length: count(covered.trim_end()).max(1),
+            path: path.to_owned(),
+            message: message.into(),
+            hint: hint.into(),
+        };
+        // Each mistake costs a scan of the file: a file made of nothing but mistakes must end too.
+        if self.found.len() < MISTAKES_MAX {
+            self.found.push((start, diagnostic));
+        }
+    }
+
+    /// Returns whether nothing was found.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+
+    /// Returns all mistakes by place, each once.
+    pub(crate) fn into_sorted(mut self) -> Vec<Diagnostic> {
+        self.found.sort_by_key(|(start, _)| *start);
+        let mut sorted: Vec<Diagnostic> = self.found.into_iter().map(|(_, found)| found).collect();
+        sorted.dedup();
+        sorted
+    }
+}
+
+/// How many mistakes are reported at most.
+const MISTAKES_MAX: usize = 200;
+
+fn floor_boundary(text: &str, at: usize) -> usize {
+    text.floor_char_boundary(at.min(text.len()))
+}
+
+/// Returns the text between backquotes, shortened when it is too long to be shown.
+pub(crate) fn quoted(name: &str) -> String {
+    const SHOWN_MAX: usize = 60;
+    match name.char_indices().nth(SHOWN_MAX) {
+        Some((end, _)) => format!("`{}...`", name.get(..end).unwrap_or_default()),
+        None => format!("`{name}`"),
+    }
+}
+
+/// Returns names as a list for people: `` `a`, `b` and `c` ``.
+pub(crate) fn listed<'n>(names: impl IntoIterator<Item = &'n str>) -> String {
+    const LISTED_MAX: usize = 12;
+    let names: Vec<&str> = names.into_iter().collect();
+    let shown: Vec<String> = names.iter().take(LISTED_MAX).map(|name| quoted(name)).collect();
+    match shown.split_last() {
+        None => "none".to_owned(),
+        Some(_) if names.len() > LISTED_MAX => {
+            format!("{} and {} more", shown.join(", "), names.len() - LISTED_MAX)
+        }
+        Some((only, [])) => only.clone(),
+        Some((last, rest)) => format!("{} and {last}", rest.join(", ")),
+    }
+}
+
+/// Returns a hint that names the nearest of the right names, or all of them when none is near.
+pub(crate) fn nearest_hint<'n>(
+    wrong: &str,
+    right: impl IntoIterator<Item = &'n str>,
+    what: &str,
+) -> Option<String> {
+    let right: Vec<&str> = right.into_iter().collect();
+    if right.is_empty() {
+        return None;
+    }
+    Some(match nearest(wrong, right.iter().copied()) {
+        Some(name) => format!("did you mean {}?", quoted(name)),
+        None => format!("{what}: {}", listed(right)),
+    })
+}
+
+/// Returns the name that was probably meant, if one is near enough.
+pub(crate) fn nearest<'n>(
+    wrong: &str,
+    right: impl IntoIterator<Item = &'n str>,
+) -> Option<&'n str> {
+    const COMPARED_BYTES_MAX: usize = 200;
+    if wrong.len() > COMPARED_BYTES_MAX {
+        return None;
+    }
+    let wrong = wrong.to_lowercase();
+    right
+        .into_iter()
+        .filter(|name| name.len() <= COMPARED_BYTES_MAX)
+        .map(|name| (strsim::jaro_winkler(&wrong, &name.to_lowercase()), name))
+        .filter(|(likeness, _)| *likeness >= 0.8)
+        .max_by(|left, right| left.0.total_cmp(&right.0).then(right.1.cmp(left.1)))
+        .map(|(_, name)| name)
+}
+
+/// Returns the place of a part of a scalar's text: exact while the text stands in the file as it
+/// is, the start of the scalar otherwise (block scalars, escapes).
+pub(crate) fn place_in(yaml: &str, scalar: Place, text: &str, part: Range<usize>) -> Place {
+    let written = yaml.get(scalar.start..).unwrap_or_default();
+    let opening = usize::from(written.starts_with(['"', '\'']));
+    if !written.get(opening..).unwrap_or_default().starts_with(text) {
+        return Place { start: scalar.start, len: 1 };
+    }
+    Place { start: scalar.start + opening + part.start, len: part.len().max(1) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(line: u32, column: u32, length: u32) -> Diagnostic {
+        Diagnostic {
+            line,
+            column,
+            length,
+            path: "a.b".into(),
+            message: "wrong".into(),
+            hint: Some("do this".into()),
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_shown_with_its_line_and_underlined() {
+        let yaml = "one\nkey: values\n";
+        assert_eq!(
+            at(2, 6, 6).render("p.yaml", yaml),
+            "p.yaml:2:6: error: wrong\n  |\n2 | key: values\n  |      ^^^^^^\n  = hint: do this\n"
+        );
+    }
+
+    #[test]
+    fn control_characters_of_a_hostile_file_are_not_printed() {
+        let shown = at(1, 1, 3).render("p.yaml", "a\u{1b}[2J");
+        assert!(!shown.contains('\u{1b}'), "{shown}");
+    }
+
+    #[test]
+    fn a_long_line_is_cut_around_the_place() {
+        let yaml = format!("{}x{}", "a".repeat(5_000), "b".repeat(5_000));
+        let shown = at(1, 5_001, 1).render("p.yaml", &yaml);
+        assert!(shown.len() < 400, "{shown}");
+        let lines: Vec<&str> = shown.lines().collect();
+        assert_eq!(lines[2].find('x'), lines[3].find('^'));
+    }
+
+    #[test]
+    fn a_place_outside_the_file_is_still_shown() {
+        assert_eq!(
+            at(9, 1, 1).render("p.yaml", "one"),
+            "p.yaml:9:1: error: wrong\n  = hint: do this\n"
+        );
+    }
+
+    #[test]
+    fn the_nearest_name_is_offered_only_when_it_is_near() {
+        assert_eq!(nearest("stauts", ["host", "status"]), Some("status"));
+        assert_eq!(nearest("zebra", ["host", "status"]), None);
+    }
+}

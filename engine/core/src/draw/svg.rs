@@ -1,0 +1,225 @@
+//! Svg: a laid out plan as a picture that needs nothing else: no script, no font, no link. Derived.
+//!
+//! Colours are taken from the reader's light or dark preference. All text is escaped.
+
+use std::fmt::Write as _;
+
+use crate::draw::layout::layout;
+use crate::draw::{Shown, escaped, picture};
+use crate::plan::Plan;
+
+/// The height of a node and of a bend, in pixels, as are all lengths here.
+const NODE_HEIGHT: f64 = 58.0;
+const BEND_HEIGHT: f64 = 22.0;
+/// The space between two nodes of a layer, between two layers, and around the picture.
+const NODE_GAP: f64 = 22.0;
+const LAYER_GAP: f64 = 110.0;
+const MARGIN: f64 = 24.0;
+/// The width of a character of a name and of small print; generous, since fonts differ.
+const NAME_CHARACTER: f64 = 8.2;
+const SMALL_CHARACTER: f64 = 6.6;
+/// The bounds of a node's width, and how much of a text is shown.
+const NODE_WIDTH_MIN: f64 = 110.0;
+const TEXT_CHARACTERS_MAX: usize = 40;
+
+const STYLE: &str = "\
+svg{color-scheme:light dark;font-family:ui-sans-serif,system-ui,sans-serif}\
+.ground{fill:#fff}.box{fill:#f6f8fa;stroke:#afb8c1}.source .box{fill:#ddf4ff;stroke:#54aeff}\
+.sink .box{fill:#dafbe1;stroke:#4ac26b}.name{fill:#1f2328;font-size:14px;font-weight:600}\
+.kind,.tag{fill:#59636e;font-size:11px}.edge{fill:none;stroke:#818b98;stroke-width:1.5}\
+.arrow{fill:#818b98}.errors{stroke-dasharray:4 4}.tag{paint-order:stroke;stroke:#fff;stroke-width:4px}\
+@media(prefers-color-scheme:dark){.ground{fill:#0d1117}.box{fill:#151b23;stroke:#3d444d}\
+.source .box{fill:#121d2f;stroke:#1f6feb}.sink .box{fill:#12261e;stroke:#238636}\
+.name{fill:#f0f6fc}.kind,.tag{fill:#9198a1}.edge{stroke:#656c76}.arrow{fill:#656c76}\
+.tag{stroke:#0d1117}}";
+
+/// Where a slot stands.
+#[derive(Clone, Copy, Default)]
+struct Box {
+    left: f64,
+    middle: f64,
+    width: f64,
+    height: f64,
+}
+
+/// Returns the plan as an SVG picture, from left to right.
+pub fn svg(plan: &Plan) -> String {
+    let picture = picture(plan);
+    let layout = layout(picture.nodes.len(), &picture.edges);
+    let (boxes, width, height) = place(&picture.nodes, &layout.layers, layout.layer.len());
+    let mut out = String::new();
+    // Writing to a String cannot fail, so the results below are dropped.
+    let _ = write!(
+        out,
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" \
+         width=\"{width:.0}\" height=\"{height:.0}\" role=\"img\">\n<title>{}</title>\n\
+         <style>{STYLE}</style>\n<defs><marker id=\"arrow\" viewBox=\"0 0 8 8\" refX=\"7\" refY=\"4\" \
+         markerWidth=\"7\" markerHeight=\"7\" orient=\"auto\"><path class=\"arrow\" \
+         d=\"M0,0L8,4L0,8z\"/></marker></defs>\n<rect class=\"ground\" width=\"100%\" \
+         height=\"100%\"/>\n",
+        escaped(&plan.name)
+    );
+    let ends = ends(&layout.routes, &boxes);
+    let mut labels = String::new();
+    for ((edge, route), (start, end)) in picture.edges.iter().zip(&layout.routes).zip(&ends) {
+        let class = if edge.tag == "errors" { "edge errors" } else { "edge" };
+        let path = path(route, &boxes, *start, *end);
+        let _ = writeln!(out, "<path class=\"{class}\" marker-end=\"url(#arrow)\" d=\"{path}\"/>");
+        if !edge.tag.is_empty() {
+            let right = boxes[edge.from].left + boxes[edge.from].width;
+            let _ = writeln!(
+                labels,
+                "<text class=\"tag\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+                right + 6.0,
+                start - 5.0,
+                escaped(&shortened(&edge.tag, 16))
+            );
+        }
+    }
+    for (node, at) in picture.nodes.iter().zip(&boxes) {
+        draw_node(&mut out, node, at);
+    }
+    out.push_str(&labels);
+    out.push_str("</svg>\n");
+    out
+}
+
+fn draw_node(out: &mut String, node: &Shown, at: &Box) {
+    let _ = writeln!(
+        out,
+        "<g class=\"{}\"><title>{}: {}</title><rect class=\"box\" x=\"{:.1}\" y=\"{:.1}\" \
+         width=\"{:.1}\" height=\"{:.1}\" rx=\"8\"/><text class=\"name\" x=\"{:.1}\" \
+         y=\"{:.1}\">{}</text><text class=\"kind\" x=\"{:.1}\" y=\"{:.1}\">{}</text></g>",
+        escaped(&node.role),
+        escaped(&node.name),
+        escaped(&shortened(&node.detail, 400)),
+        at.left,
+        at.middle - at.height / 2.0,
+        at.width,
+        at.height,
+        at.left + 12.0,
+        at.middle - 4.0,
+        escaped(&shortened(&node.name, TEXT_CHARACTERS_MAX)),
+        at.left + 12.0,
+        at.middle + 15.0,
+        escaped(&small_print(node)),
+    );
+}
+
+fn small_print(node: &Shown) -> String {
+    shortened(&format!("{} · {}", node.kind, node.detail), TEXT_CHARACTERS_MAX)
+}
+
+fn shortened(text: &str, characters_max: usize) -> String {
+    match text.char_indices().nth(characters_max) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default().trim_end()),
+        None => text.to_owned(),
+    }
+}
+
+/// Returns where each slot stands, and the size of the picture.
+fn place(nodes: &[Shown], layers: &[Vec<usize>], slots: usize) -> (Vec<Box>, f64, f64) {
+    let mut boxes = vec![Box::default(); slots];
+    for (slot, at) in boxes.iter_mut().enumerate() {
+        at.height = if slot < nodes.len() { NODE_HEIGHT } else { BEND_HEIGHT };
+    }
+    let column = |layer: &[usize], boxes: &[Box]| {
+        layer.iter().map(|slot| boxes[*slot].height + NODE_GAP).sum::<f64>() - NODE_GAP
+    };
+    let tallest = layers.iter().map(|layer| column(layer, &boxes)).fold(0.0, f64::max);
+    let mut left = MARGIN;
+    for layer in layers {
+        let width = layer
+            .iter()
+            .filter_map(|slot| nodes.get(*slot))
+            .map(node_width)
+            .fold(NODE_WIDTH_MIN, f64::max);
+        let mut top = MARGIN + (tallest - column(layer, &boxes)) / 2.0;
+        for slot in layer {
+            let at = &mut boxes[*slot];
+            at.left = left;
+            at.width = width;
+            at.middle = top + at.height / 2.0;
+            top += at.height + NODE_GAP;
+        }
+        left += width + LAYER_GAP;
+    }
+    let width = (left - LAYER_GAP + MARGIN).max(2.0 * MARGIN);
+    (boxes, width, tallest + 2.0 * MARGIN)
+}
+
+fn node_width(node: &Shown) -> f64 {
+    let name = node.name.chars().count().min(TEXT_CHARACTERS_MAX + 1) as f64 * NAME_CHARACTER;
+    let small = small_print(node).chars().count() as f64 * SMALL_CHARACTER;
+    name.max(small) + 24.0
+}
+
+/// Returns the height at which each edge leaves and enters its nodes: those of one node are spread
+/// over its side, in the order of where they go.
+fn ends(routes: &[Vec<usize>], boxes: &[Box]) -> Vec<(f64, f64)> {
+    let next = |route: &Vec<usize>| route.get(1).map_or(0.0, |slot| boxes[*slot].middle);
+    let previous =
+        |route: &Vec<usize>| route.iter().rev().nth(1).map_or(0.0, |slot| boxes[*slot].middle);
+    let starts = spread(routes, boxes, |route| route.first().copied(), next);
+    let ends = spread(routes, boxes, |route| route.last().copied(), previous);
+    starts.into_iter().zip(ends).collect()
+}
+
+fn spread(
+    routes: &[Vec<usize>],
+    boxes: &[Box],
+    node: impl Fn(&Vec<usize>) -> Option<usize>,
+    toward: impl Fn(&Vec<usize>) -> f64,
+) -> Vec<f64> {
+    let mut by_node: Vec<Vec<usize>> = vec![Vec::new(); boxes.len()];
+    for (at, route) in routes.iter().enumerate() {
+        if let Some(node) = node(route) {
+            by_node[node].push(at);
+        }
+    }
+    let mut heights = vec![0.0; routes.len()];
+    for (slot, edges) in by_node.iter_mut().enumerate() {
+        edges.sort_by(|left, right| toward(&routes[*left]).total_cmp(&toward(&routes[*right])));
+        let step = boxes[slot].height / (edges.len() + 1) as f64;
+        for (place, edge) in edges.iter().enumerate() {
+            let top = boxes[slot].middle - boxes[slot].height / 2.0;
+            heights[*edge] = top + step * (place + 1) as f64;
+        }
+    }
+    heights
+}
+
+/// Returns the path of an edge: a smooth curve between layers, straight through its bends.
+fn path(route: &[usize], boxes: &[Box], start: f64, end: f64) -> String {
+    let mut path = String::new();
+    let last = route.len().saturating_sub(1);
+    let (mut x, mut y) = (0.0, 0.0);
+    for (step, slot) in route.iter().enumerate() {
+        let at = &boxes[*slot];
+        let height = if step == 0 {
+            start
+        } else if step == last {
+            end
+        } else {
+            at.middle
+        };
+        if step == 0 {
+            (x, y) = (at.left + at.width, height);
+            let _ = write!(path, "M{x:.1},{y:.1}");
+            continue;
+        }
+        let bend = (at.left - x) / 2.0;
+        let _ = write!(
+            path,
+            "C{:.1},{y:.1} {:.1},{height:.1} {:.1},{height:.1}",
+            x + bend,
+            at.left - bend,
+            at.left
+        );
+        (x, y) = (at.left + at.width, height);
+        if step != last {
+            let _ = write!(path, "L{x:.1},{y:.1}");
+        }
+    }
+    path
+}

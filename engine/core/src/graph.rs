@@ -1,0 +1,243 @@
+//! Graph: a pipeline whose names all lead somewhere and whose types all fit. Derived from the spec.
+//!
+//! It owns every check of a pipeline file that needs more than one value to be decided. A `Graph` is
+//! only made when there was no mistake, so nobody behind it checks again. It never decides what is
+//! carried on an edge; the plan does.
+
+use std::time::Duration;
+
+use regex::Regex;
+use tidemill_operators::expr::{Aggregate, Expr};
+use tidemill_operators::format::{Field, Format, OutputFormat};
+use tidemill_operators::{Column, Schema, Type};
+
+use crate::diagnostic::Mistakes;
+use crate::spec::PipelineSpec;
+
+mod names;
+
+mod flow;
+mod operators;
+mod sinks;
+mod sources;
+mod unread;
+
+/// A source or an operator, by its place in the plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum NodeId {
+    /// A source, by its index in the plan.
+    Source(usize),
+    /// An operator, by its index in the plan.
+    Operator(usize),
+}
+
+/// One output port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PortId {
+    /// The node it belongs to.
+    pub node: NodeId,
+    /// Its index among the node's ports.
+    pub port: usize,
+}
+
+/// One edge into an operator or sink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Input {
+    /// The port it comes from.
+    pub from: PortId,
+}
+
+/// What an operator does.
+#[derive(Clone, Debug)]
+pub enum OperatorKind {
+    /// Keeps the records for which a condition is true.
+    Filter {
+        /// The condition.
+        keep: Expr,
+    },
+    /// Computes new columns.
+    Select {
+        /// Name and value of each column. After planning: those that something reads, and those
+        /// whose computation can reject a record.
+        columns: Vec<(String, Expr)>,
+    },
+    /// Sends each record to a port by conditions.
+    Route {
+        /// The condition of port `i`.
+        rules: Vec<Expr>,
+        /// The port of records for which no condition is true; without one they are dropped.
+        otherwise: Option<usize>,
+        /// Whether a record goes to every port whose condition is true, not only to the first.
+        all: bool,
+    },
+    /// Takes new columns out of a column with a regular expression.
+    Parse {
+        /// The column that is searched.
+        column: String,
+        /// The regular expression.
+        regex: String,
+        /// The new columns and the number of the group that holds each. After planning: those that
+        /// something reads, and those whose value can reject a record.
+        captures: Vec<(Column, usize)>,
+    },
+    /// Groups records and computes over each group.
+    Aggregate {
+        /// The columns that make a group, by name.
+        by: Vec<(String, Expr)>,
+        /// The columns computed over the group.
+        compute: Vec<(String, Aggregate)>,
+    },
+}
+
+impl OperatorKind {
+    /// Returns the word that names the kind in a pipeline file.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            OperatorKind::Filter { .. } => "filter",
+            OperatorKind::Select { .. } => "select",
+            OperatorKind::Route { .. } => "route",
+            OperatorKind::Parse { .. } => "parse",
+            OperatorKind::Aggregate { .. } => "aggregate",
+        }
+    }
+}
+
+/// What a sink writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SinkKind {
+    /// One output file for each input file, in input order.
+    Files {
+        /// How records are written.
+        format: OutputFormat,
+        /// The columns that are written; none for raw records.
+        schema: Schema,
+        /// Whether an input file without a record for this sink still makes an (empty) output.
+        empty: bool,
+    },
+    /// The current contents, replaced as a whole when they change.
+    Table {
+        /// How rows are written.
+        format: OutputFormat,
+        /// The columns that identify a row.
+        key: Vec<String>,
+        /// The columns that are written.
+        schema: Schema,
+        /// How much time lies between two snapshots at least.
+        publish_every: Duration,
+    },
+    /// The built-in sink of rejected records that no sink of the file reads.
+    Rejects,
+}
+
+/// Returns the columns of rejected records, as a sink that reads `name.errors` writes them.
+pub fn error_schema() -> Schema {
+    let column = Column::new;
+    Schema::new(vec![
+        column("file", Type::String),
+        column("line", Type::Int),
+        column("offset", Type::Int),
+        column("operator", Type::String),
+        column("code", Type::String),
+        column("reason", Type::String),
+        column("raw", Type::String),
+    ])
+}
+
+/// A pipeline without mistakes.
+#[derive(Debug)]
+pub(crate) struct Graph {
+    pub(crate) name: String,
+    /// In the order of the file.
+    pub(crate) sources: Vec<GraphSource>,
+    /// Each after all that it reads from; in the order of the file where that leaves a choice.
+    pub(crate) operators: Vec<GraphOperator>,
+    /// In the order of the file, then `rejects`.
+    pub(crate) sinks: Vec<GraphSink>,
+}
+
+/// A checked source.
+#[derive(Debug)]
+pub(crate) struct GraphSource {
+    pub(crate) name: String,
+    pub(crate) patterns: Vec<String>,
+    pub(crate) format: Format,
+    pub(crate) fields: Vec<Field>,
+    /// For CSV without a header: all columns of the file.
+    pub(crate) names: Vec<String>,
+    pub(crate) record_bytes_max: usize,
+    pub(crate) inflate_ratio_max: u32,
+    pub(crate) errors_used: bool,
+}
+
+impl GraphSource {
+    /// Returns the columns that the pipeline sees.
+    pub(crate) fn schema(&self) -> Schema {
+        Schema::new(self.fields.iter().map(|field| Column::new(&field.name, field.kind)).collect())
+    }
+}
+
+/// A checked operator.
+#[derive(Debug)]
+pub(crate) struct GraphOperator {
+    pub(crate) name: String,
+    pub(crate) kind: OperatorKind,
+    pub(crate) inputs: Vec<Input>,
+    pub(crate) outputs: Vec<GraphPort>,
+    pub(crate) errors_used: bool,
+}
+
+/// A port with all columns that are visible there.
+#[derive(Clone, Debug)]
+pub(crate) struct GraphPort {
+    pub(crate) tag: String,
+    pub(crate) schema: Schema,
+    pub(crate) used: bool,
+}
+
+/// A checked sink.
+#[derive(Debug)]
+pub(crate) struct GraphSink {
+    pub(crate) name: String,
+    pub(crate) inputs: Vec<Input>,
+    pub(crate) errors_of: Vec<NodeId>,
+    pub(crate) kind: SinkKind,
+}
+
+/// Checks a spec; `None` when there was any mistake, all of which have been noted.
+pub(crate) fn check(spec: &PipelineSpec, mistakes: &mut Mistakes<'_>) -> Option<Graph> {
+    let names = names::resolve(spec, mistakes);
+    let sources = sources::check(spec, &names, mistakes);
+    let flow = flow::check(spec, &names, &sources, mistakes);
+    let sinks = sinks::check(spec, &names, &flow, mistakes);
+    unread::check(spec, &names, mistakes);
+    if !mistakes.is_empty() {
+        return None;
+    }
+    let sources: Option<Vec<GraphSource>> = sources.into_iter().collect();
+    let mut sinks: Vec<GraphSink> = sinks.into_iter().collect::<Option<_>>()?;
+    let sources = sources?;
+    let operators = flow.into_operators()?;
+    sinks.push(rejects(&sources, &operators));
+    Some(Graph { name: spec.name.as_ref()?.text.clone(), sources, operators, sinks })
+}
+
+/// Returns the sink of all rejected records that no sink of the file reads.
+fn rejects(sources: &[GraphSource], operators: &[GraphOperator]) -> GraphSink {
+    let of_sources = sources.iter().enumerate().filter(|(_, source)| !source.errors_used);
+    let of_operators = operators.iter().enumerate().filter(|(_, operator)| !operator.errors_used);
+    GraphSink {
+        name: "rejects".to_owned(),
+        inputs: Vec::new(),
+        errors_of: of_sources
+            .map(|(at, _)| NodeId::Source(at))
+            .chain(of_operators.map(|(at, _)| NodeId::Operator(at)))
+            .collect(),
+        kind: SinkKind::Rejects,
+    }
+}
+
+/// Returns a regular expression within the bounds of the house.
+pub(crate) fn compile_regex(text: &str) -> Result<Regex, regex::Error> {
+    const PROGRAM_BYTES_MAX: usize = 1 << 20;
+    regex::RegexBuilder::new(text).size_limit(PROGRAM_BYTES_MAX).build()
+}

@@ -1,0 +1,195 @@
+//! Flow: what columns arrive where. Goes through the operators in order and types each from what it
+//! reads. Derived; a stream whose columns are not known because of an earlier mistake is `None` and
+//! brings no further mistakes.
+
+use tidemill_operators::Schema;
+
+use crate::diagnostic::{Mistakes, quoted};
+use crate::graph::names::{Names, Read};
+use crate::graph::{GraphOperator, GraphPort, GraphSource, Input, NodeId, OperatorKind, operators};
+use crate::spec::{PipelineSpec, Text};
+
+/// What is known of the records of a port.
+#[derive(Clone, Debug)]
+pub(crate) struct Stream {
+    /// The columns, if they are known.
+    pub(crate) schema: Option<Schema>,
+    /// The aggregate that the records passed: they are no records of a file any more, and they are
+    /// taken back when it says something new.
+    pub(crate) changed_by: Option<String>,
+}
+
+/// An operator while it is checked.
+pub(crate) struct Draft {
+    pub(crate) name: String,
+    pub(crate) kind: Option<OperatorKind>,
+    pub(crate) inputs: Option<Vec<Input>>,
+    /// Tag, stream, and whether it is read.
+    pub(crate) ports: Vec<(String, Stream, bool)>,
+    pub(crate) errors_used: bool,
+}
+
+/// All streams of a pipeline.
+pub(crate) struct Flow {
+    sources: Vec<Stream>,
+    operators: Vec<Draft>,
+}
+
+impl Flow {
+    /// Returns the stream that a `from` leads to; `None` for rejected records and unknown names.
+    pub(crate) fn stream(&self, read: Read) -> Option<&Stream> {
+        let Read::Port(port) = read else { return None };
+        match port.node {
+            NodeId::Source(at) => self.sources.get(at),
+            NodeId::Operator(at) => {
+                self.operators.get(at)?.ports.get(port.port).map(|(_, stream, _)| stream)
+            }
+        }
+    }
+
+    /// Returns what an operator does, if that is known.
+    pub(crate) fn kind(&self, read: Read) -> Option<&OperatorKind> {
+        match read {
+            Read::Port(port) => match port.node {
+                NodeId::Operator(at) => self.operators.get(at)?.kind.as_ref(),
+                NodeId::Source(_) => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Returns the operators in order; `None` when something about one of them is not known.
+    pub(crate) fn into_operators(self) -> Option<Vec<GraphOperator>> {
+        let ports = |ports: Vec<(String, Stream, bool)>| {
+            ports
+                .into_iter()
+                .map(|(tag, stream, used)| Some(GraphPort { tag, schema: stream.schema?, used }))
+                .collect::<Option<Vec<_>>>()
+        };
+        self.operators
+            .into_iter()
+            .map(|draft| {
+                Some(GraphOperator {
+                    name: draft.name,
+                    kind: draft.kind?,
+                    inputs: draft.inputs?,
+                    outputs: ports(draft.ports)?,
+                    errors_used: draft.errors_used,
+                })
+            })
+            .collect()
+    }
+}
+
+/// Types every operator.
+pub(crate) fn check(
+    spec: &PipelineSpec,
+    names: &Names,
+    sources: &[Option<GraphSource>],
+    mistakes: &mut Mistakes<'_>,
+) -> Flow {
+    let source = |source: &Option<GraphSource>| Stream {
+        schema: source.as_ref().map(GraphSource::schema),
+        changed_by: None,
+    };
+    let mut flow = Flow { sources: sources.iter().map(source).collect(), operators: Vec::new() };
+    for (at, written) in names.order.iter().enumerate() {
+        let operator = &spec.operators[*written];
+        let from = operator.from.as_deref().unwrap_or_default();
+        let reads = &names.operators[at];
+        refuse_errors(from, reads, mistakes);
+        let input = merge(&flow, from, reads, mistakes);
+        let draft = operators::check(operator, at, input, inputs(reads), names, mistakes);
+        flow.operators.push(draft);
+    }
+    flow
+}
+
+/// Returns the edges of a reader; `None` when one of them leads to no port.
+pub(crate) fn inputs(reads: &[Read]) -> Option<Vec<Input>> {
+    reads
+        .iter()
+        .map(|read| match read {
+            Read::Port(port) => Some(Input { from: *port }),
+            Read::Errors(_) | Read::Unknown => None,
+        })
+        .collect()
+}
+
+/// Notes every `from` that leads to rejected records.
+pub(crate) fn refuse_errors(from: &[Text], reads: &[Read], mistakes: &mut Mistakes<'_>) {
+    for (from, read) in from.iter().zip(reads) {
+        if matches!(read, Read::Errors(_)) {
+            let message = "rejected records can only be read by a `files` sink";
+            let hint =
+                format!("for example `{{ from: {}, files: {{ format: jsonl }} }}`", from.text);
+            from.wrong(mistakes, message, hint);
+        }
+    }
+}
+
+/// Returns the one stream that several inputs make together, and notes where they differ.
+pub(crate) fn merge(
+    flow: &Flow,
+    from: &[Text],
+    reads: &[Read],
+    mistakes: &mut Mistakes<'_>,
+) -> Stream {
+    let mut streams = from.iter().zip(reads.iter().map(|read| flow.stream(*read)));
+    let mut merged = Stream { schema: None, changed_by: None };
+    let Some((first, Some(stream))) = streams.next() else { return merged };
+    merged.clone_from(stream);
+    for (other, stream) in streams {
+        let Some(stream) = stream else {
+            merged.schema = None;
+            continue;
+        };
+        if merged.changed_by.is_none() {
+            merged.changed_by.clone_from(&stream.changed_by);
+        }
+        if let (Some(columns), Some(others)) = (&merged.schema, &stream.schema) {
+            let differences = differences(columns, others);
+            if !differences.is_empty() {
+                let message = format!(
+                    "streams that come together need the same columns; compared with {}, {}",
+                    quoted(&first.text),
+                    differences.join(", "),
+                );
+                let hint = "give both the same columns with a `select`".to_owned();
+                other.wrong(mistakes, message, hint);
+            }
+        } else {
+            merged.schema = None;
+        }
+    }
+    merged
+}
+
+/// Returns how `others` differ from `columns`, a few words each; their order does not matter.
+fn differences(columns: &Schema, others: &Schema) -> Vec<String> {
+    const SHOWN_MAX: usize = 5;
+    let mut found = Vec::new();
+    for column in columns.columns() {
+        match others.column(&column.name) {
+            None => found.push(format!("{} is missing", quoted(&column.name))),
+            Some(other) if other.kind != column.kind => found.push(format!(
+                "{} is {} and not {}",
+                quoted(&column.name),
+                other.kind,
+                column.kind
+            )),
+            Some(_) => {}
+        }
+    }
+    for other in others.columns() {
+        if columns.column(&other.name).is_none() {
+            found.push(format!("{} is too many", quoted(&other.name)));
+        }
+    }
+    if found.len() > SHOWN_MAX {
+        let more = found.len() - SHOWN_MAX;
+        found.truncate(SHOWN_MAX);
+        found.push(format!("and {more} more"));
+    }
+    found
+}

@@ -1,0 +1,292 @@
+//! Names: what each `from` leads to, and an order in which every operator comes after what it reads.
+//! Derived from the spec; it never looks at columns.
+
+use std::collections::HashMap;
+
+use crate::diagnostic::{Mistakes, listed, nearest_hint, place_in, quoted};
+use crate::graph::{NodeId, PortId};
+use crate::spec::{BodySpec, OperatorSpec, PipelineSpec, Text};
+
+/// The port of `parse` for records that do not match.
+pub(crate) const UNMATCHED: usize = 1;
+
+/// What one `from` leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Read {
+    /// A port.
+    Port(PortId),
+    /// The rejected records of a node.
+    Errors(NodeId),
+    /// Nothing that is known: a mistake that has been noted stands in the way.
+    Unknown,
+}
+
+/// All names, resolved. Operators are numbered by their place in the plan.
+pub(crate) struct Names {
+    /// The operators of the spec, by their place in the plan.
+    pub(crate) order: Vec<usize>,
+    /// What each operator reads, by its place in the plan.
+    pub(crate) operators: Vec<Vec<Read>>,
+    /// What each sink reads.
+    pub(crate) sinks: Vec<Vec<Read>>,
+    /// Whether every `from` leads somewhere, so that what is not read is really not read.
+    pub(crate) all_known: bool,
+}
+
+impl Names {
+    /// Returns whether something reads a port.
+    pub(crate) fn is_read(&self, node: NodeId, port: usize) -> bool {
+        self.reads().any(|read| *read == Read::Port(PortId { node, port }))
+    }
+
+    /// Returns whether something reads the rejected records of a node.
+    pub(crate) fn errors_read(&self, node: NodeId) -> bool {
+        self.reads().any(|read| *read == Read::Errors(node))
+    }
+
+    fn reads(&self) -> impl Iterator<Item = &Read> {
+        self.operators.iter().chain(&self.sinks).flatten()
+    }
+}
+
+/// Returns the tags of an operator by port, when they are known.
+pub(crate) fn tags(operator: &OperatorSpec) -> Option<Vec<&str>> {
+    Some(match operator.body.as_ref()? {
+        BodySpec::Route { rules, otherwise, .. } => rules
+            .iter()
+            .map(|(tag, _)| tag)
+            .chain(otherwise.as_ref())
+            .map(|tag| tag.text.as_str())
+            .collect(),
+        BodySpec::Parse { .. } => vec!["", "unmatched"],
+        _ => vec![""],
+    })
+}
+
+#[derive(Clone, Copy)]
+enum Named {
+    Source(usize),
+    Operator(usize),
+    Sink,
+}
+
+/// Resolves all names, and notes those that lead nowhere, those given twice, and cycles.
+pub(crate) fn resolve(spec: &PipelineSpec, mistakes: &mut Mistakes<'_>) -> Names {
+    let known = collect(spec, mistakes);
+    let resolver = Resolver { spec, known };
+    let mut all_known = spec.complete;
+    let mut resolve = |from: &Option<Vec<Text>>, mistakes: &mut Mistakes<'_>| {
+        let reads: Vec<Read> = from
+            .iter()
+            .flatten()
+            .map(|from| resolver.read(from, mistakes).unwrap_or(Read::Unknown))
+            .collect();
+        all_known &= from.is_some() && !reads.contains(&Read::Unknown);
+        reads
+    };
+    let written: Vec<Vec<Read>> =
+        spec.operators.iter().map(|operator| resolve(&operator.from, mistakes)).collect();
+    let sinks: Vec<Vec<Read>> =
+        spec.sinks.iter().map(|sink| resolve(&sink.from, mistakes)).collect();
+
+    let order = order(spec, &written, mistakes);
+    let mut place = vec![0; order.len()];
+    for (at, operator) in order.iter().enumerate() {
+        place[*operator] = at;
+    }
+    let node = |node| match node {
+        NodeId::Operator(written) => NodeId::Operator(place[written]),
+        source => source,
+    };
+    let replaced = |read: &Read| match *read {
+        Read::Port(PortId { node: at, port }) => Read::Port(PortId { node: node(at), port }),
+        Read::Errors(at) => Read::Errors(node(at)),
+        Read::Unknown => Read::Unknown,
+    };
+    Names {
+        operators: order.iter().map(|at| written[*at].iter().map(replaced).collect()).collect(),
+        sinks: sinks.iter().map(|reads| reads.iter().map(replaced).collect()).collect(),
+        order,
+        all_known,
+    }
+}
+
+fn collect<'s>(spec: &'s PipelineSpec, mistakes: &mut Mistakes<'_>) -> HashMap<&'s str, Named> {
+    let sources = spec.sources.iter().enumerate().map(|(at, node)| (&node.name, Named::Source(at)));
+    let operators =
+        spec.operators.iter().enumerate().map(|(at, node)| (&node.name, Named::Operator(at)));
+    let sinks = spec.sinks.iter().map(|node| (&node.name, Named::Sink));
+    let mut known: HashMap<&str, Named> = HashMap::new();
+    for (name, node) in sources.chain(operators) {
+        if let Some(first) = known.get(name.text.as_str()) {
+            let what = match first {
+                Named::Source(_) => "a source",
+                Named::Operator(_) => "an operator",
+                Named::Sink => "a sink",
+            };
+            let message = format!("{what} is called {} already", quoted(&name.text));
+            name.wrong(mistakes, message, Some("names are unique in a file".to_owned()));
+        } else {
+            known.insert(&name.text, node);
+        }
+    }
+    // A sink may share the name of what it reads: nothing reads a sink, so no `from` is ambiguous.
+    for (name, node) in sinks {
+        known.entry(&name.text).or_insert(node);
+    }
+    known
+}
+
+struct Resolver<'s> {
+    spec: &'s PipelineSpec,
+    known: HashMap<&'s str, Named>,
+}
+
+impl Resolver<'_> {
+    /// Returns what a `from` leads to, with operators numbered as in the spec; `None` when the
+    /// mistake has been noted.
+    fn read(&self, from: &Text, mistakes: &mut Mistakes<'_>) -> Option<Read> {
+        let (name, tag) = match from.text.split_once('.') {
+            Some((name, tag)) => (name, Some(tag)),
+            None => (from.text.as_str(), None),
+        };
+        let node = match self.known.get(name) {
+            Some(Named::Source(at)) => NodeId::Source(*at),
+            Some(Named::Operator(at)) => NodeId::Operator(*at),
+            Some(Named::Sink) => {
+                let message = format!("{} is a sink: nothing comes out of it", quoted(name));
+                from.wrong(mistakes, message, Some("read what the sink reads".to_owned()));
+                return None;
+            }
+            None => {
+                self.unknown_name(from, name, mistakes);
+                return None;
+            }
+        };
+        if tag == Some("errors") {
+            return Some(Read::Errors(node));
+        }
+        let tags = match node {
+            NodeId::Source(_) => Some(vec![""]),
+            NodeId::Operator(at) => self.spec.operators.get(at).and_then(tags),
+        };
+        let Some(tags) = tags else { return Some(Read::Unknown) };
+        match tags.iter().position(|known| *known == tag.unwrap_or_default()) {
+            Some(port) => Some(Read::Port(PortId { node, port })),
+            None => {
+                self.unknown_tag(from, name, tag, &tags, mistakes);
+                None
+            }
+        }
+    }
+
+    fn unknown_name(&self, from: &Text, name: &str, mistakes: &mut Mistakes<'_>) {
+        if !self.spec.complete {
+            return; // It may stand in the part that could not be read.
+        }
+        let sources = self.spec.sources.iter().map(|source| source.name.text.as_str());
+        let operators = self.spec.operators.iter().map(|operator| operator.name.text.as_str());
+        let hint = nearest_hint(name, sources.chain(operators), "there are");
+        let place = place_in(mistakes.yaml(), from.place, &from.text, 0..name.len());
+        let message = format!("no source or operator is called {}", quoted(name));
+        mistakes.add(place, &from.path, message, hint);
+    }
+
+    fn unknown_tag(
+        &self,
+        from: &Text,
+        name: &str,
+        tag: Option<&str>,
+        tags: &[&str],
+        mistakes: &mut Mistakes<'_>,
+    ) {
+        let Some(tag) = tag else {
+            let message = format!("{} has several outputs: say which one", quoted(name));
+            let choices: Vec<String> = tags.iter().map(|tag| format!("{name}.{tag}")).collect();
+            let hint = format!("write {}", listed(choices.iter().map(String::as_str)));
+            from.wrong(mistakes, message, hint.replace(" and ", " or "));
+            return;
+        };
+        let place =
+            place_in(mistakes.yaml(), from.place, &from.text, name.len() + 1..from.text.len());
+        let message = format!("{} has no tag {}", quoted(name), quoted(tag));
+        let named = tags.iter().copied().filter(|tag| !tag.is_empty());
+        let hint = if tags.contains(&"") && crate::diagnostic::nearest(tag, named.clone()).is_none()
+        {
+            Some(format!("read its only output as {}", quoted(name)))
+        } else {
+            nearest_hint(tag, named, "it has")
+        };
+        mistakes.add(place, &from.path, message, hint);
+    }
+}
+
+/// Returns the operators of the spec, each after those it reads, and notes cycles. Operators on or
+/// behind a cycle come last.
+fn order(spec: &PipelineSpec, reads: &[Vec<Read>], mistakes: &mut Mistakes<'_>) -> Vec<usize> {
+    let upstream = |at: usize| {
+        reads[at].iter().enumerate().filter_map(|(input, read)| match read {
+            Read::Port(PortId { node: NodeId::Operator(from), .. }) => Some((input, *from)),
+            _ => None,
+        })
+    };
+    let mut readers: Vec<Vec<usize>> = vec![Vec::new(); reads.len()];
+    let mut waiting: Vec<usize> = vec![0; reads.len()];
+    for at in 0..reads.len() {
+        for (_, from) in upstream(at) {
+            readers[from].push(at);
+            waiting[at] += 1;
+        }
+    }
+    // A set that gives the smallest first, so that the order of the file decides where it can.
+    let mut ready: std::collections::BTreeSet<usize> =
+        (0..reads.len()).filter(|at| waiting[*at] == 0).collect();
+    let mut order = Vec::with_capacity(reads.len());
+    while let Some(at) = ready.pop_first() {
+        order.push(at);
+        for reader in &readers[at] {
+            waiting[*reader] -= 1;
+            if waiting[*reader] == 0 {
+                ready.insert(*reader);
+            }
+        }
+    }
+    // What is left is on a cycle or behind one; going upstream among it must come around.
+    let left: Vec<usize> = (0..reads.len()).filter(|at| waiting[*at] > 0).collect();
+    let mut seen = vec![false; reads.len()];
+    for start in &left {
+        let mut walk: Vec<(usize, usize)> = Vec::new();
+        let mut at = *start;
+        while !seen[at] {
+            seen[at] = true;
+            let Some((input, from)) = upstream(at).find(|(_, from)| waiting[*from] > 0) else {
+                break;
+            };
+            walk.push((at, input));
+            at = from;
+        }
+        if let Some(first) = walk.iter().position(|(node, _)| *node == at) {
+            note_cycle(spec, walk.get(first..).unwrap_or_default(), mistakes);
+        }
+    }
+    order.extend(left);
+    order
+}
+
+/// Notes a cycle, given upstream: each operator reads the next one by the input of that index.
+fn note_cycle(spec: &PipelineSpec, cycle: &[(usize, usize)], mistakes: &mut Mistakes<'_>) {
+    let name = |at: usize| spec.operators[at].name.text.as_str();
+    // The edge that goes back is the one into the operator that stands first in the file.
+    let Some(first) = (0..cycle.len()).min_by_key(|at| cycle[*at].0) else { return };
+    let (operator, input) = cycle[first];
+    let mut around = vec![name(operator)];
+    around.extend((1..cycle.len()).rev().map(|step| name(cycle[(first + step) % cycle.len()].0)));
+    around.push(name(operator));
+    let message = format!("the operators feed each other in a circle: {}", around.join(" -> "));
+    let from = spec.operators[operator].from.as_ref().and_then(|from| from.get(input));
+    if let Some(from) = from {
+        let hint =
+            "each operator can only read what comes before it; take this edge out".to_owned();
+        from.wrong(mistakes, message, hint);
+    }
+}

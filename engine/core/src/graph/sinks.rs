@@ -1,0 +1,159 @@
+//! Sinks: whether what arrives at a sink can be written as it asks. Derived.
+
+use tidemill_operators::Schema;
+use tidemill_operators::format::OutputFormat;
+
+use crate::diagnostic::{Mistakes, nearest_hint, quoted};
+use crate::graph::flow::{Flow, Stream, inputs, merge, refuse_errors};
+use crate::graph::names::{Names, Read};
+use crate::graph::{GraphSink, NodeId, OperatorKind, SinkKind, error_schema};
+use crate::spec::{EmptyFiles, PipelineSpec, SinkBody, SinkSpec, Text};
+
+/// Checks all sinks; `None` for one that is not known.
+pub(crate) fn check(
+    spec: &PipelineSpec,
+    names: &Names,
+    flow: &Flow,
+    mistakes: &mut Mistakes<'_>,
+) -> Vec<Option<GraphSink>> {
+    check_names(&spec.sinks, mistakes);
+    let sinks = spec.sinks.iter().zip(&names.sinks);
+    sinks.map(|(sink, reads)| check_one(sink, reads, flow, mistakes)).collect()
+}
+
+/// Notes two sinks whose folders would be one where capitals do not count.
+fn check_names(sinks: &[SinkSpec], mistakes: &mut Mistakes<'_>) {
+    let mut seen = std::collections::HashMap::new();
+    for sink in sinks {
+        if let Some(first) = seen.insert(sink.name.text.to_lowercase(), &sink.name.text) {
+            let message = format!(
+                "the sinks {} and {} would share a folder on some systems",
+                quoted(first),
+                quoted(&sink.name.text)
+            );
+            sink.name.wrong(mistakes, message, None);
+        }
+    }
+}
+
+fn check_one(
+    sink: &SinkSpec,
+    reads: &[Read],
+    flow: &Flow,
+    mistakes: &mut Mistakes<'_>,
+) -> Option<GraphSink> {
+    let from = sink.from.as_deref().unwrap_or_default();
+    let body = sink.body.as_ref()?;
+    let name = sink.name.text.clone();
+    let errors_of: Vec<NodeId> = reads
+        .iter()
+        .filter_map(|read| if let Read::Errors(node) = read { Some(*node) } else { None })
+        .collect();
+    if !errors_of.is_empty() && matches!(body, SinkBody::Files { .. }) {
+        let kind = errors(body, from, reads, mistakes);
+        return Some(GraphSink { name, inputs: Vec::new(), errors_of, kind: kind? });
+    }
+    refuse_errors(from, reads, mistakes);
+    let stream = merge(flow, from, reads, mistakes);
+    let kind = match body {
+        SinkBody::Files { format, format_at, empty } => {
+            files(flow, from, reads, stream, (format, format_at, *empty), mistakes)?
+        }
+        SinkBody::Table { format, key, key_at, publish_every } => {
+            check_key(stream.schema.as_ref()?, key, mistakes);
+            check_key_is_whole(flow, reads, key, key_at, mistakes);
+            SinkKind::Table {
+                format: format.clone(),
+                key: key.iter().map(|column| column.text.clone()).collect(),
+                schema: stream.schema?,
+                publish_every: *publish_every,
+            }
+        }
+    };
+    Some(GraphSink { name, inputs: inputs(reads)?, errors_of, kind })
+}
+
+/// Checks a sink of rejected records.
+fn errors(
+    body: &SinkBody,
+    from: &[Text],
+    reads: &[Read],
+    mistakes: &mut Mistakes<'_>,
+) -> Option<SinkKind> {
+    for (from, read) in from.iter().zip(reads) {
+        if !matches!(read, Read::Errors(_)) {
+            let message = "a sink reads either records or rejected records";
+            from.wrong(mistakes, message, Some("make two sinks".to_owned()));
+        }
+    }
+    let SinkBody::Files { format, format_at, empty } = body else { return None };
+    if *format == OutputFormat::Raw {
+        let message = "rejected records are written with their reason, which `raw` cannot hold";
+        let hint = "write them as jsonl or csv; the record is in the column `raw`".to_owned();
+        format_at.wrong(mistakes, message, hint);
+    }
+    let empty = *empty == EmptyFiles::Write;
+    Some(SinkKind::Files { format: format.clone(), schema: error_schema(), empty })
+}
+
+fn files(
+    flow: &Flow,
+    from: &[Text],
+    reads: &[Read],
+    stream: Stream,
+    (format, format_at, empty): (&OutputFormat, &Text, EmptyFiles),
+    mistakes: &mut Mistakes<'_>,
+) -> Option<SinkKind> {
+    for (from, read) in from.iter().zip(reads) {
+        let passed = flow.stream(*read).and_then(|stream| stream.changed_by.as_deref());
+        let Some(passed) = passed else { continue };
+        if *format == OutputFormat::Raw {
+            let message =
+                format!("behind the aggregate {} there are no raw records", quoted(passed));
+            let hint = "write a `table`: `table: { format: csv, key: [...] }`".to_owned();
+            format_at.wrong(mistakes, message, hint);
+        } else {
+            let message = format!(
+                "what the aggregate {} says changes with each file; a `files` sink writes a file once",
+                quoted(passed)
+            );
+            let hint = "write a `table`: `table: { format: csv, key: [...] }`".to_owned();
+            from.wrong(mistakes, message, hint);
+        }
+    }
+    let schema = match format {
+        OutputFormat::Raw => Schema::default(),
+        OutputFormat::Jsonl | OutputFormat::Csv { .. } => stream.schema?,
+    };
+    Some(SinkKind::Files { format: format.clone(), schema, empty: empty == EmptyFiles::Write })
+}
+
+fn check_key(schema: &Schema, key: &[Text], mistakes: &mut Mistakes<'_>) {
+    for column in key {
+        if schema.column(&column.text).is_none() {
+            let names = schema.columns().iter().map(|column| column.name.as_str());
+            let hint = nearest_hint(&column.text, names, "the columns are");
+            let message = format!("there is no column {}", quoted(&column.text));
+            column.wrong(mistakes, message, hint);
+        }
+    }
+}
+
+/// Notes a key that lets two groups of one aggregate fall on one row.
+fn check_key_is_whole(
+    flow: &Flow,
+    reads: &[Read],
+    key: &[Text],
+    key_at: &Text,
+    mistakes: &mut Mistakes<'_>,
+) {
+    let [read] = reads else { return };
+    let Some(OperatorKind::Aggregate { by, .. }) = flow.kind(*read) else { return };
+    let missing = by.iter().find(|(name, _)| !key.iter().any(|column| column.text == *name));
+    if let Some((name, _)) = missing {
+        let columns: Vec<&str> = by.iter().map(|(name, _)| name.as_str()).collect();
+        let message = format!("the key lacks {}: several groups would share a row", quoted(name));
+        let hint = format!("key: [{}]", columns.join(", "));
+        key_at.wrong(mistakes, message, hint);
+    }
+}

@@ -1,0 +1,166 @@
+//! Plan: what a pipeline does, ordered and pruned, ready to be rendered. Derived from the pipeline
+//! file; two files with the same plan hash do the same.
+//!
+//! `YAML -> PipelineSpec (as written) -> Graph (checked) -> Plan`. It owns the decision of what each
+//! edge carries: only the columns that something downstream reads, the raw record and its position
+//! only where they are needed. It never checks again what the graph has proved.
+
+use tidemill_operators::batch::Shape;
+use tidemill_operators::format::ReadPlan;
+
+use crate::diagnostic::{Diagnostic, Mistakes};
+use crate::graph::{self, Graph};
+use crate::spec;
+
+mod describe;
+mod hash;
+mod prune;
+
+pub use crate::graph::{Input, NodeId, OperatorKind, PortId, SinkKind, error_schema};
+pub use describe::describe;
+
+/// A pipeline that can be run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The name of the pipeline.
+    pub name: String,
+    /// The pipeline file as it was written.
+    pub yaml: String,
+    /// BLAKE3, in hex, over everything that changes what the pipeline does; comments, spacing and
+    /// quotes do not.
+    pub hash: String,
+    /// The sources, in the order of the file. A file goes to the first one that takes its name.
+    pub sources: Vec<SourcePlan>,
+    /// The operators, each after all that it reads from.
+    pub operators: Vec<OperatorPlan>,
+    /// The sinks, in the order of the file; the built-in `rejects` is the last one.
+    pub sinks: Vec<SinkPlan>,
+}
+
+/// A source: which files it takes and what is read from them.
+#[derive(Clone, Debug)]
+pub struct SourcePlan {
+    /// Its name in the file.
+    pub name: String,
+    /// Globs over file names; any one of them is enough.
+    pub patterns: Vec<String>,
+    /// What is read.
+    pub read: ReadPlan,
+    /// Whether a file can be cut into chunks at any line end.
+    pub splittable: bool,
+    /// How many times larger than itself a compressed file may become.
+    pub inflate_ratio_max: u32,
+    /// Where the records go.
+    pub output: Port,
+    /// Whether some sink of the file reads its errors.
+    pub errors_used: bool,
+}
+
+/// One output port of a source or operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// The tag; empty for the only port.
+    pub tag: String,
+    /// What its batches carry: the union of what its readers need.
+    pub shape: Shape,
+    /// Whether something reads it. Records of an unread port are dropped on purpose.
+    pub used: bool,
+}
+
+/// An operator, its inputs and its ports.
+#[derive(Clone, Debug)]
+pub struct OperatorPlan {
+    /// Its name in the file.
+    pub name: String,
+    /// What it does.
+    pub kind: OperatorKind,
+    /// What it reads, in the order of the file. All inputs hold at least the columns it needs;
+    /// their order may differ.
+    pub inputs: Vec<Input>,
+    /// Its ports. Rejected records leave by a port of their own that is not listed.
+    pub outputs: Vec<Port>,
+    /// Whether some sink of the file reads its errors.
+    pub errors_used: bool,
+}
+
+/// A sink.
+#[derive(Clone, Debug)]
+pub struct SinkPlan {
+    /// Its name in the file, or `rejects`.
+    pub name: String,
+    /// What it reads, in the order of the file.
+    pub inputs: Vec<Input>,
+    /// The nodes whose rejected records it reads.
+    pub errors_of: Vec<NodeId>,
+    /// What it writes.
+    pub kind: SinkKind,
+}
+
+impl Plan {
+    /// Returns the name of a source or operator.
+    ///
+    /// # Panics
+    ///
+    /// When the node belongs to another plan.
+    pub fn node_name(&self, node: NodeId) -> &str {
+        match node {
+            NodeId::Source(at) => &self.sources[at].name,
+            NodeId::Operator(at) => &self.operators[at].name,
+        }
+    }
+
+    /// Returns a port.
+    ///
+    /// # Panics
+    ///
+    /// When the port belongs to another plan.
+    pub fn port(&self, port: PortId) -> &Port {
+        match port.node {
+            NodeId::Source(at) => &self.sources[at].output,
+            NodeId::Operator(at) => &self.operators[at].outputs[port.port],
+        }
+    }
+}
+
+/// Plans a pipeline file, or returns all its mistakes, sorted by place.
+pub fn plan(yaml: &str) -> Result<Plan, Vec<Diagnostic>> {
+    let mut mistakes = Mistakes::new(yaml);
+    let graph = spec::parse(&mut mistakes).and_then(|spec| graph::check(&spec, &mut mistakes));
+    match graph {
+        Some(graph) if mistakes.is_empty() => Ok(from_graph(graph, yaml)),
+        _ => Err(mistakes.into_sorted()),
+    }
+}
+
+/// Orders nothing and checks nothing: the graph did. Decides what each port carries.
+fn from_graph(graph: Graph, yaml: &str) -> Plan {
+    let needs = prune::needs(&graph);
+    let Graph { name, sources, operators, sinks } = graph;
+    let mut plan = Plan {
+        name,
+        yaml: yaml.to_owned(),
+        hash: String::new(),
+        sources: Vec::with_capacity(sources.len()),
+        operators: Vec::with_capacity(operators.len()),
+        sinks: Vec::with_capacity(sinks.len()),
+    };
+    for (source, need) in sources.into_iter().zip(&needs.sources) {
+        plan.sources.push(prune::source(source, need));
+    }
+    for (operator, needs) in operators.into_iter().zip(&needs.operators) {
+        plan.operators.push(prune::operator(operator, needs));
+    }
+    for sink in sinks {
+        plan.sinks.push(SinkPlan {
+            name: sink.name,
+            inputs: sink.inputs,
+            errors_of: sink.errors_of,
+            kind: sink.kind,
+        });
+    }
+    plan.hash = hash::of(&plan);
+    plan
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! Describe: a plan as nodes and edges, for people and for the dashboard. Derived.
+
+use tidemill_operators::expr::Expr;
+use tidemill_operators::format::{Format, OutputFormat};
+use tidemill_operators::{Column, Schema};
+
+use crate::plan::{OperatorKind, Plan, SinkKind, SinkPlan, SourcePlan, error_schema, hash};
+use crate::report::{EdgeReport, NodeReport};
+
+/// Returns the nodes of a plan (sources, operators, sinks) and its edges.
+///
+/// A sink may have the name of a source or operator; its role tells them apart, and an edge to a sink
+/// is one of those that come after all edges to operators.
+pub fn describe(plan: &Plan) -> (Vec<NodeReport>, Vec<EdgeReport>) {
+    let node = |name: &str, role: &str, kind: &str, detail: String| NodeReport {
+        name: name.to_owned(),
+        role: role.to_owned(),
+        kind: kind.to_owned(),
+        detail,
+    };
+    let mut nodes = Vec::new();
+    let mut edges = Vec::new();
+    for source in &plan.sources {
+        let kind = format_word(&source.read.format);
+        nodes.push(node(&source.name, "source", kind, source_detail(source)));
+    }
+    for operator in &plan.operators {
+        let detail = operator_detail(&operator.kind, |port| {
+            operator.outputs.get(port).map_or("", |port| port.tag.as_str())
+        });
+        nodes.push(node(&operator.name, "operator", operator.kind.word(), detail));
+        for input in &operator.inputs {
+            let port = plan.port(input.from);
+            edges.push(EdgeReport {
+                from: plan.node_name(input.from.node).to_owned(),
+                tag: port.tag.clone(),
+                to: operator.name.clone(),
+                columns: columns(&port.shape.schema),
+            });
+        }
+    }
+    for sink in &plan.sinks {
+        let (kind, detail) = sink_detail(&sink.kind);
+        nodes.push(node(&sink.name, "sink", kind, detail));
+        edges.extend(sink_edges(plan, sink));
+    }
+    (nodes, edges)
+}
+
+fn sink_edges(plan: &Plan, sink: &SinkPlan) -> Vec<EdgeReport> {
+    let inputs = sink.inputs.iter().map(|input| {
+        let port = plan.port(input.from);
+        EdgeReport {
+            from: plan.node_name(input.from.node).to_owned(),
+            tag: port.tag.clone(),
+            to: sink.name.clone(),
+            columns: columns(&port.shape.schema),
+        }
+    });
+    let errors = sink.errors_of.iter().map(|node| EdgeReport {
+        from: plan.node_name(*node).to_owned(),
+        tag: "errors".to_owned(),
+        to: sink.name.clone(),
+        columns: columns(&error_schema()),
+    });
+    inputs.chain(errors).collect()
+}
+
+fn columns(schema: &Schema) -> Vec<String> {
+    let column = |column: &Column| format!("{}: {}", column.name, column.kind);
+    schema.columns().iter().map(column).collect()
+}
+
+const fn format_word(format: &Format) -> &'static str {
+    match format {
+        Format::Text => "text",
+        Format::Jsonl => "jsonl",
+        Format::Csv(_) => "csv",
+    }
+}
+
+const fn output_word(format: &OutputFormat) -> &'static str {
+    match format {
+        OutputFormat::Raw => "raw",
+        OutputFormat::Jsonl => "jsonl",
+        OutputFormat::Csv { .. } => "csv",
+    }
+}
+
+fn source_detail(source: &SourcePlan) -> String {
+    source.patterns.join(", ")
+}
+
+fn operator_detail<'t>(kind: &OperatorKind, tag: impl Fn(usize) -> &'t str) -> String {
+    let named = |(name, value): &(String, Expr)| {
+        if value.column() == Some(name) {
+            name.clone()
+        } else {
+            format!("{name}: {}", value.text())
+        }
+    };
+    match kind {
+        OperatorKind::Filter { keep } => keep.text().to_owned(),
+        OperatorKind::Select { columns } => {
+            columns.iter().map(named).collect::<Vec<_>>().join(", ")
+        }
+        OperatorKind::Route { rules, otherwise, .. } => rules
+            .iter()
+            .enumerate()
+            .map(|(port, rule)| format!("{}: {}", tag(port), rule.text()))
+            .chain(otherwise.map(|port| format!("{}: else", tag(port))))
+            .collect::<Vec<_>>()
+            .join(", "),
+        OperatorKind::Parse { column, captures, .. } => {
+            let captures: Vec<&str> =
+                captures.iter().map(|(capture, _)| capture.name.as_str()).collect();
+            format!("{} out of {column}", captures.join(", "))
+        }
+        OperatorKind::Aggregate { by, compute } => {
+            let compute: Vec<String> = compute
+                .iter()
+                .map(|(name, value)| match &value.argument {
+                    Some(argument) => {
+                        format!("{name}: {}({})", hash::function(value), argument.text())
+                    }
+                    None => format!("{name}: {}", hash::function(value)),
+                })
+                .collect();
+            let by: Vec<String> = by.iter().map(named).collect();
+            format!("{} by {}", compute.join(", "), by.join(", "))
+        }
+    }
+}
+
+fn sink_detail(kind: &SinkKind) -> (&'static str, String) {
+    match kind {
+        SinkKind::Files { format, .. } => ("files", output_word(format).to_owned()),
+        SinkKind::Table { format, key, .. } => {
+            ("table", format!("{}, key {}", output_word(format), key.join(", ")))
+        }
+        SinkKind::Rejects => ("rejects", "every rejected record, with its reason".to_owned()),
+    }
+}

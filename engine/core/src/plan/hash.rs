@@ -1,0 +1,195 @@
+//! Hash: one value for everything in a plan that changes what it does. Derived.
+//!
+//! The canonical form is text, one fact a line, and must not change between versions without need:
+//! a home whose journal knows another hash has to be told that its pipeline changed. Strings are
+//! written as JSON, so no value can pretend to be two lines.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+use tidemill_operators::expr::{Aggregate, AggregateFunction};
+
+use crate::plan::{Input, OperatorKind, Plan, SinkKind, error_schema};
+
+/// Returns the hash of a plan in hex.
+pub(super) fn of(plan: &Plan) -> String {
+    blake3::hash(canonical(plan).as_bytes()).to_hex().to_string()
+}
+
+/// Returns the canonical form. The order of operators and sinks in the file does not count; that of
+/// sources does, since the first that matches takes a file.
+fn canonical(plan: &Plan) -> String {
+    let mut text = String::from("tidemill plan 1\n");
+    line(&mut text, "pipeline", &plan.name);
+    for source in &plan.sources {
+        line(&mut text, "source", &source.name);
+        line(&mut text, "patterns", &source.patterns);
+        line(&mut text, "read", &source.read.format);
+        line(&mut text, "names", &source.read.names);
+        for field in &source.read.fields {
+            line(&mut text, "field", &(&field.name, field.kind, &field.path));
+        }
+        line(&mut text, "record_bytes_max", &source.read.record_bytes_max);
+        line(&mut text, "inflate_ratio_max", &source.inflate_ratio_max);
+    }
+    let mut parts: Vec<String> = Vec::new();
+    for operator in &plan.operators {
+        let mut part = String::new();
+        line(&mut part, "operator", &operator.name);
+        line(&mut part, "from", &inputs(plan, &operator.inputs));
+        let tags: Vec<(&str, bool)> =
+            operator.outputs.iter().map(|port| (port.tag.as_str(), port.used)).collect();
+        line(&mut part, "tags", &tags);
+        kind(&mut part, &operator.kind);
+        parts.push(part);
+    }
+    for sink in &plan.sinks {
+        let mut part = String::new();
+        line(&mut part, "sink", &sink.name);
+        line(&mut part, "from", &inputs(plan, &sink.inputs));
+        let errors: Vec<&str> = sink.errors_of.iter().map(|node| plan.node_name(*node)).collect();
+        line(&mut part, "errors", &errors);
+        sink_kind(&mut part, &sink.kind);
+        parts.push(part);
+    }
+    parts.sort();
+    text.extend(parts);
+    text
+}
+
+fn line(text: &mut String, word: &str, value: &impl Serialize) {
+    // Plain values without maps: writing them as JSON into a String cannot fail.
+    let value = serde_json::to_string(value).unwrap_or_default();
+    let _ = writeln!(text, "{word} {value}");
+}
+
+fn inputs(plan: &Plan, inputs: &[Input]) -> Vec<(String, String)> {
+    let name = |input: &Input| {
+        (plan.node_name(input.from.node).to_owned(), plan.port(input.from).tag.clone())
+    };
+    inputs.iter().map(name).collect()
+}
+
+fn kind(text: &mut String, kind: &OperatorKind) {
+    line(text, "kind", &kind.word());
+    match kind {
+        OperatorKind::Filter { keep } => line(text, "keep", &spaced(keep.text())),
+        OperatorKind::Select { columns } => {
+            for (name, value) in columns {
+                line(text, "column", &(name, spaced(value.text())));
+            }
+        }
+        OperatorKind::Route { rules, otherwise, all } => {
+            for rule in rules {
+                line(text, "rule", &spaced(rule.text()));
+            }
+            line(text, "otherwise", otherwise);
+            line(text, "all", all);
+        }
+        OperatorKind::Parse { column, regex, captures } => {
+            line(text, "column", column);
+            line(text, "regex", regex);
+            line(text, "captures", captures);
+        }
+        OperatorKind::Aggregate { by, compute } => {
+            for (name, value) in by {
+                line(text, "by", &(name, spaced(value.text())));
+            }
+            for (name, value) in compute {
+                let argument = value.argument.as_ref().map(|argument| spaced(argument.text()));
+                line(text, "compute", &(name, function(value), argument));
+            }
+        }
+    }
+}
+
+/// Returns the SQL name of an aggregate's function.
+pub(super) const fn function(aggregate: &Aggregate) -> &'static str {
+    match aggregate.function {
+        AggregateFunction::CountAll => "count(*)",
+        AggregateFunction::Count => "count",
+        AggregateFunction::Sum => "sum",
+        AggregateFunction::Avg => "avg",
+        AggregateFunction::Min => "min",
+        AggregateFunction::Max => "max",
+    }
+}
+
+fn sink_kind(text: &mut String, kind: &SinkKind) {
+    match kind {
+        SinkKind::Files { format, schema, empty } => {
+            line(text, "files", format);
+            line(text, "schema", schema);
+            line(text, "empty", empty);
+        }
+        SinkKind::Table { format, key, schema, publish_every } => {
+            line(text, "table", format);
+            line(text, "key", key);
+            line(text, "schema", schema);
+            line(text, "publish_every_ms", &publish_every.as_millis());
+        }
+        SinkKind::Rejects => line(text, "rejects", &error_schema()),
+    }
+}
+
+/// Returns an expression with its spacing made one.
+///
+/// Space is kept where leaving it out could join two tokens, and everywhere in a text that holds a
+/// comment, whose end is a line end.
+fn spaced(expression: &str) -> String {
+    if expression.contains("--") || expression.contains("/*") {
+        return expression.to_owned();
+    }
+    let is_word = |next: char| next.is_alphanumeric() || "_\"'`.$".contains(next);
+    let stands_alone = |next: char| "(),".contains(next);
+    let mut out = String::with_capacity(expression.len());
+    let mut quote: Option<char> = None;
+    let mut gap = false;
+    for next in expression.trim().chars() {
+        if let Some(open) = quote {
+            out.push(next);
+            // A doubled quote closes and opens again: the text between comes out the same.
+            quote = (next != open).then_some(open);
+            continue;
+        }
+        if next.is_whitespace() {
+            gap = true;
+            continue;
+        }
+        let before = out.chars().next_back();
+        let joins = |before: char| {
+            !stands_alone(before) && !stands_alone(next) && is_word(before) == is_word(next)
+        };
+        if std::mem::take(&mut gap) && before.is_some_and(joins) {
+            out.push(' ');
+        }
+        if matches!(next, '\'' | '"' | '`') {
+            quote = Some(next);
+        }
+        out.push(next);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::spaced;
+
+    #[test]
+    fn spacing_between_tokens_does_not_count() {
+        let check = |left: &str, right: &str| assert_eq!(spaced(left), spaced(right));
+        check("status>=500", " status  >= 500 ");
+        check("count( * )", "count(*)");
+        check("a and\n  b", "a and b");
+    }
+
+    #[test]
+    fn spacing_that_means_something_counts() {
+        let check = |left: &str, right: &str| assert_ne!(spaced(left), spaced(right));
+        check("a = 'x  y'", "a = 'x y'");
+        check("a - -b", "a --b");
+        check("a b", "ab");
+        check("a -- x\n + b", "a -- x + b");
+        check("'a' 'b'", "'a''b'");
+    }
+}

@@ -1,0 +1,242 @@
+//! Prune: what each port must carry, found by walking from the sinks up. Derived from the graph.
+//!
+//! A column is carried only where something downstream reads it. The raw record and its position are
+//! carried to an operator that can reject a record (the reject holds both), the raw record to a sink
+//! that writes it, and the position to a sink whose records come by several ways and must be put
+//! back into input order. Behind an aggregate there is neither.
+
+use std::collections::BTreeSet;
+
+use tidemill_operators::batch::Shape;
+use tidemill_operators::format::{Format, OutputFormat, ReadPlan};
+use tidemill_operators::{Schema, Type};
+
+use crate::graph::{Graph, GraphOperator, GraphSource, NodeId, OperatorKind, SinkKind};
+use crate::plan::{OperatorPlan, Port, SourcePlan};
+
+/// What the readers of a port need.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Need {
+    columns: BTreeSet<String>,
+    raw: bool,
+    positions: bool,
+    used: bool,
+}
+
+/// What is needed of every port.
+pub(super) struct Needs {
+    pub(super) sources: Vec<Need>,
+    /// By operator, then by port.
+    pub(super) operators: Vec<Vec<Need>>,
+}
+
+impl Needs {
+    fn add(&mut self, node: NodeId, port: usize, need: &Need) {
+        let place = match node {
+            NodeId::Source(at) => self.sources.get_mut(at),
+            NodeId::Operator(at) => {
+                self.operators.get_mut(at).and_then(|ports| ports.get_mut(port))
+            }
+        };
+        // The graph has only edges between ports that are there.
+        if let Some(place) = place {
+            place.columns.extend(need.columns.iter().cloned());
+            place.raw |= need.raw;
+            place.positions |= need.positions;
+            place.used = true;
+        }
+    }
+}
+
+/// Finds what each port must carry.
+pub(super) fn needs(graph: &Graph) -> Needs {
+    let mut needs = Needs {
+        sources: vec![Need::default(); graph.sources.len()],
+        operators: graph
+            .operators
+            .iter()
+            .map(|operator| vec![Need::default(); operator.outputs.len()])
+            .collect(),
+    };
+    let joined = joined(graph);
+    for sink in &graph.sinks {
+        let several = sink.inputs.len() > 1
+            || sink.inputs.iter().any(|input| is_joined(&joined, input.from.node));
+        let need = of_sink(&sink.kind, several);
+        for input in &sink.inputs {
+            needs.add(input.from.node, input.from.port, &need);
+        }
+    }
+    for (at, operator) in graph.operators.iter().enumerate().rev() {
+        let outputs = needs.operators.get(at).map(Vec::as_slice).unwrap_or_default();
+        let need = of_operator(operator, outputs);
+        for input in &operator.inputs {
+            needs.add(input.from.node, input.from.port, &need);
+        }
+    }
+    forget_origin_behind_aggregates(graph, &mut needs);
+    needs
+}
+
+fn names(schema: &Schema) -> BTreeSet<String> {
+    schema.columns().iter().map(|column| column.name.clone()).collect()
+}
+
+fn of_sink(kind: &SinkKind, several: bool) -> Need {
+    match kind {
+        SinkKind::Files { format, schema, .. } => Need {
+            columns: names(schema),
+            raw: *format == OutputFormat::Raw,
+            positions: several,
+            used: true,
+        },
+        SinkKind::Table { schema, .. } => Need { columns: names(schema), ..Need::default() },
+        SinkKind::Rejects => Need::default(),
+    }
+}
+
+/// Returns what an operator needs of its input, given what is needed of its ports.
+fn of_operator(operator: &GraphOperator, outputs: &[Need]) -> Need {
+    let mut need = Need::default();
+    for output in outputs {
+        need.columns.extend(output.columns.iter().cloned());
+        need.raw |= output.raw;
+        need.positions |= output.positions;
+    }
+    let mut rejects = false;
+    match &operator.kind {
+        OperatorKind::Filter { keep } => {
+            need.columns.extend(keep.columns().iter().cloned());
+            rejects = keep.is_fallible();
+        }
+        OperatorKind::Route { rules, .. } => {
+            for rule in rules {
+                need.columns.extend(rule.columns().iter().cloned());
+                rejects |= rule.is_fallible();
+            }
+        }
+        OperatorKind::Select { columns } => {
+            let wanted = std::mem::take(&mut need.columns);
+            for (name, value) in columns {
+                rejects |= value.is_fallible();
+                if wanted.contains(name) || value.is_fallible() {
+                    need.columns.extend(value.columns().iter().cloned());
+                }
+            }
+        }
+        OperatorKind::Parse { column, captures, .. } => {
+            for (capture, _) in captures {
+                need.columns.remove(&capture.name);
+                rejects |= capture.kind != Type::String;
+            }
+            need.columns.insert(column.clone());
+            // Without a port for records that do not match, they are rejected.
+            rejects |= operator.outputs.len() == 1;
+        }
+        OperatorKind::Aggregate { by, compute } => {
+            need = Need::default();
+            let arguments = compute.iter().filter_map(|(_, value)| value.argument.as_ref());
+            for value in by.iter().map(|(_, value)| value).chain(arguments) {
+                need.columns.extend(value.columns().iter().cloned());
+                rejects |= value.is_fallible();
+            }
+        }
+    }
+    need.raw |= rejects;
+    need.positions |= rejects;
+    need
+}
+
+/// Returns, by operator, whether records of one file can reach it by several ways.
+fn joined(graph: &Graph) -> Vec<bool> {
+    let mut joined: Vec<bool> = Vec::with_capacity(graph.operators.len());
+    for operator in &graph.operators {
+        let upstream = operator.inputs.iter().any(|input| is_joined(&joined, input.from.node));
+        joined.push(operator.inputs.len() > 1 || upstream);
+    }
+    joined
+}
+
+fn is_joined(joined: &[bool], node: NodeId) -> bool {
+    matches!(node, NodeId::Operator(at) if joined.get(at).copied().unwrap_or_default())
+}
+
+fn forget_origin_behind_aggregates(graph: &Graph, needs: &mut Needs) {
+    let mut behind: Vec<bool> = Vec::with_capacity(graph.operators.len());
+    for (operator, needs) in graph.operators.iter().zip(&mut needs.operators) {
+        let is_behind = matches!(operator.kind, OperatorKind::Aggregate { .. })
+            || operator.inputs.iter().any(|input| is_joined(&behind, input.from.node));
+        behind.push(is_behind);
+        for need in needs.iter_mut().filter(|_| is_behind) {
+            need.raw = false;
+            need.positions = false;
+        }
+    }
+}
+
+fn port(tag: String, schema: &Schema, need: &Need) -> Port {
+    let shape = Shape {
+        schema: schema.project(|name| need.columns.contains(name)),
+        raw: need.raw,
+        positions: need.positions,
+    };
+    Port { tag, shape, used: need.used }
+}
+
+/// Returns a source that reads only what is needed.
+pub(super) fn source(source: GraphSource, need: &Need) -> SourcePlan {
+    let output = port(String::new(), &source.schema(), need);
+    let splittable = !matches!(&source.format, Format::Csv(options) if options.multiline);
+    let fields = source.fields.into_iter().filter(|field| need.columns.contains(&field.name));
+    SourcePlan {
+        name: source.name,
+        patterns: source.patterns,
+        read: ReadPlan {
+            format: source.format,
+            fields: fields.collect(),
+            names: source.names,
+            raw: need.raw,
+            positions: need.positions,
+            record_bytes_max: source.record_bytes_max,
+        },
+        splittable,
+        inflate_ratio_max: source.inflate_ratio_max,
+        output,
+        errors_used: source.errors_used,
+    }
+}
+
+/// Returns an operator that computes only what is needed. What can reject a record is always
+/// computed, so that pruning never changes which records are rejected.
+pub(super) fn operator(operator: GraphOperator, needs: &[Need]) -> OperatorPlan {
+    let mut kind = operator.kind;
+    let main = needs.first().cloned().unwrap_or_default();
+    match &mut kind {
+        OperatorKind::Select { columns } => {
+            columns.retain(|(name, value)| main.columns.contains(name) || value.is_fallible());
+        }
+        OperatorKind::Parse { captures, .. } => captures.retain(|(capture, _)| {
+            main.columns.contains(&capture.name) || capture.kind != Type::String
+        }),
+        OperatorKind::Filter { .. }
+        | OperatorKind::Route { .. }
+        | OperatorKind::Aggregate { .. } => {}
+    }
+    let whole = matches!(kind, OperatorKind::Aggregate { .. });
+    let outputs = operator.outputs.into_iter().zip(needs).map(|(output, need)| {
+        let mut port = port(output.tag, &output.schema, need);
+        if whole {
+            // Rows of an aggregate are few and carry their whole group.
+            port.shape.schema = output.schema;
+        }
+        debug_assert_eq!(port.used, output.used, "what the graph says is read is read");
+        port
+    });
+    OperatorPlan {
+        name: operator.name,
+        outputs: outputs.collect(),
+        inputs: operator.inputs,
+        kind,
+        errors_used: operator.errors_used,
+    }
+}

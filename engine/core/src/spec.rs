@@ -1,0 +1,91 @@
+//! Spec: a pipeline file as it was written, taken apart but not yet understood. Derived from the
+//! file alone.
+//!
+//! It owns the shape of the language: which keys there are and what kind of value each takes. It
+//! never looks up a name and never compiles an expression: that is the graph's part. A part that
+//! cannot be read is `None`, so that the rest of the file is still checked.
+
+pub(crate) mod tree;
+
+pub(crate) mod read;
+
+mod operator;
+mod sink;
+mod source;
+
+pub(crate) use operator::{BodySpec, ExprSpec, NamedSpec, OperatorSpec};
+pub(crate) use read::Text;
+pub(crate) use sink::{EmptyFiles, SinkBody, SinkSpec};
+pub(crate) use source::SourceSpec;
+
+use crate::diagnostic::Mistakes;
+use read::Entries;
+use tree::Node;
+
+/// A pipeline file as written.
+#[derive(Debug)]
+pub(crate) struct PipelineSpec {
+    pub(crate) name: Option<Text>,
+    pub(crate) sources: Vec<SourceSpec>,
+    pub(crate) operators: Vec<OperatorSpec>,
+    pub(crate) sinks: Vec<SinkSpec>,
+    /// Whether all of `sources`, `operators` and `sinks` could be read as maps: only then is a name
+    /// that is not there really unknown.
+    pub(crate) complete: bool,
+}
+
+/// Reads a pipeline file; `None` when it is not a map of keys at all.
+pub(crate) fn parse(mistakes: &mut Mistakes<'_>) -> Option<PipelineSpec> {
+    let root = tree::read(mistakes)?;
+    let mut top = Entries::open(root, "a pipeline file", mistakes)?;
+    let name = top.require("pipeline", mistakes);
+    let name = name.and_then(|node| read::text(node, "`pipeline`, the name,", mistakes));
+    if let Some(name) = &name {
+        read::check_name(name, "the pipeline", mistakes);
+    }
+    let sources = top.require("sources", mistakes);
+    let sources = sources.and_then(|node| section(node, "sources", source::parse, mistakes));
+    let operators = top.take("operators");
+    let without_operators = operators.is_none();
+    let operators =
+        operators.and_then(|node| section(node, "operators", operator::parse, mistakes));
+    let sinks = top.require("sinks", mistakes);
+    let sinks = sinks.and_then(|node| section(node, "sinks", sink::parse, mistakes));
+    let complete = sources.is_some()
+        && sinks.is_some()
+        && (operators.is_some() || without_operators)
+        && top.rest().next().is_none();
+    for (section, what) in
+        [(sources.as_ref().map(Vec::len), "source"), (sinks.as_ref().map(Vec::len), "sink")]
+    {
+        if section == Some(0) {
+            top.wrong(mistakes, format!("a pipeline needs at least one {what}"), None);
+        }
+    }
+    top.finish(mistakes);
+    Some(PipelineSpec {
+        name,
+        sources: sources.unwrap_or_default(),
+        operators: operators.unwrap_or_default(),
+        sinks: sinks.unwrap_or_default(),
+        complete,
+    })
+}
+
+/// Reads one of the sections: a map of names.
+fn section<T>(
+    node: Node,
+    what: &'static str,
+    parse: fn(Text, Node, &mut Mistakes<'_>) -> T,
+    mistakes: &mut Mistakes<'_>,
+) -> Option<Vec<T>> {
+    let entries = read::map(node, &format!("`{what}`"), mistakes)?;
+    let one = what.trim_end_matches('s');
+    let article = if one.starts_with('o') { "an" } else { "a" };
+    let mut parsed = Vec::with_capacity(entries.len());
+    for (key, node) in entries {
+        let name = read::name(&key, &node.path, &format!("{article} {one}"), mistakes);
+        parsed.push(parse(name, node, mistakes));
+    }
+    Some(parsed)
+}

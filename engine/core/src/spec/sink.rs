@@ -1,0 +1,151 @@
+//! Sink: where records leave the pipeline, as written. Derived.
+
+use std::time::Duration;
+
+use tidemill_operators::format::OutputFormat;
+
+use crate::diagnostic::Mistakes;
+use crate::spec::operator;
+use crate::spec::read::{self, Entries, Text};
+use crate::spec::tree::Node;
+
+/// How often a table is published when `publish_every` is not given.
+const PUBLISH_EVERY_DEFAULT: Duration = Duration::from_secs(1);
+/// The bounds of `publish_every`.
+const PUBLISH_EVERY_BOUNDS: (Duration, Duration) =
+    (Duration::from_millis(1), Duration::from_secs(24 * 3600));
+
+/// A sink as written.
+#[derive(Debug)]
+pub(crate) struct SinkSpec {
+    pub(crate) name: Text,
+    /// `None` when it could not be read.
+    pub(crate) from: Option<Vec<Text>>,
+    /// `None` when it could not be read.
+    pub(crate) body: Option<SinkBody>,
+}
+
+/// What a sink writes, as written.
+#[derive(Debug)]
+pub(crate) enum SinkBody {
+    Files { format: OutputFormat, format_at: Text, empty: EmptyFiles },
+    Table { format: OutputFormat, key: Vec<Text>, key_at: Text, publish_every: Duration },
+}
+
+/// What becomes of an input file that has no record for a sink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EmptyFiles {
+    Write,
+    Skip,
+}
+
+/// Reads a sink.
+pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> SinkSpec {
+    if name.text == "rejects" {
+        let message = "the sink `rejects` is always there and holds the rejected records";
+        name.wrong(mistakes, message, Some("choose another name".to_owned()));
+    }
+    let Some(mut entries) = Entries::open(node, "a sink", mistakes) else {
+        return SinkSpec { name, from: None, body: None };
+    };
+    let from = operator::from(&mut entries, mistakes);
+    let files = entries.take("files");
+    let table = entries.take("table");
+    let body = match (files, table) {
+        (Some(node), None) => parse_files(node, mistakes),
+        (None, Some(node)) => parse_table(node, mistakes),
+        (Some(_), Some(node)) => {
+            let message = "a sink is either `files` or `table`";
+            mistakes.add(node.owner, &node.path, message, Some("make two sinks".to_owned()));
+            None
+        }
+        (None, None) => {
+            if entries.rest().next().is_none() {
+                let hint = "say what it writes: `files: { format: raw }` (one output file per input \
+                            file) or `table: { format: csv, key: [...] }` (the current contents)";
+                let message = "a sink needs `files` or `table`".to_owned();
+                entries.wrong(mistakes, message, Some(hint.to_owned()));
+            }
+            None
+        }
+    };
+    entries.finish(mistakes);
+    SinkSpec { name, from, body }
+}
+
+#[derive(Clone, Copy)]
+enum FormatWord {
+    Raw,
+    Jsonl,
+    Csv,
+}
+
+fn parse_files(node: Node, mistakes: &mut Mistakes<'_>) -> Option<SinkBody> {
+    let mut entries = Entries::open(node, "`files`", mistakes)?;
+    let words = [("raw", FormatWord::Raw), ("jsonl", FormatWord::Jsonl), ("csv", FormatWord::Csv)];
+    let format = format(&mut entries, &words, mistakes);
+    let choices = [("write", EmptyFiles::Write), ("skip", EmptyFiles::Skip)];
+    let empty = entries.take("empty");
+    let empty = empty.and_then(|node| read::choice(node, "`empty`", &choices, mistakes));
+    entries.finish(mistakes);
+    let (format, format_at) = format?;
+    Some(SinkBody::Files { format, format_at, empty: empty.unwrap_or(EmptyFiles::Write) })
+}
+
+fn parse_table(node: Node, mistakes: &mut Mistakes<'_>) -> Option<SinkBody> {
+    let mut entries = Entries::open(node, "`table`", mistakes)?;
+    let words = [("jsonl", FormatWord::Jsonl), ("csv", FormatWord::Csv)];
+    let format = format(&mut entries, &words, mistakes);
+    let key = entries.require("key", mistakes);
+    let publish_every = entries.take("publish_every");
+    let publish_every = publish_every
+        .and_then(|node| read::duration(node, "`publish_every`", PUBLISH_EVERY_BOUNDS, mistakes));
+    entries.finish(mistakes);
+    let key = key?;
+    let key_at = Text { text: "key".to_owned(), place: key.owner, path: key.path.clone() };
+    let key = read::texts(key, "`key`", mistakes)?;
+    read::check_once(&key, mistakes);
+    let publish_every = publish_every.unwrap_or(PUBLISH_EVERY_DEFAULT);
+    Some(SinkBody::Table { format: format?.0, key, key_at, publish_every })
+}
+
+/// Reads `format` and, for csv, `delimiter` and `header`.
+fn format(
+    entries: &mut Entries,
+    words: &[(&'static str, FormatWord)],
+    mistakes: &mut Mistakes<'_>,
+) -> Option<(OutputFormat, Text)> {
+    let node = entries.require("format", mistakes);
+    let at = node.as_ref().map(|node| Text {
+        text: "format".to_owned(),
+        place: node.place,
+        path: node.path.clone(),
+    });
+    let word = node.and_then(|node| read::choice(node, "`format`", words, mistakes));
+    let is_csv = matches!(word, Some(FormatWord::Csv) | None);
+    let mut delimiter = None;
+    let mut header = None;
+    for name in ["delimiter", "header"] {
+        if !is_csv && !entries.rest().any(|key| key.name == name) {
+            continue; // not offered in hints
+        }
+        match entries.take(name) {
+            Some(node) if !is_csv => {
+                let message = format!("`{name}` belongs to csv");
+                mistakes.add(node.owner, &node.path, message, None);
+            }
+            Some(node) if name == "header" => header = read::flag(node, "`header`", mistakes),
+            Some(node) => delimiter = read::byte(node, "`delimiter`", mistakes),
+            None => {}
+        }
+    }
+    let format = match word? {
+        FormatWord::Raw => OutputFormat::Raw,
+        FormatWord::Jsonl => OutputFormat::Jsonl,
+        FormatWord::Csv => OutputFormat::Csv {
+            delimiter: delimiter.unwrap_or(b','),
+            header: header.unwrap_or(true),
+        },
+    };
+    Some((format, at?))
+}

@@ -1,0 +1,250 @@
+//! Tree: a YAML file as nested values, each with its place. Derived; the one place that knows the
+//! YAML reader. It never decides what a key means.
+//!
+//! A typed reader would stop at the first wrong value; a tree lets every mistake be reported at once.
+//! The file is bounded before it is read: bytes, depth, nodes, and what aliases may repeat.
+
+use std::fmt;
+
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::Spanned;
+use serde_saphyr::options::{DuplicateKeyPolicy, MergeKeyPolicy};
+
+use crate::diagnostic::{Mistakes, Place};
+
+/// The longest pipeline file, in bytes.
+pub(crate) const FILE_BYTES_MAX: usize = 1024 * 1024;
+/// How deep values may be nested.
+const DEPTH_MAX: usize = 32;
+/// How many values a file may hold.
+const NODES_MAX: usize = 50_000;
+/// How many values aliases may repeat.
+const REPEATED_NODES_MAX: usize = 2_000;
+/// How many bytes may be marked for repetition by anchors.
+const ANCHOR_BYTES_MAX: usize = 16 * 1024;
+/// How many characters of a key stand in a path.
+const PATH_SEGMENT_CHARACTERS_MAX: usize = 64;
+
+/// A value with its place.
+#[derive(Clone, Debug)]
+pub(crate) struct Node {
+    pub(crate) place: Place,
+    /// Where its key stands (the value itself, in a list): the place of what it lacks.
+    pub(crate) owner: Place,
+    pub(crate) path: String,
+    pub(crate) value: Value,
+}
+
+/// What stands at a place.
+#[derive(Clone, Debug)]
+pub(crate) enum Value {
+    /// Nothing, `~` or `null`.
+    Null,
+    /// A scalar: its text, whatever YAML would make of it.
+    Scalar(String),
+    /// A list.
+    List(Vec<Node>),
+    /// Keys and values as they stand, repeated keys included.
+    Map(Vec<(Key, Node)>),
+}
+
+/// A key with its place.
+#[derive(Clone, Debug)]
+pub(crate) struct Key {
+    pub(crate) place: Place,
+    pub(crate) name: String,
+}
+
+impl Value {
+    /// Returns what it is, for messages.
+    pub(crate) fn what(&self) -> &'static str {
+        match self {
+            Value::Null => "nothing",
+            Value::Scalar(_) => "a single value",
+            Value::List(_) => "a list",
+            Value::Map(_) => "a map",
+        }
+    }
+}
+
+/// Reads a YAML file, or notes why it cannot be read.
+pub(crate) fn read(mistakes: &mut Mistakes<'_>) -> Option<Node> {
+    let yaml = mistakes.yaml();
+    if yaml.len() > FILE_BYTES_MAX {
+        let message =
+            format!("the file has {} bytes; at most {FILE_BYTES_MAX} are read", yaml.len());
+        mistakes.add(Place::default(), "", message, None);
+        return None;
+    }
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_depth: DEPTH_MAX,
+            flow_nesting_limit: DEPTH_MAX,
+            max_nodes: NODES_MAX,
+            max_documents: 1,
+            max_recorded_anchor_bytes: ANCHOR_BYTES_MAX,
+        },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: REPEATED_NODES_MAX,
+        },
+        duplicate_keys: DuplicateKeyPolicy::PassThrough,
+        merge_keys: MergeKeyPolicy::Error,
+        with_snippet: false,
+    };
+    match serde_saphyr::from_str_with_options::<Spanned<Raw>>(yaml, options) {
+        Ok(raw) => Some(node(yaml, raw, None, String::new())),
+        Err(error) => {
+            let place = error.location().and_then(|location| {
+                Some(Place { start: usize::try_from(location.span().byte_offset()?).ok()?, len: 1 })
+            });
+            let place = place.unwrap_or_default();
+            let message = format!("not readable as YAML: {}", error.without_snippet());
+            mistakes.add(place, "", message, syntax_hint(yaml, place));
+            None
+        }
+    }
+}
+
+/// Returns what a newcomer probably meant at a place where YAML stops.
+fn syntax_hint(yaml: &str, place: Place) -> Option<String> {
+    let line_start = yaml.get(..place.start)?.rfind('\n').map_or(0, |newline| newline + 1);
+    let line = yaml.get(line_start..)?.lines().next()?;
+    if line.starts_with('\t') || line.trim_start_matches(' ').starts_with('\t') {
+        return Some("indent with spaces; YAML takes no tabs".to_owned());
+    }
+    let value = line.split_once(": ").map_or(line, |(_, value)| value).trim_start();
+    match value.chars().next()? {
+        '*' | '&' | '%' | '@' | '`' | '!' | '|' | '>' => {
+            Some(format!("put the value between quotes: \"{}\"", value.trim_end()))
+        }
+        '\'' | '"' => Some(
+            "a value that begins with a quote ends with it; put the whole expression between the other \
+             kind of quotes"
+                .to_owned(),
+        ),
+        _ if value.contains(": ") => {
+            Some("put a value that holds `: ` between quotes".to_owned())
+        }
+        _ => None,
+    }
+}
+
+/// What the YAML reader hands over, before places are computed.
+enum Raw {
+    Null,
+    /// A string as YAML understands it.
+    Text(String),
+    /// A number or a boolean: the text as written is what counts.
+    Plain(String),
+    List(Vec<Spanned<Raw>>),
+    Map(Vec<(Spanned<Raw>, Spanned<Raw>)>),
+}
+
+impl<'de> Deserialize<'de> for Raw {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(RawVisitor)
+    }
+}
+
+struct RawVisitor;
+
+impl<'de> Visitor<'de> for RawVisitor {
+    type Value = Raw;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a value")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Raw, E> {
+        Ok(Raw::Null)
+    }
+
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Raw, E> {
+        Ok(Raw::Plain(value.to_string()))
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Raw, E> {
+        Ok(Raw::Plain(value.to_string()))
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Raw, E> {
+        Ok(Raw::Plain(value.to_string()))
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Raw, E> {
+        Ok(Raw::Plain(value.to_string()))
+    }
+
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<Raw, E> {
+        Ok(Raw::Text(value.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Raw, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = access.next_element()? {
+            items.push(item);
+        }
+        Ok(Raw::List(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Raw, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = access.next_entry()? {
+            entries.push(entry);
+        }
+        Ok(Raw::Map(entries))
+    }
+}
+
+fn place<T>(yaml: &str, spanned: &Spanned<T>) -> Place {
+    let span = spanned.defined.span();
+    let start = span.byte_offset().and_then(|start| usize::try_from(start).ok()).unwrap_or(0);
+    let len = span.byte_len().and_then(|len| usize::try_from(len).ok()).unwrap_or(0);
+    let start = start.min(yaml.len());
+    Place { start, len: len.min(yaml.len() - start) }
+}
+
+fn node(yaml: &str, raw: Spanned<Raw>, owner: Option<Place>, path: String) -> Node {
+    let place = place(yaml, &raw);
+    let value = match raw.value {
+        Raw::Null => Value::Null,
+        Raw::Text(text) => Value::Scalar(text),
+        Raw::Plain(text) => Value::Scalar(plain_text(yaml, place, text)),
+        Raw::List(items) => Value::List(
+            items
+                .into_iter()
+                .enumerate()
+                .map(|(index, item)| node(yaml, item, None, format!("{path}[{index}]")))
+                .collect(),
+        ),
+        Raw::Map(entries) => Value::Map(
+            entries.into_iter().map(|(name, value)| entry(yaml, name, value, &path)).collect(),
+        ),
+    };
+    Node { place, owner: owner.unwrap_or(place), path, value }
+}
+
+fn entry(yaml: &str, name: Spanned<Raw>, value: Spanned<Raw>, path: &str) -> (Key, Node) {
+    let key_place = place(yaml, &name);
+    let name = match name.value {
+        Raw::Null => String::new(),
+        Raw::Text(text) => text,
+        Raw::Plain(text) => plain_text(yaml, key_place, text),
+        // A list or map as a key: its text, which no check will take for a name.
+        Raw::List(_) | Raw::Map(_) => {
+            yaml.get(key_place.start..).unwrap_or_default().lines().next().unwrap_or("").to_owned()
+        }
+    };
+    let segment: String = name.chars().take(PATH_SEGMENT_CHARACTERS_MAX).collect();
+    let child = if path.is_empty() { segment } else { format!("{path}.{segment}") };
+    (Key { place: key_place, name }, node(yaml, value, Some(key_place), child))
+}
+
+/// Returns a number or boolean as it stands in the file (`1_000`, `yes`), so that names and
+/// expressions are never reformatted.
+fn plain_text(yaml: &str, place: Place, parsed: String) -> String {
+    match yaml.get(place.start..place.start + place.len).map(str::trim) {
+        Some(written) if !written.is_empty() && !written.contains('\n') => written.to_owned(),
+        _ => parsed,
+    }
+}
