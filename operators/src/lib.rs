@@ -6,7 +6,8 @@
 //! is a function of its inputs.
 //!
 //! Map, in reading order: [`time`] and [`types`] (the vocabulary), [`batch`] and [`reject`] (what
-//! flows), [`format`] (bytes to columns and columns to bytes), [`expr`] (SQL over columns).
+//! flows), [`format`] (bytes to columns and columns to bytes), [`expr`] (SQL over columns),
+//! [`exchange`] (how batches change workers), then one module per operator: [`aggregate`].
 
 pub mod time;
 pub mod types;
@@ -17,6 +18,9 @@ pub mod reject;
 pub mod format;
 
 pub mod expr;
+
+pub mod aggregate;
+pub mod exchange;
 
 pub use batch::{Batch, Origin};
 pub use reject::{Reject, RejectCode};
