@@ -6,7 +6,10 @@
 //! is a function of its inputs.
 //!
 //! Map, in reading order: [`time`] and [`types`] (the vocabulary), [`batch`] and [`reject`] (what
-//! flows), [`format`] (bytes to columns and columns to bytes), [`expr`] (SQL over columns).
+//! flows), [`format`](mod@format) (bytes to columns and columns to bytes), [`expr`] (SQL over
+//! columns), [`exchange`] (how batches change workers), [`flow`] and [`meter`] (what an operator
+//! takes, gives and counts), then one module per operator: [`filter`], [`select`], [`route`],
+//! [`parse`], [`aggregate`].
 
 pub mod time;
 pub mod types;
@@ -18,6 +21,7 @@ pub mod format;
 
 pub mod expr;
 
+pub mod exchange;
 pub mod flow;
 pub mod meter;
 
@@ -25,6 +29,8 @@ pub mod filter;
 pub mod parse;
 pub mod route;
 pub mod select;
+
+pub mod aggregate;
 
 pub use batch::{Batch, Origin};
 pub use reject::{Reject, RejectCode};

@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::batch::Origin;
+
 /// The longest part of a record that is kept with its reject, in bytes.
 pub const REJECT_RAW_BYTES_MAX: usize = 64 * 1024;
 
@@ -71,4 +73,13 @@ pub struct Reject {
     pub reason: String,
     /// The record without its line terminator, cut at [`REJECT_RAW_BYTES_MAX`].
     pub raw: Vec<u8>,
+}
+
+/// Rejects of one batch; what flows on the `errors` tag of an operator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpochRejects {
+    /// Where the rejected records were read.
+    pub origin: Origin,
+    /// The records, in the order in which they were met.
+    pub rejects: Vec<Reject>,
 }

@@ -1,0 +1,204 @@
+//! Accumulator: everything an aggregate knows about one key, as a difference of differential
+//! dataflow. Owns the algebra: merging, what counts as nothing, and the finished cells.
+//!
+//! The size is one entry per key: 24 bytes, and 24 more for each aggregate besides `count(*)`.
+//! Sums of floats have one more small allocation. Two accumulators of the same rows are equal to the
+//! last bit, in whatever order they were built.
+
+use differential_dataflow::difference::{IsZero, Monoid, Semigroup};
+use serde::{Deserialize, Serialize};
+
+use super::exact::ExactSum;
+use super::key::{float_of, int_of};
+use super::value::Value;
+use super::{AggregateSpec, Computed, Function};
+use crate::types::Type;
+
+/// The rows of one key, added up.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Accumulator {
+    /// How many rows there are; taken back rows count negative.
+    pub rows: i64,
+    /// One state for each computed column besides `count(*)`, in order. Empty also stands for "no
+    /// row was added yet".
+    pub states: Box<[State]>,
+}
+
+/// One aggregate of one key. Which variant is used follows from the [`AggregateSpec`] alone, apart
+/// from integer sums, which are wide exactly when they have to be.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum State {
+    /// How many arguments are not NULL.
+    Count(i64),
+    /// A sum of integers that fits an integer.
+    Int {
+        /// How many arguments are not NULL.
+        count: i64,
+        /// Their sum.
+        sum: i64,
+    },
+    /// A sum of integers that does not: the number of arguments, and their sum.
+    Wide(Box<(i64, i128)>),
+    /// A sum of floats.
+    Float(Box<FloatSum>),
+    /// The least argument, as a word that orders like it.
+    MinWord(Option<u64>),
+    /// The greatest argument, as a word that orders like it.
+    MaxWord(Option<u64>),
+    /// The least text.
+    MinText(Option<Box<str>>),
+    /// The greatest text.
+    MaxText(Option<Box<str>>),
+}
+
+/// A sum of floats and how many there were.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct FloatSum {
+    /// How many arguments are not NULL.
+    pub count: i64,
+    /// Their exact sum.
+    pub sum: ExactSum,
+}
+
+/// An integer sum that left the range of an int.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the sum {sum} does not fit an int")]
+pub struct SumOverflow {
+    /// The exact sum.
+    pub sum: i128,
+}
+
+impl State {
+    /// Returns a sum of integers.
+    pub(super) fn int(count: i64, sum: i128) -> Self {
+        match i64::try_from(sum) {
+            Ok(sum) => State::Int { count, sum },
+            Err(_) => State::Wide(Box::new((count, sum))),
+        }
+    }
+
+    fn int_parts(&self) -> Option<(i64, i128)> {
+        match self {
+            State::Int { count, sum } => Some((*count, i128::from(*sum))),
+            State::Wide(wide) => Some(**wide),
+            _ => None,
+        }
+    }
+
+    fn merge(&mut self, other: &State) {
+        match (&mut *self, other) {
+            (State::Count(one), State::Count(two)) => *one += two,
+            (State::Float(one), State::Float(two)) => {
+                one.count += two.count;
+                one.sum.merge(&two.sum);
+            }
+            (State::MinWord(one), State::MinWord(two)) => {
+                *one = one.iter().chain(two).copied().min();
+            }
+            (State::MaxWord(one), State::MaxWord(two)) => *one = (*one).max(*two),
+            (State::MinText(one), State::MinText(Some(two))) => {
+                if one.as_ref().is_none_or(|one| two < one) {
+                    *one = Some(two.clone());
+                }
+            }
+            (State::MaxText(one), State::MaxText(Some(two))) => {
+                if one.as_ref().is_none_or(|one| two > one) {
+                    *one = Some(two.clone());
+                }
+            }
+            (State::MinText(_), State::MinText(None))
+            | (State::MaxText(_), State::MaxText(None)) => {}
+            (one, two) => match (one.int_parts(), two.int_parts()) {
+                (Some(a), Some(b)) => *one = State::int(a.0 + b.0, a.1 + b.1),
+                _ => panic!("accumulators of two different aggregates meet: {one:?} and {two:?}"),
+            },
+        }
+    }
+
+    fn is_zero(&self) -> bool {
+        match self {
+            State::Count(count) => *count == 0,
+            State::Int { count, sum } => *count == 0 && *sum == 0,
+            State::Wide(_) => false,
+            State::Float(float) => float.count == 0 && float.sum.is_zero(),
+            State::MinWord(value) | State::MaxWord(value) => value.is_none(),
+            State::MinText(value) | State::MaxText(value) => value.is_none(),
+        }
+    }
+
+    /// Returns the cell of a computed column.
+    fn finish(&self, computed: &Computed) -> Result<Value, SumOverflow> {
+        Ok(match (self, computed.function) {
+            (State::Count(count), _) => Value::Int(*count),
+            (State::Int { count: 0, .. }, _) => Value::Null,
+            (State::Int { sum, .. }, Function::Sum) => Value::Int(*sum),
+            (State::Wide(wide), Function::Sum) => return Err(SumOverflow { sum: wide.1 }),
+            (State::Int { count, sum }, _) => Value::Float(*sum as f64 / *count as f64),
+            (State::Wide(wide), _) => Value::Float(wide.1 as f64 / wide.0 as f64),
+            (State::Float(float), _) if float.count == 0 => Value::Null,
+            (State::Float(float), Function::Sum) => Value::Float(float.sum.to_f64()),
+            (State::Float(float), _) => Value::Float(float.sum.to_f64() / float.count as f64),
+            (State::MinWord(word) | State::MaxWord(word), _) => match word {
+                Some(word) => word_value(*word, computed.kind),
+                None => Value::Null,
+            },
+            (State::MinText(text) | State::MaxText(text), _) => match text {
+                Some(text) => Value::String(text.to_string()),
+                None => Value::Null,
+            },
+        })
+    }
+}
+
+fn word_value(word: u64, kind: Type) -> Value {
+    match kind {
+        Type::Float => Value::Float(float_of(word)),
+        Type::Bool => Value::Bool(word != 0),
+        Type::Timestamp => Value::Timestamp(int_of(word)),
+        Type::Int | Type::String => Value::Int(int_of(word)),
+    }
+}
+
+impl Accumulator {
+    /// Returns the computed cells in order, each with its overflow if its sum fits no int.
+    pub fn finish(&self, spec: &AggregateSpec) -> Vec<Result<Value, SumOverflow>> {
+        let mut states = self.states.iter();
+        let cell = |one: &Computed| match one.function {
+            Function::CountAll => Ok(Value::Int(self.rows)),
+            _ => states.next().map_or(Ok(Value::Null), |state| state.finish(one)),
+        };
+        spec.compute.iter().map(cell).collect()
+    }
+
+    /// Returns whether the key has a row in the output.
+    pub fn is_visible(&self) -> bool {
+        self.rows > 0
+    }
+}
+
+impl IsZero for Accumulator {
+    /// Nothing is left: not only no row, but also no sum and no extremum. An extremum cannot be
+    /// taken back, which is why aggregates that have one are not offered retractions.
+    fn is_zero(&self) -> bool {
+        self.rows == 0 && self.states.iter().all(State::is_zero)
+    }
+}
+
+impl Semigroup for Accumulator {
+    fn plus_equals(&mut self, other: &Self) {
+        self.rows += other.rows;
+        if self.states.is_empty() {
+            self.states.clone_from(&other.states);
+        } else {
+            for (one, two) in self.states.iter_mut().zip(&other.states) {
+                one.merge(two);
+            }
+        }
+    }
+}
+
+impl Monoid for Accumulator {
+    fn zero() -> Self {
+        Self::default()
+    }
+}

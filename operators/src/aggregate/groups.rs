@@ -1,0 +1,381 @@
+//! Groups: adds up the rows of one epoch on one worker. The hot path of an aggregate.
+//!
+//! A batch is done in two passes: first every row finds its group, then each aggregate runs down
+//! its own column. So the type of a column is decided once per batch, not once per row. State: one
+//! entry per key of the epoch; it is copied out of the batch, so it pins no chunk.
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{ArrowPrimitiveType, Float64Type, Int64Type, TimestampMicrosecondType};
+use arrow_array::{Array, ArrayRef, BooleanArray, PrimitiveArray};
+use differential_dataflow::difference::IsZero;
+use hashbrown::HashTable;
+
+use super::accumulator::{Accumulator, FloatSum, State};
+use super::exact::{ExactSum, split};
+use super::key::{Key, KeyEncoder, ordered_float, ordered_int};
+use super::{AggregateSpec, Function};
+use crate::exchange::key_hash;
+use crate::types::Type;
+
+/// Rows of one epoch, added up by key.
+pub struct Groups {
+    table: HashTable<Slot>,
+    /// The encoded keys, one after the other.
+    keys: Vec<u8>,
+    /// Where the key of each group ends in `keys`.
+    ends: Vec<usize>,
+    rows: Vec<i64>,
+    sums: Vec<Sums>,
+    scratch: Scratch,
+}
+
+/// An entry of the table: the whole hash, so that growing hashes nothing and most misses compare
+/// no bytes.
+#[derive(Clone, Copy)]
+struct Slot {
+    hash: u64,
+    group: u32,
+}
+
+/// Buffers that are kept between batches.
+#[derive(Default)]
+struct Scratch {
+    key: Vec<u8>,
+    /// The group of each row, or [`LEFT_OUT`].
+    groups: Vec<u32>,
+}
+
+/// Stands for the group of a row that is left out.
+const LEFT_OUT: u32 = u32::MAX;
+
+/// The state of one aggregate for all groups.
+enum Sums {
+    /// `count(*)`: the number of rows says it.
+    Rows,
+    Count(Vec<i64>),
+    Int(Vec<(i64, i128)>),
+    Float(Vec<FloatPartial>),
+    MinWord(Vec<Option<u64>>),
+    MaxWord(Vec<Option<u64>>),
+    MinText(Vec<Option<Box<str>>>),
+    MaxText(Vec<Option<Box<str>>>),
+}
+
+/// A sum of floats, with the bucket that was last added to kept at hand.
+#[derive(Default)]
+struct FloatPartial {
+    part: i128,
+    count: i64,
+    bucket: u8,
+    rest: ExactSum,
+}
+
+impl Groups {
+    /// Returns the groups of no row.
+    ///
+    /// # Panics
+    /// When a function does not take its argument; see [`AggregateSpec::check`].
+    pub fn new(spec: &AggregateSpec) -> Self {
+        if let Err(error) = spec.check() {
+            panic!("an aggregate was planned that cannot be computed: {error}");
+        }
+        Self {
+            table: HashTable::new(),
+            keys: Vec::new(),
+            ends: Vec::new(),
+            rows: Vec::new(),
+            sums: spec.compute.iter().map(|one| Sums::new(one.function, one.argument)).collect(),
+            scratch: Scratch::default(),
+        }
+    }
+
+    /// Returns the number of keys.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Returns whether no row was added.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Adds `rows` rows, each `diff` times. `arguments` has one entry for each computed column; rows
+    /// for which `skip` is true are left out (NULL counts as false).
+    ///
+    /// # Panics
+    /// When a column is of another type or length than was planned.
+    pub fn update(
+        &mut self,
+        rows: usize,
+        keys: &[ArrayRef],
+        arguments: &[Option<ArrayRef>],
+        skip: Option<&BooleanArray>,
+        diff: i64,
+    ) {
+        for column in keys.iter().chain(arguments.iter().flatten()) {
+            assert_eq!(column.len(), rows, "an aggregated column has another number of rows");
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        self.find(rows, keys, skip, &mut scratch);
+        let groups = &scratch.groups;
+        for group in groups.iter().filter(|group| **group != LEFT_OUT) {
+            self.rows[*group as usize] += diff;
+        }
+        for (sums, argument) in self.sums.iter_mut().zip(arguments) {
+            sums.resize(self.ends.len());
+            if let Some(argument) = argument {
+                sums.update(groups, argument, diff);
+            }
+        }
+        self.scratch = scratch;
+    }
+
+    /// Finds or makes the group of each row.
+    fn find(
+        &mut self,
+        rows: usize,
+        keys: &[ArrayRef],
+        skip: Option<&BooleanArray>,
+        scratch: &mut Scratch,
+    ) {
+        let encoder = KeyEncoder::new(keys);
+        scratch.groups.clear();
+        scratch.groups.reserve(rows);
+        for row in 0..rows {
+            if skip.is_some_and(|skip| skip.is_valid(row) && skip.value(row)) {
+                scratch.groups.push(LEFT_OUT);
+                continue;
+            }
+            scratch.key.clear();
+            encoder.append(row, &mut scratch.key);
+            let group = self.group(&scratch.key);
+            scratch.groups.push(group);
+        }
+    }
+
+    fn group(&mut self, key: &[u8]) -> u32 {
+        let hash = key_hash(key);
+        let (keys, ends) = (&self.keys, &self.ends);
+        let found = self
+            .table
+            .find(hash, |slot| slot.hash == hash && key_of(keys, ends, slot.group as usize) == key);
+        if let Some(slot) = found {
+            return slot.group;
+        }
+        let group = u32::try_from(self.ends.len())
+            .ok()
+            .filter(|group| *group != LEFT_OUT)
+            .expect("an epoch has fewer than 2^32 - 1 keys on one worker");
+        self.table.insert_unique(hash, Slot { hash, group }, |slot| slot.hash);
+        self.keys.extend_from_slice(key);
+        self.ends.push(self.keys.len());
+        self.rows.push(0);
+        group
+    }
+
+    /// Hands over every key with what was added up for it; keys for which nothing is left are
+    /// left out.
+    pub fn drain(self) -> Drain {
+        Drain { groups: self, next: 0 }
+    }
+}
+
+fn key_of<'a>(keys: &'a [u8], ends: &[usize], group: usize) -> &'a [u8] {
+    let start = if group == 0 { 0 } else { ends[group - 1] };
+    &keys[start..ends[group]]
+}
+
+/// The keys of drained [`Groups`], in the order in which they were first seen.
+pub struct Drain {
+    groups: Groups,
+    next: usize,
+}
+
+impl Iterator for Drain {
+    type Item = (Key, Accumulator);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.next < self.groups.ends.len() {
+            let group = self.next;
+            self.next += 1;
+            let groups = &mut self.groups;
+            let states = groups.sums.iter_mut().filter_map(|sums| sums.take(group)).collect();
+            let accumulator = Accumulator { rows: groups.rows[group], states };
+            if !accumulator.is_zero() {
+                return Some((Key::new(key_of(&groups.keys, &groups.ends, group)), accumulator));
+            }
+        }
+        None
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (0, Some(self.groups.ends.len() - self.next))
+    }
+}
+
+impl Sums {
+    fn new(function: Function, argument: Option<Type>) -> Self {
+        match (function, argument) {
+            (Function::CountAll, _) | (_, None) => Sums::Rows,
+            (Function::Count, _) => Sums::Count(Vec::new()),
+            (Function::Sum | Function::Avg, Some(Type::Float)) => Sums::Float(Vec::new()),
+            (Function::Sum | Function::Avg, _) => Sums::Int(Vec::new()),
+            (Function::Min, Some(Type::String)) => Sums::MinText(Vec::new()),
+            (Function::Max, Some(Type::String)) => Sums::MaxText(Vec::new()),
+            (Function::Min, _) => Sums::MinWord(Vec::new()),
+            (Function::Max, _) => Sums::MaxWord(Vec::new()),
+        }
+    }
+
+    fn resize(&mut self, groups: usize) {
+        match self {
+            Sums::Rows => {}
+            Sums::Count(sums) => sums.resize(groups, 0),
+            Sums::Int(sums) => sums.resize(groups, (0, 0)),
+            Sums::Float(sums) => sums.resize_with(groups, FloatPartial::default),
+            Sums::MinWord(sums) | Sums::MaxWord(sums) => sums.resize(groups, None),
+            Sums::MinText(sums) | Sums::MaxText(sums) => sums.resize(groups, None),
+        }
+    }
+
+    fn update(&mut self, groups: &[u32], argument: &ArrayRef, diff: i64) {
+        match self {
+            Sums::Rows => {}
+            Sums::Count(sums) => {
+                let is_valid = |row: usize| argument.is_valid(row);
+                for (row, group) in groups.iter().enumerate() {
+                    if *group != LEFT_OUT && is_valid(row) {
+                        sums[*group as usize] += diff;
+                    }
+                }
+            }
+            Sums::Int(sums) => {
+                each(groups, argument.as_primitive::<Int64Type>(), |group, value| {
+                    let (count, sum) = &mut sums[group];
+                    *count += diff;
+                    *sum += i128::from(value) * i128::from(diff);
+                })
+            }
+            Sums::Float(sums) => {
+                each(groups, argument.as_primitive::<Float64Type>(), |group, value| {
+                    sums[group].add(value, diff);
+                });
+            }
+            // An extremum cannot be taken back; the planner refuses such pipelines.
+            _ if diff < 0 => {}
+            Sums::MinWord(sums) => each_word(groups, argument, |group, word| {
+                let least = &mut sums[group];
+                *least = Some(least.map_or(word, |least| least.min(word)));
+            }),
+            Sums::MaxWord(sums) => each_word(groups, argument, |group, word| {
+                let greatest = &mut sums[group];
+                *greatest = Some(greatest.map_or(word, |greatest| greatest.max(word)));
+            }),
+            Sums::MinText(sums) => each_text(groups, argument, |group, text| {
+                if sums[group].as_deref().is_none_or(|least| text < least) {
+                    sums[group] = Some(text.into());
+                }
+            }),
+            Sums::MaxText(sums) => each_text(groups, argument, |group, text| {
+                if sums[group].as_deref().is_none_or(|greatest| text > greatest) {
+                    sums[group] = Some(text.into());
+                }
+            }),
+        }
+    }
+
+    /// Takes the state of one group; `None` for `count(*)`, which has none.
+    fn take(&mut self, group: usize) -> Option<State> {
+        Some(match self {
+            Sums::Rows => return None,
+            Sums::Count(sums) => State::Count(sums[group]),
+            Sums::Int(sums) => State::int(sums[group].0, sums[group].1),
+            Sums::Float(sums) => State::Float(Box::new(std::mem::take(&mut sums[group]).finish())),
+            Sums::MinWord(sums) => State::MinWord(sums[group]),
+            Sums::MaxWord(sums) => State::MaxWord(sums[group]),
+            Sums::MinText(sums) => State::MinText(sums[group].take()),
+            Sums::MaxText(sums) => State::MaxText(sums[group].take()),
+        })
+    }
+}
+
+impl FloatPartial {
+    #[inline]
+    fn add(&mut self, value: f64, diff: i64) {
+        self.count += diff;
+        match split(value) {
+            Some((bucket, part)) if diff == 1 || diff == -1 => {
+                if bucket != self.bucket {
+                    self.settle();
+                    self.bucket = bucket;
+                }
+                // At most 2^84 a row: 2^43 rows of one key in one epoch would be needed.
+                self.part += if diff == 1 { part } else { -part };
+            }
+            _ => self.rest.add(value, diff),
+        }
+    }
+
+    fn settle(&mut self) {
+        self.rest.add_part(self.bucket, std::mem::take(&mut self.part));
+    }
+
+    fn finish(mut self) -> FloatSum {
+        self.settle();
+        FloatSum { count: self.count, sum: self.rest }
+    }
+}
+
+/// Calls `add` with the group and value of each row that has both.
+#[inline]
+fn each<T: ArrowPrimitiveType>(
+    groups: &[u32],
+    argument: &PrimitiveArray<T>,
+    mut add: impl FnMut(usize, T::Native),
+) {
+    let values = argument.values();
+    match argument.nulls().filter(|nulls| nulls.null_count() > 0) {
+        None => {
+            for (group, value) in groups.iter().zip(values) {
+                if *group != LEFT_OUT {
+                    add(*group as usize, *value);
+                }
+            }
+        }
+        Some(nulls) => {
+            for (row, (group, value)) in groups.iter().zip(values).enumerate() {
+                if *group != LEFT_OUT && nulls.is_valid(row) {
+                    add(*group as usize, *value);
+                }
+            }
+        }
+    }
+}
+
+/// Calls `add` with the group and the ordered word of each row that has both.
+fn each_word(groups: &[u32], argument: &ArrayRef, mut add: impl FnMut(usize, u64)) {
+    if let Some(array) = argument.as_primitive_opt::<Int64Type>() {
+        each(groups, array, |group, value| add(group, ordered_int(value)));
+    } else if let Some(array) = argument.as_primitive_opt::<TimestampMicrosecondType>() {
+        each(groups, array, |group, value| add(group, ordered_int(value)));
+    } else if let Some(array) = argument.as_primitive_opt::<Float64Type>() {
+        each(groups, array, |group, value| add(group, ordered_float(value)));
+    } else {
+        let array = argument.as_boolean();
+        for (row, group) in groups.iter().enumerate() {
+            if *group != LEFT_OUT && array.is_valid(row) {
+                add(*group as usize, u64::from(array.value(row)));
+            }
+        }
+    }
+}
+
+/// Calls `add` with the group and text of each row that has both.
+fn each_text(groups: &[u32], argument: &ArrayRef, mut add: impl FnMut(usize, &str)) {
+    let array = argument.as_string_view();
+    for (row, group) in groups.iter().enumerate() {
+        if *group != LEFT_OUT && array.is_valid(row) {
+            add(*group as usize, array.value(row));
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! Key: the key columns of a row as bytes whose order is SQL's order, ascending, NULLs first.
+//!
+//! Owns the encoding and its reverse. The bytes are also what is hashed to decide on which worker a
+//! key lives, so the encoding never changes: a change would move keys of restored state.
+//!
+//! | NULL      | `00`                                                                          |
+//! | any value | `01`, then:                                                                   |
+//! | string    | its bytes with `00` as `01 01` and `01` as `01 02`, then `00`                  |
+//! | int       | 8 bytes big endian, sign bit flipped; a timestamp is its microseconds          |
+//! | float     | 8 bytes big endian, ordered bits; `-0.0` is `0.0`, there is one NaN, above all |
+//! | bool      | `00` or `01`                                                                  |
+
+use std::fmt;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
+use arrow_array::{Array, ArrayRef, BooleanArray, StringViewArray};
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::value::{ColumnBuilder, Value};
+use crate::types::{Column, Type};
+
+/// The encoded key columns of one row.
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(Box<[u8]>);
+
+/// Bytes that are not a key of these columns: state of another pipeline, or damage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a key of {length} bytes does not hold the key columns ({reason} at byte {at})")]
+pub struct KeyError {
+    /// The length of the key.
+    pub length: usize,
+    /// Where it went wrong.
+    pub at: usize,
+    /// What is wrong there.
+    pub reason: &'static str,
+}
+
+impl Key {
+    /// Returns a key of these encoded bytes.
+    pub fn new(bytes: &[u8]) -> Self {
+        Self(bytes.into())
+    }
+
+    /// Returns the encoded bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Returns the hash that decides where the key lives.
+    pub fn hash(&self) -> u64 {
+        crate::exchange::key_hash(&self.0)
+    }
+
+    /// Returns the key for a person: `host=a, status=200`.
+    pub fn text(&self, columns: &[Column]) -> String {
+        match decode_values(self, columns) {
+            Ok(values) => {
+                let cells = columns.iter().zip(values);
+                let cells = cells.map(|(column, value)| format!("{}={value}", column.name));
+                cells.collect::<Vec<_>>().join(", ")
+            }
+            Err(error) => error.to_string(),
+        }
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Key({})", self.0.escape_ascii())
+    }
+}
+
+// By hand, because serde would write a boxed slice element by element.
+impl Serialize for Key {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bytes;
+        impl<'de> Visitor<'de> for Bytes {
+            type Value = Key;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("the bytes of a key")
+            }
+
+            fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Key, E> {
+                Ok(Key(bytes.into()))
+            }
+
+            fn visit_byte_buf<E: serde::de::Error>(self, bytes: Vec<u8>) -> Result<Key, E> {
+                Ok(Key(bytes.into()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Key, A::Error> {
+                let mut bytes = Vec::new();
+                while let Some(byte) = items.next_element::<u8>()? {
+                    bytes.push(byte);
+                }
+                Ok(Key(bytes.into()))
+            }
+        }
+        deserializer.deserialize_byte_buf(Bytes)
+    }
+}
+
+/// The key columns of one batch, ready to be encoded row by row.
+pub struct KeyEncoder<'a> {
+    columns: Vec<Source<'a>>,
+}
+
+/// One key column, already downcast.
+enum Source<'a> {
+    String(&'a StringViewArray),
+    Int(&'a dyn Array, &'a [i64]),
+    Float(&'a dyn Array, &'a [f64]),
+    Bool(&'a BooleanArray),
+}
+
+impl<'a> KeyEncoder<'a> {
+    /// Takes the key columns of a batch.
+    ///
+    /// # Panics
+    /// When a column is not one of the five arrays of [`Type`]; the planner never lets one through.
+    pub fn new(columns: impl IntoIterator<Item = &'a ArrayRef>) -> Self {
+        Self { columns: columns.into_iter().map(source).collect() }
+    }
+
+    /// Appends the encoded key of `row` to `out`.
+    pub fn append(&self, row: usize, out: &mut Vec<u8>) {
+        for column in &self.columns {
+            column.append(row, out);
+        }
+    }
+}
+
+fn source(array: &ArrayRef) -> Source<'_> {
+    if let Some(array) = array.as_string_view_opt() {
+        Source::String(array)
+    } else if let Some(array) = array.as_primitive_opt::<Int64Type>() {
+        Source::Int(array, array.values())
+    } else if let Some(array) = array.as_primitive_opt::<TimestampMicrosecondType>() {
+        Source::Int(array, array.values())
+    } else if let Some(array) = array.as_primitive_opt::<Float64Type>() {
+        Source::Float(array, array.values())
+    } else if let Some(array) = array.as_boolean_opt() {
+        Source::Bool(array)
+    } else {
+        panic!("a key column holds {}, which is none of our types", array.data_type())
+    }
+}
+
+impl Source<'_> {
+    #[inline]
+    fn append(&self, row: usize, out: &mut Vec<u8>) {
+        let null = match self {
+            Source::String(array) => array.is_null(row),
+            Source::Int(array, _) | Source::Float(array, _) => array.is_null(row),
+            Source::Bool(array) => array.is_null(row),
+        };
+        if null {
+            out.push(0);
+            return;
+        }
+        match self {
+            Source::String(array) => append_text(array.value(row).as_bytes(), out),
+            Source::Int(_, values) => append_word(ordered_int(values[row]), out),
+            Source::Float(_, values) => append_word(ordered_float(values[row]), out),
+            Source::Bool(array) => out.extend_from_slice(&[1, u8::from(array.value(row))]),
+        }
+    }
+}
+
+#[inline]
+fn append_word(word: u64, out: &mut Vec<u8>) {
+    let mut bytes = [1; 9];
+    bytes[1..].copy_from_slice(&word.to_be_bytes());
+    out.extend_from_slice(&bytes);
+}
+
+#[inline]
+fn append_text(text: &[u8], out: &mut Vec<u8>) {
+    out.push(1);
+    // No early exit: the loop is then done 16 bytes at a time.
+    if text.iter().fold(false, |found, byte| found | (*byte <= 1)) {
+        for byte in text {
+            match byte {
+                0 => out.extend_from_slice(&[1, 1]),
+                1 => out.extend_from_slice(&[1, 2]),
+                byte => out.push(*byte),
+            }
+        }
+    } else {
+        out.extend_from_slice(text);
+    }
+    out.push(0);
+}
+
+/// Returns a word that orders like the integer.
+pub(crate) const fn ordered_int(value: i64) -> u64 {
+    value as u64 ^ (1 << 63)
+}
+
+/// Returns the integer of [`ordered_int`].
+pub(crate) const fn int_of(word: u64) -> i64 {
+    (word ^ (1 << 63)) as i64
+}
+
+/// Returns a word that orders like the float, with one zero and one NaN, above all others.
+pub(crate) fn ordered_float(value: f64) -> u64 {
+    let value = if value.is_nan() { f64::NAN.abs() } else { value + 0.0 }; // -0.0 + 0.0 is 0.0
+    let bits = value.to_bits();
+    if bits >> 63 == 0 { bits | (1 << 63) } else { !bits }
+}
+
+/// Returns the float of [`ordered_float`].
+pub(crate) const fn float_of(word: u64) -> f64 {
+    f64::from_bits(if word >> 63 == 1 { word & !(1 << 63) } else { !word })
+}
+
+/// Returns the cells of a key, in the order of the columns.
+pub fn decode_values(key: &Key, columns: &[Column]) -> Result<Vec<Value>, KeyError> {
+    let mut reader = Reader::new(&key.0);
+    let values =
+        columns.iter().map(|column| reader.value(column.kind)).collect::<Result<_, _>>()?;
+    reader.finish()?;
+    Ok(values)
+}
+
+/// Returns the columns of these keys, in order.
+pub fn decode_columns<'a>(
+    keys: impl Iterator<Item = &'a Key>,
+    columns: &[Column],
+) -> Result<Vec<ArrayRef>, KeyError> {
+    let mut builders: Vec<_> = columns.iter().map(|one| ColumnBuilder::new(one.kind)).collect();
+    for key in keys {
+        let mut reader = Reader::new(&key.0);
+        for (builder, column) in builders.iter_mut().zip(columns) {
+            builder.push(&reader.value(column.kind)?);
+        }
+        reader.finish()?;
+    }
+    Ok(builders.into_iter().map(ColumnBuilder::finish).collect())
+}
+
+/// Reads the cells of a key one after the other.
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0 }
+    }
+
+    fn error(&self, reason: &'static str) -> KeyError {
+        KeyError { length: self.bytes.len(), at: self.at, reason }
+    }
+
+    fn byte(&mut self) -> Result<u8, KeyError> {
+        let byte = *self.bytes.get(self.at).ok_or_else(|| self.error("it ends"))?;
+        self.at += 1;
+        Ok(byte)
+    }
+
+    fn word(&mut self) -> Result<u64, KeyError> {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let bytes = rest.first_chunk::<8>().ok_or_else(|| self.error("it ends"))?;
+        self.at += 8;
+        Ok(u64::from_be_bytes(*bytes))
+    }
+
+    fn text(&mut self) -> Result<String, KeyError> {
+        let mut text = Vec::new();
+        loop {
+            match self.byte()? {
+                0 => break,
+                1 => match self.byte()? {
+                    escaped @ (1 | 2) => text.push(escaped - 1),
+                    _ => return Err(self.error("no such escape")),
+                },
+                byte => text.push(byte),
+            }
+        }
+        String::from_utf8(text).map_err(|_| self.error("not UTF-8"))
+    }
+
+    fn value(&mut self, kind: Type) -> Result<Value, KeyError> {
+        match self.byte()? {
+            0 => return Ok(Value::Null),
+            1 => {}
+            _ => return Err(self.error("neither NULL nor a value")),
+        }
+        Ok(match kind {
+            Type::String => Value::String(self.text()?),
+            Type::Int => Value::Int(int_of(self.word()?)),
+            Type::Float => Value::Float(float_of(self.word()?)),
+            Type::Bool => Value::Bool(self.byte()? != 0),
+            Type::Timestamp => Value::Timestamp(int_of(self.word()?)),
+        })
+    }
+
+    fn finish(&self) -> Result<(), KeyError> {
+        if self.at == self.bytes.len() { Ok(()) } else { Err(self.error("more follows")) }
+    }
+}

@@ -1,0 +1,209 @@
+//! Totals: one row per key, held where the key lives, corrected epoch by epoch.
+//!
+//! | input  | `(key, time, accumulator)`, any number per key and epoch, from any worker            |
+//! | output | per epoch the rows taken back (diff -1), then the rows now there (+1), each by key    |
+//! | state  | one entry per key in a differential arrangement, whose difference is the accumulator |
+//! | errors | sums of integers that do not fit an int: the cell is NULL and the key is reported    |
+//! | leaves | a key leaves when its last row is taken back; history is compacted with the frontier  |
+
+use std::collections::BTreeMap;
+
+use arrow_array::{ArrayRef, RecordBatch};
+use differential_dataflow::operators::CountTotal;
+use differential_dataflow::operators::arrange::arrangement::arrange_core;
+use differential_dataflow::trace::implementations::{KeyBatcher, KeySpine};
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::channels::pact::{Exchange, Pipeline};
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::operators::vec::Map;
+use timely::dataflow::{Stream, StreamVec};
+
+use super::AggregateSpec;
+use super::accumulator::Accumulator;
+use super::key::{Key, decode_columns};
+use super::value::{ColumnBuilder, Value};
+use crate::batch::{Batch, Origin, rows_without_columns};
+use crate::reject::{EpochRejects, Reject, RejectCode};
+use crate::time::Time;
+
+/// The most rows of one batch that leaves.
+const ROWS_PER_BATCH: usize = 8 * 1024;
+
+/// One change of a key: its accumulator before (-1) or after (+1).
+type Change = ((Key, Accumulator), Time, isize);
+
+/// Keeps one row per key and emits, at `Time::end(epoch)`, the rows that the epoch took back and
+/// the rows that are there instead; per worker sorted by key, in the columns of
+/// [`AggregateSpec::schema`]. A key whose row stays the same is not mentioned.
+///
+/// The batches come from no one place of a file: their origin has the epoch as its submission and
+/// [`Time::END`] as its chunk. The second stream reports sums that no longer fit an int, once when
+/// that happens.
+pub fn totals<'s>(
+    name: &str,
+    partials: StreamVec<'s, Time, (Key, Time, Accumulator)>,
+    spec: AggregateSpec,
+) -> (Stream<'s, Time, Batch>, StreamVec<'s, Time, EpochRejects>) {
+    let updates = partials.map(|(key, time, accumulator)| ((key, ()), time, accumulator));
+    let to_home = Exchange::new(|update: &((Key, ()), Time, Accumulator)| update.0.0.hash());
+    let arranged = arrange_core::<
+        _,
+        _,
+        KeyBatcher<Key, Time, Accumulator>,
+        KeySpine<Key, Time, Accumulator>,
+    >(updates, to_home, &format!("Arrange {name}"), KeyBatcher::new);
+    // Counting reads the totals before and after each epoch, and compacts the arrangement.
+    present(name, arranged.count_total().inner, spec)
+}
+
+/// Turns changes of accumulators into batches of rows, one epoch at a time.
+fn present<'s>(
+    name: &str,
+    changes: StreamVec<'s, Time, Change>,
+    spec: AggregateSpec,
+) -> (Stream<'s, Time, Batch>, StreamVec<'s, Time, EpochRejects>) {
+    let mut builder = OperatorBuilder::new(format!("Aggregate {name}"), changes.scope());
+    let mut input = builder.new_input(changes, Pipeline);
+    let (rows, rows_stream) = builder.new_output::<Batch>();
+    let (rejects, rejects_stream) = builder.new_output::<Vec<EpochRejects>>();
+    let mut rows = OutputBuilder::<_, CapacityContainerBuilder<_>>::from(rows);
+    let mut rejects = OutputBuilder::<_, CapacityContainerBuilder<_>>::from(rejects);
+    let operator = name.to_owned();
+
+    builder.build(move |initial| {
+        drop(initial);
+        let schema = spec.schema().arrow();
+        let mut open: BTreeMap<Time, Open> = BTreeMap::new();
+        move |frontiers| {
+            let (mut rows, mut rejects) = (rows.activate(), rejects.activate());
+            input.for_each_stamp(|stamp, batches| {
+                let Some(for_rows) = stamp.retain_least(0) else { return };
+                let Some(for_rejects) = stamp.retain_least(1) else { return };
+                for (change, time, diff) in batches.flat_map(|batch| batch.drain(..)) {
+                    let entry = open.entry(time).or_insert_with(|| Open {
+                        for_rows: for_rows.delayed(&time),
+                        for_rejects: for_rejects.delayed(&time),
+                        changes: Vec::new(),
+                    });
+                    entry.changes.push((change, diff));
+                }
+            });
+            while let Some(entry) = open.first_entry() {
+                if frontiers.iter().any(|frontier| frontier.less_equal(entry.key())) {
+                    break; // more changes may come
+                }
+                let (time, one) = entry.remove_entry();
+                let correction = correct(one.changes, &spec);
+                let origin = Origin { submission: time.epoch, chunk: Time::END, offset: 0 };
+                let mut session = rows.session(&one.for_rows);
+                for (diff, table) in [(-1, &correction.before), (1, &correction.after)] {
+                    for part in table.chunks(ROWS_PER_BATCH) {
+                        let columns = to_columns(part, &spec, &schema);
+                        let (raw, positions) = (None, None);
+                        let mut batch = Batch { columns, raw, positions, diff, origin };
+                        session.give_container(&mut batch);
+                    }
+                }
+                if !correction.overflows.is_empty() {
+                    let overflow = |(key, reason): (Key, String)| Reject {
+                        line: 0,
+                        offset: 0,
+                        operator: operator.clone(),
+                        code: RejectCode::Expression,
+                        reason,
+                        raw: key.text(&spec.keys).into_bytes(),
+                    };
+                    let reported = correction.overflows.into_iter().map(overflow).collect();
+                    let reported = EpochRejects { origin, rejects: reported };
+                    rejects.session(&one.for_rejects).give(reported);
+                }
+            }
+        }
+    });
+    (rows_stream, rejects_stream)
+}
+
+/// The changes of an epoch of which more may come.
+struct Open {
+    for_rows: Capability<Time>,
+    for_rejects: Capability<Time>,
+    changes: Vec<((Key, Accumulator), isize)>,
+}
+
+/// What one epoch changes on one worker, sorted by key.
+#[derive(Default)]
+struct Correction {
+    before: Vec<(Key, Vec<Value>)>,
+    after: Vec<(Key, Vec<Value>)>,
+    overflows: Vec<(Key, String)>,
+}
+
+/// Finds out which rows an epoch takes back and which it puts there.
+fn correct(mut changes: Vec<((Key, Accumulator), isize)>, spec: &AggregateSpec) -> Correction {
+    changes.sort_unstable_by(|one, two| (&one.0.0, one.1).cmp(&(&two.0.0, two.1)));
+    let mut correction = Correction::default();
+    for of_key in changes.chunk_by(|one, two| one.0.0 == two.0.0) {
+        let row = |wanted: isize| {
+            let found = of_key.iter().find(|change| change.1 == wanted);
+            found.map(|change| &change.0.1).filter(|accumulator| accumulator.is_visible())
+        };
+        let Some(((key, _), _)) = of_key.first() else { continue };
+        let before = row(-1).map(|accumulator| cells(accumulator, spec));
+        let after = row(1).map(|accumulator| cells(accumulator, spec));
+        if let Some((_, overflows)) = &after {
+            let old = before.as_ref().map(|(_, overflows)| overflows.as_slice()).unwrap_or(&[]);
+            for overflow in overflows.iter().filter(|one| !old.iter().any(|old| old.0 == one.0)) {
+                correction.overflows.push((key.clone(), overflow.1.clone()));
+            }
+        }
+        match (before, after) {
+            (Some((old, _)), Some((new, _))) if is_same_row(&old, &new) => {}
+            (before, after) => {
+                correction.before.extend(before.map(|(row, _)| (key.clone(), row)));
+                correction.after.extend(after.map(|(row, _)| (key.clone(), row)));
+            }
+        }
+    }
+    correction
+}
+
+fn is_same_row(one: &[Value], two: &[Value]) -> bool {
+    one.iter().zip(two).all(|(one, two)| one.is_same(two))
+}
+
+/// The computed cells of a row, and for each overflow its column and what to say.
+fn cells(accumulator: &Accumulator, spec: &AggregateSpec) -> (Vec<Value>, Vec<(usize, String)>) {
+    let mut overflows = Vec::new();
+    let finished = accumulator.finish(spec).into_iter().zip(&spec.compute).enumerate();
+    let cells = finished.map(|(column, (cell, computed))| {
+        cell.unwrap_or_else(|error| {
+            overflows.push((column, format!("{}: {error}", computed.name)));
+            Value::Null
+        })
+    });
+    (cells.collect(), overflows)
+}
+
+fn to_columns(
+    rows: &[(Key, Vec<Value>)],
+    spec: &AggregateSpec,
+    schema: &arrow_schema::SchemaRef,
+) -> RecordBatch {
+    let mut columns: Vec<ArrayRef> = decode_columns(rows.iter().map(|row| &row.0), &spec.keys)
+        .unwrap_or_else(|error| panic!("the state of an aggregate holds a foreign key: {error}"));
+    for (at, computed) in spec.compute.iter().enumerate() {
+        let mut builder = ColumnBuilder::new(computed.kind);
+        for (_, cells) in rows {
+            builder.push(cells.get(at).unwrap_or(&Value::Null));
+        }
+        columns.push(builder.finish());
+    }
+    let built = if columns.is_empty() {
+        rows_without_columns(rows.len())
+    } else {
+        RecordBatch::try_new(schema.clone(), columns)
+    };
+    built.unwrap_or_else(|error| panic!("the columns of an aggregate do not fit: {error}"))
+}

@@ -1,0 +1,105 @@
+//! Value: one cell of a result row, and the way back from cells to columns.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow_array::ArrayRef;
+use arrow_array::builder::{
+    BooleanBuilder, Float64Builder, Int64Builder, StringViewBuilder, TimestampMicrosecondBuilder,
+};
+use chrono::{DateTime, SecondsFormat};
+
+use crate::types::Type;
+
+/// One cell.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// No value.
+    Null,
+    /// Text.
+    String(String),
+    /// An integer.
+    Int(i64),
+    /// A float.
+    Float(f64),
+    /// True or false.
+    Bool(bool),
+    /// An instant, in microseconds since 1970 in UTC.
+    Timestamp(i64),
+}
+
+impl Value {
+    /// Returns whether writing one cell or the other gives the same bytes: two NaNs do, and no
+    /// float equals another because of a sign of zero.
+    pub fn is_same(&self, other: &Value) -> bool {
+        match (self, other) {
+            (Value::Float(one), Value::Float(two)) => one.to_bits() == two.to_bits(),
+            (one, two) => one == two,
+        }
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Null => out.write_str("NULL"),
+            Value::String(text) => out.write_str(text),
+            Value::Int(value) => write!(out, "{value}"),
+            Value::Float(value) => write!(out, "{value}"),
+            Value::Bool(value) => write!(out, "{value}"),
+            Value::Timestamp(micros) => match DateTime::from_timestamp_micros(*micros) {
+                Some(time) => out.write_str(&time.to_rfc3339_opts(SecondsFormat::AutoSi, true)),
+                None => write!(out, "{micros}us"),
+            },
+        }
+    }
+}
+
+/// Builds one column out of cells.
+pub(super) enum ColumnBuilder {
+    String(StringViewBuilder),
+    Int(Int64Builder),
+    Float(Float64Builder),
+    Bool(BooleanBuilder),
+    Timestamp(TimestampMicrosecondBuilder),
+}
+
+impl ColumnBuilder {
+    pub(super) fn new(kind: Type) -> Self {
+        match kind {
+            Type::String => Self::String(StringViewBuilder::new()),
+            Type::Int => Self::Int(Int64Builder::new()),
+            Type::Float => Self::Float(Float64Builder::new()),
+            Type::Bool => Self::Bool(BooleanBuilder::new()),
+            Type::Timestamp => Self::Timestamp(
+                TimestampMicrosecondBuilder::new().with_data_type(Type::Timestamp.arrow()),
+            ),
+        }
+    }
+
+    /// Appends a cell; one of another type than the column's becomes NULL.
+    pub(super) fn push(&mut self, value: &Value) {
+        match (self, value) {
+            (Self::String(builder), Value::String(text)) => builder.append_value(text),
+            (Self::Int(builder), Value::Int(value)) => builder.append_value(*value),
+            (Self::Float(builder), Value::Float(value)) => builder.append_value(*value),
+            (Self::Bool(builder), Value::Bool(value)) => builder.append_value(*value),
+            (Self::Timestamp(builder), Value::Timestamp(value)) => builder.append_value(*value),
+            (Self::String(builder), _) => builder.append_null(),
+            (Self::Int(builder), _) => builder.append_null(),
+            (Self::Float(builder), _) => builder.append_null(),
+            (Self::Bool(builder), _) => builder.append_null(),
+            (Self::Timestamp(builder), _) => builder.append_null(),
+        }
+    }
+
+    pub(super) fn finish(self) -> ArrayRef {
+        match self {
+            Self::String(mut builder) => Arc::new(builder.finish()),
+            Self::Int(mut builder) => Arc::new(builder.finish()),
+            Self::Float(mut builder) => Arc::new(builder.finish()),
+            Self::Bool(mut builder) => Arc::new(builder.finish()),
+            Self::Timestamp(mut builder) => Arc::new(builder.finish()),
+        }
+    }
+}

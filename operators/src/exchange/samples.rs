@@ -1,0 +1,1 @@
+//! Samples: batches that the tests of both codecs and of the partition share.
