@@ -10,8 +10,12 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::UInt64Type;
-use arrow_array::{BinaryViewArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt64Array};
+use arrow_array::{
+    Array, BinaryViewArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array, UInt64Array,
+};
+use arrow_select::concat::{concat, concat_batches};
 use arrow_select::filter::{filter, filter_record_batch};
+use arrow_select::take::{take, take_record_batch};
 use serde::{Deserialize, Serialize};
 
 use crate::types::Schema;
@@ -106,6 +110,62 @@ impl Batch {
             filter(&positions, keep).expect(SAME_LENGTH).as_primitive::<UInt64Type>().clone()
         });
         Self { columns, raw, positions, diff: self.diff, origin: self.origin }
+    }
+
+    /// Returns these rows, in this order. Views keep pointing into the shared buffers.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn take(&self, rows: &UInt32Array) -> Self {
+        const THERE: &str = "every row that is taken is there";
+        let columns = if self.columns.num_columns() == 0 {
+            rows_without_columns(rows.len())
+        } else {
+            take_record_batch(&self.columns, rows).expect(THERE)
+        };
+        let raw = |raw: &BinaryViewArray| {
+            take(raw, rows, None).expect(THERE).as_binary_view().clone()
+        };
+        let positions = |positions: &UInt64Array| {
+            take(positions, rows, None).expect(THERE).as_primitive::<UInt64Type>().clone()
+        };
+        Self {
+            columns,
+            raw: self.raw.as_ref().map(raw),
+            positions: self.positions.as_ref().map(positions),
+            diff: self.diff,
+            origin: self.origin,
+        }
+    }
+
+    /// Returns the rows of all batches, one batch behind the other. What not all of them carry
+    /// (raw records, positions) is left out; difference and origin are those of the first.
+    ///
+    /// # Panics
+    /// If they do not have the same columns.
+    pub fn concat(batches: &[Self]) -> Self {
+        const ALIKE: &str = "batches of one edge have the same columns";
+        let Some(first) = batches.first() else { return Self::default() };
+        let columns = if first.columns.num_columns() == 0 {
+            rows_without_columns(batches.iter().map(Self::len).sum())
+        } else {
+            concat_batches(first.columns.schema_ref(), batches.iter().map(|batch| &batch.columns))
+                .expect(ALIKE)
+        };
+        let raw: Option<Vec<&dyn Array>> =
+            batches.iter().map(|batch| batch.raw.as_ref().map(|raw| raw as &dyn Array)).collect();
+        let positions: Option<Vec<&dyn Array>> = batches
+            .iter()
+            .map(|batch| batch.positions.as_ref().map(|positions| positions as &dyn Array))
+            .collect();
+        Self {
+            columns,
+            raw: raw.map(|all| concat(&all).expect(ALIKE).as_binary_view().clone()),
+            positions: positions
+                .map(|all| concat(&all).expect(ALIKE).as_primitive::<UInt64Type>().clone()),
+            diff: first.diff,
+            origin: first.origin,
+        }
     }
 
     /// Returns the batch with only what `shape` asks for, in its order. Copies no data.

@@ -8,6 +8,7 @@
 use arrow_array::{Array, BooleanArray};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::Operator;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::{Stream, StreamVec};
@@ -149,14 +150,15 @@ where
         drop(capabilities);
         move |_frontiers| {
             input.for_each_stamp(|capability, batches| {
-                for batch in batches {
-                    let batch = std::mem::take(batch);
+                for batch in batches.map(std::mem::take) {
                     let origin = batch.origin;
                     meter.took(batch.len(), 0);
                     logic.apply(batch, &mut emit);
-                    for (output, given) in outputs.iter_mut().zip(&mut emit.tags) {
+                    for (tag, (output, given)) in
+                        outputs.iter_mut().zip(&mut emit.tags).enumerate()
+                    {
                         for mut batch in given.drain(..) {
-                            meter.gave(batch.len(), 0);
+                            meter.gave(tag, batch.len(), 0);
                             output.activate().session(&capability).give_container(&mut batch);
                         }
                     }
@@ -171,4 +173,22 @@ where
         }
     });
     Flow { tags: streams, rejects }
+}
+
+/// Passes batches on and counts them as given out by the only tag of `meter`.
+pub fn counted<'scope>(
+    title: &str,
+    batches: Stream<'scope, Time, Batch>,
+    meter: Meter,
+) -> Stream<'scope, Time, Batch> {
+    batches.unary::<CapacityContainerBuilder<Batch>, _, _, _>(Pipeline, title, |_, _| {
+        move |input, output| {
+            input.for_each_stamp(|capability, batches| {
+                for batch in batches {
+                    meter.gave(0, batch.len(), 0);
+                    output.session(&capability).give_container(batch);
+                }
+            });
+        }
+    })
 }

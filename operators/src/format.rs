@@ -27,6 +27,7 @@ mod lanes;
 mod number;
 mod split;
 mod text;
+pub mod value;
 
 use columns::Rows;
 use csv::Csv;

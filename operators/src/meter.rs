@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The counters of one operator on one worker; cheap to clone, all clones are the same counters.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Meter {
     counters: Arc<Counters>,
 }
@@ -15,7 +15,8 @@ pub struct Meter {
 #[derive(Debug, Default)]
 struct Counters {
     records_in: AtomicU64,
-    records_out: AtomicU64,
+    /// By tag.
+    records_out: Vec<AtomicU64>,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     rejected: AtomicU64,
@@ -40,15 +41,21 @@ pub struct Readings {
 }
 
 impl Meter {
+    /// Returns counters at zero for an operator with so many tags.
+    pub fn new(tags: usize) -> Self {
+        let records_out = (0..tags).map(|_| AtomicU64::new(0)).collect();
+        Self { counters: Arc::new(Counters { records_out, ..Counters::default() }) }
+    }
+
     /// Counts records and bytes taken in.
     pub fn took(&self, records: usize, bytes: usize) {
         self.counters.records_in.fetch_add(records as u64, Ordering::Relaxed);
         self.counters.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Counts records and bytes given out.
-    pub fn gave(&self, records: usize, bytes: usize) {
-        self.counters.records_out.fetch_add(records as u64, Ordering::Relaxed);
+    /// Counts records and bytes given out by a tag.
+    pub fn gave(&self, tag: usize, records: usize, bytes: usize) {
+        self.counters.records_out[tag].fetch_add(records as u64, Ordering::Relaxed);
         self.counters.bytes_out.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
@@ -62,13 +69,23 @@ impl Meter {
         self.counters.state_entries.store(entries as u64, Ordering::Relaxed);
     }
 
+    /// Returns how many records were given out by a tag.
+    pub fn given(&self, tag: usize) -> u64 {
+        self.counters.records_out.get(tag).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// Returns how many tags are counted.
+    pub fn tags(&self) -> usize {
+        self.counters.records_out.len()
+    }
+
     /// Returns the values now. They are taken one by one, so a record in between may show in one
     /// and not yet in another.
     pub fn read(&self) -> Readings {
         let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Readings {
             records_in: value(&self.counters.records_in),
-            records_out: value(&self.counters.records_out),
+            records_out: self.counters.records_out.iter().map(value).sum(),
             bytes_in: value(&self.counters.bytes_in),
             bytes_out: value(&self.counters.bytes_out),
             rejected: value(&self.counters.rejected),

@@ -79,7 +79,7 @@ pub fn answers<'scope>(
     let mut part_input = builder.new_input(parts, Exchange::new(|_: &PreparedPart| 0));
     let mut table_inputs: Vec<_> = tables
         .into_iter()
-        .map(|(sink, rows)| (sink, builder.new_input(rows, exchange::batch_to(|_: &Batch| 0))))
+        .map(|(sink, rows)| (sink, builder.new_input(rows, exchange::whole(|_: &Batch| 0))))
         .collect();
     for port in 0..3 + table_inputs.len() {
         builder.set_notify_for(port, FrontierInterest::Always);

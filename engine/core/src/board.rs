@@ -4,7 +4,7 @@
 //! journal. Written by the threads around the dataflow, never by a worker.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hdrhistogram::Histogram;
@@ -12,6 +12,7 @@ use tidemill_store::{AcceptedFile, Counts};
 
 use crate::engine::Observer;
 use crate::report::{Phase, StageLatency, SubmissionReport};
+use crate::start::Summary;
 
 /// The stages of a file, in order; the last is the sum of all.
 pub const STAGES: [&str; 6] = ["claim", "accept", "read", "answer", "commit", "total"];
@@ -48,7 +49,11 @@ struct Lane {
 /// The board of all pipelines.
 pub struct Board {
     lanes: Mutex<Vec<Lane>>,
+    /// Told when a file is finished.
+    finishing: Condvar,
     observers: Mutex<Vec<Observer>>,
+    /// Finished in this life: committed, quarantined.
+    done: Mutex<(u64, u64)>,
 }
 
 /// Returns the time of a journal entry.
@@ -99,7 +104,12 @@ impl Board {
             committed_epoch,
             latencies: STAGES.iter().map(|_| histogram()).collect(),
         };
-        Self { lanes: Mutex::new(pipelines.map(lane).collect()), observers: Mutex::default() }
+        Self {
+            lanes: Mutex::new(pipelines.map(lane).collect()),
+            finishing: Condvar::new(),
+            observers: Mutex::default(),
+            done: Mutex::default(),
+        }
     }
 
     /// Registers a function that hears of each change.
@@ -176,7 +186,26 @@ impl Board {
             }
             live.report
         };
+        {
+            let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = if report.phase == Phase::Committed { &mut done.0 } else { &mut done.1 };
+            *count += 1;
+        }
+        self.finishing.notify_all();
         self.tell(&report);
+    }
+
+    /// Waits until a file is finished, or for so long.
+    pub fn wait_for_change(&self, at_most: Duration) {
+        let lanes = self.lanes();
+        // Whoever waits looks for itself what has changed.
+        let _ = self.finishing.wait_timeout(lanes, at_most);
+    }
+
+    /// Returns what was finished in this life, and what is left.
+    pub fn summary(&self) -> Summary {
+        let (committed, quarantined) = *self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        Summary { committed, quarantined, left: self.pending_in_all() as u64 }
     }
 
     /// Returns a file that is not finished.

@@ -3,17 +3,46 @@
 //! Cheap to clone, usable from any thread. Calls that touch the disk say so; none of them ever
 //! touches a worker.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use crate::report::{
-    OperatorReport, PipelineReport, StageLatency, SubmissionFilter, SubmissionReport,
+use tidemill_store::journal::VerdictRow;
+use tidemill_store::{
+    Filter, Folders, Home, JournalReader, NewFile, SubmissionRow, check_name, queue,
 };
+
+use crate::board::{self, Board, to_us};
+use crate::fault;
+use crate::intake::{Numbers, Patterns};
+use crate::ledger::Event;
+use crate::plan::{self, Plan};
+use crate::report::{
+    OperatorReport, Phase, PipelineReport, StageLatency, SubmissionFilter, SubmissionReport,
+};
+use crate::stats::Stats;
 
 /// A running engine.
 #[derive(Clone)]
-pub struct Engine {}
+pub struct Engine {
+    parts: Arc<Parts>,
+}
+
+/// What the handle reaches.
+pub(crate) struct Parts {
+    pub(crate) home: Arc<Home>,
+    pub(crate) plans: Vec<Plan>,
+    pub(crate) folders: Vec<Folders>,
+    pub(crate) patterns: Vec<Patterns>,
+    pub(crate) numbers: Numbers,
+    pub(crate) board: Arc<Board>,
+    pub(crate) stats: Stats,
+    pub(crate) events: Sender<Event>,
+    pub(crate) journal: Mutex<JournalReader>,
+    pub(crate) stop: Arc<AtomicBool>,
+}
 
 /// A file that was received whole and waits in `spool/`.
 #[derive(Clone, Debug)]
@@ -73,52 +102,187 @@ pub enum SubmitError {
 pub type Observer = Arc<dyn Fn(&SubmissionReport) + Send + Sync>;
 
 impl Engine {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self { parts: Arc::new(parts) }
+    }
+
     /// Returns the folder where uploads are received, on the file system of the home.
-    pub fn spool(&self) -> &Path {
-        unimplemented!()
+    pub fn spool(&self) -> PathBuf {
+        self.parts.home.spool()
     }
 
     /// Checks, before the first byte is received, that an upload of this name could be taken.
-    pub fn check_upload(&self, _pipeline: Option<&str>, _name: &str) -> Result<(), SubmitError> {
-        unimplemented!()
+    pub fn check_upload(&self, pipeline: Option<&str>, name: &str) -> Result<(), SubmitError> {
+        self.target(pipeline, name).map(|_| ())
     }
 
     /// Takes a received file: moves it to `underprocess/` and makes it durable in the journal.
     /// Blocks for the disk.
-    pub fn submit(&self, _upload: Upload) -> Result<SubmissionReport, SubmitError> {
-        unimplemented!()
+    pub fn submit(&self, upload: Upload) -> Result<SubmissionReport, SubmitError> {
+        let (pipeline, source) = self.target(upload.pipeline.as_deref(), &upload.name)?;
+        let folders = &self.parts.folders[pipeline];
+        let id = self.parts.numbers.take();
+        let claimed = queue::claim_upload(folders, &upload.path, &upload.name, id)
+            .map_err(|error| unavailable("take the upload", &error))?;
+        queue::sync_claims(&[&claimed.file], &[folders])
+            .unwrap_or_else(|error| fault::disk("sync an upload", &error));
+        let file = NewFile {
+            id,
+            pipeline: self.parts.plans[pipeline].name.clone(),
+            source,
+            name: upload.name,
+            claimed_name: claimed.claimed_name,
+            identity: claimed.identity,
+            hash: upload.hash,
+            seen_at_us: to_us(upload.seen_at),
+            claimed_at_us: to_us(SystemTime::now()),
+        };
+        let (reply, answer) = channel();
+        let ended = || SubmitError::Unavailable { reason: "it is stopping".into() };
+        let event = Event::Accept { files: vec![file], reply: Some(reply) };
+        self.parts.events.send(event).map_err(|_| ended())?;
+        let accepted = answer.recv().map_err(|_| ended())?;
+        let accepted = accepted.first().ok_or_else(ended)?;
+        Ok(self.parts.board.live(accepted.id).unwrap_or_else(|| board::report_of(accepted)))
     }
 
     /// Returns one submission. Reads the journal.
-    pub fn submission(&self, _id: u64) -> Result<Option<SubmissionReport>, SubmitError> {
-        unimplemented!()
+    pub fn submission(&self, id: u64) -> Result<Option<SubmissionReport>, SubmitError> {
+        // Asked first: a file that is finished in between is then found in the journal.
+        if let Some(live) = self.parts.board.live(id) {
+            return Ok(Some(live));
+        }
+        let row = self.journal().submission(id).map_err(|error| unavailable("look up", &error))?;
+        Ok(row.map(|row| self.overlay(row)))
     }
 
     /// Returns submissions, newest first. Reads the journal.
     pub fn submissions(
         &self,
-        _filter: &SubmissionFilter,
+        filter: &SubmissionFilter,
     ) -> Result<Vec<SubmissionReport>, SubmitError> {
-        unimplemented!()
+        let phase = filter.phase.map(|phase| match phase {
+            Phase::Committed => tidemill_store::Phase::Committed,
+            Phase::Quarantined => tidemill_store::Phase::Quarantined,
+            _ => tidemill_store::Phase::Accepted,
+        });
+        let rows = self
+            .journal()
+            .submissions(&Filter {
+                pipeline: filter.pipeline.clone(),
+                phase,
+                name: filter.name.clone(),
+                before: filter.before,
+                limit: filter.limit,
+            })
+            .map_err(|error| unavailable("list", &error))?;
+        let reports = rows.into_iter().map(|row| self.overlay(row));
+        Ok(reports.filter(|report| filter.phase.is_none_or(|phase| report.phase == phase)).collect())
     }
 
     /// Registers a function that hears of each change of each submission.
-    pub fn observe(&self, _observer: Observer) {
-        unimplemented!()
+    pub fn observe(&self, observer: Observer) {
+        self.parts.board.observe(observer);
     }
 
     /// Returns the pipelines that run.
     pub fn pipelines(&self) -> Vec<PipelineReport> {
-        unimplemented!()
+        let report = |(at, plan): (usize, &Plan)| {
+            let (counts, committed_epoch) = self.parts.board.counts(at);
+            let (nodes, edges) = plan::describe(plan);
+            PipelineReport {
+                name: plan.name.clone(),
+                plan_hash: plan.hash.clone(),
+                folder: self.parts.folders[at].root.display().to_string(),
+                yaml: plan.yaml.clone(),
+                nodes,
+                edges,
+                accepted: counts.accepted,
+                committed: counts.committed,
+                quarantined: counts.quarantined,
+                committed_epoch,
+            }
+        };
+        self.parts.plans.iter().enumerate().map(report).collect()
     }
 
     /// Returns every operator on every worker of every process.
     pub fn operators(&self) -> Vec<OperatorReport> {
-        unimplemented!()
+        self.parts.stats.operators()
     }
 
     /// Returns the latency histograms of every stage of every pipeline.
     pub fn latencies(&self) -> Vec<StageLatency> {
-        unimplemented!()
+        self.parts.board.latencies()
     }
+
+    /// Asks for the end: no more files are taken, what has begun is finished. Returns at once.
+    pub fn stop(&self) {
+        self.parts.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns which pipeline, and which of its sources, takes an upload.
+    fn target(&self, pipeline: Option<&str>, name: &str) -> Result<(usize, String), SubmitError> {
+        if self.parts.stop.load(Ordering::Relaxed) {
+            return Err(SubmitError::Unavailable { reason: "it is stopping".into() });
+        }
+        let plans = &self.parts.plans;
+        let found = match pipeline {
+            Some(wanted) => plans.iter().position(|plan| plan.name == wanted),
+            None => (plans.len() == 1).then_some(0),
+        };
+        let at = found.ok_or_else(|| SubmitError::UnknownPipeline {
+            name: pipeline.unwrap_or("(none named)").to_owned(),
+            running: plans.iter().map(|plan| &*plan.name).collect::<Vec<_>>().join(", "),
+        })?;
+        check_name(name.as_ref()).map_err(|error| SubmitError::Name {
+            name: name.to_owned(),
+            reason: error.to_string(),
+        })?;
+        let source = self.parts.patterns[at].source_of(name);
+        let source = source.ok_or_else(|| SubmitError::NoSource {
+            pipeline: plans[at].name.clone(),
+            name: name.to_owned(),
+            patterns: self.parts.patterns[at].all(),
+        })?;
+        Ok((at, source.to_owned()))
+    }
+
+    /// What the journal says, or what the board says if the file is still on its way.
+    fn overlay(&self, row: SubmissionRow) -> SubmissionReport {
+        if let Some(live) = self.parts.board.live(row.file.id) {
+            return live;
+        }
+        let mut report = board::report_of(&row.file);
+        if let Some(outcome) = row.outcome {
+            report.records = outcome.records;
+            report.rejected = outcome.rejected;
+            report.bytes_read = report.bytes;
+            report.finished_at = Some(board::from_us(outcome.finished_at_us));
+            match outcome.verdict {
+                VerdictRow::Committed { parts } => {
+                    report.phase = Phase::Committed;
+                    report.outputs = parts
+                        .into_iter()
+                        .map(|part| (format!("{}/{}", part.sink, part.name), part.bytes))
+                        .collect();
+                }
+                VerdictRow::Quarantined { code, detail } => {
+                    report.phase = Phase::Quarantined;
+                    report.reason = Some((code, detail));
+                }
+            }
+        }
+        report
+    }
+
+    fn journal(&self) -> MutexGuard<'_, JournalReader> {
+        // A query that panicked has ended the process.
+        self.parts.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn unavailable(doing: &str, error: &dyn std::error::Error) -> SubmitError {
+    tracing::error!("{doing}: {error}");
+    SubmitError::Unavailable { reason: format!("it cannot {doing}") }
 }

@@ -48,7 +48,9 @@ pub enum Event {
     Settled(Vec<u64>),
     /// No more files are taken; dataflows end when they are through with what they have begun.
     Stop,
-    /// The dataflows have ended and everything said was heard: end.
+    /// Says when everything before it is in the hands of the publisher.
+    Flush(Sender<()>),
+    /// The publisher has ended: end.
     End,
 }
 
@@ -98,6 +100,14 @@ impl Ledger {
         self.order(pipeline, file, replay);
     }
 
+    /// Returns what earlier lives committed of a pipeline, and what they left unfinished.
+    pub fn earlier(
+        &self,
+        pipeline: &str,
+    ) -> Result<(Vec<AcceptedFile>, Vec<AcceptedFile>), JournalError> {
+        Ok((self.journal.committed(pipeline)?, self.journal.unfinished(pipeline)?))
+    }
+
     /// Works until [`Event::End`]. An error ends the process.
     pub fn run(mut self, events: &Receiver<Event>) -> Result<(), JournalError> {
         loop {
@@ -119,6 +129,7 @@ impl Ledger {
         let mut accepts = Vec::new();
         let mut answers = Vec::new();
         let mut settled = Vec::new();
+        let mut flushes = Vec::new();
         let mut ended = false;
         for event in group {
             match event {
@@ -131,6 +142,7 @@ impl Ledger {
                 }
                 Event::Settled(ids) => settled.extend(ids),
                 Event::Stop => self.stop(),
+                Event::Flush(reply) => flushes.push(reply),
                 Event::End => ended = true,
             }
         }
@@ -138,6 +150,9 @@ impl Ledger {
         self.finish(answers)?;
         if !settled.is_empty() {
             self.journal.settle(&settled)?;
+        }
+        for reply in flushes {
+            let _ = reply.send(());
         }
         Ok(ended)
     }

@@ -3,6 +3,14 @@
 //! Definition flows `YAML -> PipelineSpec -> Graph -> Plan -> rendered dataflow`; data flows
 //! `file -> queue -> epoch -> operators -> answered -> committed -> processed/`. This crate knows no
 //! gRPC and no async runtime; what the outside wants to know it asks through [`Engine`].
+//!
+//! Map, in reading order. Definition: `spec` (as written), `graph` (checked), [`plan`](mod@plan)
+//! (ordered and pruned), [`draw`]; `render` (plan to dataflow). Data: `intake` (files are claimed),
+//! `ledger` (the journal's one writer), `ingest` (files to batches), `sink` (batches to staged
+//! parts), `answer` (an epoch is complete), `publish` (what is committed becomes visible). Around
+//! them: [`start`], `worker`, [`mesh`], `board` and `stats` (what is known), [`engine`] and
+//! [`report`] (what the outside sees), [`fault`] (why a process ends).
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod spec;
 
@@ -12,10 +20,29 @@ pub mod diagnostic;
 pub mod draw;
 pub mod plan;
 
-pub mod engine;
+mod ingest;
+mod sink;
+
+mod answer;
+mod render;
+mod worker;
+
+mod board;
+mod intake;
+mod ledger;
+mod publish;
+mod stats;
+
 pub mod mesh;
+
+pub mod fault;
+pub mod start;
+
+pub mod engine;
 pub mod report;
 
 pub use diagnostic::Diagnostic;
 pub use engine::Engine;
+pub use intake::Patience;
 pub use plan::{Plan, plan};
+pub use start::{Config, Running, Summary, run_member, start};

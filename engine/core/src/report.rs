@@ -4,7 +4,7 @@
 use std::time::SystemTime;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Where a submission stands. Each is a different fact, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -93,7 +93,7 @@ pub struct SubmissionFilter {
 }
 
 /// One operator (source, operator or sink of the pipeline file) on one worker.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OperatorReport {
     /// The pipeline.
     pub pipeline: String,

@@ -200,10 +200,9 @@ fn to_columns(
         }
         columns.push(builder.finish());
     }
-    let built = if columns.is_empty() {
-        rows_without_columns(rows.len())
-    } else {
-        RecordBatch::try_new(schema.clone(), columns)
-    };
-    built.unwrap_or_else(|error| panic!("the columns of an aggregate do not fit: {error}"))
+    if columns.is_empty() {
+        return rows_without_columns(rows.len());
+    }
+    RecordBatch::try_new(schema.clone(), columns)
+        .unwrap_or_else(|error| panic!("the columns of an aggregate do not fit: {error}"))
 }

@@ -2,9 +2,7 @@
 //! worker as a whole is passed on untouched.
 
 use arrow_array::types::UInt32Type;
-use arrow_array::{Array, ArrayRef, PrimitiveArray, RecordBatch};
-use arrow_schema::ArrowError;
-use arrow_select::take::{take, take_record_batch};
+use arrow_array::{ArrayRef, PrimitiveArray};
 use timely::communication::Push;
 use timely::dataflow::channels::Message;
 use timely::dataflow::channels::pact::DistributorPact;
@@ -13,7 +11,7 @@ use timely::progress::Stamp;
 
 use super::key_hash;
 use crate::aggregate::KeyEncoder;
-use crate::batch::{Batch, rows_without_columns};
+use crate::batch::Batch;
 
 /// Returns the pact that sends each row to the worker where its key lives: the hash of the encoded
 /// columns at these places, modulo the number of workers.
@@ -79,31 +77,12 @@ impl Distributor<Batch> for ByKey {
                 return;
             }
             let picked = PrimitiveArray::<UInt32Type>::from(std::mem::take(rows));
-            let mut part = pick(&batch, &picked)
-                .unwrap_or_else(|error| panic!("rows of a batch cannot be picked: {error}"));
+            let mut part = batch.take(&picked);
             Message::push_at(&mut part, stamp.clone(), pusher);
         }
     }
 
     fn flush<T: Clone, P: Push<Message<T, Batch>>>(&mut self, _stamp: &Stamp<T>, _: &mut [P]) {}
-}
-
-/// Returns these rows of a batch; views keep pointing to the shared buffers.
-fn pick(batch: &Batch, rows: &PrimitiveArray<UInt32Type>) -> Result<Batch, ArrowError> {
-    let columns: RecordBatch = if batch.columns.num_columns() == 0 {
-        rows_without_columns(rows.len())?
-    } else {
-        take_record_batch(&batch.columns, rows)?
-    };
-    let raw = match &batch.raw {
-        Some(raw) => take(raw, rows, None)?.as_any().downcast_ref().cloned(),
-        None => None,
-    };
-    let positions = match &batch.positions {
-        Some(positions) => take(positions, rows, None)?.as_any().downcast_ref().cloned(),
-        None => None,
-    };
-    Ok(Batch { columns, raw, positions, diff: batch.diff, origin: batch.origin })
 }
 
 /// Sends each batch as a whole to one worker.

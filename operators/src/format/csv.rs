@@ -262,7 +262,7 @@ fn word(
     Some(())
 }
 
-fn truth(field: &[u8]) -> Option<bool> {
+pub(super) fn truth(field: &[u8]) -> Option<bool> {
     let is = |words: [&[u8]; 3]| words.iter().any(|word| field.eq_ignore_ascii_case(word));
     if is([b"true", b"t", b"1"]) {
         Some(true)

@@ -283,7 +283,7 @@ impl Reading {
         };
         if let Some(mut batch) = parsed.batch {
             batch.origin = origin;
-            self.meter.gave(batch.len(), chunk.range.len());
+            self.meter.gave(0, batch.len(), chunk.range.len());
             outputs.batches.session(&held[0]).give_container(&mut batch);
         }
         if !rejects.is_empty() {

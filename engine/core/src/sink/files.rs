@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use arrow_array::UInt32Array;
 use tidemill_operators::exchange;
 use tidemill_operators::format::{Encoder, OutputFormat, raw_runs};
 use tidemill_operators::meter::Meter;
@@ -45,7 +46,7 @@ pub fn files<'scope>(
         .into_iter()
         .map(|way| {
             let writer = move |batch: &Batch| writer_of(batch.origin.submission, index);
-            builder.new_input(way, exchange::batch_to(writer))
+            builder.new_input(way, exchange::whole(writer))
         })
         .collect();
     let mut opening_input = builder.new_input(
@@ -139,7 +140,7 @@ impl Writer {
                 self.parts.written(outcome);
                 let bytes = (file.part.body.bytes() - before) as usize;
                 self.parts.meter.took(rows, bytes);
-                self.parts.meter.gave(rows, bytes);
+                self.parts.meter.gave(0, rows, bytes);
             }
         }
     }
@@ -227,5 +228,5 @@ fn merge_by_position(batches: &[Batch]) -> (Batch, bool) {
     order.sort_by_key(|row| positions.value(*row as usize));
     let at = |index: usize| positions.value(order[index] as usize);
     let twice = (1..order.len()).any(|index| at(index - 1) == at(index));
-    (merged.take(&order), twice)
+    (merged.take(&UInt32Array::from(order)), twice)
 }

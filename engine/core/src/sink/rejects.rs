@@ -189,7 +189,7 @@ impl Writer {
                 let outcome = file.part.body.appended(count, &|| self.parts.stage(*epoch));
                 self.parts.written(outcome);
                 self.parts.meter.took(rows, count);
-                self.parts.meter.gave(rows, count);
+                self.parts.meter.gave(0, rows, count);
             }
         }
     }

@@ -1,0 +1,403 @@
+//! Render: a plan to timely operators, the same on every worker.
+//!
+//! One line per kind of operator. Nothing here branches on the worker's index while building: all
+//! workers must build the same dataflow in the same order. Only what is handed in differs, and it is
+//! used inside operators.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::Receiver;
+
+use arrow_array::BooleanArray;
+use regex::Regex;
+use tidemill_operators::aggregate::{self, AggregateSpec, Computed, Function, Inputs};
+use tidemill_operators::expr::{AggregateFunction, Expr, RowError};
+use tidemill_operators::filter::Filter;
+use tidemill_operators::flow::{self, reject_row, stateless};
+use tidemill_operators::meter::Meter;
+use tidemill_operators::parse::{Parse, UNMATCHED};
+use tidemill_operators::reject::EpochRejects;
+use tidemill_operators::route::{self, Match, Route};
+use tidemill_operators::select::Select;
+use tidemill_operators::{Batch, Column, RejectCode, Time};
+use timely::dataflow::operators::core::Map as _;
+use timely::dataflow::operators::vec::Broadcast;
+use timely::dataflow::operators::{Concatenate, Probe};
+use timely::dataflow::{ProbeHandle, Scope, Stream, StreamVec};
+use timely::scheduling::Activator;
+use timely::scheduling::activate::SyncActivator;
+use timely::worker::Worker;
+
+use crate::answer::{Heard, answers};
+use crate::ingest::coordinator::{Command, coordinator};
+use crate::ingest::order::{ReadEvent, ReadNote};
+use crate::ingest::reader::reader;
+use crate::plan::{Input, NodeId, OperatorKind, OperatorPlan, Plan, PortId, SinkKind, SinkPlan};
+use crate::sink::files::files;
+use crate::sink::parts::{FileSink, Surroundings};
+use crate::sink::rejects::{self, rejects};
+use crate::stats::{Gauge, Stats, feeds, kind_word};
+
+/// What the dataflow of a pipeline is built with on one worker.
+pub struct Fittings {
+    /// Files to read; on worker 0 only.
+    pub commands: Option<Receiver<Command>>,
+    /// Where sinks stage.
+    pub around: Surroundings,
+    /// Where answers go; called on worker 0 only.
+    pub ledger: Box<dyn FnMut(Heard)>,
+    /// Who counts.
+    pub stats: Stats,
+}
+
+/// The dataflow of a pipeline on one worker.
+pub struct Rendered {
+    /// Follows what the sinks have taken in.
+    pub flow: ProbeHandle<Time>,
+    /// Where that was when it was looked at last.
+    pub flow_seen: Option<Time>,
+    /// Wakes the coordinator from another thread.
+    pub wake: SyncActivator,
+    /// Wakes, on this worker, what waits for the sinks.
+    pub waiting: Vec<Activator>,
+    /// The frontier of each node, and who shows it.
+    pub frontiers: Vec<(ProbeHandle<Time>, Gauge)>,
+}
+
+/// Builds the dataflow of a plan.
+pub fn render(worker: &mut Worker, plan: &Plan, fittings: Fittings) -> Rendered {
+    let index = worker.index();
+    worker.dataflow_named::<Time, _, _>(&plan.name, |scope| {
+        Rendering {
+            scope,
+            plan,
+            index,
+            around: fittings.around,
+            stats: fittings.stats,
+            flow: ProbeHandle::new(),
+            streams: BTreeMap::new(),
+            rejects: BTreeMap::new(),
+            frontiers: Vec::new(),
+        }
+        .build(fittings.commands, fittings.ledger)
+    })
+}
+
+type Batches<'scope> = Stream<'scope, Time, Batch>;
+type Rejects<'scope> = StreamVec<'scope, Time, EpochRejects>;
+
+struct Rendering<'scope, 'plan> {
+    scope: Scope<'scope, Time>,
+    plan: &'plan Plan,
+    index: usize,
+    around: Surroundings,
+    stats: Stats,
+    flow: ProbeHandle<Time>,
+    streams: BTreeMap<PortId, Batches<'scope>>,
+    rejects: BTreeMap<NodeId, Rejects<'scope>>,
+    frontiers: Vec<(ProbeHandle<Time>, Gauge)>,
+}
+
+impl<'scope> Rendering<'scope, '_> {
+    fn build(
+        mut self,
+        commands: Option<Receiver<Command>>,
+        ledger: Box<dyn FnMut(Heard)>,
+    ) -> Rendered {
+        let splittable = self.plan.sources.iter().map(|source| source.splittable).collect();
+        let title = format!("Coordinate {}/", self.plan.name);
+        let orders = coordinator(self.scope, &title, commands, splittable, self.flow.clone());
+        let mut waiting = vec![orders.activator];
+        let mut notes = Vec::new();
+        for (at, pieces) in orders.pieces.into_iter().enumerate() {
+            let read = self.source(at, pieces);
+            waiting.push(read.1);
+            notes.push(read.0);
+        }
+        let notes = self.scope.concatenate(notes);
+        let poison = self.poison(notes.clone());
+        for operator in &self.plan.operators {
+            let at = self.plan.operators.iter().position(|one| std::ptr::eq(one, operator));
+            self.operator(at.unwrap_or_default(), operator, poison.clone());
+        }
+        let mut parts = Vec::new();
+        let mut tables = Vec::new();
+        for (at, sink) in self.plan.sinks.iter().enumerate() {
+            let ways: Vec<Batches<'scope>> =
+                sink.inputs.iter().map(|input| self.stream(input)).collect();
+            let (meter, gauge) = self.sink_seat(sink);
+            let title = format!("Write {}/{}", self.plan.name, sink.name);
+            let around = self.around.clone();
+            let openings = orders.openings.clone();
+            let written = match file_sink(at, sink) {
+                None => {
+                    let rows = self.scope.concatenate(ways);
+                    let rows = counted_in(&title, rows, meter);
+                    self.watch(&rows, gauge);
+                    tables.push((at, rows.probe_with(&self.flow)));
+                    continue;
+                }
+                Some(file) if sink.errors_of.is_empty() && !matches!(sink.kind, SinkKind::Rejects) => {
+                    files(self.scope, &title, ways, openings, file, around, meter)
+                }
+                Some(file) => {
+                    let all = sink.errors_of.iter().filter_map(|node| self.rejects.get(node));
+                    let all = self.scope.concatenate(all.cloned().collect::<Vec<_>>());
+                    rejects(&title, all, notes.clone(), openings, file, around, meter)
+                }
+            };
+            let probe = ProbeHandle::new();
+            written.taken.probe_with(&self.flow).probe_with(&probe);
+            self.frontiers.push((probe, gauge));
+            parts.push(written.parts);
+        }
+        let parts = self.scope.concatenate(parts);
+        let title = format!("Answer {}/", self.plan.name);
+        answers(self.scope, &title, orders.openings, notes, parts, tables, ledger);
+        Rendered {
+            flow: self.flow,
+            flow_seen: Some(Time::default()),
+            wake: orders.wake,
+            waiting,
+            frontiers: self.frontiers,
+        }
+    }
+
+    /// The epochs that failed while they were read, on every worker.
+    fn poison(&self, notes: StreamVec<'scope, Time, ReadNote>) -> StreamVec<'scope, Time, u64> {
+        notes
+            .flat_map(|note| matches!(note.event, ReadEvent::Failed { .. }).then_some(note.epoch))
+            .container::<Vec<u64>>()
+            .broadcast()
+    }
+
+    fn source(
+        &mut self,
+        at: usize,
+        pieces: StreamVec<'scope, Time, crate::ingest::order::PieceOrder>,
+    ) -> (StreamVec<'scope, Time, ReadNote>, Activator) {
+        let source = &self.plan.sources[at];
+        let node = NodeId::Source(at);
+        let (meter, gauge) = self.seat(node, 1, Vec::new());
+        let title = format!("Read {}/{}", self.plan.name, source.name);
+        let read = reader(
+            &title,
+            &source.name,
+            pieces,
+            source.read.clone(),
+            source.inflate_ratio_max,
+            self.flow.clone(),
+            meter,
+        );
+        self.watch(&read.batches, gauge);
+        self.streams.insert(PortId { node, port: 0 }, read.batches);
+        self.rejects.insert(node, read.rejects);
+        (read.notes, read.activator)
+    }
+
+    fn operator(
+        &mut self,
+        at: usize,
+        operator: &OperatorPlan,
+        poison: StreamVec<'scope, Time, u64>,
+    ) {
+        let node = NodeId::Operator(at);
+        let tags = operator.outputs.len();
+        let (meter, gauge) = self.seat(node, tags, feeds(self.plan, &operator.inputs));
+        let ways: Vec<Batches<'scope>> =
+            operator.inputs.iter().map(|input| self.stream(input)).collect();
+        let input = match <[Batches<'scope>; 1]>::try_from(ways) {
+            Ok([only]) => only,
+            Err(ways) => self.scope.concatenate(ways),
+        };
+        let name = &operator.name;
+        let place = format!("{}/{name}", self.plan.name);
+        let shape = |port: usize| operator.outputs[port].shape.clone();
+        let title = format!("{} {place}", capitalised(operator.kind.word()));
+        let flow = match &operator.kind {
+            OperatorKind::Filter { keep } => {
+                stateless(&title, name, input, tags, meter, Filter::new(keep.clone(), shape(0)))
+            }
+            OperatorKind::Select { columns } => {
+                stateless(&title, name, input, tags, meter, Select::new(columns.clone(), shape(0)))
+            }
+            OperatorKind::Route { rules, otherwise, all } => {
+                let port = |tag: usize| route::Port {
+                    tag,
+                    shape: shape(tag),
+                    used: operator.outputs[tag].used,
+                };
+                let rules = rules.iter().enumerate().map(|(tag, rule)| (rule.clone(), port(tag)));
+                let matching = if *all { Match::All } else { Match::First };
+                let logic = Route::new(rules.collect(), otherwise.map(port), matching);
+                stateless(&title, name, input, tags, meter, logic)
+            }
+            OperatorKind::Parse { column, regex, captures } => {
+                let regex = Regex::new(regex).expect("the graph compiled this pattern");
+                let unmatched =
+                    operator.outputs.get(UNMATCHED).filter(|port| port.used).map(|_| shape(UNMATCHED));
+                let logic =
+                    Parse::new(column.clone(), regex, captures.clone(), shape(0), unmatched);
+                stateless(&title, name, input, tags, meter, logic)
+            }
+            OperatorKind::Aggregate { by, compute } => {
+                let (rows, rejects) =
+                    aggregate(&place, name, input, poison, by, compute, meter, &self.flow);
+                flow::Flow { tags: vec![rows], rejects }
+            }
+        };
+        if let Some(first) = flow.tags.first() {
+            self.watch(first, gauge);
+        }
+        for (port, tag) in flow.tags.into_iter().enumerate() {
+            self.streams.insert(PortId { node, port }, tag);
+        }
+        self.rejects.insert(node, flow.rejects);
+    }
+
+    fn stream(&self, input: &Input) -> Batches<'scope> {
+        self.streams[&input.from].clone()
+    }
+
+    fn seat(&self, node: NodeId, tags: usize, fed_by: Vec<(String, usize)>) -> (Meter, Gauge) {
+        let (name, kind) = (self.plan.node_name(node), kind_word(self.plan, node));
+        self.stats.seat(self.plan, name, &kind, self.index, tags, fed_by)
+    }
+
+    fn sink_seat(&self, sink: &SinkPlan) -> (Meter, Gauge) {
+        let kind = match sink.kind {
+            SinkKind::Files { .. } => "sink files",
+            SinkKind::Table { .. } => "sink table",
+            SinkKind::Rejects => "sink rejects",
+        };
+        let fed_by = feeds(self.plan, &sink.inputs);
+        self.stats.seat(self.plan, &sink.name, kind, self.index, 1, fed_by)
+    }
+
+    /// Shows the frontier of a stream on a gauge.
+    fn watch(&mut self, stream: &Batches<'scope>, gauge: Gauge) {
+        let probe = ProbeHandle::new();
+        stream.clone().probe_with(&probe);
+        self.frontiers.push((probe, gauge));
+    }
+}
+
+/// Returns how a sink writes files, if that is what it does.
+fn file_sink(index: usize, sink: &SinkPlan) -> Option<FileSink> {
+    let name = sink.name.clone();
+    match &sink.kind {
+        SinkKind::Files { format, schema, empty } => Some(FileSink {
+            index,
+            name,
+            format: format.clone(),
+            schema: schema.clone(),
+            empty: *empty,
+        }),
+        SinkKind::Rejects => Some(FileSink {
+            index,
+            name,
+            format: tidemill_operators::format::OutputFormat::Jsonl,
+            schema: rejects::schema(),
+            empty: false,
+        }),
+        SinkKind::Table { .. } => None,
+    }
+}
+
+/// Counts what a table takes in; its rows go on to worker 0.
+fn counted_in<'scope>(title: &str, rows: Batches<'scope>, meter: Meter) -> Batches<'scope> {
+    use timely::container::CapacityContainerBuilder;
+    use timely::dataflow::channels::pact::Pipeline;
+    use timely::dataflow::operators::Operator;
+    rows.unary::<CapacityContainerBuilder<Batch>, _, _, _>(Pipeline, title, |_, _| {
+        move |input, output| {
+            input.for_each_stamp(|capability, batches| {
+                for batch in batches {
+                    meter.took(batch.len(), 0);
+                    meter.gave(0, batch.len(), 0);
+                    output.session(&capability).give_container(batch);
+                }
+            });
+        }
+    })
+}
+
+#[expect(clippy::too_many_arguments, reason = "one call, from the one match over kinds")]
+fn aggregate<'scope>(
+    place: &str,
+    name: &str,
+    input: Batches<'scope>,
+    poison: StreamVec<'scope, Time, u64>,
+    by: &[(String, Expr)],
+    compute: &[(String, tidemill_operators::expr::Aggregate)],
+    meter: Meter,
+    flow: &ProbeHandle<Time>,
+) -> (Batches<'scope>, Rejects<'scope>) {
+    let computed = |(name, one): &(String, tidemill_operators::expr::Aggregate)| Computed {
+        name: name.clone(),
+        function: match one.function {
+            AggregateFunction::CountAll => Function::CountAll,
+            AggregateFunction::Count => Function::Count,
+            AggregateFunction::Sum => Function::Sum,
+            AggregateFunction::Avg => Function::Avg,
+            AggregateFunction::Min => Function::Min,
+            AggregateFunction::Max => Function::Max,
+        },
+        argument: one.argument.as_ref().map(Expr::kind),
+        kind: one.kind,
+    };
+    let spec = AggregateSpec {
+        keys: by.iter().map(|(name, key)| Column::new(name, key.kind())).collect(),
+        compute: compute.iter().map(computed).collect(),
+    };
+    let keys: Vec<Expr> = by.iter().map(|(_, key)| key.clone()).collect();
+    let arguments: Vec<Option<Expr>> =
+        compute.iter().map(|(_, one)| one.argument.clone()).collect();
+    let (name, counting) = (name.to_owned(), meter.clone());
+    let evaluate = move |batch: &Batch| {
+        counting.took(batch.len(), 0);
+        let inputs = aggregate_inputs(&name, batch, &keys, &arguments);
+        counting.rejected(inputs.rejects.len());
+        inputs
+    };
+    let (partials, bad_rows) =
+        aggregate::gather(place, input, poison, spec.clone(), evaluate);
+    let partials = partials.probe_with(flow);
+    let (rows, bad_totals) = aggregate::totals(place, partials, spec);
+    let rows = flow::counted(&format!("Count {place}"), rows, meter);
+    let scope = rows.scope();
+    (rows, scope.concatenate([bad_rows, bad_totals]))
+}
+
+fn aggregate_inputs(
+    name: &str,
+    batch: &Batch,
+    keys: &[Expr],
+    arguments: &[Option<Expr>],
+) -> Inputs {
+    let mut errors: Vec<RowError> = Vec::new();
+    let mut evaluate = |expr: &Expr| {
+        let evaluated = expr.evaluate(&batch.columns);
+        errors.extend(evaluated.errors);
+        evaluated.values
+    };
+    let keys = keys.iter().map(&mut evaluate).collect();
+    let arguments = arguments.iter().map(|one| one.as_ref().map(&mut evaluate)).collect();
+    errors.sort_by_key(|error| error.row);
+    errors.dedup_by_key(|error| error.row);
+    let skip = (!errors.is_empty()).then(|| {
+        let mut skip = vec![false; batch.len()];
+        errors.iter().for_each(|error| skip[error.row as usize] = true);
+        BooleanArray::from(skip)
+    });
+    let reject = |error: RowError| {
+        reject_row(name, batch, error.row as usize, RejectCode::Expression, error.message)
+    };
+    Inputs { keys, arguments, skip, rejects: errors.into_iter().map(reject).collect() }
+}
+
+fn capitalised(word: &str) -> String {
+    let mut letters = word.chars();
+    letters.next().map_or_else(String::new, |first| {
+        first.to_uppercase().collect::<String>() + letters.as_str()
+    })
+}

@@ -1,0 +1,521 @@
+//! Start: brings a home and its pipelines to life, and to a clean end.
+//!
+//! In order: lock the home, open the journal, repair what a crash left, meet the other processes,
+//! build the dataflows, take up what was not finished, then let files in. At the end the same way
+//! back: no more files, dataflows end, everything said is committed, published and settled.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tidemill_store::{
+    AcceptedFile, Folders, Generation, Home, HomeError, Journal, JournalError, RecoverError,
+    recover,
+};
+use timely::WorkerConfig;
+use timely::communication::allocator::AllocatorBuilder;
+use timely::execute::execute_from;
+use timely::scheduling::activate::SyncActivator;
+
+use crate::board::Board;
+use crate::engine::Engine;
+use crate::fault::{self, FaultKind};
+use crate::ingest::coordinator::Command;
+use crate::intake::{self, Intake, Numbers, Patience, Patterns};
+use crate::ledger::{self, Event, Ledger};
+use crate::mesh::{self, Control, ControlEvent, MeshConfig, MeshError};
+use crate::plan::{Plan, SinkKind};
+use crate::publish::{self, Job, Published, Publisher};
+use crate::render::{Fittings, render};
+use crate::sink::parts::Surroundings;
+use crate::sink::staging::Staging;
+use crate::sink::table::Table;
+use crate::stats::{Stats, Told};
+use crate::worker;
+
+/// How often the other processes tell process 0 what their operators do.
+const TELL_EVERY: Duration = Duration::from_millis(250);
+
+/// What an engine runs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where everything is kept.
+    pub home: PathBuf,
+    /// The pipelines; their names differ.
+    pub plans: Vec<Plan>,
+    /// Workers per process.
+    pub workers: usize,
+    /// The processes of the run; `None` for one process alone.
+    pub mesh: Option<MeshConfig>,
+    /// When a dropped file counts as complete.
+    pub patience: Patience,
+    /// Whether to take what is there, commit it and end.
+    pub once: bool,
+}
+
+/// Why an engine did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The home cannot be used.
+    #[error("open the home")]
+    Home(#[from] HomeError),
+    /// The journal cannot be used.
+    #[error("open the journal")]
+    Journal(#[from] JournalError),
+    /// What a crash left cannot be repaired.
+    #[error("recover the home")]
+    Recover(#[from] RecoverError),
+    /// The processes do not come together.
+    #[error("meet the other processes")]
+    Mesh(#[from] MeshError),
+    /// A thread cannot be started, or a folder not be made.
+    #[error("start")]
+    Io(#[from] std::io::Error),
+    /// The dataflow cannot be started.
+    #[error("start the dataflow: {0}")]
+    Dataflow(String),
+}
+
+impl StartError {
+    /// Returns the exit code of a process that did not start.
+    pub const fn exit_code(&self) -> i32 {
+        match self {
+            StartError::Journal(JournalError::Damaged { .. } | JournalError::Newer { .. }) => {
+                FaultKind::Damaged.exit_code()
+            }
+            StartError::Journal(_) | StartError::Io(_) => FaultKind::Disk.exit_code(),
+            _ => 1,
+        }
+    }
+}
+
+/// What an engine did in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Files committed.
+    pub committed: u64,
+    /// Files set aside.
+    pub quarantined: u64,
+    /// Files accepted and not finished: the next start goes on with them.
+    pub left: u64,
+}
+
+/// A started engine in process 0.
+pub struct Running {
+    engine: Engine,
+    ending: JoinHandle<Summary>,
+}
+
+impl Running {
+    /// Returns the handle for the outside.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Waits for the end: of `once`, or after [`Engine::stop`].
+    pub fn wait(self) -> Summary {
+        // A panic anywhere has ended the process already.
+        self.ending.join().unwrap_or_default()
+    }
+}
+
+/// Starts process 0: the one that owns the journal.
+pub fn start(config: Config) -> Result<Running, StartError> {
+    let home = Arc::new(Home::open(&config.home)?);
+    let folders: Vec<Folders> =
+        config.plans.iter().map(|plan| home.pipeline(&plan.name)).collect::<Result<_, _>>()?;
+    let mut journal = Journal::open(&home)?;
+    let processes = config.mesh.as_ref().map_or(1, |mesh| mesh.endpoints.len());
+    let repaired = recover(&home, &mut journal)?;
+    if repaired.did_anything() {
+        tracing::info!("recovered: {repaired}");
+    }
+    let generation = journal.begin_generation(&Generation {
+        binary_version: env!("CARGO_PKG_VERSION").to_owned(),
+        processes: processes as u64,
+        workers: config.workers as u64,
+        plans: config.plans.iter().map(|plan| (plan.name.clone(), plan.hash.clone())).collect(),
+    })?;
+    let board = Arc::new(board(&config.plans, &journal)?);
+    let stats = Stats::default();
+
+    let meeting = meet(config.mesh.clone(), Some(generation), config.workers)?;
+    let (events, heard) = channel::<Event>();
+    let (jobs, published) = channel::<Job>();
+    let (staging, _staging_thread) = Staging::start(fault::disk)?;
+    let (commands, received): (Vec<_>, Vec<_>) =
+        config.plans.iter().map(|_| channel::<Command>()).unzip();
+    let built = Building {
+        plans: config.plans.clone(),
+        home: Arc::clone(&home),
+        generation,
+        staging,
+        stats: stats.clone(),
+        events: Some(events.clone()),
+        commands: received,
+    };
+    let (guards, wakes) = built.execute(meeting.builders, meeting.guard)?;
+
+    let patterns: Vec<Patterns> =
+        config.plans.iter().map(|plan| Patterns::new(&plan.sources)).collect();
+    let stop = Arc::new(AtomicBool::new(false));
+    let numbers = Numbers::from(journal.next_submission());
+    let reader = journal.reader()?;
+    let engine = Engine::new(crate::engine::Parts {
+        home: Arc::clone(&home),
+        plans: config.plans.clone(),
+        folders: folders.clone(),
+        patterns: patterns.clone(),
+        numbers: numbers.clone(),
+        board: Arc::clone(&board),
+        stats: stats.clone(),
+        events: events.clone(),
+        journal: Mutex::new(reader),
+        stop: Arc::clone(&stop),
+    });
+    if let Some(control) = meeting.control {
+        listen_to_peers(control, stats, Arc::clone(&stop))?;
+    }
+
+    let publisher = Publisher::new(
+        home,
+        publisher_lines(&config.plans, &folders),
+        Arc::clone(&board),
+        events.clone(),
+    );
+    let mut ledger = Ledger::new(
+        journal,
+        ledger_lines(&config.plans, &folders, commands, wakes),
+        Arc::clone(&board),
+        jobs.clone(),
+    );
+    take_up(&config.plans, &mut ledger)?;
+    let ledger_thread = spawn("tidemill:ledger", move || {
+        ledger.run(&heard).unwrap_or_else(|error| fault::journal("write the journal", &error));
+    })?;
+    let publisher_thread = spawn("tidemill:publish", move || {
+        let outcome = publisher.run(&published);
+        outcome.unwrap_or_else(|error| fault::end(FaultKind::Disk, "make outputs visible", &error));
+    })?;
+    let lines = intake_lines(&config.plans, folders, patterns);
+    let intake = Intake::new(
+        lines,
+        numbers,
+        Arc::clone(&board),
+        events.clone(),
+        config.patience,
+        Arc::clone(&stop),
+    );
+    let once = config.once;
+    let taking = spawn("tidemill:intake", move || {
+        let outcome = if once { intake.run_once() } else { intake.run() };
+        outcome.unwrap_or_else(|error| fault::end(FaultKind::Disk, "take files in", &error));
+    })?;
+
+    let ending = spawn("tidemill:ending", move || {
+        wait_for(taking);
+        if once {
+            // What was accepted is finished first, unless somebody asks to stop.
+            while board.pending_in_all() > 0 && !stop.load(Ordering::Relaxed) {
+                board.wait_for_change(Duration::from_millis(100));
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        let _ = events.send(Event::Stop);
+        for outcome in guards.join() {
+            if let Err(panic) = outcome {
+                tracing::error!("a worker ended with: {panic}");
+            }
+        }
+        let (flushed, wait) = channel();
+        let _ = events.send(Event::Flush(flushed));
+        let _ = wait.recv();
+        let _ = jobs.send(Job::End);
+        wait_for(publisher_thread);
+        let _ = events.send(Event::End);
+        wait_for(ledger_thread);
+        board.summary()
+    })?;
+    Ok(Running { engine, ending })
+}
+
+/// Runs one of the other processes: workers, and nothing else. Blocks until the dataflows end.
+pub fn run_member(config: Config) -> Result<(), StartError> {
+    let home = Arc::new(Home::attach(&config.home)?);
+    let meeting = meet(config.mesh.clone(), None, config.workers)?;
+    let stats = Stats::default();
+    let (staging, _staging_thread) = Staging::start(fault::disk)?;
+    let built = Building {
+        plans: config.plans.clone(),
+        home,
+        generation: meeting.generation,
+        staging,
+        stats: stats.clone(),
+        events: None,
+        commands: Vec::new(),
+    };
+    let (guards, _wakes) = built.execute(meeting.builders, meeting.guard)?;
+    let ended = Arc::new(AtomicBool::new(false));
+    if let Some(control) = meeting.control {
+        let ended = Arc::clone(&ended);
+        spawn("tidemill:tell", move || tell_first(&control, &stats, &ended))?;
+    }
+    for outcome in guards.join() {
+        if let Err(panic) = outcome {
+            tracing::error!("a worker ended with: {panic}");
+        }
+    }
+    ended.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
+/// The way to the other processes, or the lack of any.
+struct Meeting {
+    generation: u64,
+    builders: Builders,
+    guard: Box<dyn std::any::Any + Send>,
+    control: Option<Control>,
+}
+
+/// How the workers of this process talk to each other and to the rest.
+enum Builders {
+    Alone(usize),
+    Mesh(Vec<AllocatorBuilder>),
+}
+
+fn meet(
+    mesh: Option<MeshConfig>,
+    generation: Option<u64>,
+    workers: usize,
+) -> Result<Meeting, StartError> {
+    let Some(mut config) = mesh else {
+        return Ok(Meeting {
+            generation: generation.unwrap_or_default(),
+            builders: Builders::Alone(workers),
+            guard: Box::new(()),
+            control: None,
+        });
+    };
+    config.generation = generation;
+    let mesh = mesh::connect(&config)?;
+    let generation = mesh.generation;
+    let (builders, guard, control) = mesh.into_builders(workers)?;
+    Ok(Meeting { generation, builders: Builders::Mesh(builders), guard, control: Some(control) })
+}
+
+type Guards = timely::WorkerGuards<()>;
+
+/// What the workers of this process are built with.
+struct Building {
+    plans: Vec<Plan>,
+    home: Arc<Home>,
+    generation: u64,
+    staging: Staging,
+    stats: Stats,
+    /// To the ledger; in process 0 only.
+    events: Option<Sender<Event>>,
+    commands: Vec<Receiver<Command>>,
+}
+
+impl Building {
+    /// Starts the workers. Returns once the first of them has built its dataflows, with what wakes
+    /// its coordinators.
+    fn execute(
+        self,
+        builders: Builders,
+        guard: Box<dyn std::any::Any + Send>,
+    ) -> Result<(Guards, Vec<SyncActivator>), StartError> {
+        let (ready, woken) = channel();
+        let is_first = self.events.is_some();
+        let Self { plans, home, generation, staging, stats, events, commands } = self;
+        let commands = Mutex::new(commands.into_iter().map(Some).collect::<Vec<_>>());
+        let ready = Mutex::new(ready);
+        let run = move |worker: &mut timely::worker::Worker| {
+            let first = worker.index() == 0;
+            stats.follow(worker);
+            let mut rendered = Vec::with_capacity(plans.len());
+            for (pipeline, plan) in plans.iter().enumerate() {
+                let commands = if first {
+                    let mut all = commands.lock().unwrap_or_else(PoisonError::into_inner);
+                    all.get_mut(pipeline).and_then(Option::take)
+                } else {
+                    None
+                };
+                let events = events.clone();
+                let ledger = Box::new(move |heard| {
+                    if let Some(events) = &events {
+                        // The ledger outlives the dataflows.
+                        let _ = events.send(Event::Heard { pipeline, heard });
+                    }
+                });
+                let around = Surroundings {
+                    home: Arc::clone(&home),
+                    generation,
+                    pipeline: plan.name.clone(),
+                    staging: staging.clone(),
+                    on_failure: fault::disk,
+                };
+                let fittings = Fittings { commands, around, ledger, stats: stats.clone() };
+                rendered.push(render(worker, plan, fittings));
+            }
+            if first {
+                let wakes = rendered.iter().map(|one| one.wake.clone()).collect::<Vec<_>>();
+                let _ = ready.lock().unwrap_or_else(PoisonError::into_inner).send(wakes);
+            }
+            worker::run(worker, rendered);
+        };
+        let settings = WorkerConfig::default();
+        let guards = match builders {
+            Builders::Alone(1) => timely::execute(
+                timely::Config { communication: timely::CommunicationConfig::Thread, worker: settings },
+                run,
+            ),
+            Builders::Alone(workers) => timely::execute(
+                timely::Config {
+                    communication: timely::CommunicationConfig::Process(workers),
+                    worker: settings,
+                },
+                run,
+            ),
+            Builders::Mesh(builders) => execute_from(builders, guard, settings, run),
+        }
+        .map_err(StartError::Dataflow)?;
+        // Only the process of worker 0 has somebody to wake.
+        let wakes = if is_first { woken.recv().unwrap_or_default() } else { Vec::new() };
+        Ok((guards, wakes))
+    }
+}
+
+fn board(plans: &[Plan], journal: &Journal) -> Result<Board, StartError> {
+    let reader = journal.reader()?;
+    let mut lanes = Vec::with_capacity(plans.len());
+    for plan in plans {
+        let counts = reader.counts(&plan.name)?;
+        let last = journal.committed(&plan.name)?.last().map_or(0, |file| file.epoch);
+        lanes.push((plan.name.clone(), counts, last));
+    }
+    Ok(Board::new(lanes.into_iter()))
+}
+
+/// Gives each pipeline what earlier lives left: committed files to rebuild tables from, then those
+/// that were not finished.
+fn take_up(plans: &[Plan], ledger: &mut Ledger) -> Result<(), StartError> {
+    for (pipeline, plan) in plans.iter().enumerate() {
+        let has_state = plan.sinks.iter().any(|sink| matches!(sink.kind, SinkKind::Table { .. }));
+        let (committed, unfinished) = ledger.earlier(&plan.name)?;
+        if has_state {
+            let replay: Vec<AcceptedFile> = committed;
+            if !replay.is_empty() {
+                tracing::info!(pipeline = plan.name, files = replay.len(), "rebuilding tables");
+            }
+            replay.into_iter().for_each(|file| ledger.resume(pipeline, file, true));
+        }
+        unfinished.into_iter().for_each(|file| ledger.resume(pipeline, file, false));
+    }
+    Ok(())
+}
+
+fn publisher_lines(plans: &[Plan], folders: &[Folders]) -> Vec<publish::Line> {
+    let table = |(at, sink): (usize, &crate::plan::SinkPlan)| match &sink.kind {
+        SinkKind::Table { format, key, schema, publish_every } => {
+            let table = Table::new(format.clone(), schema.clone(), key);
+            let file_name = Table::file_name(&sink.name, format);
+            let every = *publish_every;
+            Some((at, Published { sink: sink.name.clone(), file_name, table, every, last: None }))
+        }
+        _ => None,
+    };
+    let line = |(plan, folders): (&Plan, &Folders)| publish::Line {
+        name: plan.name.clone(),
+        plan_hash: plan.hash.clone(),
+        folders: folders.clone(),
+        tables: plan.sinks.iter().enumerate().filter_map(table).collect::<BTreeMap<_, _>>(),
+    };
+    plans.iter().zip(folders).map(line).collect()
+}
+
+fn ledger_lines(
+    plans: &[Plan],
+    folders: &[Folders],
+    commands: Vec<Sender<Command>>,
+    wakes: Vec<SyncActivator>,
+) -> Vec<ledger::Line> {
+    let ends = commands.into_iter().zip(wakes);
+    let line = |((plan, folders), (commands, wake)): ((&Plan, &Folders), _)| ledger::Line {
+        name: plan.name.clone(),
+        folders: folders.clone(),
+        sources: plan.sources.iter().map(|source| source.name.clone()).collect(),
+        sinks: plan.sinks.iter().map(|sink| sink.name.clone()).collect(),
+        commands,
+        wake,
+    };
+    plans.iter().zip(folders).zip(ends).map(line).collect()
+}
+
+fn intake_lines(
+    plans: &[Plan],
+    folders: Vec<Folders>,
+    patterns: Vec<Patterns>,
+) -> Vec<intake::Line> {
+    let line = |((plan, folders), patterns): ((&Plan, Folders), Patterns)| intake::Line {
+        name: plan.name.clone(),
+        folders,
+        patterns,
+    };
+    plans.iter().zip(folders).zip(patterns).map(line).collect()
+}
+
+/// Takes what the other processes tell. If one is lost before the end, the run is over.
+fn listen_to_peers(
+    control: Control,
+    stats: Stats,
+    stop: Arc<AtomicBool>,
+) -> Result<(), StartError> {
+    spawn("tidemill:peers", move || {
+        while let Some(event) = control.recv() {
+            match event {
+                ControlEvent::Message(process, bytes) => {
+                    if let Ok(told) = serde_json::from_slice::<Told>(&bytes) {
+                        stats.hear(process, told);
+                    }
+                }
+                ControlEvent::Lost(_) if stop.load(Ordering::Relaxed) => {}
+                ControlEvent::Lost(process) => {
+                    let error = std::io::Error::other(format!("process {process} is gone"));
+                    fault::end(FaultKind::Peer, "run as one of several processes", &error);
+                }
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// Tells process 0 what the operators here do, until the end or until process 0 is gone.
+fn tell_first(control: &Control, stats: &Stats, ended: &AtomicBool) {
+    while !ended.load(Ordering::Relaxed) {
+        if let Some(ControlEvent::Lost(_)) = control.recv_timeout(TELL_EVERY) {
+            return;
+        }
+        if let Ok(told) = serde_json::to_vec(&stats.tell())
+            && control.send(0, &told).is_err()
+        {
+            return;
+        }
+    }
+}
+
+fn spawn<R: Send + 'static>(
+    name: &str,
+    run: impl FnOnce() -> R + Send + 'static,
+) -> std::io::Result<JoinHandle<R>> {
+    std::thread::Builder::new().name(name.into()).spawn(run)
+}
+
+fn wait_for(thread: JoinHandle<()>) {
+    // A panic anywhere has ended the process already.
+    let _ = thread.join();
+}
