@@ -5,6 +5,7 @@
 //! [`Journal::accept`] and [`Journal::finish`] have returned survives a crash and a loss of power.
 //! Never touches the files it speaks of, except to see which names are taken.
 
+mod names;
 mod read;
 mod schema;
 mod write;
