@@ -189,6 +189,9 @@ pub struct Filter {
     pub limit: usize,
 }
 
+/// The largest part that may be kept in the journal itself, in bytes.
+pub const INLINE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// The most submissions one listing returns.
 pub const LIST_MAX: usize = 10_000;
 
@@ -329,5 +332,7 @@ impl From<DiskError> for JournalError {
     }
 }
 
+#[cfg(test)]
+mod bench_tmp;
 #[cfg(test)]
 mod tests;

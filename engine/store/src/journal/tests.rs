@@ -393,6 +393,17 @@ fn a_database_of_another_program_is_refused() {
 }
 
 #[test]
+fn a_link_in_place_of_the_journal_is_not_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = Home::open(&folder.path().join("home")).unwrap();
+    let elsewhere = folder.path().join("elsewhere.db");
+    fs::write(&elsewhere, "").unwrap();
+    std::os::unix::fs::symlink(&elsewhere, home.journal_path()).unwrap();
+    assert!(matches!(Journal::open(&home), Err(JournalError::Disk { .. })));
+    assert_eq!(fs::read(&elsewhere).unwrap(), b"");
+}
+
+#[test]
 fn a_journal_of_a_newer_version_is_refused() {
     let (_folder, home, journal) = given();
     journal.connection().execute_batch("PRAGMA user_version = 99").unwrap();

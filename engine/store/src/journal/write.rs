@@ -15,8 +15,8 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use super::names::{Folder, free_name};
 use super::schema::{self, of};
 use super::{
-    AcceptedFile, Generation, Journal, JournalError, JournalReader, NewFile, Outcome, Part,
-    PartBody, Verdict, read,
+    AcceptedFile, Generation, INLINE_BYTES_MAX, Journal, JournalError, JournalReader, NewFile,
+    Outcome, Part, PartBody, Verdict, read,
 };
 use crate::disk;
 use crate::home::{self, Home};
@@ -457,6 +457,9 @@ fn insert_part(
     let (staged, bytes) = match &part.body {
         PartBody::Inline(bytes) if bytes.len() as u64 != part.bytes => {
             return refuse("it does not have the size it says");
+        }
+        PartBody::Inline(bytes) if bytes.len() > INLINE_BYTES_MAX => {
+            return refuse("it is too large for the journal; stage it");
         }
         PartBody::Inline(bytes) => (None, Some(bytes)),
         PartBody::Staged(path) => match path.to_str().filter(|_| is_staged_path(path)) {
