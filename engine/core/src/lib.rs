@@ -1,3 +1,4 @@
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 //! The engine: runs a graph of operators over files, exactly once.
 //!
 //! Definition flows `YAML -> PipelineSpec -> Graph -> Plan -> rendered dataflow`; data flows
