@@ -1,19 +1,85 @@
-//! Expressions: SQL over columns.
+//! Expressions: SQL over the columns of a batch, typed when compiled and evaluated in columns.
+//!
+//! Owns the meaning of every expression in a pipeline file (`filter`, `select`, `route`, the
+//! arguments of `aggregate`). Never reads a clock, a file or a locale: a value depends on the row
+//! alone. Concepts: the grammar and precedence are PostgreSQL's, NULL follows three-valued logic.
+//!
+//! What is decided here, where SQL leaves it open:
+//! - An error (overflow, division by zero, a cast that does not fit) belongs to a row and counts only
+//!   where the row needed the value: not behind an AND or OR that the left side decides, not in a
+//!   CASE branch not taken, not in an argument that COALESCE does not reach.
+//! - int / int is an int, cut toward zero. Beside a float an int becomes a float, in comparisons too
+//!   (ints beyond 2^53 then compare as their nearest float).
+//! - Floats follow IEEE 754: NaN equals nothing and is neither smaller nor greater than anything.
+//!   `greatest` and `least` skip NaN and NULL. Rounding is half away from zero; CAST to int is half to
+//!   even.
+//! - `a = 'x'` compares bytes. LIKE has `\` as escape character unless ESCAPE says otherwise.
+//! - Names of columns are taken as they are written, quoted or not; a dotted name is one name.
+//! - Patterns of LIKE and of regular expressions are literals, compiled once.
+//! - `concat` skips NULL, `||` does not. `regexp_extract` without a match is NULL.
+//! - `extract` gives an int, but `second` and `epoch` give a float with the fraction.
+//!
+//! ```
+//! use tidemill_operators::expr::compile;
+//! use tidemill_operators::{Column, Schema, Type};
+//!
+//! let schema = Schema::new(vec![Column::new("status", Type::Int)]);
+//! let expr = compile("status >= 500", &schema).expect("it is right");
+//! assert_eq!((expr.kind(), expr.is_fallible()), (Type::Bool, false));
+//!
+//! let errors = compile("statsu >= 500", &schema).expect_err("it is mistyped");
+//! assert_eq!(errors[0].to_string(), "there is no column `statsu` (did you mean `status`?)");
+//! ```
 
-use arrow_array::{ArrayRef, RecordBatch};
+mod parse;
 
+mod call;
+mod check;
+mod near;
+mod plan;
+
+mod cast;
+mod compare;
+mod evaluate;
+mod instant;
+mod number;
+mod pattern;
+mod text;
+mod vector;
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, RecordBatch, new_null_array};
+use sqlparser::ast::Expr as Ast;
+use thiserror::Error;
+
+use crate::expr::check::{Checker, NULL_HINT, Typed};
+use crate::expr::evaluate::{Run, rows_without};
+use crate::expr::near::nearest;
+use crate::expr::plan::{Node, Plan};
+use crate::expr::vector::Vector;
 use crate::types::{Schema, Type};
 
-/// A compiled, typed expression.
-#[derive(Clone, Debug)]
+/// A compiled, typed expression; cheap to clone.
+#[derive(Clone)]
 pub struct Expr {
-    kind: Type,
-    columns: Vec<String>,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
     text: String,
+    kind: Type,
+    node: Arc<Node>,
+    /// What is read, by slot.
+    reads: Vec<(String, Type)>,
+    /// The names of the same, sorted.
+    columns: Vec<String>,
 }
 
 /// One mistake in the text of an expression.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{message}{}", .hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default())]
 pub struct ExprError {
     /// The byte, counted from 0 in the text, at which it stands.
     pub at: usize,
@@ -26,9 +92,9 @@ pub struct ExprError {
 /// The outcome of an expression over a batch.
 #[derive(Clone, Debug)]
 pub struct Evaluated {
-    /// One value a row; rows in error hold NULL.
+    /// One value a row, of the Arrow type of [`Expr::kind`]; rows in error hold NULL.
     pub values: ArrayRef,
-    /// The rows that failed, sorted by row.
+    /// The rows that failed, sorted by row, each once.
     pub errors: Vec<RowError>,
 }
 
@@ -37,11 +103,11 @@ pub struct Evaluated {
 pub struct RowError {
     /// The row, counted from 0 in the batch.
     pub row: u32,
-    /// Why, for a person.
+    /// Why, for a person: `division by zero`.
     pub message: String,
 }
 
-/// One aggregate call.
+/// One aggregate call: what is computed over which expression.
 #[derive(Clone, Debug)]
 pub struct Aggregate {
     /// What is computed.
@@ -59,55 +125,202 @@ pub enum AggregateFunction {
     CountAll,
     /// `count(x)`: the number of rows in which x is not NULL.
     Count,
-    /// `sum(x)`.
+    /// `sum(x)`: an int for ints, a float for floats.
     Sum,
-    /// `avg(x)`.
+    /// `avg(x)`: always a float.
     Avg,
-    /// `min(x)`.
+    /// `min(x)`: of the type of x.
     Min,
-    /// `max(x)`.
+    /// `max(x)`: of the type of x.
     Max,
 }
 
 /// Compiles an expression against the columns it may read, or returns all its mistakes.
-pub fn compile(text: &str, _schema: &Schema) -> Result<Expr, Vec<ExprError>> {
-    Err(vec![ExprError { at: text.len(), message: "not built yet".into(), hint: None }])
+pub fn compile(text: &str, schema: &Schema) -> Result<Expr, Vec<ExprError>> {
+    let (ast, mut checker) = begin(text, schema)?;
+    let typed = checker.expr(&ast);
+    finish(text, checker, typed)
 }
 
 /// Compiles one aggregate call, or returns all its mistakes.
-pub fn compile_aggregate(text: &str, _schema: &Schema) -> Result<Aggregate, Vec<ExprError>> {
-    Err(vec![ExprError { at: text.len(), message: "not built yet".into(), hint: None }])
+pub fn compile_aggregate(text: &str, schema: &Schema) -> Result<Aggregate, Vec<ExprError>> {
+    let (ast, mut checker) = begin(text, schema)?;
+    let Some((function, argument)) = aggregate(&mut checker, &ast) else {
+        return Err(sorted(checker.errors));
+    };
+    let Some(argument) = argument else {
+        return Ok(Aggregate { function, argument: None, kind: Type::Int });
+    };
+    let at = checker.places.start(argument);
+    let typed = checker.expr(argument);
+    let argument = finish(text, checker, typed)?;
+    match result_kind(function, argument.kind()) {
+        Ok(kind) => Ok(Aggregate { function, argument: Some(argument), kind }),
+        Err((message, hint)) => Err(vec![ExprError { at, message, hint: Some(hint.to_owned()) }]),
+    }
+}
+
+fn begin<'t>(
+    text: &'t str,
+    schema: &'t Schema,
+) -> Result<(Ast, Checker<'t>), Vec<ExprError>> {
+    let (ast, places) = parse::parse(text).map_err(|error| vec![error])?;
+    let checker = Checker { places, schema, errors: vec![], reads: vec![], depth: 0 };
+    Ok((ast, checker))
+}
+
+fn finish(
+    text: &str,
+    mut checker: Checker<'_>,
+    typed: Option<Typed>,
+) -> Result<Expr, Vec<ExprError>> {
+    if let Some(typed) = &typed
+        && typed.kind.is_none()
+    {
+        checker.wrong::<()>(typed.at, "cannot tell the type of NULL".into(), Some(NULL_HINT));
+    }
+    match typed {
+        Some(Typed { node, kind: Some(kind), .. }) if checker.errors.is_empty() => {
+            let reads = checker.reads;
+            let mut columns: Vec<String> = reads.iter().map(|(name, _)| name.clone()).collect();
+            columns.sort_unstable();
+            let inner = Inner { text: text.to_owned(), kind, node, reads, columns };
+            Ok(Expr { inner: Arc::new(inner) })
+        }
+        _ => Err(sorted(checker.errors)),
+    }
+}
+
+fn sorted(mut errors: Vec<ExprError>) -> Vec<ExprError> {
+    errors.sort_by_key(|error| error.at);
+    errors
+}
+
+/// Recognises the call around the argument.
+fn aggregate<'a>(
+    checker: &mut Checker<'_>,
+    ast: &'a Ast,
+) -> Option<(AggregateFunction, Option<&'a Ast>)> {
+    const USAGE: &str = "write count(*), count(x), sum(x), avg(x), min(x) or max(x)";
+    let at = checker.places.start(ast);
+    let Ast::Function(call) = ast else {
+        return checker.wrong(at, "expected one aggregate call".into(), Some(USAGE));
+    };
+    let called = checker.called(call, at)?;
+    let function = match called.name.as_str() {
+        "count" if called.star => AggregateFunction::CountAll,
+        "count" => AggregateFunction::Count,
+        "sum" => AggregateFunction::Sum,
+        "avg" => AggregateFunction::Avg,
+        "min" => AggregateFunction::Min,
+        "max" => AggregateFunction::Max,
+        other => {
+            let hint = match (other, nearest(other, ["count", "sum", "avg", "min", "max"])) {
+                ("mean" | "average", _) => "use avg(x)".to_owned(),
+                (_, Some(near)) => format!("did you mean `{near}`?"),
+                (_, None) => USAGE.to_owned(),
+            };
+            let message = format!("there is no aggregate function `{other}`");
+            return checker.wrong(at, message, Some(&hint));
+        }
+    };
+    match (called.star, called.arguments.as_slice()) {
+        (true, []) if function == AggregateFunction::CountAll => Some((function, None)),
+        (false, [argument]) => Some((function, Some(argument))),
+        _ => {
+            let message = format!("{} takes one argument", called.name);
+            checker.wrong(at, message, Some(USAGE))
+        }
+    }
+}
+
+fn result_kind(
+    function: AggregateFunction,
+    argument: Type,
+) -> Result<Type, (String, &'static str)> {
+    match (function, argument) {
+        (AggregateFunction::CountAll | AggregateFunction::Count, _) => Ok(Type::Int),
+        (AggregateFunction::Sum, Type::Int | Type::Float) => Ok(argument),
+        (AggregateFunction::Avg, Type::Int | Type::Float) => Ok(Type::Float),
+        (AggregateFunction::Sum | AggregateFunction::Avg, kind) => {
+            let name = if function == AggregateFunction::Sum { "sum" } else { "avg" };
+            let hint = match kind {
+                Type::Timestamp => "extract(epoch FROM x) gives seconds",
+                _ => "cast it, as in sum(CAST(x AS int))",
+            };
+            Err((format!("{name} takes numbers, not a {kind}"), hint))
+        }
+        (AggregateFunction::Min | AggregateFunction::Max, Type::Bool) => {
+            let hint = "cast it, as in max(CAST(x AS int))";
+            Err(("min and max do not take a bool".to_owned(), hint))
+        }
+        (AggregateFunction::Min | AggregateFunction::Max, kind) => Ok(kind),
+    }
 }
 
 impl Expr {
     /// Returns the type of the values.
     pub fn kind(&self) -> Type {
-        self.kind
+        self.inner.kind
     }
 
     /// Returns the columns that are read, sorted, each once.
     pub fn columns(&self) -> &[String] {
-        &self.columns
+        &self.inner.columns
     }
 
     /// Returns whether some row can end in an error.
     pub fn is_fallible(&self) -> bool {
-        false
+        self.inner.node.fallible
     }
 
-    /// Returns the text it was compiled from.
+    /// Returns the text it was compiled from; of an aggregate, the whole call.
     pub fn text(&self) -> &str {
-        &self.text
+        &self.inner.text
     }
 
-    /// Evaluates it for every row of a batch.
+    /// Evaluates it for every row of a batch. Columns are found by name, whatever else the batch
+    /// holds; a batch that lacks one (a mistake of the planner) has every row in error.
     pub fn evaluate(&self, columns: &RecordBatch) -> Evaluated {
         let rows = columns.num_rows();
-        Evaluated { values: arrow_array::new_null_array(&self.kind.arrow(), rows), errors: vec![] }
+        let mut read = Vec::with_capacity(self.inner.reads.len());
+        for (name, kind) in &self.inner.reads {
+            let vector = columns.column_by_name(name).and_then(|a| Vector::of_column(a, *kind));
+            match vector {
+                Some(vector) => read.push(vector),
+                None => return self.missing(name, *kind, rows),
+            }
+        }
+        let mut run = Run { columns: &read, rows, errors: vec![] };
+        let values = run.node(&self.inner.node, None);
+        let mut errors = run.errors;
+        // A stable sort: of several errors of a row the first one found stays.
+        errors.sort_by_key(|error| error.row);
+        errors.dedup_by_key(|error| error.row);
+        let void = (!errors.is_empty()).then(|| rows_without(&errors, rows));
+        Evaluated { values: values.into_array(self.inner.kind, rows, void), errors }
     }
 
     /// Returns the column, if the expression is nothing but one.
     pub fn column(&self) -> Option<&str> {
-        None
+        match self.inner.node.plan {
+            Plan::Column { slot } => self.inner.reads.get(slot).map(|(name, _)| name.as_str()),
+            _ => None,
+        }
+    }
+
+    fn missing(&self, name: &str, kind: Type, rows: usize) -> Evaluated {
+        let message = format!("the batch has no column `{name}` of type {kind}");
+        let error = |row: usize| RowError { row: row as u32, message: message.clone() };
+        Evaluated {
+            values: new_null_array(&self.inner.kind.arrow(), rows),
+            errors: (0..rows).map(error).collect(),
+        }
+    }
+}
+
+impl fmt::Debug for Expr {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Expr({:?}: {})", self.inner.text, self.inner.kind)
     }
 }

@@ -113,6 +113,10 @@ impl<'a> Mistakes<'a> {
         message: impl Into<String>,
         hint: impl Into<Option<String>>,
     ) {
+        // Each mistake costs a scan of the file: a file made of nothing but mistakes must end too.
+        if self.found.len() >= MISTAKES_MAX {
+            return;
+        }
         let start = floor_boundary(self.yaml, place.start);
         let end = floor_boundary(self.yaml, place.start.saturating_add(place.len));
         let before = self.yaml.get(..start).unwrap_or_default();
@@ -128,10 +132,7 @@ impl<'a> Mistakes<'a> {
             message: message.into(),
             hint: hint.into(),
         };
-        // Each mistake costs a scan of the file: a file made of nothing but mistakes must end too.
-        if self.found.len() < MISTAKES_MAX {
-            self.found.push((start, diagnostic));
-        }
+        self.found.push((start, diagnostic));
     }
 
     /// Returns whether nothing was found.

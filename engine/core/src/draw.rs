@@ -115,3 +115,81 @@ pub(crate) fn escaped(text: &str) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::plan;
+    use crate::plan::tests::{ACCESS_LOGS, AUTH_GUARD, good};
+
+    #[test]
+    fn the_example_in_mermaid() {
+        assert_eq!(
+            mermaid(&good(ACCESS_LOGS)),
+            "flowchart LR\n  \
+             n0([\"logs<br/><small>jsonl</small>\"])\n  \
+             n1[\"by_class<br/><small>route</small>\"]\n  \
+             n2[\"traffic<br/><small>aggregate</small>\"]\n  \
+             n3[(\"errors<br/><small>files</small>\")]\n  \
+             n4[(\"traffic<br/><small>table</small>\")]\n  \
+             n0 --> n1\n  \
+             n1 -->|\"ok\"| n2\n  \
+             n1 -->|\"client_error\"| n2\n  \
+             n1 -->|\"server_error\"| n3\n  \
+             n2 --> n4\n"
+        );
+    }
+
+    /// Checks that every tag is closed by its like and that no text holds a bare mark.
+    #[track_caller]
+    fn check_well_formed(svg: &str) {
+        let mut open: Vec<&str> = Vec::new();
+        let mut rest = svg;
+        while let Some(at) = rest.find('<') {
+            let text = &rest[..at];
+            assert!(!text.contains('>') || open.last() == Some(&"style"), "bare mark in {text:?}");
+            for part in text.split('&').skip(1) {
+                let name = part.split(';').next().unwrap();
+                assert!(["amp", "lt", "gt", "quot", "#39"].contains(&name), "{part:?}");
+            }
+            let tag = &rest[at + 1..at + rest[at..].find('>').expect("a tag ends")];
+            assert_eq!(tag.matches('"').count() % 2, 0, "{tag}");
+            if let Some(name) = tag.strip_prefix('/') {
+                assert_eq!(open.pop(), Some(name));
+            } else if !tag.ends_with('/') {
+                open.push(tag.split(' ').next().unwrap());
+            }
+            rest = &rest[at + tag.len() + 2..];
+        }
+        assert!(open.is_empty(), "{open:?}");
+        assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
+    }
+
+    #[test]
+    fn the_picture_is_well_formed() {
+        for yaml in [ACCESS_LOGS, AUTH_GUARD] {
+            let picture = svg(&good(yaml));
+            check_well_formed(&picture);
+            assert!(picture.starts_with("<svg xmlns="));
+        }
+    }
+
+    #[test]
+    fn a_hostile_column_name_stays_text() {
+        let yaml = "pipeline: p\nsources: { s: { format: jsonl, fields: { \"</text><script>&'\\\"\": int } } }\n\
+                    operators: { x: { from: s, select: [\"</text><script>&'\\\"\"] } }\n\
+                    sinks: { o: { from: x, files: { format: csv } } }\n";
+        let plan = plan(yaml).unwrap();
+        check_well_formed(&svg(&plan));
+        assert!(!svg(&plan).contains("<script") && !mermaid(&plan).contains("<script"));
+    }
+
+    #[test]
+    fn a_sink_of_rejected_records_is_drawn() {
+        let yaml = "pipeline: p\nsources: { s: { format: text } }\n\
+                    sinks: { o: { from: s, files: { format: raw } }, bad: { from: s.errors, files: { format: \
+                    csv } } }\n";
+        let drawn = mermaid(&good(yaml));
+        assert!(drawn.contains("n0 -->|\"errors\"| n2"), "{drawn}");
+    }
+}

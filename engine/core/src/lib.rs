@@ -1,3 +1,4 @@
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 //! The engine: runs a graph of operators over files, exactly once.
 //!
 //! Definition flows `YAML -> PipelineSpec -> Graph -> Plan -> rendered dataflow`; data flows
@@ -37,6 +38,14 @@ pub mod mesh;
 
 pub mod fault;
 pub mod start;
+
+mod spec;
+
+mod graph;
+
+pub mod diagnostic;
+pub mod draw;
+pub mod plan;
 
 pub mod engine;
 pub mod report;

@@ -57,6 +57,10 @@ pub struct MeshConfig {
     pub deadline: Duration,
 }
 
+/// What timely takes: builders for `timely::execute::execute_from`, the guard to give it, which on
+/// drop waits for timely's network threads, and the control connections, which timely does not see.
+pub type Builders = (Vec<AllocatorBuilder>, Box<dyn Any + Send>, Control);
+
 /// Proven connections to all other processes.
 #[derive(Debug)]
 pub struct Mesh {
@@ -73,15 +77,11 @@ pub struct Mesh {
 }
 
 impl Mesh {
-    /// Hands the connections to timely: builders for `timely::execute::execute_from`, and the guard to
-    /// give it, which on drop waits for timely's network threads.
+    /// Hands the connections to timely.
     ///
     /// A peer that dies panics timely's network threads and workers; the caller's panic hook must end
     /// the process.
-    pub fn into_builders(
-        self,
-        workers: usize,
-    ) -> Result<(Vec<AllocatorBuilder>, Box<dyn Any + Send>, Control), MeshError> {
+    pub fn into_builders(self, workers: usize) -> Result<Builders, MeshError> {
         if workers != self.workers {
             return Err(MeshError::Config {
                 reason: format!(

@@ -163,4 +163,4 @@ fn from_graph(graph: Graph, yaml: &str) -> Plan {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -29,7 +29,7 @@ pub(crate) struct PipelineSpec {
     pub(crate) sources: Vec<SourceSpec>,
     pub(crate) operators: Vec<OperatorSpec>,
     pub(crate) sinks: Vec<SinkSpec>,
-    /// Whether all of `sources`, `operators` and `sinks` could be read as maps: only then is a name
+    /// Whether `sources`, `operators` and `sinks` could be read as maps with something in them: only then is a name
     /// that is not there really unknown.
     pub(crate) complete: bool,
 }
@@ -51,8 +51,9 @@ pub(crate) fn parse(mistakes: &mut Mistakes<'_>) -> Option<PipelineSpec> {
         operators.and_then(|node| section(node, "operators", operator::parse, mistakes));
     let sinks = top.require("sinks", mistakes);
     let sinks = sinks.and_then(|node| section(node, "sinks", sink::parse, mistakes));
-    let complete = sources.is_some()
-        && sinks.is_some()
+    let some = |nodes: usize| nodes > 0;
+    let complete = sources.as_ref().map(Vec::len).is_some_and(some)
+        && sinks.as_ref().map(Vec::len).is_some_and(some)
         && (operators.is_some() || without_operators)
         && top.rest().next().is_none();
     for (section, what) in

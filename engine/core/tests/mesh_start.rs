@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tidemill_engine::mesh::{
-    ControlError, ControlEvent, Endpoint, MESSAGE_BYTES_MAX, Mesh, MeshConfig, MeshError, connect,
+    ControlError, ControlEvent, Endpoint, MESSAGE_BYTES_MAX, Mesh, MeshConfig, MeshError, Socket,
+    connect,
 };
 use timely::dataflow::operators::vec::ToStream;
 use timely::dataflow::operators::{Exchange, Inspect, Probe};
@@ -96,6 +97,13 @@ fn check_dataflow(endpoints: &[Endpoint]) {
         let connected: Vec<bool> = mesh.sockets.iter().map(Option::is_some).collect();
         let expected: Vec<bool> = (0..endpoints.len()).map(|peer| peer != index).collect();
         assert_eq!(connected, expected);
+        for socket in mesh.sockets.iter().flatten() {
+            let timeout = match socket {
+                Socket::Tcp(stream) => stream.read_timeout(),
+                Socket::Unix(stream) => stream.read_timeout(),
+            };
+            assert_eq!(timeout.unwrap(), None, "the time limits end with the handshake");
+        }
     }
     let workers = 2 * endpoints.len() as u64;
     let expected: Vec<u64> = (0..workers)

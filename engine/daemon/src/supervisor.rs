@@ -15,7 +15,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
@@ -288,10 +288,7 @@ fn next_event(incoming: &Receiver<Event>, phase: &Phase) -> Option<Event> {
     match phase {
         Phase::Finishing { until, .. } | Phase::Stopping { until } => {
             let left = until.saturating_duration_since(Instant::now());
-            match incoming.recv_timeout(left) {
-                Ok(event) => Some(event),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-            }
+            incoming.recv_timeout(left).ok()
         }
         Phase::Running | Phase::Killed => incoming.recv().ok(),
     }

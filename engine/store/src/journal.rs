@@ -5,6 +5,7 @@
 //! [`Journal::accept`] and [`Journal::finish`] have returned survives a crash and a loss of power.
 //! Never touches the files it speaks of, except to see which names are taken.
 
+mod names;
 mod read;
 mod schema;
 mod write;
@@ -188,6 +189,9 @@ pub struct Filter {
     pub limit: usize,
 }
 
+/// The largest part that may be kept in the journal itself, in bytes.
+pub const INLINE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// The most submissions one listing returns.
 pub const LIST_MAX: usize = 10_000;
 
@@ -328,5 +332,7 @@ impl From<DiskError> for JournalError {
     }
 }
 
+#[cfg(test)]
+mod bench_tmp;
 #[cfg(test)]
 mod tests;

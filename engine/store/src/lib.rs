@@ -22,6 +22,66 @@
 //! that failed nothing may be retried: the kernel may have dropped the data and would call the next
 //! sync a success. The caller ends the process, and recovery finds out what is true.
 //!
+//! One file, from the inbox to its output:
+//!
+//! ```
+//! use std::ffi::OsStr;
+//! use tidemill_store::{
+//!     Home, Journal, NewFile, Outcome, Part, PartBody, Verdict, publish, queue, sync_published,
+//! };
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! let home = Home::open(&folder.path().join("home"))?;
+//! let folders = home.pipeline("orders")?;
+//! let mut journal = Journal::open(&home)?;
+//! std::fs::write(folders.unprocessed.join("a.csv"), "1\n2\n")?;
+//!
+//! let id = journal.next_submission();
+//! let claimed = queue::claim(&folders, OsStr::new("a.csv"), id)?;
+//! let hash = queue::hash(&claimed.file)?;
+//! queue::sync_claims(&[&claimed.file], &[&folders])?;
+//! let accepted = journal.accept(&[NewFile {
+//!     id,
+//!     pipeline: "orders".into(),
+//!     source: "inbox".into(),
+//!     name: "a.csv".into(),
+//!     claimed_name: claimed.claimed_name,
+//!     identity: claimed.identity,
+//!     hash,
+//!     seen_at_us: 0,
+//!     claimed_at_us: 0,
+//! }])?;
+//! let file = &accepted[0];
+//! assert_eq!(file.epoch, 1);
+//!
+//! let part = Part {
+//!     sink: "sums".into(),
+//!     name: file.output_name.clone(),
+//!     bytes: 2,
+//!     hash: *blake3::hash(b"3\n").as_bytes(),
+//!     body: PartBody::Inline(b"3\n".to_vec()),
+//! };
+//! journal.finish(&[Outcome {
+//!     id,
+//!     pipeline: "orders".into(),
+//!     epoch: file.epoch,
+//!     verdict: Verdict::Committed { parts: vec![part.clone()] },
+//!     records: 2,
+//!     rejected: 0,
+//!     answered_at_us: 0,
+//!     finished_at_us: 0,
+//! }])?;
+//! publish(&home, &folders, &part)?;
+//! queue::finish(&folders, &file.claimed_name, &file.stored_name)?;
+//! sync_published(&[&folders])?;
+//! journal.settle(&[id])?;
+//! assert_eq!(std::fs::read(folders.out.join("sums/a.csv"))?, b"3\n");
+//! assert!(folders.processed.join("a.csv").exists());
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Map, in reading order: [`home`] (where things are), [`name`] (what files may be called),
 //! [`queue`] (the moves of an input), [`journal`] (what is known), [`stage`] and [`publish`](mod@publish)
 //! (the way of an output), [`recover`](mod@recover) (after a crash).
@@ -45,7 +105,7 @@ pub use disk::DiskError;
 pub use home::{Folders, Home, HomeError};
 pub use journal::{
     AcceptedFile, Counts, Filter, Generation, Journal, JournalError, JournalReader, NewFile,
-    Outcome, Part, PartBody, PartRow, Phase, SubmissionRow, Verdict,
+    Outcome, OutcomeRow, Part, PartBody, PartRow, Phase, SubmissionRow, Verdict, VerdictRow,
 };
 pub use publish::{PublishError, publish, replace_file, sync_published};
 pub use queue::{ClaimError, Claimed, Identity, Reason};

@@ -72,9 +72,9 @@ enum Named {
 
 /// Resolves all names, and notes those that lead nowhere, those given twice, and cycles.
 pub(crate) fn resolve(spec: &PipelineSpec, mistakes: &mut Mistakes<'_>) -> Names {
-    let known = collect(spec, mistakes);
+    let (known, unique) = collect(spec, mistakes);
     let resolver = Resolver { spec, known };
-    let mut all_known = spec.complete;
+    let mut all_known = spec.complete && unique;
     let mut resolve = |from: &Option<Vec<Text>>, mistakes: &mut Mistakes<'_>| {
         let reads: Vec<Read> = from
             .iter()
@@ -111,12 +111,18 @@ pub(crate) fn resolve(spec: &PipelineSpec, mistakes: &mut Mistakes<'_>) -> Names
     }
 }
 
-fn collect<'s>(spec: &'s PipelineSpec, mistakes: &mut Mistakes<'_>) -> HashMap<&'s str, Named> {
+/// Returns what each name stands for, and whether no name of something that can be read is given
+/// twice.
+fn collect<'s>(
+    spec: &'s PipelineSpec,
+    mistakes: &mut Mistakes<'_>,
+) -> (HashMap<&'s str, Named>, bool) {
     let sources = spec.sources.iter().enumerate().map(|(at, node)| (&node.name, Named::Source(at)));
     let operators =
         spec.operators.iter().enumerate().map(|(at, node)| (&node.name, Named::Operator(at)));
     let sinks = spec.sinks.iter().map(|node| (&node.name, Named::Sink));
     let mut known: HashMap<&str, Named> = HashMap::new();
+    let mut unique = true;
     for (name, node) in sources.chain(operators) {
         if let Some(first) = known.get(name.text.as_str()) {
             let what = match first {
@@ -126,6 +132,7 @@ fn collect<'s>(spec: &'s PipelineSpec, mistakes: &mut Mistakes<'_>) -> HashMap<&
             };
             let message = format!("{what} is called {} already", quoted(&name.text));
             name.wrong(mistakes, message, Some("names are unique in a file".to_owned()));
+            unique = false;
         } else {
             known.insert(&name.text, node);
         }
@@ -134,7 +141,7 @@ fn collect<'s>(spec: &'s PipelineSpec, mistakes: &mut Mistakes<'_>) -> HashMap<&
     for (name, node) in sinks {
         known.entry(&name.text).or_insert(node);
     }
-    known
+    (known, unique)
 }
 
 struct Resolver<'s> {

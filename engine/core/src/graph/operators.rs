@@ -187,7 +187,11 @@ fn named(
         // Quoted, so that a name with spaces or capitals is itself.
         ExprSpec::Column => {
             let sql = format!("\"{}\"", name.text.replace('"', "\"\""));
-            noted(name, compile(&sql, schema), mistakes)?
+            // Places in the quoted text say nothing about the file.
+            let at_name = |errors: Vec<ExprError>| {
+                errors.into_iter().map(|error| ExprError { at: 0, ..error }).collect::<Vec<_>>()
+            };
+            noted(name, compile(&sql, schema).map_err(at_name), mistakes)?
         }
     };
     Some((name.text.clone(), value))

@@ -60,8 +60,9 @@ fn check_one(
             files(flow, from, reads, stream, (format, format_at, *empty), mistakes)?
         }
         SinkBody::Table { format, key, key_at, publish_every } => {
-            check_key(stream.schema.as_ref()?, key, mistakes);
-            check_key_is_whole(flow, reads, key, key_at, mistakes);
+            if check_key(stream.schema.as_ref()?, key, mistakes) {
+                check_key_is_whole(flow, reads, key, key_at, mistakes);
+            }
             SinkKind::Table {
                 format: format.clone(),
                 key: key.iter().map(|column| column.text.clone()).collect(),
@@ -128,15 +129,19 @@ fn files(
     Some(SinkKind::Files { format: format.clone(), schema, empty: empty == EmptyFiles::Write })
 }
 
-fn check_key(schema: &Schema, key: &[Text], mistakes: &mut Mistakes<'_>) {
+/// Notes the columns of a key that are not there, and returns whether all are.
+fn check_key(schema: &Schema, key: &[Text], mistakes: &mut Mistakes<'_>) -> bool {
+    let mut fits = true;
     for column in key {
         if schema.column(&column.text).is_none() {
             let names = schema.columns().iter().map(|column| column.name.as_str());
             let hint = nearest_hint(&column.text, names, "the columns are");
             let message = format!("there is no column {}", quoted(&column.text));
             column.wrong(mistakes, message, hint);
+            fits = false;
         }
     }
+    fits
 }
 
 /// Notes a key that lets two groups of one aggregate fall on one row.

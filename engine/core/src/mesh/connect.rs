@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -473,10 +473,7 @@ fn wait_longer(pause: Duration) -> Duration {
 }
 
 fn next_event(incoming: &Receiver<Event>) -> Option<Event> {
-    match incoming.recv_timeout(ACCEPT_EVERY) {
-        Ok(event) => Some(event),
-        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-    }
+    incoming.recv_timeout(ACCEPT_EVERY).ok() // we hold a sender: no event means none yet
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -6,7 +6,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -117,10 +117,7 @@ impl Control {
     /// Waits for the next event. `None` when the time is over, and also, without waiting, when all
     /// peers are lost and every event was taken.
     pub fn recv_timeout(&self, timeout: Duration) -> Option<ControlEvent> {
-        match self.events.recv_timeout(timeout) {
-            Ok(event) => Some(event),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        self.events.recv_timeout(timeout).ok()
     }
 
     /// Returns the next event if there is one.
@@ -218,5 +215,38 @@ fn read_messages(index: usize, socket: &Socket, events: &SyncSender<ControlEvent
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot unwrap has failed")]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    /// What process 0 hears when process 1 writes these bytes and closes.
+    #[track_caller]
+    fn check(written: &[u8], expected: &[&[u8]]) {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let control = Control::start(vec![(1, Socket::Unix(ours))]).unwrap();
+        let _ = theirs.write_all(written); // refused in the middle is fine
+        theirs.shutdown(Shutdown::Write).unwrap();
+        let messages = expected.iter().map(|bytes| ControlEvent::Message(1, bytes.to_vec()));
+        let expected: Vec<_> = messages.chain([ControlEvent::Lost(1)]).collect();
+        let heard: Vec<_> = std::iter::from_fn(|| control.recv()).collect();
+        assert_eq!(heard, expected);
+        let mut rest = Vec::new();
+        assert!(theirs.read_to_end(&mut rest).is_ok(), "our side is closed too");
+    }
+
+    #[test]
+    fn broken_framing_is_a_lost_peer() {
+        check(b"", &[]);
+        check(b"\0\0\0\x01a\0\0\0\0\0\0\0\x02bc", &[b"a", b"", b"bc"]);
+        check(b"\0\0\0\x01a\0\0", &[b"a"]);
+        check(b"\0\0\0\x05abcd", &[]);
+        check(b"\x01\0\0\x01abcd", &[]);
+        check(b"\xff\xff\xff\xffabcd", &[]);
     }
 }

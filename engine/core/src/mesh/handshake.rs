@@ -455,3 +455,7 @@ fn random<const N: usize>() -> Result<[u8; N], MeshError> {
         .map_err(|source| MeshError::System { action: "read /dev/urandom", source })?;
     Ok(bytes)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot unwrap has failed")]
+mod tests;

@@ -268,3 +268,41 @@ fn check_user(stream: &UnixStream) -> io::Result<()> {
 fn check_user(_stream: &UnixStream) -> io::Result<()> {
     Ok(()) // the folder of the socket is what keeps other users out
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot unwrap has failed")]
+mod tests {
+    use rustix::net::sockopt;
+
+    use super::*;
+
+    #[test]
+    fn both_ends_of_a_connection_notice_a_silent_peer() {
+        let held = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = Endpoint::Tcp(held.local_addr().unwrap().to_string());
+        drop(held);
+        let listener = Listener::bind(&endpoint).unwrap();
+        let dialled = Socket::dial(&endpoint, Duration::from_secs(5)).unwrap();
+        let accepted = std::iter::repeat_with(|| listener.accept().unwrap()).flatten().next();
+        for socket in [dialled, accepted.unwrap()] {
+            let Socket::Tcp(stream) = socket else { panic!("a TCP endpoint") };
+            assert!(stream.nodelay().unwrap());
+            assert!(sockopt::socket_keepalive(&stream).unwrap());
+            assert_eq!(sockopt::tcp_keepidle(&stream).unwrap(), KEEPALIVE_IDLE);
+            assert_eq!(sockopt::tcp_keepintvl(&stream).unwrap(), KEEPALIVE_INTERVAL);
+            assert_eq!(sockopt::tcp_keepcnt(&stream).unwrap(), KEEPALIVE_PROBES);
+            #[cfg(target_os = "linux")]
+            assert_eq!(sockopt::tcp_user_timeout(&stream).unwrap(), 10_000);
+        }
+    }
+
+    #[test]
+    fn time_that_is_over_ends_a_conversation() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(b"more, for ever").unwrap();
+        let socket = Socket::Unix(ours);
+        let mut timed = Timed::new(&socket, Instant::now());
+        assert_eq!(timed.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(timed.write(&[0]).unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+}

@@ -129,7 +129,8 @@ impl RouteBeside {
 fn parse_route(node: Node, beside: RouteBeside, mistakes: &mut Mistakes<'_>) -> Option<BodySpec> {
     let (owner, path) = (node.owner, node.path.clone());
     let entries = read::map(node, "`route`", mistakes)?;
-    let mut rules = Vec::with_capacity(entries.len());
+    let written = entries.len();
+    let mut rules = Vec::with_capacity(written);
     let mut otherwise: Option<Text> = None;
     for (key, node) in entries {
         let tag = read::name(&key, &node.path, "a tag", mistakes);
@@ -154,9 +155,9 @@ fn parse_route(node: Node, beside: RouteBeside, mistakes: &mut Mistakes<'_>) -> 
             rules.push((tag, rule));
         }
     }
-    if rules.is_empty() {
+    if written == 0 || (written == 1 && otherwise.is_some()) {
         let hint = "for example `route: { failed: status >= 500, ok: else }`".to_owned();
-        mistakes.add(owner, &path, "`route` has no rule", hint);
+        mistakes.add(owner, &path, "`route` has no condition", hint);
     }
     Some(BodySpec::Route { rules, otherwise, all: beside.all, drop: beside.drop })
 }

@@ -7,8 +7,8 @@
 use std::fmt;
 
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::Spanned;
 use serde_saphyr::options::{DuplicateKeyPolicy, MergeKeyPolicy};
+use serde_saphyr::{Location, Spanned};
 
 use crate::diagnostic::{Mistakes, Place};
 
@@ -94,35 +94,53 @@ pub(crate) fn read(mistakes: &mut Mistakes<'_>) -> Option<Node> {
     match serde_saphyr::from_str_with_options::<Spanned<Raw>>(yaml, options) {
         Ok(raw) => Some(node(yaml, raw, None, String::new())),
         Err(error) => {
-            let place = error.location().and_then(|location| {
-                Some(Place { start: usize::try_from(location.span().byte_offset()?).ok()?, len: 1 })
-            });
-            let place = place.unwrap_or_default();
-            let message = format!("not readable as YAML: {}", error.without_snippet());
-            mistakes.add(place, "", message, syntax_hint(yaml, place));
+            let error = error.without_snippet();
+            let place = error.location().map_or(Place::default(), |at| located(yaml, at));
+            // The place is told apart from the text, so the text need not end with it.
+            let text = error.to_string();
+            let text = text.split(" at line ").next().unwrap_or_default();
+            let message = format!("not readable as YAML: {text}");
+            mistakes.add(place, "", message, syntax_hint(yaml, place, text));
             None
         }
     }
 }
 
+/// Returns the place of a line and column, as the reader of YAML counts them.
+fn located(yaml: &str, at: Location) -> Place {
+    let line = usize::try_from(at.line()).unwrap_or(usize::MAX).saturating_sub(1);
+    let column = usize::try_from(at.column()).unwrap_or(usize::MAX).saturating_sub(1);
+    let start: usize = yaml.split_inclusive('\n').take(line).map(str::len).sum();
+    let rest = yaml.get(start..).unwrap_or_default();
+    let inside = rest.char_indices().nth(column).map_or(rest.len(), |(at, _)| at);
+    Place { start: start + inside, len: 1 }
+}
+
 /// Returns what a newcomer probably meant at a place where YAML stops.
-fn syntax_hint(yaml: &str, place: Place) -> Option<String> {
+fn syntax_hint(yaml: &str, place: Place, text: &str) -> Option<String> {
     let line_start = yaml.get(..place.start)?.rfind('\n').map_or(0, |newline| newline + 1);
     let line = yaml.get(line_start..)?.lines().next()?;
     if line.starts_with('\t') || line.trim_start_matches(' ').starts_with('\t') {
         return Some("indent with spaces; YAML takes no tabs".to_owned());
     }
+    // What YAML keeps for itself at the start of a value, above all the `*` of a pattern.
+    let here = yaml.get(place.start..)?;
+    if here.starts_with("<<") {
+        return Some("write the keys out, or give the whole value an anchor".to_owned());
+    }
+    if here.starts_with(['*', '&', '%', '@', '`', '!']) {
+        let end = here.find([',', '}', ']', '\n', '#']).unwrap_or(here.len());
+        let value = here.get(..end)?.trim_end();
+        return Some(format!("put the value between quotes: \"{value}\""));
+    }
     let value = line.split_once(": ").map_or(line, |(_, value)| value).trim_start();
     match value.chars().next()? {
-        '*' | '&' | '%' | '@' | '`' | '!' | '|' | '>' => {
-            Some(format!("put the value between quotes: \"{}\"", value.trim_end()))
-        }
         '\'' | '"' => Some(
             "a value that begins with a quote ends with it; put the whole expression between the other \
              kind of quotes"
                 .to_owned(),
         ),
-        _ if value.contains(": ") => {
+        _ if text.starts_with("mapping values") => {
             Some("put a value that holds `: ` between quotes".to_owned())
         }
         _ => None,

@@ -22,6 +22,9 @@ const APPLICATION_ID: i64 = 0x7469_6465;
 /// How long a write waits for somebody who holds the database with a tool of their own.
 const BUSY: Duration = Duration::from_secs(10);
 
+/// One thread at a time uses a connection, and no link leads it elsewhere.
+const ALWAYS: OpenFlags = OpenFlags::SQLITE_OPEN_NO_MUTEX.union(OpenFlags::SQLITE_OPEN_NOFOLLOW);
+
 /// How many different statements are kept prepared.
 const STATEMENTS: usize = 64;
 
@@ -131,7 +134,7 @@ FROM submission s JOIN pipeline p ON p.id = s.pipeline;
 /// Opens the journal for its writer, creating it if it is not there, and checks all of it.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, JournalError> {
     create_private(path)?;
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | ALWAYS;
     let connection = Connection::open_with_flags(path, flags).map_err(of("open", path))?;
     connection.busy_timeout(BUSY).map_err(of("open", path))?;
     // Before the first write: what is not ours, not whole or not for us stays as it is.
@@ -165,7 +168,7 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, JournalError> {
 
 /// Opens the journal for looking only.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, JournalError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | ALWAYS;
     let connection = Connection::open_with_flags(path, flags).map_err(of("open", path))?;
     connection.busy_timeout(BUSY).map_err(of("open", path))?;
     connection.execute_batch("PRAGMA query_only = ON;").map_err(of("open", path))?;

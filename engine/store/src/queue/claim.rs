@@ -61,8 +61,8 @@ pub enum ClaimError {
         /// How many names it has.
         links: u64,
     },
-    /// We may not read it. It is left where it is.
-    #[error("{} may not be read; change its owner or mode", path.display())]
+    /// We may not read or move it. It is left where it is.
+    #[error("{} may not be read or moved; change its owner or mode", path.display())]
     Unreadable {
         /// Where it is.
         path: PathBuf,
@@ -127,6 +127,10 @@ fn take(
     let path = folders.underprocess.join(&claimed_name);
     disk::rename_new(source, &path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => ClaimError::Gone { path: source.to_path_buf() },
+        // A sticky folder keeps the files of others from us.
+        io::ErrorKind::PermissionDenied => {
+            ClaimError::Unreadable { path: source.to_path_buf(), source: error.source }
+        }
         _ => ClaimError::Disk { path: source.to_path_buf(), source: error },
     })?;
     let moved = disk::look(&path)

@@ -1,1 +1,341 @@
-//! Tests.
+//! A crash after each step of the protocol: only the first `k` steps are done, then recovery.
+
+use super::*;
+use crate::journal::{NewFile, Part, PartBody};
+use crate::publish::{publish, sync_published};
+use crate::queue::{Claimed, Identity};
+use crate::stage::{StageWriter, Unsynced, sync_parts};
+use std::ffi::OsStr;
+use std::fs;
+
+const NAME: &str = "März.csv";
+
+/// One run of one file, which can stop after each step.
+struct Run {
+    home: Home,
+    folders: Folders,
+    journal: Journal,
+    generation: u64,
+    claimed: Option<Claimed>,
+    accepted: Option<AcceptedFile>,
+    staged: Option<Unsynced>,
+    outcome: Option<Outcome>,
+}
+
+const STEPS: usize = 11;
+const CLAIMED: usize = 1;
+const ACCEPTED: usize = 3;
+const FINISHED: usize = 6;
+
+impl Run {
+    fn start(root: &Path) -> Run {
+        let home = Home::open(root).unwrap();
+        let folders = home.pipeline("p").unwrap();
+        let journal = Journal::open(&home).unwrap();
+        let (claimed, accepted, staged, outcome) = (None, None, None, None);
+        Run { home, folders, journal, generation: 1, claimed, accepted, staged, outcome }
+    }
+
+    /// Does step `k` (0 based) of a file that ends well, or in quarantine.
+    fn step(&mut self, k: usize, ends_well: bool) {
+        let folders = self.folders.clone();
+        match k {
+            0 => {
+                let id = self.journal.next_submission();
+                self.claimed = Some(queue::claim(&folders, OsStr::new(NAME), id).unwrap());
+            }
+            1 => {
+                let claimed = self.claimed.as_ref().unwrap();
+                queue::sync_claims(&[&claimed.file], &[&folders]).unwrap();
+            }
+            2 => self.accept(),
+            3 => {
+                let mut writer =
+                    StageWriter::create(&self.home, self.generation, "p", 1, "big").unwrap();
+                writer.write(b"big bytes").unwrap();
+                self.staged = Some(writer.finish().unwrap());
+            }
+            4 => sync_parts(self.staged.as_slice()).unwrap(),
+            5 => self.finish(ends_well),
+            6 => self.parts().iter().take(1).for_each(|part| self.publish(part)),
+            7 => self.parts().iter().for_each(|part| self.publish(part)),
+            8 => {
+                let (file, outcome) = (self.accepted.as_ref().unwrap(), self.outcome.as_ref());
+                let moved = settle_one(&self.home, &folders, file, outcome.unwrap(), None);
+                assert!(moved.unwrap());
+            }
+            9 => sync_published(&[&folders]).unwrap(),
+            10 => self.journal.settle(&[self.accepted.as_ref().unwrap().id]).unwrap(),
+            _ => unreachable!(),
+        }
+    }
+
+    fn accept(&mut self) {
+        let claimed = self.claimed.as_ref().unwrap();
+        let file = NewFile {
+            id: claimed.claimed_name.split('-').next().unwrap().parse().unwrap(),
+            pipeline: "p".into(),
+            source: "s".into(),
+            name: NAME.into(),
+            claimed_name: claimed.claimed_name.clone(),
+            identity: claimed.identity,
+            hash: queue::hash(&claimed.file).unwrap(),
+            seen_at_us: 1,
+            claimed_at_us: 2,
+        };
+        self.accepted = Some(self.journal.accept(&[file]).unwrap().remove(0));
+    }
+
+    fn finish(&mut self, ends_well: bool) {
+        let file = self.accepted.as_ref().unwrap();
+        let small = Part {
+            sink: "small".into(),
+            name: file.output_name.clone(),
+            bytes: 5,
+            hash: blake3::hash(b"small").into(),
+            body: PartBody::Inline(b"small".to_vec()),
+        };
+        let big = self.staged.as_ref().unwrap().part("big", &file.output_name);
+        let verdict = if ends_well {
+            Verdict::Committed { parts: vec![small, big] }
+        } else {
+            Verdict::Quarantined { code: "E-REJECTS".into(), detail: "too many".into() }
+        };
+        let outcome = Outcome {
+            id: file.id,
+            pipeline: "p".into(),
+            epoch: file.epoch,
+            verdict,
+            records: 1,
+            rejected: 0,
+            answered_at_us: 3,
+            finished_at_us: 4,
+        };
+        self.journal.finish(std::slice::from_ref(&outcome)).unwrap();
+        self.outcome = Some(outcome);
+    }
+
+    fn parts(&self) -> Vec<Part> {
+        match &self.outcome.as_ref().unwrap().verdict {
+            Verdict::Committed { parts } => parts.clone(),
+            Verdict::Quarantined { .. } => vec![],
+        }
+    }
+
+    fn publish(&self, part: &Part) {
+        publish(&self.home, &self.folders, part).unwrap();
+    }
+
+    fn recover(&mut self) -> Recovery {
+        self.generation += 1;
+        recover(&self.home, &mut self.journal, &["p"], self.generation).unwrap()
+    }
+}
+
+/// Returns every file below a folder with its content, but for the journal and the lock.
+fn tree(root: &Path) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![root.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            let path = entry.path();
+            let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_string();
+            if path.is_dir() {
+                folders.push(path);
+            } else if !name.starts_with("journal.db") && name != "LOCK" {
+                found.insert(name, fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+/// Runs a file with a crash after `steps`, then to its end, and returns what is there.
+fn crashed_after(steps: usize, ends_well: bool) -> BTreeMap<String, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("home");
+    let mut run = Run::start(&root);
+    fs::write(run.folders.unprocessed.join(NAME), "input").unwrap();
+    (0..steps).for_each(|k| run.step(k, ends_well));
+    drop(run);
+
+    let mut run = Run::start(&root);
+    let recovery = run.recover();
+    assert_eq!(recovery.finished, u64::from((FINISHED..STEPS).contains(&steps)), "{steps}");
+    assert_eq!(recovery.changed, []);
+    let after = tree(&root);
+    // Recovery changes nothing when it is repeated.
+    let again = run.recover();
+    assert_eq!((again.finished, &again.unfinished), (0, &recovery.unfinished));
+    assert_eq!(tree(&root), after);
+
+    let from = match steps {
+        _ if steps < ACCEPTED => {
+            assert_eq!(recovery.released.len(), usize::from(steps >= CLAIMED));
+            0
+        }
+        _ if steps < FINISHED => {
+            assert_eq!(recovery.unfinished.len(), 1);
+            run.accepted = recovery.unfinished.into_iter().next();
+            ACCEPTED
+        }
+        _ => STEPS,
+    };
+    (from..STEPS).for_each(|k| run.step(k, ends_well));
+    run.recover();
+    tree(&root)
+}
+
+#[test]
+fn a_crash_after_any_step_of_a_commit_ends_in_the_same_files() {
+    let expected = BTreeMap::from(
+        [
+            ("p/out/big/März.csv", "big bytes"),
+            ("p/out/small/März.csv", "small"),
+            ("p/processed/März.csv", "input"),
+        ]
+        .map(|(name, bytes)| (name.to_string(), bytes.to_string())),
+    );
+    for steps in 0..=STEPS {
+        assert_eq!(crashed_after(steps, true), expected, "after {steps} steps");
+    }
+}
+
+#[test]
+fn a_crash_after_any_step_of_a_quarantine_ends_in_the_same_files() {
+    for steps in 0..=STEPS {
+        let found = crashed_after(steps, false);
+        let names: Vec<_> = found.keys().map(String::as_str).collect();
+        let expected = ["p/quarantine/März.csv", "p/quarantine/März.csv.reason.json"];
+        assert_eq!(names, expected, "after {steps} steps");
+        let reason: Reason =
+            serde_json::from_str(&found["p/quarantine/März.csv.reason.json"]).unwrap();
+        assert_eq!((reason.code.as_str(), reason.name.as_str()), ("E-REJECTS", NAME));
+    }
+}
+
+/// Runs a file up to its acceptance, lets the world change, and returns what recovery says.
+fn changed_by(change: impl FnOnce(&Folders, &Path)) -> Recovery {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("home");
+    let mut run = Run::start(&root);
+    fs::write(run.folders.unprocessed.join(NAME), "input").unwrap();
+    (0..ACCEPTED).for_each(|k| run.step(k, true));
+    change(&run.folders, &run.claimed.take().unwrap().path);
+    drop(run);
+    Run::start(&root).recover()
+}
+
+#[test]
+fn an_accepted_file_that_moved_back_is_claimed_again() {
+    let recovery = changed_by(|folders, claimed| {
+        fs::rename(claimed, folders.unprocessed.join(NAME)).unwrap();
+    });
+    assert_eq!((recovery.unfinished.len(), recovery.changed.len()), (1, 0));
+}
+
+#[test]
+fn an_accepted_file_that_was_only_touched_goes_on() {
+    let recovery = changed_by(|_, claimed| fs::write(claimed, "input").unwrap());
+    assert_eq!((recovery.unfinished.len(), recovery.changed.len()), (1, 0));
+}
+
+#[test]
+fn an_accepted_file_that_is_not_what_it_was_is_reported() {
+    #[track_caller]
+    fn check(change: impl FnOnce(&Folders, &Path), expected: &str) {
+        let recovery = changed_by(change);
+        assert_eq!(recovery.unfinished, []);
+        assert_eq!(recovery.changed.len(), 1);
+        assert_eq!(recovery.changed[0].1, expected);
+    }
+    let gone = "it is not in underprocess/ any more";
+    check(|_, claimed| fs::remove_file(claimed).unwrap(), gone);
+    check(
+        |_, claimed| fs::write(claimed, "longer than it was").unwrap(),
+        "it has 18 bytes; 5 were accepted",
+    );
+    check(
+        |_, claimed| {
+            fs::remove_file(claimed).unwrap();
+            fs::write(claimed, "other").unwrap();
+        },
+        "its bytes are not those that were accepted",
+    );
+    check(
+        |_, claimed| {
+            fs::remove_file(claimed).unwrap();
+            std::os::unix::fs::symlink("/etc/passwd", claimed).unwrap();
+        },
+        "it is not a plain file any more",
+    );
+    // Another file was dropped under the same name meanwhile: it is not taken for the first one.
+    check(
+        |folders, claimed| {
+            fs::remove_file(claimed).unwrap();
+            fs::write(folders.unprocessed.join(NAME), "other").unwrap();
+        },
+        gone,
+    );
+}
+
+#[test]
+fn a_committed_file_whose_input_was_taken_away_is_told_and_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut run = Run::start(folder.path());
+    fs::write(run.folders.unprocessed.join(NAME), "input").unwrap();
+    (0..FINISHED).for_each(|k| run.step(k, true));
+    fs::remove_file(&run.claimed.take().unwrap().path).unwrap();
+    let recovery = run.recover();
+    assert_eq!((recovery.finished, recovery.missing.len()), (1, 1));
+    assert!(run.folders.out.join("big").join(NAME).exists());
+}
+
+#[test]
+fn a_lost_output_stops_recovery_and_keeps_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut run = Run::start(folder.path());
+    fs::write(run.folders.unprocessed.join(NAME), "input").unwrap();
+    (0..FINISHED).for_each(|k| run.step(k, true));
+    fs::remove_dir_all(run.home.stage(1)).unwrap();
+    let result = recover(&run.home, &mut run.journal, &["p"], 2);
+    assert!(matches!(result, Err(RecoverError::Publish { source: PublishError::Lost { .. }, .. })));
+    assert!(run.claimed.unwrap().path.exists());
+    assert_eq!(run.journal.unsettled().unwrap().len(), 1);
+}
+
+#[test]
+fn what_lies_around_is_sorted_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut run = Run::start(folder.path());
+    fs::create_dir_all(run.home.stage(1).join("p")).unwrap();
+    fs::create_dir_all(run.home.stage(7).join("p")).unwrap();
+    fs::write(run.home.root().join("stage/inline-1-2"), "").unwrap();
+    fs::write(run.folders.underprocess.join("55-a.csv"), "a").unwrap();
+    fs::write(run.folders.underprocess.join("stranger"), "").unwrap();
+    run.generation = 4;
+    let recovery = run.recover();
+    assert_eq!(recovery.removed_stages, 2);
+    assert!(run.home.stage(7).exists());
+    assert_eq!(recovery.released, [run.folders.unprocessed.join("a.csv")]);
+    assert_eq!(recovery.strangers, [run.folders.underprocess.join("stranger")]);
+    assert_eq!(run.journal.next_submission(), 56);
+}
+
+#[test]
+fn old_uploads_are_removed_from_the_spool() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = Home::open(folder.path()).unwrap();
+    fs::write(home.spool().join("u"), "").unwrap();
+    assert_eq!(sweep_spool(&home, SystemTime::UNIX_EPOCH).unwrap(), 0);
+    let written = fs::metadata(home.spool().join("u")).unwrap().modified().unwrap();
+    let later = written + std::time::Duration::from_secs(1);
+    assert_eq!(sweep_spool(&home, later).unwrap(), 1);
+}
+
+#[test]
+fn an_identity_survives_being_written_down() {
+    let identity = Identity { device: u64::MAX, inode: 0, bytes: 1, modified_ns: -1 };
+    let text = serde_json::to_string(&identity).unwrap();
+    assert_eq!(serde_json::from_str::<Identity>(&text).unwrap(), identity);
+}

@@ -123,7 +123,7 @@ fn a_bad_name_is_left_where_it_is() {
 fn a_file_that_may_not_be_read_does_not_stop_the_others() {
     let (_folder, folders) = given();
     let path = drop_file(&folders, "a", "a");
-    fs::set_permissions(&path, PermissionsExt::from_mode(0)).unwrap();
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o000)).unwrap();
     match claim(&folders, OsStr::new("a"), 1) {
         Err(ClaimError::Unreadable { .. }) => assert!(path.exists()),
         Ok(_) => {} // root may read everything

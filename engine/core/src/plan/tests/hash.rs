@@ -1,0 +1,67 @@
+//! The hash of a plan changes with what the pipeline does, and with nothing else.
+
+use super::{ACCESS_LOGS, AUTH_GUARD, good};
+
+#[track_caller]
+fn check_same(left: &str, right: &str) {
+    assert_eq!(good(left).hash, good(right).hash);
+}
+
+#[track_caller]
+fn check_different(left: &str, right: &str) {
+    assert_ne!(good(left).hash, good(right).hash);
+}
+
+#[test]
+fn comments_and_spacing_do_not_count() {
+    let without: String = ACCESS_LOGS
+        .lines()
+        .map(|line| line.split('#').next().unwrap().trim_end())
+        .filter(|line| !line.is_empty())
+        .fold(String::new(), |text, line| text + line + "\n");
+    check_same(ACCESS_LOGS, &without);
+    check_same(ACCESS_LOGS, &ACCESS_LOGS.replace("status >= 500", "status  >=500"));
+    check_same(ACCESS_LOGS, &ACCESS_LOGS.replace("status >= 500", "\"status >= 500\""));
+    check_same(ACCESS_LOGS, &ACCESS_LOGS.replace("[host, status]", "[ host , status ]"));
+}
+
+#[test]
+fn a_default_written_out_does_not_count() {
+    let written = ACCESS_LOGS.replace("{ format: raw }", "{ format: raw, empty: write }");
+    check_same(ACCESS_LOGS, &written);
+}
+
+#[test]
+fn a_column_that_nobody_reads_does_not_count() {
+    check_same(ACCESS_LOGS, &ACCESS_LOGS.replace("ts: timestamp", "unread: string"));
+}
+
+#[test]
+fn meaning_counts() {
+    for (old, new) in [
+        ("pipeline: access-logs", "pipeline: other"),
+        ("status >= 500", "status >= 501"),
+        ("sum(bytes)", "avg(bytes)"),
+        ("format: raw", "format: csv"),
+        ("key: [host, status]", "key: [status, host]"),
+        ("hits: count(*)", "requests: count(*)"),
+        ("\"*.jsonl*\"", "\"*.json\""),
+        ("format: csv, key", "format: csv, publish_every: 2s, key"),
+        ("bytes: int", "bytes: float"),
+    ] {
+        assert!(ACCESS_LOGS.contains(old), "{old}");
+        check_different(ACCESS_LOGS, &ACCESS_LOGS.replace(old, new));
+    }
+    check_different(AUTH_GUARD, &AUTH_GUARD.replace("empty: skip", "empty: write"));
+    check_different(AUTH_GUARD, &AUTH_GUARD.replace("port (?<port>", "port  (?<port>"));
+    check_different(ACCESS_LOGS, AUTH_GUARD);
+}
+
+#[test]
+fn the_hash_of_the_example_stays_the_same_between_versions() {
+    // A home remembers it: if this changes without need, every running pipeline seems changed.
+    assert_eq!(
+        good(ACCESS_LOGS).hash,
+        "1bb26f196b14c4c04075199ca976cdfb8b6142101194fe55a529028e1b277d35"
+    );
+}
