@@ -49,8 +49,7 @@ pub(super) fn cast(
         }
         (Type::String, Type::Float) => {
             let words = operand.words();
-            let (values, nulls) =
-                cells.each(|row| read(words.get(row), "float", read_float), 0.0);
+            let (values, nulls) = cells.each(|row| read(words.get(row), "float", read_float), 0.0);
             Vector::double(values, nulls)
         }
         (Type::String, _) => {
@@ -58,9 +57,7 @@ pub(super) fn cast(
             let (values, nulls) = cells.each(|row| read(words.get(row), "bool", read_bool), false);
             Vector::bits(BooleanBuffer::from(values), nulls)
         }
-        (Type::Int, Type::Float) => {
-            Vector::double(map(rows, operand.longs(), |a| a as f64), nulls)
-        }
+        (Type::Int, Type::Float) => Vector::double(map(rows, operand.longs(), |a| a as f64), nulls),
         (Type::Int, Type::Bool) => {
             Vector::bits(map(rows, operand.longs(), |a| a != 0).into(), nulls)
         }

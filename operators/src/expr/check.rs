@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use sqlparser::ast::{
-    BinaryOperator, CastKind, DataType, DateTimeField, Expr as Ast, Ident, UnaryOperator, Value,
+    AccessExpr, BinaryOperator, CastKind, DataType, DateTimeField, Expr as Ast, FunctionArguments,
+    Ident, ObjectNamePart, UnaryOperator, Value,
 };
 
 use crate::expr::evaluate::Run;
@@ -76,7 +77,12 @@ impl Checker<'_> {
         Some(Typed { node, kind: Some(kind), at })
     }
 
-    pub(super) fn scalar(&mut self, scalar: Scalar, kind: Option<Type>, at: usize) -> Option<Typed> {
+    pub(super) fn scalar(
+        &mut self,
+        scalar: Scalar,
+        kind: Option<Type>,
+        at: usize,
+    ) -> Option<Typed> {
         Some(Typed { node: Node::new(Plan::Constant(scalar))?, kind, at })
     }
 
@@ -98,6 +104,10 @@ impl Checker<'_> {
             Ast::Nested(inner) => self.expr(inner),
             Ast::Identifier(ident) => self.column(std::slice::from_ref(ident), at),
             Ast::CompoundIdentifier(idents) => self.column(idents, at),
+            Ast::CompoundFieldAccess { root, access_chain } => match dotted(root, access_chain) {
+                Some(idents) => self.column(&idents, at),
+                None => self.special(ast, at),
+            },
             Ast::Value(value) => self.literal(&value.value, at),
             Ast::TypedString(typed) => match (&typed.data_type, &typed.value.value) {
                 (
@@ -231,8 +241,10 @@ impl Checker<'_> {
         let mut result = self.expr(first);
         while let Some((op, right)) = chain.pop() {
             let right = self.expr(right);
-            if !matches!(op, BinaryOperator::And | BinaryOperator::Or | BinaryOperator::StringConcat)
-            {
+            if !matches!(
+                op,
+                BinaryOperator::And | BinaryOperator::Or | BinaryOperator::StringConcat
+            ) {
                 result = match (result, right) {
                     (Some(left), Some(right)) => self.pair(op, left, right),
                     _ => None,
@@ -262,7 +274,8 @@ impl Checker<'_> {
         }
         let what = if *op == BinaryOperator::And { "AND" } else { "OR" };
         let items: Vec<_> = items.into_iter().map(|item| self.truth(item, what)).collect();
-        let items = items.into_iter().map(|item| item.map(|item| item.node)).collect::<Option<_>>()?;
+        let items =
+            items.into_iter().map(|item| item.map(|item| item.node)).collect::<Option<_>>()?;
         let plan = if *op == BinaryOperator::And { Plan::And(items) } else { Plan::Or(items) };
         self.make(plan, Type::Bool, at)
     }
@@ -384,7 +397,11 @@ impl Checker<'_> {
                     Type::Int | Type::Float => "compare it, as in a <> 0",
                     _ => "compare it with something",
                 };
-                self.wrong(typed.at, format!("{what} takes a condition, not {} {kind}", article(kind)), Some(hint))
+                self.wrong(
+                    typed.at,
+                    format!("{what} takes a condition, not {} {kind}", article(kind)),
+                    Some(hint),
+                )
             }
         }
     }
@@ -496,10 +513,9 @@ impl Checker<'_> {
                 left: subject.node,
                 right: Node::new(Plan::Constant(Scalar::Text(text.into())))?,
             },
-            pattern => Plan::Call {
-                function: Function::Matches(pattern),
-                arguments: vec![subject.node],
-            },
+            pattern => {
+                Plan::Call { function: Function::Matches(pattern), arguments: vec![subject.node] }
+            }
         };
         self.make(plan, Type::Bool, at)
     }
@@ -577,13 +593,7 @@ impl Checker<'_> {
         self.make(Plan::Case { operand, branches, otherwise }, kind, at)
     }
 
-    fn cast_to(
-        &mut self,
-        expr: &Ast,
-        to: &DataType,
-        kind: &CastKind,
-        at: usize,
-    ) -> Option<Typed> {
+    fn cast_to(&mut self, expr: &Ast, to: &DataType, kind: &CastKind, at: usize) -> Option<Typed> {
         let operand = self.expr(expr);
         let Some(to) = type_of(to) else {
             let message = format!("there is no type {to}");
@@ -682,6 +692,25 @@ fn hint_for_unary(op: &UnaryOperator) -> Option<&'static str> {
 
 pub(super) fn article(kind: Type) -> &'static str {
     if kind == Type::Int { "an" } else { "a" }
+}
+
+/// Reads `user.id`, which to the parser is a field of the call `user`, as one name.
+fn dotted(root: &Ast, chain: &[AccessExpr]) -> Option<Vec<Ident>> {
+    let mut idents = match root {
+        Ast::Identifier(ident) => vec![ident.clone()],
+        Ast::Function(call) if matches!(call.args, FunctionArguments::None) => {
+            let ident = |part: &ObjectNamePart| part.as_ident().cloned();
+            call.name.0.iter().map(ident).collect::<Option<_>>()?
+        }
+        _ => return None,
+    };
+    for access in chain {
+        match access {
+            AccessExpr::Dot(Ast::Identifier(ident)) => idents.push(ident.clone()),
+            _ => return None,
+        }
+    }
+    Some(idents)
 }
 
 /// Lists names for a hint.

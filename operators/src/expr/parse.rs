@@ -121,8 +121,13 @@ pub(super) fn parse(text: &str) -> Result<(Ast, Places<'_>), ExprError> {
     let next = parser.peek_token();
     if next.token != Token::EOF {
         let at = places.byte(next.span.start);
-        let message = format!("unexpected `{}` after the expression", next.token);
-        return Err(ExprError { at, message, hint: hint_for(&next.token.to_string()) });
+        let found = next.token.to_string();
+        let message = format!("unexpected `{found}` after the expression");
+        let query = text.trim_start().get(..7).is_some_and(|head| {
+            head.to_ascii_lowercase().starts_with("select") && head.ends_with(char::is_whitespace)
+        });
+        let hint = hint_for(if query { "SELECT" } else { &found });
+        return Err(ExprError { at, message, hint });
     }
     Ok((ast, places))
 }

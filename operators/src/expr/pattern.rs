@@ -137,9 +137,8 @@ fn prefixed(array: &StringViewArray, prefix: &str) -> BooleanBuffer {
     mask[..head.len()].fill(0xff);
     let (wanted, mask) = (u32::from_le_bytes(wanted), u32::from_le_bytes(mask));
     let length = prefix.len() as u32;
-    let near = pack_views(array, |view| {
-        view as u32 >= length && (view >> 32) as u32 & mask == wanted
-    });
+    let near =
+        pack_views(array, |view| view as u32 >= length && (view >> 32) as u32 & mask == wanted);
     if prefix.len() <= 4 {
         return near;
     }
@@ -258,9 +257,11 @@ fn regex(pattern: &str, flags: &str, more: &str) -> Result<(Regex, bool), String
                 all = true;
                 &mut builder
             }
-            other => return Err(format!("there is no flag `{other}`, only i, s, m, x{}", {
-                if more.is_empty() { "" } else { " and g" }
-            })),
+            other => {
+                return Err(format!("there is no flag `{other}`, only i, s, m, x{}", {
+                    if more.is_empty() { "" } else { " and g" }
+                }));
+            }
         };
     }
     Ok((build(&mut builder)?, all))
