@@ -12,6 +12,7 @@ pub mod abomonation;
 pub mod columns;
 mod partition;
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod samples;
 
 use std::io::Write;
@@ -103,5 +104,23 @@ impl ContainerBytes for Batch {
     fn into_bytes<W: Write>(&self, writer: &mut W) {
         Chosen::encode(self, writer)
             .unwrap_or_else(|error| panic!("a batch does not fit its message: {error}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::key_hash;
+
+    #[test]
+    fn the_hash_of_a_key_never_changes() {
+        let long: Vec<u8> = (0..=255).collect();
+        for (bytes, hash) in [
+            (&b""[..], 0x2d06_8005_38d3_94c2),
+            (b"tidemill", 13737932734112943510),
+            (b"a key of more than sixteen bytes", 2820808112538896266),
+            (&long, 0),
+        ] {
+            assert_eq!(key_hash(bytes), hash, "{}", bytes.escape_ascii());
+        }
     }
 }

@@ -211,3 +211,187 @@ fn bits_at(limbs: &[u64; LIMBS], at: usize) -> u64 {
     }
     low | limbs.get(at / 64 + 1).copied().unwrap_or(0) << (64 - at % 64)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A slow obvious sum: one integer of 2,300 bits, kept as bits of the positive and the negative
+    /// part, rounded by comparing with the floats on both sides.
+    mod oracle {
+        /// A magnitude in units of the least subnormal float, lowest bit first.
+        type Bits = Vec<bool>;
+
+        fn magnitude(value: f64) -> Bits {
+            let bits = value.to_bits();
+            let exponent = (bits >> 52 & 0x7ff) as usize;
+            let fraction = bits & ((1 << 52) - 1);
+            let (mantissa, shift) =
+                if exponent == 0 { (fraction, 0) } else { (fraction | 1 << 52, exponent - 1) };
+            let mut all = vec![false; 2300];
+            for bit in 0..53 {
+                all[shift + bit] = mantissa >> bit & 1 == 1;
+            }
+            all
+        }
+
+        fn plus(one: &Bits, two: &Bits) -> Bits {
+            let mut carry = 0;
+            let added = one.iter().zip(two).map(|(a, b)| {
+                let sum = u8::from(*a) + u8::from(*b) + carry;
+                carry = sum / 2;
+                sum % 2 == 1
+            });
+            added.collect()
+        }
+
+        /// `one - two`, where `one` is not less.
+        fn minus(one: &Bits, two: &Bits) -> Bits {
+            let mut borrow = 0;
+            let left = one.iter().zip(two).map(|(a, b)| {
+                let difference = i8::from(*a) - i8::from(*b) - borrow;
+                borrow = i8::from(difference < 0);
+                difference.rem_euclid(2) == 1
+            });
+            left.collect()
+        }
+
+        fn is_less(one: &Bits, two: &Bits) -> bool {
+            one.iter().rev().lt(two.iter().rev())
+        }
+
+        pub(super) fn sum(values: &[f64]) -> f64 {
+            let (mut positive, mut negative) = (vec![false; 2300], vec![false; 2300]);
+            for value in values {
+                let side = if value.is_sign_negative() { &mut negative } else { &mut positive };
+                *side = plus(side, &magnitude(*value));
+            }
+            if is_less(&positive, &negative) {
+                -nearest(&minus(&negative, &positive))
+            } else {
+                nearest(&minus(&positive, &negative))
+            }
+        }
+
+        /// Searches the greatest float that is not above, then looks which neighbour is nearer.
+        fn nearest(exact: &Bits) -> f64 {
+            let (mut low, mut high) = (0_u64, f64::INFINITY.to_bits());
+            while high - low > 1 {
+                let middle = low + (high - low) / 2;
+                if is_less(exact, &magnitude(f64::from_bits(middle))) {
+                    high = middle;
+                } else {
+                    low = middle;
+                }
+            }
+            let below = magnitude(f64::from_bits(low));
+            // One step beyond the largest float stands for 2^1024, which has a magnitude here too.
+            let above = if high == f64::INFINITY.to_bits() {
+                let half = magnitude(f64::from_bits(0x7fe0_0000_0000_0000));
+                plus(&half, &half)
+            } else {
+                magnitude(f64::from_bits(high))
+            };
+            let (down, up) = if is_less(exact, &above) {
+                (minus(exact, &below), minus(&above, exact))
+            } else {
+                return f64::INFINITY;
+            };
+            let up_is_nearer = is_less(&up, &down) || (up == down && low % 2 == 1);
+            f64::from_bits(if up_is_nearer { high } else { low })
+        }
+    }
+
+    fn sum(values: &[f64]) -> ExactSum {
+        let mut sum = ExactSum::default();
+        for value in values {
+            sum.add(*value, 1);
+        }
+        sum
+    }
+
+    /// Compares the sum with what is expected, forwards, backwards, merged in two, and taken back.
+    #[track_caller]
+    fn check(values: &[f64], expected: f64) {
+        let forwards = sum(values);
+        assert_eq!(forwards.to_f64().to_bits(), expected.to_bits(), "{values:?}");
+        let backwards = sum(&values.iter().rev().copied().collect::<Vec<_>>());
+        assert_eq!(backwards, forwards);
+        for cut in 0..=values.len() {
+            let mut merged = sum(&values[..cut]);
+            merged.merge(&sum(&values[cut..]));
+            assert_eq!(merged, forwards);
+        }
+        let mut nothing = forwards.clone();
+        for value in values {
+            nothing.add(*value, -1);
+        }
+        assert!(nothing.is_zero());
+        let mut negative = forwards.clone();
+        negative.negate();
+        negative.merge(&forwards);
+        assert!(negative.is_zero());
+        assert_eq!(negative, ExactSum::default());
+    }
+
+    #[test]
+    fn sums_are_exact_and_rounded_once() {
+        let (max, tiny, inf) = (f64::MAX, 5e-324, f64::INFINITY);
+        check(&[], 0.0);
+        check(&[0.0, -0.0], 0.0);
+        check(&[-0.0], 0.0);
+        check(&[0.1; 10], 1.0);
+        check(&[1e16, 1.0, -1e16], 1.0);
+        check(&[1e308, 1e308, -1e308], 1e308);
+        check(&[max, max, -max], max);
+        check(&[max, max], inf);
+        check(&[-max, -max], -inf);
+        check(&[tiny, tiny], 1e-323);
+        check(&[tiny, max, -max], tiny);
+        check(&[-tiny], -tiny);
+        check(&[f64::MIN_POSITIVE, -tiny], f64::from_bits(f64::MIN_POSITIVE.to_bits() - 1));
+        // Ties go to the even neighbour, and the least bit below breaks them.
+        check(&[1.0, f64::EPSILON / 2.0], 1.0);
+        check(&[1.0 + f64::EPSILON, f64::EPSILON / 2.0], 1.0 + 2.0 * f64::EPSILON);
+        check(&[1.0, f64::EPSILON / 2.0, tiny], 1.0 + f64::EPSILON);
+        check(&[1.0, f64::EPSILON / 2.0, -tiny], 1.0);
+        // Half a step above the largest float rounds up to infinity, anything less does not.
+        let half = f64::from_bits((1023 + 970) << 52);
+        check(&[max, half], inf);
+        check(&[max, half, -tiny], max);
+    }
+
+    #[test]
+    fn what_is_no_number_is_counted() {
+        let (nan, inf) = (f64::NAN, f64::INFINITY);
+        check(&[1.0, inf], inf);
+        check(&[1.0, -inf, -inf], -inf);
+        for values in [&[nan, 1.0][..], &[inf, -inf], &[nan, inf]] {
+            let sum = sum(values);
+            assert!(sum.to_f64().is_nan());
+        }
+        let mut sum = sum(&[nan, 2.5]);
+        sum.add(nan, -1);
+        assert_eq!(sum.to_f64(), 2.5);
+    }
+
+    proptest! {
+        #[test]
+        fn oracle_any_floats(bits in proptest::collection::vec(any::<u64>(), 0..12)) {
+            let finite = |bits: &u64| Some(f64::from_bits(*bits)).filter(|value| value.is_finite());
+            let values: Vec<f64> = bits.iter().filter_map(finite).collect();
+            check(&values, oracle::sum(&values));
+        }
+
+        #[test]
+        fn oracle_floats_of_like_size(
+            parts in proptest::collection::vec((any::<i64>(), -60..60_i32), 0..20),
+        ) {
+            let value = |(mantissa, exponent): &(i64, i32)| *mantissa as f64 * 2_f64.powi(*exponent);
+            let values: Vec<f64> = parts.iter().map(value).collect();
+            check(&values, oracle::sum(&values));
+        }
+    }
+}

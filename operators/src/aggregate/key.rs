@@ -310,3 +310,124 @@ impl<'a> Reader<'a> {
         if self.at == self.bytes.len() { Ok(()) } else { Err(self.error("more follows")) }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::cmp::Ordering;
+    use std::sync::Arc;
+
+    use arrow_array::{Float64Array, Int64Array, TimestampMicrosecondArray};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type Row = (Option<String>, Option<i64>, Option<f64>, Option<bool>, Option<i64>);
+
+    fn columns() -> Vec<Column> {
+        let kinds = [Type::String, Type::Int, Type::Float, Type::Bool, Type::Timestamp];
+        kinds.map(|kind| Column::new(kind.name(), kind)).to_vec()
+    }
+
+    fn arrays(rows: &[Row]) -> Vec<ArrayRef> {
+        let times: TimestampMicrosecondArray = rows.iter().map(|row| row.4).collect();
+        vec![
+            Arc::new(rows.iter().map(|row| row.0.as_deref()).collect::<StringViewArray>()),
+            Arc::new(rows.iter().map(|row| row.1).collect::<Int64Array>()),
+            Arc::new(rows.iter().map(|row| row.2).collect::<Float64Array>()),
+            Arc::new(rows.iter().map(|row| row.3).collect::<BooleanArray>()),
+            Arc::new(times.with_data_type(Type::Timestamp.arrow())),
+        ]
+    }
+
+    fn encode(arrays: &[ArrayRef]) -> Vec<Key> {
+        let encoder = KeyEncoder::new(arrays);
+        let key = |row| {
+            let mut bytes = Vec::new();
+            encoder.append(row, &mut bytes);
+            Key::new(&bytes)
+        };
+        (0..arrays[0].len()).map(key).collect()
+    }
+
+    /// SQL's order: column by column, NULL first, one zero, NaN above all.
+    fn order(one: &Row, two: &Row) -> Ordering {
+        let float = |value: Option<f64>| value.map(|value| if value == 0.0 { 0.0 } else { value });
+        let nan_last = |one: Option<f64>, two: Option<f64>| match (float(one), float(two)) {
+            (Some(one), Some(two)) if one.is_nan() || two.is_nan() => {
+                one.is_nan().cmp(&two.is_nan())
+            }
+            (one, two) => one.partial_cmp(&two).unwrap(),
+        };
+        (one.0.cmp(&two.0).then(one.1.cmp(&two.1)).then(nan_last(one.2, two.2)))
+            .then(one.3.cmp(&two.3))
+            .then(one.4.cmp(&two.4))
+    }
+
+    fn row() -> impl Strategy<Value = Row> {
+        let text = prop_oneof!["[\\x00-\\x02a]{0,4}", "[a-c]{0,3}", "\\PC{0,20}"];
+        let float = prop_oneof![
+            any::<u64>().prop_map(f64::from_bits),
+            Just(0.0),
+            Just(-0.0),
+            Just(f64::NAN),
+            Just(-f64::NAN),
+            Just(f64::INFINITY),
+        ];
+        let int = prop_oneof![any::<i64>(), -2..2_i64];
+        use proptest::option::of;
+        (of(text), of(int), of(float), of(any::<bool>()), of(any::<i64>()))
+    }
+
+    proptest! {
+        #[test]
+        fn keys_order_like_sql_and_read_back(rows in proptest::collection::vec(row(), 2..12)) {
+            let arrays = arrays(&rows);
+            let keys = encode(&arrays);
+            for (one, first) in keys.iter().zip(&rows) {
+                for (two, second) in keys.iter().zip(&rows) {
+                    prop_assert_eq!(one.cmp(two), order(first, second), "{:?} {:?}", first, second);
+                }
+            }
+            let read = decode_columns(keys.iter(), &columns()).unwrap();
+            prop_assert_eq!(encode(&read), keys);
+            prop_assert_eq!(&read[0], &arrays[0]);
+            prop_assert_eq!(&read[1], &arrays[1]);
+            prop_assert_eq!(&read[3], &arrays[3]);
+            prop_assert_eq!(&read[4], &arrays[4]);
+        }
+
+        #[test]
+        fn foreign_bytes_are_refused_or_read(bytes in proptest::collection::vec(0..4_u8, 0..40)) {
+            if let Ok(values) = decode_values(&Key::new(&bytes), &columns()) {
+                prop_assert_eq!(values.len(), 5);
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_is_told_to_a_person() {
+        let rows = [(Some("a".into()), Some(-3), Some(2.5), None, Some(1_000_000))];
+        assert_eq!(
+            encode(&arrays(&rows))[0].text(&columns()),
+            "string=a, int=-3, float=2.5, bool=NULL, timestamp=1970-01-01T00:00:01Z"
+        );
+    }
+
+    #[test]
+    fn the_encoding_never_changes() {
+        let rows = [(Some("a\0\u{1}z".into()), Some(-1), Some(-2.0), Some(true), None)];
+        let expected = b"\x01a\x01\x01\x01\x02z\x00\x01\x7f\xff\xff\xff\xff\xff\xff\xff\
+            \x01\x3f\xff\xff\xff\xff\xff\xff\xff\x01\x01\x00";
+        assert_eq!(encode(&arrays(&rows))[0].bytes(), expected);
+    }
+
+    #[test]
+    fn a_key_of_other_columns_is_refused() {
+        let key = &encode(&arrays(&[(Some("a".into()), None, None, None, None)]))[0];
+        let error = decode_values(key, &columns()[..1]).unwrap_err();
+        assert!(error.to_string().contains("more follows at byte 3"), "{error}");
+        assert!(decode_values(&Key::new(&[1, 1, 9]), &columns()).is_err());
+        assert!(decode_values(&Key::new(&[]), &columns()).is_err());
+    }
+}

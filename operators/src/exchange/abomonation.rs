@@ -72,16 +72,25 @@ impl Codec for Abomonation {
     fn decode(bytes: &[u8]) -> Result<Batch, DecodeError> {
         let short =
             || DecodeError::Short { wanted: size_of::<Plain>(), at: 0, length: bytes.len() };
+        if !bytes.len().is_multiple_of(8) {
+            let found = bytes.len() as u64;
+            return Err(DecodeError::Impossible { what: "the number of bytes", found });
+        }
         // A copy of our own, because decoding writes pointers into it, aligned as the vectors need.
-        let mut words = vec![0_u64; bytes.len().div_ceil(8)];
-        let length = 8 * words.len();
+        let mut words = vec![0_u64; bytes.len() / 8];
+        let length = bytes.len();
         // SAFETY: the words are initialised, and any bytes are valid words; the slice ends with them.
         let memory = unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), length) };
-        memory[..bytes.len()].copy_from_slice(bytes);
+        memory.copy_from_slice(bytes);
         // SAFETY: the memory is aligned, and the peer of the same binary wrote a `Plain` into it. Every
         // vector before the last is of 8-byte numbers, so each starts aligned. The vectors are only
         // borrowed, never dropped or grown, and do not outlive the memory.
-        let (plain, _) = unsafe { abomonation::decode::<Plain>(memory) }.ok_or_else(short)?;
+        let decoded = unsafe { abomonation::decode::<Plain>(memory) };
+        let (plain, rest) = decoded.ok_or_else(short)?;
+        if !rest.is_empty() {
+            let found = rest.len() as u64;
+            return Err(DecodeError::Impossible { what: "the number of bytes left over", found });
+        }
         from_plain(plain)
     }
 }
@@ -292,5 +301,30 @@ impl Reader<'_> {
                 Arc::new(array.with_data_type(Type::Timestamp.arrow()))
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::samples::{any_batch, check, check_corners, check_damage};
+    use super::*;
+
+    #[test]
+    fn every_kind_of_batch_survives() {
+        check_corners::<Abomonation>();
+    }
+
+    #[test]
+    fn cut_bytes_are_refused() {
+        check_damage::<Abomonation>();
+    }
+
+    proptest! {
+        #[test]
+        fn any_batch_survives(batch in any_batch()) {
+            check::<Abomonation>(&batch);
+        }
     }
 }

@@ -367,3 +367,56 @@ impl Reader {
         Ok(UInt64Array::try_new(self.numbers(rows)?, nulls)?)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::samples::{any_batch, batch, check, check_corners, check_damage, encode};
+    use super::*;
+
+    #[test]
+    fn every_kind_of_batch_survives() {
+        check_corners::<Columns>();
+    }
+
+    #[test]
+    fn damaged_bytes_are_refused() {
+        check_damage::<Columns>();
+    }
+
+    #[test]
+    fn any_single_wrong_byte_is_refused_or_read_without_harm() {
+        let row = (Some("a text of some length".into()), Some(1), None, None, None, vec![1], 5);
+        let bytes = encode::<Columns>(&batch(&[row.clone(), row], true, true, true));
+        for at in 0..bytes.len() {
+            for wrong in [0, 1, 0x7f, 0x80, 0xff] {
+                let mut bytes = bytes.clone();
+                bytes[at] = wrong;
+                if let Ok(batch) = Columns::decode(&bytes) {
+                    assert!(format!("{batch:?}").len() > 1);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn decoded_columns_pin_only_their_own_bytes() {
+        let row = (Some("a text of some length".into()), Some(1), None, None, None, vec![1], 5);
+        let bytes = encode::<Columns>(&batch(&[row.clone(), row], true, false, false));
+        let read = Columns::decode(&bytes).unwrap();
+        let text = read.columns.column(0).as_string_view();
+        assert_eq!(text.data_buffers().len(), 1);
+        let inside = text.data_buffers()[0].as_ptr() as usize;
+        let outside = bytes.as_ptr() as usize..bytes.as_ptr() as usize + bytes.len();
+        assert!(!outside.contains(&inside));
+    }
+
+    proptest! {
+        #[test]
+        fn any_batch_survives(batch in any_batch()) {
+            check::<Columns>(&batch);
+        }
+    }
+}
