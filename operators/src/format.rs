@@ -28,6 +28,10 @@ mod number;
 mod split;
 mod text;
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests;
+
 use columns::Rows;
 use csv::Csv;
 use json::{Json, Reach};
