@@ -76,7 +76,9 @@ fn main() {
         }
         let rate = bytes.len() as f64 / best / 1_048_576.0;
         let nanos = best * 1e9 / f64::from(records);
-        println!("{name:22} {rate:7.0} MiB/s {nanos:6.1} ns a record, {records} records, {rejects} rejected");
+        println!(
+            "{name:22} {rate:7.0} MiB/s {nanos:6.1} ns a record, {records} records, {rejects} rejected"
+        );
         let parsed = parser.parse(bytes, 0..bytes.len(), header.as_ref());
         let Some(batch) = parsed.batch else { continue };
         if let Some(raw) = &batch.raw

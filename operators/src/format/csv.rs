@@ -170,7 +170,14 @@ impl Csv {
             let walked = walk(&self.options, chunk, start, |number, span| {
                 for &(column, kind) in header.targets.get(number).map_or(&[][..], |t| t) {
                     let done = value(
-                        kind, column, chunk, span, valid, &self.options, rows, &mut self.instants,
+                        kind,
+                        column,
+                        chunk,
+                        span,
+                        valid,
+                        &self.options,
+                        rows,
+                        &mut self.instants,
                     );
                     if done.is_none() && bad.is_none() {
                         bad = Some((column, kind, span));
@@ -271,11 +278,7 @@ fn word(
 
 fn truth(field: &[u8]) -> Option<bool> {
     let is = |words: [&[u8]; 3]| words.iter().any(|word| field.eq_ignore_ascii_case(word));
-    if is([b"true", b"t", b"1"]) {
-        Some(true)
-    } else {
-        is([b"false", b"f", b"0"]).then_some(false)
-    }
+    if is([b"true", b"t", b"1"]) { Some(true) } else { is([b"false", b"f", b"0"]).then_some(false) }
 }
 
 #[cold]

@@ -171,7 +171,11 @@ mod tests {
         for tail in ["", ",", "}                      "] {
             let bytes = [text.as_bytes(), tail.as_bytes()].concat();
             let whole = |end: usize| end == text.len();
-            assert_eq!(int(&bytes, 0).filter(|found| whole(found.1)).map(|f| f.0), int_is, "{text}");
+            assert_eq!(
+                int(&bytes, 0).filter(|found| whole(found.1)).map(|f| f.0),
+                int_is,
+                "{text}"
+            );
             let found = float(&bytes, 0).filter(|found| whole(found.1)).map(|f| f.0.to_bits());
             assert_eq!(found, float_is.map(f64::to_bits), "{text}");
             assert_eq!(skip(&bytes, 0).is_some_and(whole), skips, "{text}");
@@ -195,7 +199,8 @@ mod tests {
         check("1.5E-3", None, Some(0.0015), true);
         check("1e+3", None, Some(1000.0), true);
         check("1e999", None, None, true);
-        for bad in ["", "-", "01", "00", "-01", "1.", ".5", "1e", "1e+", "+1", "0x1", "NaN", "1.e3"] {
+        for bad in ["", "-", "01", "00", "-01", "1.", ".5", "1e", "1e+", "+1", "0x1", "NaN", "1.e3"]
+        {
             check(bad, None, None, false);
         }
     }

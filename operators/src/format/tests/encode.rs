@@ -64,7 +64,8 @@ fn a_float_that_is_no_number_is_null() {
     let schema = Schema::new(vec![Column::new("f", Type::Float)]);
     let floats = arrow_array::Float64Array::from(vec![f64::NAN, f64::INFINITY, -0.0, 1e16]);
     let columns =
-        arrow_array::RecordBatch::try_new(schema.arrow(), vec![std::sync::Arc::new(floats)]).unwrap();
+        arrow_array::RecordBatch::try_new(schema.arrow(), vec![std::sync::Arc::new(floats)])
+            .unwrap();
     let batch = Batch { columns, ..Batch::default() };
     let mut out = Vec::new();
     Encoder::new(OutputFormat::Jsonl, &schema).encode(&batch, &mut out);

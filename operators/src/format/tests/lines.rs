@@ -8,7 +8,8 @@ use super::*;
 fn check(bytes: &[u8], rows: &str, rejects: &str) {
     let plan = plan(Format::Text, "line string");
     let said = said(&mut Parser::new(plan.clone()), &plan, bytes, None);
-    let expected: String = rows.split('|').map(|line| format!("{{\"line\":\"{line}\"}}\n")).collect();
+    let expected: String =
+        rows.split('|').map(|line| format!("{{\"line\":\"{line}\"}}\n")).collect();
     assert_eq!(said.rows, if rows == "-" { "" } else { &expected });
     assert_eq!(said.rejects, rejects);
 }
@@ -20,7 +21,11 @@ fn every_line_of_text_is_a_record() {
     check(b"one\ntwo\r\n", "one|two", "");
     check(b"\n\nthree\n", "||three", "");
     check(b"a\rb\nc\r", "a\\rb|c\\r", "");
-    check("a line longer than twelve bytes: ä\n".as_bytes(), "a line longer than twelve bytes: ä", "");
+    check(
+        "a line longer than twelve bytes: ä\n".as_bytes(),
+        "a line longer than twelve bytes: ä",
+        "",
+    );
     check(b"good\nb\xffd\ngood\n", "good|good", "1@5 utf8: not UTF-8 at column 2\n");
     let long = "x".repeat(1001);
     let reason = "0@0 too_long: record of 1001 bytes, at most 1000 are taken\n";
@@ -91,7 +96,8 @@ fn a_header_ends_with_the_first_record() {
 #[test]
 fn raw_runs_are_as_long_as_they_can_be() {
     let plan = plan(Format::Text, "");
-    let buffer = Buffer::from(&b"a line of more than twelve bytes\nshort\nanother line of more bytes\n"[..]);
+    let buffer =
+        Buffer::from(&b"a line of more than twelve bytes\nshort\nanother line of more bytes\n"[..]);
     let batch = Parser::new(plan).parse(&buffer, 0..buffer.len(), None).batch.unwrap();
     let raw = batch.raw.unwrap();
     assert_eq!(raw_runs(&raw).collect::<Vec<_>>(), [buffer.as_slice()]);
