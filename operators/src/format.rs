@@ -29,6 +29,10 @@ mod split;
 mod text;
 pub mod value;
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests;
+
 use columns::Rows;
 use csv::Csv;
 use json::{Json, Reach};

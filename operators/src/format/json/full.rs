@@ -43,8 +43,15 @@ pub(super) fn read(
         let at = offset_of(text, value);
         let end = start + at + value.len();
         // The value is valid JSON: the reader of its type takes it whole, or it is of another type.
-        let taken =
-            take(field.kind, column, &chunk[..end], start + at, rows, instants, &mut High::default());
+        let taken = take(
+            field.kind,
+            column,
+            &chunk[..end],
+            start + at,
+            rows,
+            instants,
+            &mut High::default(),
+        );
         if taken != Some(end) {
             return Err(mismatch(&field.name, field.kind, value, at));
         }
@@ -184,7 +191,8 @@ fn syntax(error: &serde_json::Error) -> Fault {
 fn mismatch(name: &str, kind: Type, value: &str, at: usize) -> Fault {
     let column = at + 1;
     if kind == Type::String && value.starts_with('"') {
-        let reason = format!("field {name}: half a surrogate pair in the string at column {column}");
+        let reason =
+            format!("field {name}: half a surrogate pair in the string at column {column}");
         return Fault { code: RejectCode::Syntax, reason };
     }
     let found = match (kind, what(value)) {
