@@ -91,7 +91,8 @@ pub fn answers<'scope>(
         move |frontiers| {
             opening_input.for_each(|_, openings| {
                 for opening in openings.drain(..) {
-                    open.entry(opening.epoch).or_default().opening = Some(opening);
+                    let epoch = opening.epoch;
+                    open.entry(epoch).or_default().opening = Some(opening);
                 }
             });
             note_input.for_each(|_, notes| {

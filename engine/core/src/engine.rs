@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use tidemill_store::journal::VerdictRow;
+use tidemill_store::name::check_name;
 use tidemill_store::{
-    Filter, Folders, Home, JournalReader, NewFile, SubmissionRow, check_name, queue,
+    Filter, Folders, Home, JournalReader, NewFile, SubmissionRow, queue,
 };
 
 use crate::board::{self, Board, to_us};
@@ -122,7 +123,7 @@ impl Engine {
         let (pipeline, source) = self.target(upload.pipeline.as_deref(), &upload.name)?;
         let folders = &self.parts.folders[pipeline];
         let id = self.parts.numbers.take();
-        let claimed = queue::claim_upload(folders, &upload.path, &upload.name, id)
+        let claimed = queue::claim_upload(folders, &upload.path, upload.name.as_ref(), id)
             .map_err(|error| unavailable("take the upload", &error))?;
         queue::sync_claims(&[&claimed.file], &[folders])
             .unwrap_or_else(|error| fault::disk("sync an upload", &error));

@@ -9,7 +9,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -18,7 +17,8 @@ use std::time::{Duration, Instant, SystemTime};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind, RenameMode};
 use notify::{RecursiveMode, Watcher};
-use tidemill_store::{ClaimError, Claimed, Folders, NewFile, check_name, queue};
+use tidemill_store::name::check_name;
+use tidemill_store::{ClaimError, Claimed, Folders, NewFile, queue};
 
 use crate::board::{Board, to_us};
 use crate::ledger::Event;
@@ -271,10 +271,10 @@ impl Intake {
         let mut found = Scan::default();
         let quiet = self.patience.quiet;
         for watched in &mut self.lines {
-            let folder = &watched.line.folders.unprocessed;
+            let folder = watched.line.folders.unprocessed.clone();
             let failed = |source| IntakeError::Scan { folder: folder.display().to_string(), source };
             let mut there = BTreeSet::new();
-            for entry in std::fs::read_dir(folder).map_err(failed)? {
+            for entry in std::fs::read_dir(&folder).map_err(failed)? {
                 let entry = entry.map_err(failed)?;
                 let name = entry.file_name();
                 if is_ignored(&name) {
@@ -383,7 +383,7 @@ fn claim_one(
         Ok(claimed) => claimed,
         Err(ClaimError::Gone { .. }) => return Ok(None),
         Err(ClaimError::Disk { source, .. }) => {
-            return Err(IntakeError::Claim { name: text, source });
+            return Err(IntakeError::Claim { name: text, source: source.into() });
         }
         Err(error) => {
             watched.leave(name, || error.to_string());

@@ -39,14 +39,6 @@ pub mod mesh;
 pub mod fault;
 pub mod start;
 
-mod spec;
-
-mod graph;
-
-pub mod diagnostic;
-pub mod draw;
-pub mod plan;
-
 pub mod engine;
 pub mod report;
 

@@ -17,6 +17,7 @@ use tidemill_store::{
     recover,
 };
 use timely::WorkerConfig;
+use timely::communication::WorkerGuards;
 use timely::communication::allocator::AllocatorBuilder;
 use timely::execute::execute_from;
 use timely::scheduling::activate::SyncActivator;
@@ -41,7 +42,7 @@ use crate::worker;
 const TELL_EVERY: Duration = Duration::from_millis(250);
 
 /// What an engine runs.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Config {
     /// Where everything is kept.
     pub home: PathBuf,
@@ -130,16 +131,22 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         config.plans.iter().map(|plan| home.pipeline(&plan.name)).collect::<Result<_, _>>()?;
     let mut journal = Journal::open(&home)?;
     let processes = config.mesh.as_ref().map_or(1, |mesh| mesh.endpoints.len());
-    let repaired = recover(&home, &mut journal)?;
-    if repaired.did_anything() {
-        tracing::info!("recovered: {repaired}");
-    }
     let generation = journal.begin_generation(&Generation {
         binary_version: env!("CARGO_PKG_VERSION").to_owned(),
         processes: processes as u64,
         workers: config.workers as u64,
         plans: config.plans.iter().map(|plan| (plan.name.clone(), plan.hash.clone())).collect(),
     })?;
+    let names: Vec<&str> = config.plans.iter().map(|plan| &*plan.name).collect();
+    let recovered = recover(&home, &mut journal, &names, generation)?;
+    tracing::info!(
+        generation,
+        published = recovered.finished,
+        unfinished = recovered.unfinished.len(),
+        put_back = recovered.released.len(),
+        "opened {}",
+        config.home.display()
+    );
     let board = Arc::new(board(&config.plans, &journal)?);
     let stats = Stats::default();
 
@@ -307,7 +314,7 @@ fn meet(
     Ok(Meeting { generation, builders: Builders::Mesh(builders), guard, control: Some(control) })
 }
 
-type Guards = timely::WorkerGuards<()>;
+type Guards = WorkerGuards<()>;
 
 /// What the workers of this process are built with.
 struct Building {

@@ -36,6 +36,13 @@ pub struct Identity {
     pub modified_ns: i128,
 }
 
+impl Identity {
+    /// Looks at an open file.
+    pub fn of(file: &File) -> io::Result<Self> {
+        Ok(claim::identity(&file.metadata()?))
+    }
+}
+
 /// A file in `underprocess/`, as [`orphans`] finds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Orphan {

@@ -7,12 +7,14 @@ use super::{csv, number};
 
 /// Reads an integer; spaces around it do not matter.
 pub fn int(text: &str) -> Option<i64> {
-    number::int_text(text.trim_ascii().as_bytes())
+    let text = text.trim_ascii().as_bytes();
+    number::int_text(text, 0, text.len())
 }
 
 /// Reads a float; spaces around it do not matter.
 pub fn float(text: &str) -> Option<f64> {
-    number::float_text(text.trim_ascii().as_bytes())
+    let text = text.trim_ascii().as_bytes();
+    number::float_text(text, 0, text.len())
 }
 
 /// Reads true/false, t/f or 1/0, in any case; spaces around it do not matter.

@@ -106,8 +106,9 @@ pub fn rejects<'scope>(
             });
             opening_input.for_each_stamp(|capability, openings| {
                 for opening in openings.flat_map(|openings| openings.drain(..)) {
-                    let end = || OpenPart::new(capability.delayed(&Time::end(opening.epoch), 0));
-                    writer.file(opening.epoch, end).part.opening = Some(opening);
+                    let epoch = opening.epoch;
+                    let end = || OpenPart::new(capability.delayed(&Time::end(epoch), 0));
+                    writer.file(epoch, end).part.opening = Some(opening);
                 }
             });
             let upto = least(frontiers);
