@@ -1,1 +1,8 @@
-//! placeholder
+//! Async client of a tidemill server.
+
+mod model;
+
+pub use model::{
+    Edge, Filter, Frontier, Node, Operator, OutputFile, Page, Phase, Pipeline, Reason,
+    StageLatency, Submission,
+};
