@@ -142,7 +142,7 @@ async fn feed_file(
     progress(0, size);
     while offset < size {
         let wanted = (size - offset).min(CHUNK_BYTES as u64);
-        let data = match read_chunk(&mut file, wanted).await {
+        let data = match read_chunk(&mut file, wanted as usize).await {
             Ok(data) => data,
             Err(source) => return Err(Error::File { path, source }),
         };
@@ -169,10 +169,15 @@ async fn feed_file(
 }
 
 /// Reads `wanted` bytes, or fewer at the end of the file.
-async fn read_chunk(file: &mut File, wanted: u64) -> std::io::Result<Bytes> {
-    let mut data = BytesMut::with_capacity(CHUNK_BYTES);
-    let mut part = file.take(wanted);
-    while part.read_buf(&mut data).await? > 0 {}
+async fn read_chunk(file: &mut File, wanted: usize) -> std::io::Result<Bytes> {
+    let mut data = BytesMut::with_capacity(wanted);
+    // Never asks with a full buffer: that would make it grow, and copy.
+    while data.len() < wanted {
+        let left = (wanted - data.len()) as u64;
+        if file.take(left).read_buf(&mut data).await? == 0 {
+            break;
+        }
+    }
     Ok(data.freeze())
 }
 
