@@ -17,6 +17,13 @@ struct Totals {
     worst_ms: f64,
 }
 
+impl Totals {
+    #[inline]
+    fn of(bytes: i64, latency_ms: f64) -> Self {
+        Self { hits: 1, bytes: i128::from(bytes), worst_ms: latency_ms }
+    }
+}
+
 /// The table of one thread.
 #[derive(Default)]
 pub(super) struct Traffic {
@@ -27,13 +34,24 @@ pub(super) struct Traffic {
 
 impl Traffic {
     /// Counts one record.
-    #[inline]
     pub(super) fn count(&mut self, host: &[u8], status: i64, bytes: i64, latency_ms: f64) {
-        let one = Totals { hits: 1, bytes: i128::from(bytes), worst_ms: latency_ms };
-        match short_key(host) {
-            Some(key) => merge(self.short.entry((key, status)).or_insert(NOTHING), one),
-            None => merge(self.long.entry((host.to_vec(), status)).or_insert(NOTHING), one),
+        let mut word = [0_u8; 16];
+        let len = host.len().min(word.len());
+        word[..len].copy_from_slice(&host[..len]);
+        match short_key(u128::from_le_bytes(word), host.len()) {
+            Some(key) => self.count_short(key, status, bytes, latency_ms),
+            None => {
+                let one = Totals::of(bytes, latency_ms);
+                merge(self.long.entry((host.to_vec(), status)).or_insert(NOTHING), one);
+            }
         }
+    }
+
+    /// Counts one record whose host fits a [`short_key`].
+    #[inline]
+    pub(super) fn count_short(&mut self, key: u128, status: i64, bytes: i64, latency_ms: f64) {
+        let one = Totals::of(bytes, latency_ms);
+        merge(self.short.entry((key, status)).or_insert(NOTHING), one);
     }
 
     /// Adds the table of another thread.
@@ -73,15 +91,11 @@ fn merge(into: &mut Totals, other: Totals) {
     into.worst_ms = into.worst_ms.max(other.worst_ms);
 }
 
+/// Packs a host of at most 15 bytes, the first of `word`, with its length into one word.
 #[inline]
-fn short_key(host: &[u8]) -> Option<u128> {
-    if host.len() > 15 {
-        return None;
-    }
-    let mut word = [0_u8; 16];
-    word[..host.len()].copy_from_slice(host);
-    word[15] = host.len() as u8;
-    Some(u128::from_le_bytes(word))
+pub(super) fn short_key(word: u128, len: usize) -> Option<u128> {
+    let bytes = (1_u128 << (8 * len.min(15))) - 1;
+    (len <= 15).then_some((word & bytes) | (len as u128) << 120)
 }
 
 fn append_text(csv: &mut String, text: &str) {
