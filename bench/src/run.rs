@@ -109,6 +109,7 @@ pub fn run(options: &Options) -> Result<Report> {
     let tools = Tools::find(bench, options.tidemill.as_deref(), options.workers)?;
     fs::create_dir_all(&options.work)
         .with_context(|| format!("create {}", options.work.display()))?;
+    let machine = machine::Machine::here(&options.work);
     let mut jobs = Vec::new();
     for &job in &options.jobs {
         let input = data_folder(&options.data, job.dataset())?;
@@ -123,12 +124,7 @@ pub fn run(options: &Options) -> Result<Report> {
             _ => measure(options, &tools, job, &input, folder.path())?,
         });
     }
-    Ok(Report {
-        machine: machine::Machine::here(&options.work),
-        runs: options.runs,
-        workers: options.workers,
-        jobs,
-    })
+    Ok(Report { machine, runs: options.runs, workers: options.workers, jobs })
 }
 
 /// Returns the folder of a data set; makes it, in full size, if it is not there.

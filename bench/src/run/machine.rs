@@ -23,6 +23,8 @@ pub struct Machine {
     pub memory_mib: u64,
     /// Release of the kernel.
     pub kernel: String,
+    /// Load average of the last minute before the runs: foreign work makes numbers worse.
+    pub load: String,
     /// Type of the file system that the runs wrote to.
     pub file_system: String,
 }
@@ -46,6 +48,10 @@ impl Machine {
             processor: first("/proc/cpuinfo", "model name").unwrap_or_else(unknown),
             memory_mib: memory.unwrap_or(0) / 1_024,
             kernel: kernel.map_or_else(unknown, |text| text.trim().to_owned()),
+            load: fs::read_to_string("/proc/loadavg")
+                .ok()
+                .and_then(|text| text.split(' ').next().map(str::to_owned))
+                .unwrap_or_else(unknown),
             file_system: file_system(work).unwrap_or_else(unknown),
         }
     }

@@ -110,10 +110,11 @@ impl Report {
 
     /// Returns the report as Markdown.
     pub fn to_markdown(&self) -> String {
-        let Machine { when, cores, processor, memory_mib, kernel, file_system } = &self.machine;
+        let Machine { when, cores, processor, memory_mib, kernel, load, file_system } =
+            &self.machine;
         let mut text = format!(
             "# Measured {when} UTC\n\n{cores} cores of {processor}, {memory_mib} MiB, kernel \
-             {kernel}, {file_system}; {} runs in turns, tidemill with {} workers. Medians; every \
+             {kernel}, {file_system}, load {load} before; {} runs in turns, tidemill with {} workers. Medians; every \
              answer was compared with that of the hand-written program.\n",
             self.runs, self.workers
         );
@@ -288,6 +289,7 @@ mod tests {
             processor: "a processor".into(),
             memory_mib: 1_024,
             kernel: "6.1".into(),
+            load: "0.00".into(),
             file_system: "ext4".into(),
         };
         Report { machine, runs: 3, workers: 2, jobs: vec![job] }
