@@ -4,7 +4,7 @@
 //! | submit | `tidemill submit --wait` is started; the clock stops when it has said that all is done           |
 //!
 //! The table is not waited for: it is published at most every `publish_every`, by intention. Time is
-//! measured from outside, in steps of [`LOOK_EVERY`]; the engine is idle before each file.
+//! measured from outside, in steps of `LOOK_EVERY`; the engine is idle before each file.
 
 use std::fs;
 use std::net::TcpListener;
