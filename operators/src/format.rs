@@ -165,7 +165,7 @@ impl Parser {
     ///
     /// # Panics
     ///
-    /// When the range does not lie in the buffer.
+    /// When the range does not lie in the buffer, or the header was read for another plan.
     pub fn parse(
         &mut self,
         buffer: &Buffer,

@@ -137,6 +137,7 @@ fn arithmetic_is_exact_or_an_error() {
 #[test]
 fn comparisons_of_each_type() {
     check("a = 7", ["true", "false", "NULL"]);
+    check("a == 7", ["true", "false", "NULL"]);
     check("7 <> a", ["false", "true", "NULL"]);
     check("a != 7", ["false", "true", "NULL"]);
     check("a < b", ["false", "true", "NULL"]);

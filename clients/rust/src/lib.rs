@@ -1,1 +1,43 @@
-//! placeholder
+//! Async client of a tidemill server.
+//!
+//! Plain Rust values in and out; nothing of the wire shows. It holds no state but its connection,
+//! and never retries anything but connecting: whether a failed call may be made again is the
+//! caller's to decide, and [`Error::is_temporary`] helps.
+//!
+//! ```no_run
+//! use std::path::Path;
+//! use std::time::Duration;
+//! use tidemill_client::{Client, SubmitOptions};
+//!
+//! # async fn example() -> Result<(), tidemill_client::Error> {
+//! let client = Client::connect("http://127.0.0.1:7171").await?;
+//! let sent =
+//!     client.submit_file(Path::new("day.jsonl"), SubmitOptions::default(), |_, _| {}).await?;
+//! let done = client.wait(sent.id, Duration::from_secs(60)).await?;
+//! assert!(done.phase.is_final());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Map, in reading order: `model` (the values), `error`, `client` (connection and questions),
+//! `submit` (sending a file), `watch` (changes as a stream), `convert` (from the wire).
+
+mod error;
+mod model;
+
+mod client;
+mod submit;
+mod watch;
+
+mod convert;
+
+pub use client::Client;
+pub use error::Error;
+/// Latencies are decoded into histograms of this crate.
+pub use hdrhistogram;
+pub use model::{
+    Edge, Filter, Frontier, Node, Operator, OutputFile, Page, Phase, Pipeline, Reason,
+    StageLatency, Submission,
+};
+pub use submit::SubmitOptions;
+pub use watch::{Watch, WatchFilter};

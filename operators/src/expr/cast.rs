@@ -177,7 +177,7 @@ fn read_bool(text: &str) -> Option<bool> {
 fn whole(value: f64, scale: f64, what: &str) -> Result<i64, String> {
     let rounded = (value * scale).round_ties_even();
     // 2^63 is a float; the greatest int is not, so the upper end is open.
-    if rounded >= -9_223_372_036_854_775_808.0 && rounded < 9_223_372_036_854_775_808.0 {
+    if (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&rounded) {
         Ok(rounded as i64)
     } else {
         Err(format!("{} does not fit into {what}", write_float(value)))

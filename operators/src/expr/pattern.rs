@@ -23,7 +23,7 @@ pub(super) enum Pattern {
     Equal(String),
     Prefix(String),
     Suffix(String),
-    Contains(Finder<'static>),
+    Contains(Box<Finder<'static>>),
     Regex(Regex),
 }
 
@@ -166,7 +166,7 @@ fn simple(pieces: &[Piece]) -> Option<Pattern> {
         (false, false) => Pattern::Equal(text),
         (false, true) => Pattern::Prefix(text),
         (true, false) => Pattern::Suffix(text),
-        (true, true) => Pattern::Contains(Finder::new(&text).into_owned()),
+        (true, true) => Pattern::Contains(Box::new(Finder::new(&text).into_owned())),
     })
 }
 

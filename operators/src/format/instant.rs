@@ -51,9 +51,12 @@ impl Instants {
             if len == 0 || len > 9 {
                 return None;
             }
-            for at in 0..6 {
-                let digit = if at < len { i64::from(decimals[at] - b'0') } else { 0 };
-                micros = micros * 10 + digit;
+            let cut = &decimals[..len.min(6)];
+            for digit in cut {
+                micros = micros * 10 + i64::from(digit - b'0');
+            }
+            for _ in cut.len()..6 {
+                micros *= 10;
             }
             rest = &decimals[len..];
         }

@@ -189,9 +189,9 @@ mod tests {
         check("7", Some(7), Some(7.0), true);
         check("12345678", Some(12_345_678), Some(12_345_678.0), true);
         check("123456789012", Some(123_456_789_012), Some(123_456_789_012.0), true);
-        check("9223372036854775807", Some(i64::MAX), Some(9.223372036854775807e18), true);
-        check("-9223372036854775808", Some(i64::MIN), Some(-9.223372036854775808e18), true);
-        check("9223372036854775808", None, Some(9.223372036854775808e18), true);
+        check("9223372036854775807", Some(i64::MAX), Some(i64::MAX as f64), true);
+        check("-9223372036854775808", Some(i64::MIN), Some(i64::MIN as f64), true);
+        check("9223372036854775808", None, Some(i64::MAX as f64), true);
         check("1.5", None, Some(1.5), true);
         check("-12.345", None, Some(-12.345), true);
         check("0.1234567890123456789", None, Some(0.123_456_789_012_345_68), true);

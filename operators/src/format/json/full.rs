@@ -34,7 +34,7 @@ pub(super) fn read(
     }
     serde_json::from_str::<IgnoredAny>(text).map_err(|error| syntax(&error))?;
     let mut values = vec![None; plan.fields.len()];
-    gather(keys, plan, text, text, &mut values)?;
+    gather(keys, text, text, &mut values)?;
     for (column, (field, value)) in plan.fields.iter().zip(values).enumerate() {
         let Some(value) = value else {
             rows.push_null(column);
@@ -89,7 +89,6 @@ fn too_deep(line: &[u8]) -> Option<usize> {
 /// Finds the values under `keys` in the object `value`, which is a part of `text`.
 fn gather<'t>(
     keys: &[Key],
-    plan: &ReadPlan,
     text: &'t str,
     value: &'t str,
     values: &mut [Option<&'t str>],
@@ -117,7 +116,7 @@ fn gather<'t>(
             let reason = format!("field {name}: expected object, found {found} at column {column}");
             return Err(Fault { code: RejectCode::FieldType, reason });
         }
-        gather(&key.keys, plan, text, member, values)?;
+        gather(&key.keys, text, member, values)?;
     }
     Ok(())
 }

@@ -1,0 +1,152 @@
+//! Command: the client commands as they are typed. Holds flags and their help, no behaviour.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use tidemill_client::Phase;
+
+/// The commands that talk to a running server.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ClientCommand {
+    /// Send files to a running server
+    ///
+    /// Prints one line per file once it is durable on the server, or with --wait once it is
+    /// committed or quarantined. Exit code 3 when a file was quarantined while waiting.
+    Submit(Submit),
+    /// List files, newest first: where each stands
+    Files(Files),
+    /// Show everything about one file: phase, counts, outputs, times, reason
+    File(File),
+    /// Show what each operator does: records, bytes, time, backlog, frontier
+    Stats(Stats),
+    /// Show how long files take, stage by stage
+    Latency(Latency),
+}
+
+/// What every client command takes.
+#[derive(Clone, Debug, Args)]
+pub struct Common {
+    /// The server to talk to
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "TIDEMILL_SERVER",
+        default_value = "http://127.0.0.1:7171"
+    )]
+    pub server: String,
+    /// Print JSON instead of text; field names are stable
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `submit`.
+#[derive(Clone, Debug, Args)]
+pub struct Submit {
+    /// The files to send
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// The pipeline to send them to; needed when several run
+    #[arg(long, value_name = "NAME")]
+    pub pipeline: Option<String>,
+    /// Wait until each file is committed or quarantined
+    #[arg(long)]
+    pub wait: bool,
+    /// Give up waiting after so many seconds
+    #[arg(long, value_name = "SECONDS", requires = "wait", default_value_t = 3600)]
+    pub timeout: u64,
+    /// Send under this name instead of the file's own; one file only
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// How many files to send at once
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub parallel: u8,
+    /// What every client command takes.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Arguments of `files`.
+#[derive(Clone, Debug, Args)]
+pub struct Files {
+    /// Only files of this pipeline
+    #[arg(long, value_name = "NAME")]
+    pub pipeline: Option<String>,
+    /// Only files in this phase
+    #[arg(long, value_enum)]
+    pub phase: Option<PhaseArgument>,
+    /// Only files with exactly this name
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub limit: usize,
+    /// What every client command takes.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Arguments of `file`.
+#[derive(Clone, Debug, Args)]
+pub struct File {
+    /// The file's id, as `submit` and `files` print it
+    #[arg(value_name = "ID")]
+    pub id: u64,
+    /// What every client command takes.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Arguments of `stats`.
+#[derive(Clone, Debug, Args)]
+pub struct Stats {
+    /// Only operators of this pipeline
+    #[arg(long, value_name = "NAME")]
+    pub pipeline: Option<String>,
+    /// One row per worker instead of their sum
+    #[arg(long)]
+    pub workers: bool,
+    /// Print again every second until interrupted; with --json one document per line
+    #[arg(long)]
+    pub watch: bool,
+    /// What every client command takes.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Arguments of `latency`.
+#[derive(Clone, Debug, Args)]
+pub struct Latency {
+    /// Only stages of this pipeline
+    #[arg(long, value_name = "NAME")]
+    pub pipeline: Option<String>,
+    /// What every client command takes.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// A phase as it is typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PhaseArgument {
+    /// Durable on the server, waiting
+    Accepted,
+    /// Being read
+    Reading,
+    /// Read whole, not yet committed
+    Answered,
+    /// Done: outputs are visible
+    Committed,
+    /// Set aside with a reason
+    Quarantined,
+}
+
+impl From<PhaseArgument> for Phase {
+    fn from(argument: PhaseArgument) -> Self {
+        match argument {
+            PhaseArgument::Accepted => Phase::Accepted,
+            PhaseArgument::Reading => Phase::Reading,
+            PhaseArgument::Answered => Phase::Answered,
+            PhaseArgument::Committed => Phase::Committed,
+            PhaseArgument::Quarantined => Phase::Quarantined,
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Files: lists submissions, and shows one with everything that is known about it.
+
+use std::time::SystemTime;
+
+use tidemill_client::{Client, Filter, Submission};
+
+use crate::command::{File, Files};
+use crate::output::Output;
+use crate::table::{Side, Table};
+use crate::{human, json};
+
+/// The largest page a server gives.
+const PAGE_MAX: usize = 1000;
+
+/// Runs `files`.
+pub(crate) async fn list(command: Files, output: &mut Output<'_>) -> anyhow::Result<u8> {
+    let client = Client::connect(&command.common.server).await?;
+    let mut filter = Filter {
+        pipeline: command.pipeline,
+        phase: command.phase.map(Into::into),
+        name: command.name,
+        ..Filter::default()
+    };
+    let mut table = Table::new(&[
+        ("ID", Side::Right),
+        ("PIPELINE", Side::Left),
+        ("NAME", Side::Left),
+        ("PHASE", Side::Left),
+        ("SIZE", Side::Right),
+        ("RECORDS", Side::Right),
+        ("REJECTED", Side::Right),
+        ("SEEN (UTC)", Side::Left),
+        ("TOOK", Side::Right),
+    ]);
+    let mut left = command.limit;
+    while left > 0 {
+        filter.limit = left.min(PAGE_MAX) as u32;
+        let page = client.list(&filter).await?;
+        left = left.saturating_sub(page.submissions.len());
+        for submission in &page.submissions {
+            if command.common.json {
+                writeln!(output.out, "{}", json::submission(submission))?;
+            } else {
+                add(&mut table, submission);
+            }
+        }
+        match page.next_before {
+            Some(before) if !page.submissions.is_empty() => filter.before = Some(before),
+            _ => break,
+        }
+    }
+    if !command.common.json {
+        output.out.write_all(table.text(output.colours).as_bytes())?;
+    }
+    Ok(0)
+}
+
+fn add(table: &mut Table, submission: &Submission) {
+    let took = submission.finished_at.map(|finished| since(submission.seen_at, finished));
+    table.row(vec![
+        submission.id.to_string().into(),
+        human::name(&submission.pipeline).into(),
+        human::name(&submission.name).into(),
+        submission.phase.into(),
+        human::bytes(submission.bytes).into(),
+        human::count(submission.records).into(),
+        human::count(submission.rejected).into(),
+        human::instant(submission.seen_at).into(),
+        took.unwrap_or_default().into(),
+    ]);
+}
+
+/// Returns how much later `end` is than `begin`; clocks may have been set back between the two.
+fn since(begin: SystemTime, end: SystemTime) -> String {
+    human::duration(end.duration_since(begin).unwrap_or_default())
+}
+
+/// Runs `file`.
+pub(crate) async fn show(command: File, output: &mut Output<'_>) -> anyhow::Result<u8> {
+    let client = Client::connect(&command.common.server).await?;
+    let submission = client.get(command.id).await?;
+    if command.common.json {
+        writeln!(output.out, "{}", json::submission(&submission))?;
+    } else {
+        output.out.write_all(text(&submission).as_bytes())?;
+    }
+    Ok(0)
+}
+
+/// Returns everything about one submission, a line for each fact.
+fn text(submission: &Submission) -> String {
+    let mut lines = vec![
+        ("id", submission.id.to_string()),
+        ("name", human::name(&submission.name)),
+        ("pipeline", human::name(&submission.pipeline)),
+        ("source", human::name(&submission.source)),
+        ("epoch", submission.epoch.to_string()),
+        ("phase", phase(submission)),
+    ];
+    if let Some(reason) = &submission.reason {
+        let (code, text) = (human::name(&reason.code), human::name(&reason.text));
+        lines.push(("reason", format!("{code}: {text}")));
+    }
+    let bytes = submission.bytes;
+    lines.extend([
+        ("size", format!("{} ({} bytes)", human::bytes(bytes), human::count(bytes))),
+        ("blake3", human::name(&submission.hash)),
+        ("records", human::count(submission.records)),
+        ("rejected", human::count(submission.rejected)),
+        ("seen", format!("{} UTC", human::instant(submission.seen_at))),
+        ("accepted", format!("+{}", since(submission.seen_at, submission.accepted_at))),
+    ]);
+    if let Some(finished) = submission.finished_at {
+        lines.push(("finished", format!("+{}", since(submission.seen_at, finished))));
+    }
+    for (index, file) in submission.outputs.iter().enumerate() {
+        let title = if index == 0 { "outputs" } else { "" };
+        lines.push((title, format!("{} ({})", human::name(&file.path), human::bytes(file.bytes))));
+    }
+    lines.iter().map(|(title, value)| format!("{title:<9} {value}\n")).collect()
+}
+
+fn phase(submission: &Submission) -> String {
+    let phase = submission.phase;
+    let (read, all) = (submission.bytes_read, submission.bytes);
+    match phase {
+        tidemill_client::Phase::Reading if all > 0 => {
+            let percent = (read.min(all) as f64 / all as f64 * 100.0).floor();
+            format!("{phase} ({percent} % of {})", human::bytes(all))
+        }
+        _ => phase.to_string(),
+    }
+}

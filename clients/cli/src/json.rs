@@ -1,0 +1,97 @@
+//! Json: what `--json` prints. Field names are stable: they may be added to, never changed.
+
+use serde_json::{Value, json};
+use tidemill_client::{Error, Operator, StageLatency, Submission};
+
+use crate::human;
+
+/// Returns a submission.
+pub(crate) fn submission(submission: &Submission) -> Value {
+    let output =
+        |file: &tidemill_client::OutputFile| json!({ "path": file.path, "bytes": file.bytes });
+    json!({
+        "id": submission.id,
+        "pipeline": submission.pipeline,
+        "epoch": submission.epoch,
+        "name": submission.name,
+        "source": submission.source,
+        "bytes": submission.bytes,
+        "blake3": submission.hash,
+        "phase": submission.phase.word(),
+        "bytes_read": submission.bytes_read,
+        "records": submission.records,
+        "rejected": submission.rejected,
+        "reason": submission.reason.as_ref().map(|reason| json!({
+            "code": reason.code,
+            "text": reason.text,
+        })),
+        "outputs": submission.outputs.iter().map(output).collect::<Vec<_>>(),
+        "seen_at": human::rfc3339(submission.seen_at),
+        "accepted_at": human::rfc3339(submission.accepted_at),
+        "finished_at": submission.finished_at.and_then(human::rfc3339),
+    })
+}
+
+/// Returns what is said of a file that was not submitted.
+pub(crate) fn failure(file: &str, error: &Error) -> Value {
+    json!({ "file": file, "error": { "code": error.word(), "message": chain(error) } })
+}
+
+/// Returns an error with its causes as one sentence.
+pub(crate) fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// Returns an operator; with its worker when rows are per worker.
+pub(crate) fn operator(row: &Operator, per_worker: bool) -> Value {
+    let mut value = json!({
+        "pipeline": row.pipeline,
+        "operator": row.operator,
+        "kind": row.kind,
+    });
+    if per_worker {
+        value["worker"] = row.worker.into();
+    }
+    let counts = json!({
+        "records_in": row.records_in,
+        "records_out": row.records_out,
+        "bytes_in": row.bytes_in,
+        "bytes_out": row.bytes_out,
+        "rejected": row.rejected,
+        "elapsed_ns": row.elapsed_ns,
+        "activations": row.activations,
+        "backlog": row.backlog,
+        "frontier": row.frontier.map(|frontier| json!({
+            "epoch": frontier.epoch,
+            "chunk": frontier.chunk,
+        })),
+        "state_entries": row.state_entries,
+    });
+    if let (Some(value), Value::Object(counts)) = (value.as_object_mut(), counts) {
+        value.extend(counts);
+    }
+    value
+}
+
+/// Returns the latencies of one stage.
+pub(crate) fn latency(stage: &StageLatency) -> Value {
+    let histogram = &stage.histogram;
+    json!({
+        "pipeline": stage.pipeline,
+        "stage": stage.stage,
+        "count": histogram.len(),
+        "min_us": histogram.min(),
+        "p50_us": histogram.value_at_quantile(0.5),
+        "p90_us": histogram.value_at_quantile(0.9),
+        "p99_us": histogram.value_at_quantile(0.99),
+        "p999_us": histogram.value_at_quantile(0.999),
+        "max_us": histogram.max(),
+    })
+}

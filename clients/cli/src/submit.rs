@@ -1,0 +1,142 @@
+//! Submit: sends files, several at once, and prints one line for each.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tidemill_client::{Client, Error, Phase, Submission, SubmitOptions};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::command::Submit;
+use crate::output::Output;
+use crate::{FAILED, QUARANTINED, human, json};
+
+/// How many files may be waited for while others are being sent.
+const WAITS_MAX: usize = 64;
+
+/// Runs `submit`.
+pub(crate) async fn run(command: Submit, output: &mut Output<'_>) -> anyhow::Result<u8> {
+    if command.name.is_some() && command.files.len() > 1 {
+        anyhow::bail!("--name is for one file; {} were given", command.files.len());
+    }
+    let job = Arc::new(Job {
+        client: Client::connect(&command.common.server).await?,
+        pipeline: command.pipeline,
+        name: command.name,
+        wait: command.wait.then(|| Duration::from_secs(command.timeout)),
+        sending: Semaphore::new(command.parallel.into()),
+        bar: bar(&command.files, output.progress),
+    });
+    let in_flight_max = usize::from(command.parallel) + if command.wait { WAITS_MAX } else { 0 };
+    let mut files: VecDeque<PathBuf> = command.files.into();
+    let mut in_flight = JoinSet::new();
+    let mut code = 0;
+    loop {
+        while in_flight.len() < in_flight_max
+            && let Some(file) = files.pop_front()
+        {
+            let job = Arc::clone(&job);
+            in_flight.spawn(async move {
+                let result = job.submit(&file).await;
+                (file, result)
+            });
+        }
+        let Some(done) = in_flight.join_next().await else { break };
+        let (file, result) = done?;
+        let outcome = job.bar.suspend(|| print(output, command.common.json, &file, &result))?;
+        // A failure says more than a quarantined file.
+        code = if code == FAILED || outcome == 0 { code } else { outcome };
+    }
+    job.bar.finish_and_clear();
+    Ok(code)
+}
+
+/// What is the same for all files of one command.
+struct Job {
+    client: Client,
+    pipeline: Option<String>,
+    name: Option<String>,
+    wait: Option<Duration>,
+    sending: Semaphore,
+    bar: ProgressBar,
+}
+
+impl Job {
+    async fn submit(&self, file: &Path) -> Result<Submission, Error> {
+        let sent = {
+            // An error would mean that the semaphore was closed, which nobody does.
+            let _turn = self.sending.acquire().await;
+            let options =
+                SubmitOptions { pipeline: self.pipeline.clone(), name: self.name.clone() };
+            let mut shown = 0;
+            let progress = |done: u64, _all| {
+                self.bar.inc(done.saturating_sub(shown));
+                shown = done;
+            };
+            self.client.submit_file(file, options, progress).await?
+        };
+        match self.wait {
+            Some(timeout) if !sent.phase.is_final() => self.client.wait(sent.id, timeout).await,
+            _ => Ok(sent),
+        }
+    }
+}
+
+/// Returns a progress bar over the bytes of all files; hidden when not wanted.
+fn bar(files: &[PathBuf], wanted: bool) -> ProgressBar {
+    if !wanted {
+        return ProgressBar::hidden();
+    }
+    let size = |file: &PathBuf| std::fs::metadata(file).map_or(0, |metadata| metadata.len());
+    let bar = ProgressBar::with_draw_target(
+        Some(files.iter().map(size).sum()),
+        ProgressDrawTarget::stderr(),
+    );
+    let template = "{bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  {eta}";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// Prints the line of one file and returns the exit code that it asks for.
+fn print(
+    output: &mut Output<'_>,
+    as_json: bool,
+    file: &Path,
+    result: &Result<Submission, Error>,
+) -> std::io::Result<u8> {
+    let path = file.display().to_string();
+    match (result, as_json) {
+        (Ok(submission), true) => writeln!(output.out, "{}", json::submission(submission))?,
+        (Ok(submission), false) => writeln!(output.out, "{}", line(submission))?,
+        (Err(error), true) => writeln!(output.out, "{}", json::failure(&path, error))?,
+        (Err(error), false) => {
+            // Beside the answer, so that a script that reads the lines is not confused.
+            #[allow(clippy::print_stderr, reason = "this is a command of a terminal")]
+            {
+                eprintln!("tidemill: {}: {}", human::name(&path), json::chain(error));
+            }
+        }
+    }
+    Ok(match result {
+        Ok(submission) if submission.phase == Phase::Quarantined => QUARANTINED,
+        Ok(_) => 0,
+        Err(_) => FAILED,
+    })
+}
+
+fn line(submission: &Submission) -> String {
+    let Submission { id, phase, .. } = submission;
+    let name = human::name(&submission.name);
+    match &submission.reason {
+        None => format!("{id}  {name}  {phase}"),
+        Some(reason) => {
+            let (code, text) = (human::name(&reason.code), human::name(&reason.text));
+            format!("{id}  {name}  {phase}  {code}: {text}")
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Client: the connection, and every question that can be asked over it.
+
+use std::time::Duration;
+
+use tidemill_proto::v1;
+use tidemill_proto::v1::introspection_client::IntrospectionClient;
+use tidemill_proto::v1::pipelines_client::PipelinesClient;
+use tidemill_proto::v1::submissions_client::SubmissionsClient;
+use tokio::time::Instant;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::convert;
+use crate::error::Error;
+use crate::model::{Filter, Operator, Page, Pipeline, StageLatency, Submission};
+use crate::watch::{Watch, WatchFilter};
+
+/// Pauses between attempts to connect: a server that is just starting is found, one that is not
+/// there is reported within two seconds.
+const CONNECT_PAUSES_MS: [u64; 5] = [50, 100, 200, 400, 800];
+
+/// How long one attempt to connect may take.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// How long a silent server is given before the connection counts as lost.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
+
+/// How long one `Wait` is left open; longer waits are made of several.
+const WAIT_ROUND: Duration = Duration::from_secs(60);
+
+/// The largest answer that is read, in bytes.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// A connection to a server. Cheap to clone; clones share the connection.
+#[derive(Clone, Debug)]
+pub struct Client {
+    pub(crate) channel: Channel,
+}
+
+impl Client {
+    /// Connects to the server at `address`: `http://host:port` or `host:port`.
+    ///
+    /// Tries for about two seconds, so that a server that is just starting is found.
+    pub async fn connect(address: &str) -> Result<Self, Error> {
+        let address = with_scheme(address)?;
+        let (ping, pong) = KEEPALIVE;
+        let endpoint = Endpoint::from_shared(address.clone())
+            .map_err(|error| Error::Address {
+                address: address.clone(),
+                reason: error_text(&error),
+            })?
+            .connect_timeout(CONNECT_MAX)
+            .http2_keep_alive_interval(ping)
+            .keep_alive_timeout(pong)
+            .tcp_nodelay(true);
+        let mut pauses = CONNECT_PAUSES_MS.into_iter();
+        loop {
+            match (endpoint.connect().await, pauses.next()) {
+                (Ok(channel), _) => return Ok(Self { channel }),
+                (Err(_), Some(pause)) => {
+                    tokio::time::sleep(Duration::from_millis(pause)).await;
+                }
+                (Err(source), None) => return Err(Error::Connect { address, source }),
+            }
+        }
+    }
+
+    /// Returns one submission as it stands now.
+    pub async fn get(&self, id: u64) -> Result<Submission, Error> {
+        let request = v1::GetSubmissionRequest { id };
+        convert::submission(self.submissions().get(request).await?.into_inner())
+    }
+
+    /// Returns the submission once it is final (committed or quarantined).
+    ///
+    /// [`Error::NotFinal`] when it is not within `timeout`.
+    pub async fn wait(&self, id: u64, timeout: Duration) -> Result<Submission, Error> {
+        let begin = Instant::now();
+        loop {
+            let left = timeout.saturating_sub(begin.elapsed());
+            let round = left.min(WAIT_ROUND);
+            let request =
+                v1::WaitRequest { id, timeout: prost_types::Duration::try_from(round).ok() };
+            match self.submissions().wait(request).await.map_err(Error::from) {
+                Ok(answer) => return convert::submission(answer.into_inner()),
+                Err(error) if error.word() == Some("E-WAIT") => {
+                    if begin.elapsed() >= timeout {
+                        return Err(Error::NotFinal { id, waited: timeout });
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Returns one page of submissions, newest first.
+    pub async fn list(&self, filter: &Filter) -> Result<Page, Error> {
+        let request = v1::ListSubmissionsRequest {
+            pipeline: filter.pipeline.clone(),
+            phase: filter.phase.map(|phase| convert::phase_to_wire(phase).into()),
+            name: filter.name.clone(),
+            before: filter.before,
+            limit: filter.limit,
+        };
+        let answer = self.submissions().list(request).await?.into_inner();
+        let submissions =
+            answer.submissions.into_iter().map(convert::submission).collect::<Result<_, _>>()?;
+        Ok(Page { submissions, next_before: answer.next_before })
+    }
+
+    /// Returns a stream of submissions as they change.
+    ///
+    /// When ids are asked for, it begins with the current state of each and ends once all are
+    /// final.
+    pub async fn watch(&self, filter: WatchFilter) -> Result<Watch, Error> {
+        let request = v1::WatchRequest { pipeline: filter.pipeline, ids: filter.ids };
+        Ok(Watch::new(self.submissions().watch(request).await?.into_inner()))
+    }
+
+    /// Returns what each operator does on each worker, of one pipeline or of all.
+    pub async fn operators(&self, pipeline: Option<&str>) -> Result<Vec<Operator>, Error> {
+        let request = v1::OperatorsRequest { pipeline: pipeline.map(str::to_owned) };
+        let answer = self.introspection().operators(request).await?.into_inner();
+        Ok(answer.operators.into_iter().map(convert::operator).collect())
+    }
+
+    /// Returns how long files spent in each stage, of one pipeline or of all.
+    pub async fn latency(&self, pipeline: Option<&str>) -> Result<Vec<StageLatency>, Error> {
+        let request = v1::LatencyRequest { pipeline: pipeline.map(str::to_owned) };
+        let answer = self.introspection().latency(request).await?.into_inner();
+        answer.stages.into_iter().map(convert::latency).collect()
+    }
+
+    /// Returns the pipelines that run, with their counts; their text and graph are left out.
+    pub async fn pipelines(&self) -> Result<Vec<Pipeline>, Error> {
+        let answer = self.pipelines_client().list(v1::ListPipelinesRequest {}).await?.into_inner();
+        Ok(answer.pipelines.into_iter().map(convert::pipeline).collect())
+    }
+
+    /// Returns one pipeline with its text and graph; `None` asks for the only one.
+    pub async fn pipeline(&self, name: Option<&str>) -> Result<Pipeline, Error> {
+        let request = v1::GetPipelineRequest { name: name.unwrap_or_default().to_owned() };
+        Ok(convert::pipeline(self.pipelines_client().get(request).await?.into_inner()))
+    }
+
+    pub(crate) fn submissions(&self) -> SubmissionsClient<Channel> {
+        SubmissionsClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    fn introspection(&self) -> IntrospectionClient<Channel> {
+        IntrospectionClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    fn pipelines_client(&self) -> PipelinesClient<Channel> {
+        PipelinesClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+}
+
+/// Returns the address with its scheme.
+fn with_scheme(address: &str) -> Result<String, Error> {
+    let refuse = |reason: &str| {
+        Err(Error::Address { address: address.to_owned(), reason: reason.to_owned() })
+    };
+    match address.split_once("://") {
+        Some(("http", host)) if !host.is_empty() => Ok(address.to_owned()),
+        Some(("https", _)) => {
+            refuse("https is not supported; use http, or a proxy that speaks TLS")
+        }
+        Some(_) => refuse("expected http://HOST:PORT"),
+        None if address.is_empty() => refuse("it is empty"),
+        None => Ok(format!("http://{address}")),
+    }
+}
+
+/// Returns the innermost text of an error: the outer ones only say "transport error".
+fn error_text(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(address: &str, expected: Option<&str>) {
+        assert_eq!(with_scheme(address).ok().as_deref(), expected, "{address}");
+    }
+
+    #[test]
+    fn an_address_is_a_host_and_a_port_with_or_without_http() {
+        check("http://127.0.0.1:7171", Some("http://127.0.0.1:7171"));
+        check("127.0.0.1:7171", Some("http://127.0.0.1:7171"));
+        check("localhost:1", Some("http://localhost:1"));
+        check("https://host:1", None);
+        check("ftp://host:1", None);
+        check("http://", None);
+        check("", None);
+    }
+}

@@ -1,0 +1,121 @@
+//! Convert: from the wire to the plain values of `model`, refusing what makes no sense.
+
+use std::time::SystemTime;
+
+use hdrhistogram::serialization::Deserializer;
+use tidemill_proto::v1;
+
+use crate::error::Error;
+use crate::model::{
+    Edge, Frontier, Node, Operator, OutputFile, Phase, Pipeline, Reason, StageLatency, Submission,
+};
+
+/// Translates a phase to send it.
+pub(crate) fn phase_to_wire(phase: Phase) -> v1::Phase {
+    match phase {
+        Phase::Accepted => v1::Phase::Accepted,
+        Phase::Reading => v1::Phase::Reading,
+        Phase::Answered => v1::Phase::Answered,
+        Phase::Committed => v1::Phase::Committed,
+        Phase::Quarantined => v1::Phase::Quarantined,
+    }
+}
+
+fn phase(wire: i32) -> Result<Phase, Error> {
+    match v1::Phase::try_from(wire) {
+        Ok(v1::Phase::Accepted) => Ok(Phase::Accepted),
+        Ok(v1::Phase::Reading) => Ok(Phase::Reading),
+        Ok(v1::Phase::Answered) => Ok(Phase::Answered),
+        Ok(v1::Phase::Committed) => Ok(Phase::Committed),
+        Ok(v1::Phase::Quarantined) => Ok(Phase::Quarantined),
+        Ok(v1::Phase::Unspecified) | Err(_) => Err(Error::Answer { what: "phase" }),
+    }
+}
+
+fn instant(wire: Option<prost_types::Timestamp>, what: &'static str) -> Result<SystemTime, Error> {
+    let wire = wire.ok_or(Error::Answer { what })?;
+    SystemTime::try_from(wire).map_err(|_| Error::Answer { what })
+}
+
+/// Translates a submission.
+pub(crate) fn submission(wire: v1::Submission) -> Result<Submission, Error> {
+    let output = |file: v1::OutputFile| OutputFile { path: file.path, bytes: file.bytes };
+    Ok(Submission {
+        id: wire.id,
+        pipeline: wire.pipeline,
+        epoch: wire.epoch,
+        name: wire.name,
+        source: wire.source,
+        bytes: wire.bytes,
+        hash: wire.blake3,
+        phase: phase(wire.phase)?,
+        bytes_read: wire.bytes_read,
+        records: wire.records,
+        rejected: wire.rejected,
+        reason: wire.reason.map(|reason| Reason { code: reason.code, text: reason.text }),
+        outputs: wire.outputs.into_iter().map(output).collect(),
+        seen_at: instant(wire.seen_at, "seen_at")?,
+        accepted_at: instant(wire.accepted_at, "accepted_at")?,
+        finished_at: match wire.finished_at {
+            None => None,
+            some => Some(instant(some, "finished_at")?),
+        },
+    })
+}
+
+/// Translates one operator on one worker.
+pub(crate) fn operator(wire: v1::Operator) -> Operator {
+    let frontier =
+        |frontier: v1::Frontier| Frontier { epoch: frontier.epoch, chunk: frontier.chunk };
+    Operator {
+        pipeline: wire.pipeline,
+        operator: wire.operator,
+        kind: wire.kind,
+        worker: wire.worker,
+        records_in: wire.records_in,
+        records_out: wire.records_out,
+        bytes_in: wire.bytes_in,
+        bytes_out: wire.bytes_out,
+        rejected: wire.rejected,
+        elapsed_ns: wire.elapsed_ns,
+        activations: wire.activations,
+        backlog: wire.backlog,
+        frontier: wire.frontier.map(frontier),
+        state_entries: wire.state_entries,
+    }
+}
+
+/// Translates the latencies of one stage.
+pub(crate) fn latency(wire: v1::StageLatency) -> Result<StageLatency, Error> {
+    let histogram = Deserializer::new()
+        .deserialize(&mut wire.histogram.as_ref())
+        .map_err(|_| Error::Answer { what: "histogram" })?;
+    Ok(StageLatency { pipeline: wire.pipeline, stage: wire.stage, histogram })
+}
+
+/// Translates a pipeline.
+pub(crate) fn pipeline(wire: v1::Pipeline) -> Pipeline {
+    let node = |node: v1::Node| Node {
+        name: node.name,
+        role: node.role,
+        kind: node.kind,
+        detail: node.detail,
+    };
+    let edge = |edge: v1::Edge| Edge {
+        from: edge.from,
+        tag: edge.tag,
+        to: edge.to,
+        columns: edge.columns,
+    };
+    Pipeline {
+        name: wire.name,
+        plan_hash: wire.plan_hash,
+        yaml: wire.yaml,
+        nodes: wire.nodes.into_iter().map(node).collect(),
+        edges: wire.edges.into_iter().map(edge).collect(),
+        accepted: wire.accepted,
+        committed: wire.committed,
+        quarantined: wire.quarantined,
+        committed_epoch: wire.committed_epoch,
+    }
+}

@@ -1,0 +1,240 @@
+//! Model: what a server tells, as plain Rust values.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use hdrhistogram::Histogram;
+
+/// Where a submission stands. Each is a different fact, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Phase {
+    /// Durable on the server.
+    Accepted,
+    /// Its records are being read.
+    Reading,
+    /// Every operator has said all it will say about it.
+    Answered,
+    /// Its outputs are durable and visible.
+    Committed,
+    /// Set aside with a reason; it left no output.
+    Quarantined,
+}
+
+impl Phase {
+    /// Returns the word that people and programs see.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Phase::Accepted => "accepted",
+            Phase::Reading => "reading",
+            Phase::Answered => "answered",
+            Phase::Committed => "committed",
+            Phase::Quarantined => "quarantined",
+        }
+    }
+
+    /// Returns whether nothing more will happen to the submission.
+    pub const fn is_final(self) -> bool {
+        matches!(self, Phase::Committed | Phase::Quarantined)
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.word())
+    }
+}
+
+/// One submission: one accepted version of one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Submission {
+    /// Its number, unique on a server and growing with time.
+    pub id: u64,
+    /// The pipeline that runs it.
+    pub pipeline: String,
+    /// Its epoch in that pipeline.
+    pub epoch: u64,
+    /// The name under which it came.
+    pub name: String,
+    /// The source that reads it.
+    pub source: String,
+    /// Its size as it came, in bytes.
+    pub bytes: u64,
+    /// BLAKE3 of the bytes as they came, in hex.
+    pub hash: String,
+    /// Where it stands.
+    pub phase: Phase,
+    /// How many of its bytes have been read so far.
+    pub bytes_read: u64,
+    /// How many records were read from it so far.
+    pub records: u64,
+    /// How many of them were rejected so far.
+    pub rejected: u64,
+    /// Why it was quarantined, if it was.
+    pub reason: Option<Reason>,
+    /// The output files it became, once committed.
+    pub outputs: Vec<OutputFile>,
+    /// When the server first saw it.
+    pub seen_at: SystemTime,
+    /// When it was durable on the server.
+    pub accepted_at: SystemTime,
+    /// When it was committed or quarantined.
+    pub finished_at: Option<SystemTime>,
+}
+
+/// Why a file was quarantined.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// A stable word for programs.
+    pub code: String,
+    /// The same for people.
+    pub text: String,
+}
+
+/// One output file of a submission.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutputFile {
+    /// Its path below the pipeline's `out/`.
+    pub path: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+}
+
+/// Which submissions to list.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Only of this pipeline.
+    pub pipeline: Option<String>,
+    /// Only in this phase.
+    pub phase: Option<Phase>,
+    /// Only with exactly this name.
+    pub name: Option<String>,
+    /// Only ids below this one: [`Page::next_before`] of the page before.
+    pub before: Option<u64>,
+    /// At most so many, up to 1000; 0 means 100.
+    pub limit: u32,
+}
+
+/// One page of submissions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The submissions, newest first.
+    pub submissions: Vec<Submission>,
+    /// Where the next page begins; `None` on the last page.
+    pub next_before: Option<u64>,
+}
+
+/// One source, operator or sink on one worker; counts since the server started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Operator {
+    /// The pipeline.
+    pub pipeline: String,
+    /// The name in the pipeline file.
+    pub operator: String,
+    /// What it is: `source jsonl`, `route`, `sink files`.
+    pub kind: String,
+    /// The worker's index over all processes.
+    pub worker: u32,
+    /// Records taken in.
+    pub records_in: u64,
+    /// Records given out.
+    pub records_out: u64,
+    /// Bytes taken in; 0 where the operator does not see bytes.
+    pub bytes_in: u64,
+    /// Bytes given out.
+    pub bytes_out: u64,
+    /// Records rejected.
+    pub rejected: u64,
+    /// Time spent inside the operator, in nanoseconds.
+    pub elapsed_ns: u64,
+    /// How often it was scheduled.
+    pub activations: u64,
+    /// Records sent to it and not yet taken in, over all workers: the same on each of its rows.
+    pub backlog: u64,
+    /// The earliest time it may still receive, `None` once it can see no more input.
+    pub frontier: Option<Frontier>,
+    /// Entries of state it holds.
+    pub state_entries: u64,
+}
+
+/// A frontier: everything before it is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Frontier {
+    /// The epoch: which file.
+    pub epoch: u64,
+    /// The chunk inside the file; [`Frontier::END`] after the last one.
+    pub chunk: u64,
+}
+
+impl Frontier {
+    /// The chunk number that stands for the end of a file.
+    pub const END: u64 = u64::MAX;
+}
+
+impl fmt::Display for Frontier {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.chunk {
+            Self::END => write!(out, "{}:end", self.epoch),
+            chunk => write!(out, "{}:{chunk}", self.epoch),
+        }
+    }
+}
+
+/// How long files spent in one stage.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StageLatency {
+    /// The pipeline.
+    pub pipeline: String,
+    /// `claim`, `accept`, `read`, `answer`, `commit` or `total`.
+    pub stage: String,
+    /// One value per file, in microseconds; can be added to others.
+    pub histogram: Histogram<u64>,
+}
+
+/// One pipeline that runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pipeline {
+    /// Its name.
+    pub name: String,
+    /// A hash over everything in its file that changes what it does.
+    pub plan_hash: String,
+    /// The pipeline file as it was written; empty in a list.
+    pub yaml: String,
+    /// Sources, operators and sinks; empty in a list.
+    pub nodes: Vec<Node>,
+    /// Which port feeds what; empty in a list.
+    pub edges: Vec<Edge>,
+    /// Submissions accepted and not final.
+    pub accepted: u64,
+    /// Submissions committed.
+    pub committed: u64,
+    /// Submissions quarantined.
+    pub quarantined: u64,
+    /// Epochs up to this one are committed.
+    pub committed_epoch: u64,
+}
+
+/// One node of a pipeline's graph.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its name in the file.
+    pub name: String,
+    /// `source`, `operator` or `sink`.
+    pub role: String,
+    /// `jsonl`, `route`, `files`, and so on.
+    pub kind: String,
+    /// What it does, in a few words.
+    pub detail: String,
+}
+
+/// One edge of a pipeline's graph.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edge {
+    /// The node it leaves.
+    pub from: String,
+    /// The tag it leaves by; empty for the only port.
+    pub tag: String,
+    /// The node it enters.
+    pub to: String,
+    /// The columns it carries as `name: type`.
+    pub columns: Vec<String>,
+}

@@ -1,0 +1,78 @@
+//! Backend: what the server asks of an engine. Every call may block; the server makes them on
+//! threads that may.
+
+use std::path::Path;
+
+use tidemill_engine::Engine;
+use tidemill_engine::engine::{Observer, SubmitError, Upload};
+use tidemill_engine::report::{
+    OperatorReport, PipelineReport, StageLatency, SubmissionFilter, SubmissionReport,
+};
+
+/// An engine as the server sees it. [`Engine`] is one; tests bring their own.
+pub trait Backend: Clone + Send + Sync + 'static {
+    /// Returns the folder where uploads are received.
+    fn spool(&self) -> &Path;
+
+    /// Checks, before the first byte is received, that an upload of this name could be taken.
+    fn check_upload(&self, pipeline: Option<&str>, name: &str) -> Result<(), SubmitError>;
+
+    /// Takes a received file and makes it durable.
+    fn submit(&self, upload: Upload) -> Result<SubmissionReport, SubmitError>;
+
+    /// Returns one submission.
+    fn submission(&self, id: u64) -> Result<Option<SubmissionReport>, SubmitError>;
+
+    /// Returns submissions, newest first.
+    fn submissions(&self, filter: &SubmissionFilter) -> Result<Vec<SubmissionReport>, SubmitError>;
+
+    /// Registers a function that hears of each change of each submission.
+    fn observe(&self, observer: Observer);
+
+    /// Returns the pipelines that run.
+    fn pipelines(&self) -> Vec<PipelineReport>;
+
+    /// Returns every operator on every worker.
+    fn operators(&self) -> Vec<OperatorReport>;
+
+    /// Returns the latency histograms of every stage of every pipeline.
+    fn latencies(&self) -> Vec<StageLatency>;
+}
+
+impl Backend for Engine {
+    fn spool(&self) -> &Path {
+        Engine::spool(self)
+    }
+
+    fn check_upload(&self, pipeline: Option<&str>, name: &str) -> Result<(), SubmitError> {
+        Engine::check_upload(self, pipeline, name)
+    }
+
+    fn submit(&self, upload: Upload) -> Result<SubmissionReport, SubmitError> {
+        Engine::submit(self, upload)
+    }
+
+    fn submission(&self, id: u64) -> Result<Option<SubmissionReport>, SubmitError> {
+        Engine::submission(self, id)
+    }
+
+    fn submissions(&self, filter: &SubmissionFilter) -> Result<Vec<SubmissionReport>, SubmitError> {
+        Engine::submissions(self, filter)
+    }
+
+    fn observe(&self, observer: Observer) {
+        Engine::observe(self, observer);
+    }
+
+    fn pipelines(&self) -> Vec<PipelineReport> {
+        Engine::pipelines(self)
+    }
+
+    fn operators(&self) -> Vec<OperatorReport> {
+        Engine::operators(self)
+    }
+
+    fn latencies(&self) -> Vec<StageLatency> {
+        Engine::latencies(self)
+    }
+}

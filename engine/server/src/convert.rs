@@ -1,0 +1,239 @@
+//! Convert: the one translator between what the engine says and what goes over the wire.
+//!
+//! Also the one place that picks a status code and its stable word.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::{Serializer, V2Serializer};
+use tidemill_engine::engine::SubmitError;
+use tidemill_engine::report::{
+    EdgeReport, NodeReport, OperatorReport, Phase, PipelineReport, StageLatency, SubmissionFilter,
+    SubmissionReport,
+};
+use tidemill_proto::{CODE_KEY, v1};
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::{Code, Status};
+
+use crate::refusal::Refusal;
+
+/// How many submissions a page has when the client does not say.
+const PAGE_DEFAULT: usize = 100;
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        let (code, word) = code_and_word(&refusal);
+        let text = match &refusal {
+            // The engine's reason may tell of its disk; it was logged, and stays here.
+            Refusal::Submit(SubmitError::Unavailable { reason }) => {
+                tracing::warn!(reason, "the engine takes no files");
+                "the server takes no files now; try again later".to_owned()
+            }
+            other => other.to_string(),
+        };
+        let mut metadata = MetadataMap::new();
+        metadata.insert(CODE_KEY, MetadataValue::from_static(word));
+        Status::with_metadata(code, text, metadata)
+    }
+}
+
+/// Returns the status code and the stable word of a refusal, as `submissions.proto` lists them.
+fn code_and_word(refusal: &Refusal) -> (Code, &'static str) {
+    match refusal {
+        Refusal::Submit(SubmitError::UnknownPipeline { .. })
+        | Refusal::Pipeline { .. }
+        | Refusal::PipelineNeeded { .. } => (Code::NotFound, "E-PIPELINE"),
+        Refusal::NoSubmission { .. } => (Code::NotFound, "E-NOT-FOUND"),
+        Refusal::Submit(SubmitError::Name { .. }) | Refusal::Name { .. } => {
+            (Code::InvalidArgument, "E-NAME")
+        }
+        Refusal::Submit(SubmitError::NoSource { .. }) => (Code::InvalidArgument, "E-SOURCE"),
+        Refusal::Argument { .. } => (Code::InvalidArgument, "E-ARGUMENT"),
+        Refusal::Stream { .. } => (Code::InvalidArgument, "E-STREAM"),
+        Refusal::Lost => (Code::Cancelled, "E-STREAM"),
+        Refusal::Offset { .. } => (Code::InvalidArgument, "E-OFFSET"),
+        Refusal::TooMany { .. } | Refusal::TooFew { .. } => (Code::InvalidArgument, "E-SIZE"),
+        Refusal::Hash { .. } => (Code::InvalidArgument, "E-HASH"),
+        Refusal::TooBig { .. } | Refusal::MessageTooBig { .. } => (Code::OutOfRange, "E-TOO-BIG"),
+        Refusal::Busy => (Code::ResourceExhausted, "E-RATE"),
+        Refusal::Lagged { .. } => (Code::ResourceExhausted, "E-LAGGED"),
+        Refusal::Stalled { .. } | Refusal::Slow { .. } | Refusal::NoAnswer { .. } => {
+            (Code::DeadlineExceeded, "E-SLOW")
+        }
+        Refusal::StillOpen { .. } => (Code::DeadlineExceeded, "E-WAIT"),
+        Refusal::DiskFull { .. } | Refusal::Disk => (Code::Unavailable, "E-DISK"),
+        Refusal::Submit(SubmitError::Unavailable { .. }) | Refusal::Draining => {
+            (Code::Unavailable, "E-DRAIN")
+        }
+        // The engine may learn new reasons before the wire has a word for them.
+        #[allow(unreachable_patterns, reason = "SubmitError grows with the engine")]
+        Refusal::Submit(_) | Refusal::Internal => (Code::Internal, "E-INTERNAL"),
+    }
+}
+
+/// Translates a list request into the engine's filter.
+pub(crate) fn filter(
+    request: v1::ListSubmissionsRequest,
+    page_max: usize,
+) -> Result<SubmissionFilter, Refusal> {
+    let limit = match request.limit as usize {
+        0 => PAGE_DEFAULT.min(page_max),
+        limit => limit.min(page_max),
+    };
+    Ok(SubmissionFilter {
+        phase: request.phase.map(phase_of).transpose()?,
+        pipeline: request.pipeline,
+        name: request.name,
+        before: request.before,
+        limit,
+    })
+}
+
+/// Reads a phase that a client sent.
+fn phase_of(wire: i32) -> Result<Phase, Refusal> {
+    match v1::Phase::try_from(wire) {
+        Ok(v1::Phase::Accepted) => Ok(Phase::Accepted),
+        Ok(v1::Phase::Reading) => Ok(Phase::Reading),
+        Ok(v1::Phase::Answered) => Ok(Phase::Answered),
+        Ok(v1::Phase::Committed) => Ok(Phase::Committed),
+        Ok(v1::Phase::Quarantined) => Ok(Phase::Quarantined),
+        Ok(v1::Phase::Unspecified) | Err(_) => {
+            Err(Refusal::Argument { field: "phase", reason: "is not a phase of a submission" })
+        }
+    }
+}
+
+/// Reads how long a client wants to wait; `None` when it does not say.
+pub(crate) fn timeout_of(wire: Option<prost_types::Duration>) -> Result<Option<Duration>, Refusal> {
+    wire.map(Duration::try_from)
+        .transpose()
+        .map_err(|_| Refusal::Argument { field: "timeout", reason: "is negative or out of range" })
+}
+
+/// Reads a BLAKE3 hash that a client sent in hex.
+pub(crate) fn hash_of(wire: Option<String>) -> Result<Option<blake3::Hash>, Refusal> {
+    wire.map(|hex| blake3::Hash::from_hex(hex.as_bytes()))
+        .transpose()
+        .map_err(|_| Refusal::Argument { field: "blake3", reason: "is not 64 hex digits" })
+}
+
+/// Translates a submission.
+pub(crate) fn submission(report: &SubmissionReport) -> v1::Submission {
+    let output =
+        |(path, bytes): &(String, u64)| v1::OutputFile { path: path.clone(), bytes: *bytes };
+    v1::Submission {
+        id: report.id,
+        pipeline: report.pipeline.clone(),
+        epoch: report.epoch,
+        name: report.name.clone(),
+        source: report.source.clone(),
+        bytes: report.bytes,
+        blake3: report.hash.clone(),
+        phase: phase(report.phase).into(),
+        bytes_read: report.bytes_read,
+        records: report.records,
+        rejected: report.rejected,
+        reason: report
+            .reason
+            .as_ref()
+            .map(|(code, text)| v1::Reason { code: code.clone(), text: text.clone() }),
+        outputs: report.outputs.iter().map(output).collect(),
+        seen_at: Some(instant(report.seen_at)),
+        accepted_at: Some(instant(report.accepted_at)),
+        finished_at: report.finished_at.map(instant),
+    }
+}
+
+fn phase(phase: Phase) -> v1::Phase {
+    match phase {
+        Phase::Accepted => v1::Phase::Accepted,
+        Phase::Reading => v1::Phase::Reading,
+        Phase::Answered => v1::Phase::Answered,
+        Phase::Committed => v1::Phase::Committed,
+        Phase::Quarantined => v1::Phase::Quarantined,
+    }
+}
+
+fn instant(time: SystemTime) -> prost_types::Timestamp {
+    time.into()
+}
+
+/// Translates one operator on one worker.
+pub(crate) fn operator(report: OperatorReport) -> v1::Operator {
+    v1::Operator {
+        pipeline: report.pipeline,
+        operator: report.operator,
+        kind: report.kind,
+        worker: u32::try_from(report.worker).unwrap_or(u32::MAX),
+        records_in: report.records_in,
+        records_out: report.records_out,
+        bytes_in: report.bytes_in,
+        bytes_out: report.bytes_out,
+        rejected: report.rejected,
+        elapsed_ns: report.elapsed_ns,
+        activations: report.activations,
+        backlog: report.backlog,
+        frontier: report.frontier.map(|(epoch, chunk)| v1::Frontier { epoch, chunk }),
+        state_entries: report.state_entries,
+    }
+}
+
+/// Translates the latencies of one stage, quantiles and the whole histogram.
+pub(crate) fn latency(stage: StageLatency) -> Result<v1::StageLatency, Refusal> {
+    let histogram = &stage.histogram;
+    Ok(v1::StageLatency {
+        count: histogram.len(),
+        min_us: histogram.min(),
+        p50_us: histogram.value_at_quantile(0.5),
+        p90_us: histogram.value_at_quantile(0.9),
+        p99_us: histogram.value_at_quantile(0.99),
+        p999_us: histogram.value_at_quantile(0.999),
+        max_us: histogram.max(),
+        histogram: serialised(histogram)?,
+        stage: stage.stage.to_owned(),
+        pipeline: stage.pipeline,
+    })
+}
+
+fn serialised(histogram: &Histogram<u64>) -> Result<Bytes, Refusal> {
+    let mut bytes = Vec::new();
+    match V2Serializer::new().serialize(histogram, &mut bytes) {
+        Ok(_) => Ok(bytes.into()),
+        Err(error) => {
+            tracing::error!(?error, "cannot serialise a latency histogram");
+            Err(Refusal::Internal)
+        }
+    }
+}
+
+/// Translates a pipeline without its text and graph.
+pub(crate) fn pipeline_in_list(report: PipelineReport) -> v1::Pipeline {
+    v1::Pipeline {
+        name: report.name,
+        plan_hash: report.plan_hash,
+        yaml: String::new(),
+        nodes: Vec::new(),
+        edges: Vec::new(),
+        accepted: report.accepted,
+        committed: report.committed,
+        quarantined: report.quarantined,
+        committed_epoch: report.committed_epoch,
+    }
+}
+
+/// Translates a pipeline with its text and graph. Its folder is the server's own affair.
+pub(crate) fn pipeline(mut report: PipelineReport) -> v1::Pipeline {
+    let yaml = std::mem::take(&mut report.yaml);
+    let nodes = std::mem::take(&mut report.nodes).into_iter().map(node).collect();
+    let edges = std::mem::take(&mut report.edges).into_iter().map(edge).collect();
+    v1::Pipeline { yaml, nodes, edges, ..pipeline_in_list(report) }
+}
+
+fn node(report: NodeReport) -> v1::Node {
+    v1::Node { name: report.name, role: report.role, kind: report.kind, detail: report.detail }
+}
+
+fn edge(report: EdgeReport) -> v1::Edge {
+    v1::Edge { from: report.from, tag: report.tag, to: report.to, columns: report.columns }
+}

@@ -1,0 +1,165 @@
+//! Asking: lists, operators, latencies, pipelines, health and the schema.
+
+use tidemill_client::{Client, Error, Filter, Frontier, Phase};
+use tidemill_engine::report::Phase as P;
+use tidemill_proto::v1;
+use tidemill_proto::v1::submissions_client::SubmissionsClient;
+use tonic::Code;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+
+use crate::fake::moment;
+use crate::front::{Front, word};
+
+#[tokio::test]
+async fn a_list_is_filtered_and_paged_newest_first() {
+    let front = Front::start().await;
+    let client = front.client().await;
+    for index in 0..5 {
+        let id = front.engine.accept(if index == 2 { "x.jsonl" } else { "a.jsonl" });
+        if id > 3 {
+            front.engine.change(id, P::Committed, 1);
+        }
+    }
+    let ids = async |filter: Filter| {
+        let page = client.list(&filter).await.unwrap();
+        let ids: Vec<u64> = page.submissions.iter().map(|submission| submission.id).collect();
+        (ids, page.next_before)
+    };
+    let all = Filter::default();
+    assert_eq!(ids(all.clone()).await, (vec![5, 4, 3, 2, 1], None));
+    assert_eq!(ids(Filter { limit: 2, ..all.clone() }).await, (vec![5, 4], Some(4)));
+    let second = Filter { limit: 2, before: Some(4), ..all.clone() };
+    assert_eq!(ids(second).await, (vec![3, 2], Some(2)));
+    let committed = Filter { phase: Some(Phase::Committed), ..all.clone() };
+    assert_eq!(ids(committed).await, (vec![5, 4], None));
+    assert_eq!(ids(Filter { name: Some("x.jsonl".into()), ..all.clone() }).await, (vec![3], None));
+    assert_eq!(ids(Filter { pipeline: Some("bills".into()), ..all }).await, (vec![], None));
+
+    let one = client.get(5).await.unwrap();
+    assert_eq!((one.seen_at, one.accepted_at), (moment(1), moment(2)));
+    assert_eq!(one.finished_at, Some(moment(3)));
+    assert_eq!((one.outputs[0].path.as_str(), one.outputs[0].bytes), ("errors/a.jsonl", 7));
+
+    let mut raw = SubmissionsClient::new(front.channel().await);
+    for phase in [0, 99, -1] {
+        let request = v1::ListSubmissionsRequest { phase: Some(phase), ..Default::default() };
+        let status = raw.list(request).await.unwrap_err();
+        assert_eq!((status.code(), word(&status).as_str()), (Code::InvalidArgument, "E-ARGUMENT"));
+    }
+    let request = v1::ListSubmissionsRequest { limit: u32::MAX, ..Default::default() };
+    assert_eq!(raw.list(request).await.unwrap().into_inner().submissions.len(), 5);
+}
+
+#[tokio::test]
+async fn operators_and_latencies_are_those_of_the_pipeline_asked_for() {
+    let front = Front::start().await;
+    let client = front.client().await;
+    assert_eq!(client.operators(None).await.unwrap().len(), 3);
+    let rows = client.operators(Some("logs")).await.unwrap();
+    assert_eq!(rows.iter().map(|row| row.worker).collect::<Vec<_>>(), [0, 1]);
+    assert_eq!(rows[0].frontier, Some(Frontier { epoch: 9, chunk: Frontier::END }));
+    assert_eq!((rows[0].records_in, rows[0].state_entries), (1, 10));
+
+    assert_eq!(client.latency(None).await.unwrap().len(), 2);
+    let stages = client.latency(Some("bills")).await.unwrap();
+    assert_eq!((stages[0].pipeline.as_str(), stages[0].stage.as_str()), ("bills", "total"));
+    let histogram = &stages[0].histogram;
+    assert_eq!((histogram.len(), histogram.min(), histogram.max()), (1000, 1, 1000));
+    assert_eq!(histogram.value_at_quantile(0.5), 500);
+
+    let expected = Some("E-PIPELINE");
+    assert_eq!(client.operators(Some("x")).await.unwrap_err().word(), expected);
+    let error = client.latency(Some("x")).await.unwrap_err();
+    assert_eq!(error.to_string(), "E-PIPELINE: no pipeline is called \"x\"; running: logs, bills");
+}
+
+#[tokio::test]
+async fn pipelines_are_listed_without_their_text_and_shown_with_it() {
+    let front = Front::start().await;
+    let client = front.client().await;
+    let list = client.pipelines().await.unwrap();
+    let names: Vec<&str> = list.iter().map(|pipeline| pipeline.name.as_str()).collect();
+    assert_eq!(names, ["logs", "bills"]);
+    assert!(list[0].yaml.is_empty() && list[0].nodes.is_empty());
+    assert_eq!((list[0].accepted, list[0].committed, list[0].quarantined), (1, 2, 3));
+    let one = client.pipeline(Some("bills")).await.unwrap();
+    assert_eq!(one.yaml, "pipeline: bills\n");
+    assert_eq!((one.nodes[0].role.as_str(), one.edges[0].to.as_str()), ("source", "out"));
+    assert!(!format!("{one:?}").contains("secret"), "the server's folder stays its own affair");
+    for name in [None, Some("x")] {
+        assert_eq!(client.pipeline(name).await.unwrap_err().word(), Some("E-PIPELINE"));
+    }
+}
+
+#[tokio::test]
+async fn health_is_serving_for_the_server_and_each_service() {
+    let front = Front::start().await;
+    let mut health = HealthClient::new(front.channel().await);
+    let services =
+        ["", "tidemill.v1.Submissions", "tidemill.v1.Introspection", "tidemill.v1.Pipelines"];
+    for service in services {
+        let request = HealthCheckRequest { service: service.into() };
+        let answer = health.check(request).await.unwrap().into_inner();
+        assert_eq!(
+            answer.status(),
+            tonic_health::pb::health_check_response::ServingStatus::Serving
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_schema_is_offered_only_when_asked_for() {
+    for offered in [true, false] {
+        let front = Front::start_with(|config| config.reflection = offered).await;
+        let mut client = ServerReflectionClient::new(front.channel().await);
+        let request = ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(MessageRequest::ListServices(String::new())),
+        };
+        let answer = client.server_reflection_info(tokio_stream::iter([request])).await;
+        if !offered {
+            assert_eq!(answer.unwrap_err().code(), Code::Unimplemented);
+            continue;
+        }
+        let answer = answer.unwrap().into_inner().message().await.unwrap().unwrap();
+        let Some(MessageResponse::ListServicesResponse(list)) = answer.message_response else {
+            panic!("{answer:?}");
+        };
+        let names: Vec<String> = list.service.into_iter().map(|service| service.name).collect();
+        for name in ["tidemill.v1.Submissions", "tidemill.v1.Introspection"] {
+            assert!(names.iter().any(|known| known == name), "{names:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_over_the_bound_waits_for_its_place() {
+    let front = Front::start_with(|config| config.limits.connections_max = 1).await;
+    let first = front.client().await;
+    first.pipelines().await.unwrap();
+    let second = front.channel();
+    let leave = async { drop(first) };
+    let (second, ()) = tokio::join!(second, leave);
+    let mut second = HealthClient::new(second);
+    second.check(HealthCheckRequest::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn nobody_at_the_address_is_said_with_a_hint() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let error = Client::connect(&address).await.unwrap_err();
+    let expected = format!("cannot connect to http://{address}; is `tidemill run` running there?");
+    assert_eq!(error.to_string(), expected);
+    assert!(error.is_temporary());
+    for address in ["", "https://a:1", "http://", "http://a b", "a\nb"] {
+        let error = Client::connect(address).await.unwrap_err();
+        assert!(matches!(error, Error::Address { .. }), "{address:?}: {error}");
+    }
+}

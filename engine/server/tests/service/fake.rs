@@ -1,0 +1,239 @@
+//! Fake: an engine that remembers what it was given and says what a test tells it to.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, SystemTime};
+
+use tempfile::TempDir;
+use tidemill_engine::engine::{Observer, SubmitError, Upload};
+use tidemill_engine::report::{
+    EdgeReport, NodeReport, OperatorReport, Phase, PipelineReport, StageLatency, SubmissionFilter,
+    SubmissionReport,
+};
+use tidemill_server::Backend;
+
+/// A fake engine with the pipelines `logs` and `bills`; `logs` takes `*.jsonl`.
+#[derive(Clone)]
+pub struct Fake(Arc<Inner>);
+
+struct Inner {
+    spool: TempDir,
+    state: Mutex<State>,
+}
+
+type Hook = Box<dyn FnOnce(&Fake) + Send>;
+
+#[derive(Default)]
+struct State {
+    reports: BTreeMap<u64, SubmissionReport>,
+    contents: BTreeMap<u64, Vec<u8>>,
+    observers: Vec<Observer>,
+    after_look: Option<Hook>,
+    unavailable: Option<String>,
+}
+
+impl Fake {
+    /// Returns an engine without submissions.
+    pub fn new() -> Self {
+        let spool = tempfile::tempdir().unwrap();
+        Self(Arc::new(Inner { spool, state: Mutex::default() }))
+    }
+
+    /// Accepts a submission that no one uploaded.
+    pub fn accept(&self, name: &str) -> u64 {
+        self.insert("logs", name, b"", Phase::Accepted)
+    }
+
+    /// Changes a submission and tells the observers.
+    pub fn change(&self, id: u64, phase: Phase, bytes_read: u64) {
+        let (report, observers) = {
+            let mut state = self.state();
+            let report = state.reports.get_mut(&id).unwrap();
+            report.phase = phase;
+            report.bytes_read = bytes_read;
+            if phase == Phase::Quarantined {
+                report.reason = Some(("E-FORMAT".into(), "not a jsonl file".into()));
+            }
+            if phase.is_final() {
+                report.finished_at = Some(moment(3));
+            }
+            (report.clone(), state.observers.clone())
+        };
+        observers.iter().for_each(|observer| observer(&report));
+    }
+
+    /// Does something between the next look at a submission and the answer to it.
+    pub fn after_look(&self, hook: impl FnOnce(&Fake) + Send + 'static) {
+        self.state().after_look = Some(Box::new(hook));
+    }
+
+    /// Takes no files from now on.
+    pub fn refuse(&self, reason: &str) {
+        self.state().unavailable = Some(reason.to_owned());
+    }
+
+    /// Returns the bytes that were submitted under each id.
+    pub fn contents(&self) -> BTreeMap<u64, Vec<u8>> {
+        self.state().contents.clone()
+    }
+
+    /// Returns how many files lie in the spool.
+    pub fn spooled(&self) -> usize {
+        std::fs::read_dir(self.0.spool.path()).unwrap().count()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap()
+    }
+
+    fn insert(&self, pipeline: &str, name: &str, bytes: &[u8], phase: Phase) -> u64 {
+        let mut state = self.state();
+        let id = state.reports.len() as u64 + 1;
+        let report = SubmissionReport {
+            id,
+            pipeline: pipeline.into(),
+            epoch: id,
+            name: name.into(),
+            source: "in".into(),
+            bytes: bytes.len() as u64,
+            hash: blake3::hash(bytes).to_string(),
+            phase,
+            bytes_read: 0,
+            records: 0,
+            rejected: 0,
+            reason: None,
+            outputs: vec![(format!("errors/{name}"), 7)],
+            seen_at: moment(1),
+            accepted_at: moment(2),
+            finished_at: None,
+        };
+        state.reports.insert(id, report);
+        state.contents.insert(id, bytes.to_vec());
+        id
+    }
+}
+
+/// Returns a fixed moment.
+pub fn moment(second: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_millis(1_790_000_000_000 + second * 1000)
+}
+
+impl Backend for Fake {
+    fn spool(&self) -> &Path {
+        self.0.spool.path()
+    }
+
+    fn check_upload(&self, pipeline: Option<&str>, name: &str) -> Result<(), SubmitError> {
+        if let Some(reason) = self.state().unavailable.clone() {
+            return Err(SubmitError::Unavailable { reason });
+        }
+        match pipeline {
+            Some("bills") => Ok(()),
+            Some("logs") if name.ends_with(".jsonl") => Ok(()),
+            Some("logs") => Err(SubmitError::NoSource {
+                pipeline: "logs".into(),
+                name: name.into(),
+                patterns: "*.jsonl".into(),
+            }),
+            other => Err(SubmitError::UnknownPipeline {
+                name: other.unwrap_or_default().into(),
+                running: "logs, bills".into(),
+            }),
+        }
+    }
+
+    fn submit(&self, upload: Upload) -> Result<SubmissionReport, SubmitError> {
+        let bytes = std::fs::read(&upload.path).unwrap();
+        let mode = std::fs::metadata(&upload.path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "a spool file is its owner's alone");
+        assert_eq!(bytes.len() as u64, upload.bytes);
+        assert_eq!(blake3::hash(&bytes), blake3::Hash::from_bytes(upload.hash));
+        std::fs::remove_file(&upload.path).unwrap();
+        let pipeline = upload.pipeline.unwrap();
+        let id = self.insert(&pipeline, &upload.name, &bytes, Phase::Accepted);
+        Ok(self.state().reports[&id].clone())
+    }
+
+    fn submission(&self, id: u64) -> Result<Option<SubmissionReport>, SubmitError> {
+        let (report, hook) = {
+            let mut state = self.state();
+            (state.reports.get(&id).cloned(), state.after_look.take())
+        };
+        if let Some(hook) = hook {
+            hook(self);
+        }
+        Ok(report)
+    }
+
+    fn submissions(&self, filter: &SubmissionFilter) -> Result<Vec<SubmissionReport>, SubmitError> {
+        let state = self.state();
+        let wanted = |report: &&SubmissionReport| {
+            filter.pipeline.as_ref().is_none_or(|pipeline| *pipeline == report.pipeline)
+                && filter.phase.is_none_or(|phase| phase == report.phase)
+                && filter.name.as_ref().is_none_or(|name| *name == report.name)
+                && filter.before.is_none_or(|before| report.id < before)
+        };
+        Ok(state.reports.values().rev().filter(wanted).take(filter.limit).cloned().collect())
+    }
+
+    fn observe(&self, observer: Observer) {
+        self.state().observers.push(observer);
+    }
+
+    fn pipelines(&self) -> Vec<PipelineReport> {
+        let pipeline = |name: &str| PipelineReport {
+            name: name.into(),
+            plan_hash: "abc".into(),
+            folder: "/srv/secret".into(),
+            yaml: format!("pipeline: {name}\n"),
+            nodes: vec![NodeReport {
+                name: "in".into(),
+                role: "source".into(),
+                kind: "jsonl".into(),
+                detail: "*.jsonl".into(),
+            }],
+            edges: vec![EdgeReport {
+                from: "in".into(),
+                tag: String::new(),
+                to: "out".into(),
+                columns: vec!["status: int".into()],
+            }],
+            accepted: 1,
+            committed: 2,
+            quarantined: 3,
+            committed_epoch: 4,
+        };
+        vec![pipeline("logs"), pipeline("bills")]
+    }
+
+    fn operators(&self) -> Vec<OperatorReport> {
+        let row = |pipeline: &str, worker| OperatorReport {
+            pipeline: pipeline.into(),
+            operator: "in".into(),
+            kind: "source jsonl".into(),
+            worker,
+            records_in: 1,
+            records_out: 2,
+            bytes_in: 3,
+            bytes_out: 4,
+            rejected: 5,
+            elapsed_ns: 6,
+            activations: 7,
+            backlog: 8,
+            frontier: Some((9, u64::MAX)),
+            state_entries: 10,
+        };
+        vec![row("logs", 0), row("logs", 1), row("bills", 0)]
+    }
+
+    fn latencies(&self) -> Vec<StageLatency> {
+        let mut histogram = hdrhistogram::Histogram::new(3).unwrap();
+        (1..=1000).for_each(|micros| histogram.record(micros).unwrap());
+        vec![
+            StageLatency { pipeline: "logs".into(), stage: "total", histogram: histogram.clone() },
+            StageLatency { pipeline: "bills".into(), stage: "total", histogram },
+        ]
+    }
+}
