@@ -3,7 +3,7 @@
 //! Cheap to clone, usable from any thread. Calls that touch the disk say so; none of them ever
 //! touches a worker.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use tidemill_store::journal::VerdictRow;
 use tidemill_store::name::check_name;
 use tidemill_store::{
-    Filter, Folders, Home, JournalReader, NewFile, SubmissionRow, queue,
+    Filter, Folders, JournalReader, NewFile, SubmissionRow, queue,
 };
 
 use crate::board::{self, Board, to_us};
@@ -33,7 +33,7 @@ pub struct Engine {
 
 /// What the handle reaches.
 pub(crate) struct Parts {
-    pub(crate) home: Arc<Home>,
+    pub(crate) spool: PathBuf,
     pub(crate) plans: Vec<Plan>,
     pub(crate) folders: Vec<Folders>,
     pub(crate) patterns: Vec<Patterns>,
@@ -108,8 +108,8 @@ impl Engine {
     }
 
     /// Returns the folder where uploads are received, on the file system of the home.
-    pub fn spool(&self) -> PathBuf {
-        self.parts.home.spool()
+    pub fn spool(&self) -> &Path {
+        &self.parts.spool
     }
 
     /// Checks, before the first byte is received, that an upload of this name could be taken.

@@ -21,18 +21,18 @@ pub mod diagnostic;
 pub mod draw;
 pub mod plan;
 
-mod ingest;
-mod sink;
+pub mod ingest;
+pub mod sink;
 
-mod answer;
-mod render;
-mod worker;
+pub mod answer;
+pub mod render;
+pub mod worker;
 
-mod board;
-mod intake;
-mod ledger;
-mod publish;
-mod stats;
+pub mod board;
+pub mod intake;
+pub mod ledger;
+pub mod publish;
+pub mod stats;
 
 pub mod mesh;
 

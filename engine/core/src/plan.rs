@@ -164,3 +164,8 @@ fn from_graph(graph: Graph, yaml: &str) -> Plan {
 
 #[cfg(test)]
 pub(crate) mod tests;
+
+/// Returns one hash over the hashes of several plans.
+pub fn combined_hash(hashes: &[u8]) -> [u8; 32] {
+    *blake3::hash(hashes).as_bytes()
+}

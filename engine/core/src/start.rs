@@ -173,7 +173,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let numbers = Numbers::from(journal.next_submission());
     let reader = journal.reader()?;
     let engine = Engine::new(crate::engine::Parts {
-        home: Arc::clone(&home),
+        spool: home.spool(),
         plans: config.plans.clone(),
         folders: folders.clone(),
         patterns: patterns.clone(),

@@ -1,1 +1,94 @@
-//! x
+//! The daemon: flags, settings, build the parts, run, drain. It decides nothing itself.
+//!
+//! Map: [`flags`] (what can be typed), [`settings`] (what is in force, and from where), [`run`] (one
+//! process of a run), [`supervisor`] (several processes on this host), [`author`] (check, graph,
+//! config: what a pipeline's author asks).
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod flags;
+pub mod settings;
+
+pub mod author;
+pub mod progress;
+pub mod run;
+pub mod supervisor;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use crate::flags::{Command, Tidemill};
+
+/// The exit code of a mistake in flags, settings or a pipeline file.
+pub const USAGE: u8 = 2;
+
+/// The exit code of an internal mistake: some thread panicked.
+const PANICKED: i32 = 70;
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    end_on_panic();
+    let outcome = match Tidemill::parse().command {
+        Command::Run(flags) => run::run(flags),
+        Command::Check(flags) => author::check(&flags),
+        Command::Graph(flags) => author::graph(&flags),
+        Command::Config(flags) => author::config(&flags),
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Tidemill::command(), "tidemill", &mut text);
+            say(&text).map(|()| 0)
+        }
+        Command::Client(command) => ask(command),
+    };
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            complain(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs a client command.
+fn ask(command: tidemill_cli::ClientCommand) -> anyhow::Result<u8> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let mut out = std::io::stdout();
+    let mut output = tidemill_cli::Output::process(&mut out);
+    runtime.block_on(tidemill_cli::execute(command, &mut output))
+}
+
+/// Writes to standard output. A reader that has gone away is no error.
+pub fn say(text: &[u8]) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Writes a line to standard error.
+pub fn complain(line: &str) {
+    // There is nobody else to tell that this failed.
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// A panic in any thread ends the process: the others would wait for it for ever.
+fn end_on_panic() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("unnamed");
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let message = panic
+            .payload()
+            .downcast_ref::<&str>()
+            .map(ToString::to_string)
+            .or_else(|| panic.payload().downcast_ref::<String>().cloned())
+            .unwrap_or_default();
+        complain(&format!(
+            "tidemill ends: thread {name} failed at {place}: {message}\n\
+             Nothing is lost: start it again to go on. Please report this with the lines above."
+        ));
+        std::process::exit(PANICKED);
+    }));
+}

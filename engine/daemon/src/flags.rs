@@ -1,0 +1,154 @@
+//! Flags: what can be typed. Holds no behaviour.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use tidemill_cli::ClientCommand;
+
+/// Files in, routed and aggregated files out, exactly once.
+///
+/// A pipeline file says which files to take, what to do with their records and what to write. Drop
+/// files into HOME/<pipeline>/unprocessed/ or send them with `tidemill submit`; find the outputs,
+/// whole or not at all, in HOME/<pipeline>/out/.
+#[derive(Debug, Parser)]
+#[command(name = "tidemill", version, propagate_version = true)]
+pub struct Tidemill {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run pipelines
+    Run(RunFlags),
+    /// Check pipeline files: all mistakes at once, each with its place and a hint
+    Check(CheckFlags),
+    /// Draw a pipeline as Mermaid text or SVG
+    Graph(GraphFlags),
+    /// Print the settings that are in force, and where each comes from
+    Config(ConfigFlags),
+    /// Print completions for a shell: `tidemill completions bash > /etc/bash_completion.d/tidemill`
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Talk to a running server.
+    #[command(flatten)]
+    Client(ClientCommand),
+}
+
+/// Flags of `run`.
+#[derive(Clone, Debug, Args)]
+#[command(disable_help_flag = true)]
+pub struct RunFlags {
+    /// The pipeline files
+    #[arg(required = true, value_name = "PIPELINE.yaml")]
+    pub pipelines: Vec<PathBuf>,
+    /// Take what is there, commit it and exit (3 if a file went to quarantine)
+    #[arg(long)]
+    pub once: bool,
+    /// What can also be set by environment and file.
+    #[command(flatten)]
+    pub settings: SettingFlags,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
+}
+
+/// Flags of `config`.
+#[derive(Clone, Debug, Args)]
+#[command(disable_help_flag = true)]
+pub struct ConfigFlags {
+    /// What can also be set by environment and file.
+    #[command(flatten)]
+    pub settings: SettingFlags,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
+}
+
+/// Settings as flags. Each can also be set by the environment (TIDEMILL_HOME, ...) or in the
+/// settings file (home: ..., ...); flags win over the environment, the environment over the file.
+#[derive(Clone, Debug, Default, Args)]
+pub struct SettingFlags {
+    /// Where everything is kept [default: ./tidemill-home]
+    #[arg(long, value_name = "DIR")]
+    pub home: Option<String>,
+    /// Workers (threads) per process [default: the number of cores]
+    #[arg(short = 'w', long, value_name = "N")]
+    pub workers: Option<String>,
+    /// Processes; without -p all of them are started and supervised on this host [default: 1]
+    #[arg(short = 'n', long, value_name = "N")]
+    pub processes: Option<String>,
+    /// Which of the processes this one is, from 0
+    #[arg(short = 'p', long, value_name = "INDEX")]
+    pub process: Option<String>,
+    /// A file with the address (host:port) of each process, one a line, in order
+    #[arg(short = 'h', long, value_name = "FILE")]
+    pub hostfile: Option<String>,
+    /// Where to serve gRPC; port 0 takes any free one [default: 127.0.0.1:7171]
+    #[arg(long, value_name = "ADDR")]
+    pub grpc: Option<String>,
+    /// Whether clients may ask the gRPC server for its schema: true or false [default: false]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub reflection: Option<String>,
+    /// How long a dropped file must be unchanged when neither its closing nor its renaming was seen
+    /// [default: 2s]
+    #[arg(long, value_name = "DURATION")]
+    pub quiet: Option<String>,
+    /// How often the folders are scanned, whatever the system tells of changes [default: 2s]
+    #[arg(long, value_name = "DURATION")]
+    pub scan: Option<String>,
+    /// How long the processes of a run wait for each other at the start [default: 60s]
+    #[arg(long, value_name = "DURATION")]
+    pub meet: Option<String>,
+    /// What is logged: error, warn, info, debug, or a filter like `tidemill_engine=debug`
+    /// [default: info]
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
+    /// How it is logged: text or json [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+    /// The settings file [default: ./tidemill.settings.yaml if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub settings: Option<PathBuf>,
+}
+
+/// Flags of `check`.
+#[derive(Clone, Debug, Args)]
+pub struct CheckFlags {
+    /// The pipeline files
+    #[arg(required = true, value_name = "PIPELINE.yaml")]
+    pub pipelines: Vec<PathBuf>,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `graph`.
+#[derive(Clone, Debug, Args)]
+pub struct GraphFlags {
+    /// The pipeline file
+    #[arg(value_name = "PIPELINE.yaml")]
+    pub pipeline: PathBuf,
+    /// How to draw it
+    #[arg(long, value_enum, default_value = "mermaid")]
+    pub format: Drawing,
+    /// Print nodes and edges as JSON instead
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How a graph is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Drawing {
+    /// Text that Markdown viewers draw.
+    Mermaid,
+    /// A picture.
+    Svg,
+}

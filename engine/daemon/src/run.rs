@@ -1,0 +1,280 @@
+//! Run: one process of a run, from its settings to its exit code.
+
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context;
+use tidemill_engine::mesh::{MeshConfig, parse_hostfile};
+use tidemill_engine::start::StartError;
+use tidemill_engine::{Config, Engine, Patience, Plan, Summary, run_member};
+use tidemill_server::{ServerConfig, serve};
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+
+use crate::author::load;
+use crate::flags::RunFlags;
+use crate::settings::Settings;
+use crate::{USAGE, complain, progress, say, supervisor};
+
+/// The exit code when `--once` finished and some file went to quarantine.
+const QUARANTINED: u8 = 3;
+
+/// The exit code of a process that was told twice to end.
+const INTERRUPTED: i32 = 130;
+
+/// The name of the variable that holds the token of a mesh with a host file.
+const TOKEN: &str = "TIDEMILL_MESH_TOKEN";
+
+/// `tidemill run`
+pub fn run(flags: RunFlags) -> anyhow::Result<u8> {
+    let settings = match Settings::gather(&flags.settings, &|name| std::env::var(name).ok()) {
+        Ok(settings) => settings,
+        Err(error) => {
+            complain(&format!("error: {error}"));
+            return Ok(USAGE);
+        }
+    };
+    start_log(&settings)?;
+    let Some(plans) = load_all(&flags)? else { return Ok(USAGE) };
+    if settings.processes > 1 && settings.process.is_none() {
+        let arguments = std::env::args_os().skip(1).collect();
+        return Ok(supervisor::supervise(settings.processes, arguments)?);
+    }
+    supervisor::watch_parent()?;
+    let config = Config {
+        home: settings.home.clone(),
+        mesh: mesh(&settings, &plans)?,
+        plans,
+        workers: settings.workers,
+        patience: Patience { quiet: settings.quiet, scan: settings.scan },
+        once: flags.once,
+    };
+    if settings.process.is_some_and(|process| process > 0) {
+        return member(config);
+    }
+    first(config, &settings)
+}
+
+/// Plans every pipeline file, or shows all mistakes of all of them.
+fn load_all(flags: &RunFlags) -> anyhow::Result<Option<Vec<Plan>>> {
+    let mut plans: Vec<Plan> = Vec::with_capacity(flags.pipelines.len());
+    let mut right = true;
+    for path in &flags.pipelines {
+        match load(path)? {
+            Ok(plan) => {
+                if plans.iter().any(|other| other.name == plan.name) {
+                    let (file, name) = (path.display(), &plan.name);
+                    complain(&format!("{file}: there is another pipeline called {name}; rename one"));
+                    right = false;
+                }
+                plans.push(plan);
+            }
+            Err(mistakes) => {
+                mistakes.complain();
+                right = false;
+            }
+        }
+    }
+    Ok(right.then_some(plans))
+}
+
+/// Returns how this process meets the others, if there are any.
+fn mesh(settings: &Settings, plans: &[Plan]) -> anyhow::Result<Option<MeshConfig>> {
+    let Some(index) = settings.process.filter(|_| settings.processes > 1) else { return Ok(None) };
+    let (endpoints, token) = match supervisor::supervised_mesh(settings.processes)? {
+        Some(prepared) => (prepared.endpoints, prepared.token),
+        None => by_hostfile(settings)?,
+    };
+    let mut all = Vec::new();
+    for plan in plans {
+        all.extend_from_slice(plan.hash.as_bytes());
+        all.push(b'\n');
+    }
+    Ok(Some(MeshConfig {
+        index,
+        endpoints,
+        workers: settings.workers,
+        token,
+        plan_hash: tidemill_engine::plan::combined_hash(&all),
+        binary_version: env!("CARGO_PKG_VERSION").to_owned(),
+        generation: None,
+        deadline: settings.meet,
+    }))
+}
+
+fn by_hostfile(
+    settings: &Settings,
+) -> anyhow::Result<(Vec<tidemill_engine::mesh::Endpoint>, Vec<u8>)> {
+    let path = settings.hostfile.as_deref().context(
+        "several processes need a host file (-h FILE: one host:port a line), or leave out -p to \
+         start them all here",
+    )?;
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("read the host file {}", path.display()))?;
+    let mut endpoints =
+        parse_hostfile(&text).with_context(|| format!("host file {}", path.display()))?;
+    anyhow::ensure!(
+        endpoints.len() >= settings.processes,
+        "host file {}: {} hosts for {} processes",
+        path.display(),
+        endpoints.len(),
+        settings.processes
+    );
+    endpoints.truncate(settings.processes);
+    let token = std::env::var(TOKEN).with_context(|| {
+        format!("set {TOKEN} to the same secret (16 characters or more) for every process")
+    })?;
+    Ok((endpoints, token.into_bytes()))
+}
+
+/// Runs a process other than the first: workers only.
+fn member(config: Config) -> anyhow::Result<u8> {
+    // Process 0 decides when to end; a signal to all of them must not end the workers first.
+    let runtime = runtime()?;
+    runtime.spawn(async {
+        let mut signals = Signals::listen()?;
+        signals.next().await;
+        signals.next().await;
+        std::process::exit(INTERRUPTED);
+        #[expect(unreachable_code, reason = "gives the block its type")]
+        anyhow::Ok(())
+    });
+    match run_member(config) {
+        Ok(()) => Ok(0),
+        Err(error) => Ok(did_not_start(error)),
+    }
+}
+
+/// Runs process 0: the engine, and its server.
+fn first(config: Config, settings: &Settings) -> anyhow::Result<u8> {
+    let listener = TcpListener::bind(settings.grpc)
+        .with_context(|| format!("serve gRPC on {} (another address: --grpc ADDR)", settings.grpc))?;
+    let address = listener.local_addr()?;
+    let once = config.once;
+    let started = Instant::now();
+    let (home, workers) = (config.home.clone(), config.workers);
+    let running = match tidemill_engine::start(config) {
+        Ok(running) => running,
+        Err(error) => return Ok(did_not_start(error)),
+    };
+    let runtime = runtime()?;
+    let engine = running.engine().clone();
+    let (closing, mut closed) = watch::channel(false);
+    let interrupted = Arc::new(AtomicBool::new(false));
+    end_on_signals(&runtime, engine.clone(), Arc::clone(&interrupted));
+    let server = {
+        listener.set_nonblocking(true)?;
+        let _inside = runtime.enter();
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let mut config = ServerConfig::new(address);
+        config.reflection = settings.reflection;
+        let shutdown = async move {
+            // The sender is dropped only with this process.
+            let _ = closed.wait_for(|closed| *closed).await;
+        };
+        runtime.spawn(serve(engine.clone(), listener, config, shutdown))
+    };
+    say(format!("listening on http://{address}, home {}, {workers} workers\n", home.display())
+        .as_bytes())?;
+    let bar = if once { progress::start(&engine) } else { None };
+    let summary = running.wait();
+    if let Some(bar) = bar {
+        bar.end();
+    }
+    closing.send_replace(true);
+    runtime.block_on(server)?.context("serve gRPC")?;
+    conclude(&engine, summary, started)?;
+    if once && summary.quarantined > 0 {
+        return Ok(QUARANTINED);
+    }
+    Ok(0)
+}
+
+/// Says what was done.
+fn conclude(engine: &Engine, summary: Summary, started: Instant) -> anyhow::Result<()> {
+    let read: Vec<_> =
+        engine.operators().into_iter().filter(|row| row.kind.starts_with("source")).collect();
+    let records: u64 = read.iter().map(|row| row.records_in).sum();
+    let rejected: u64 = engine.operators().iter().map(|row| row.rejected).sum();
+    let Summary { committed, quarantined, left } = summary;
+    let seconds = started.elapsed().as_secs_f64();
+    let mut line = format!(
+        "committed {committed} files, {records} records ({rejected} rejected) in {seconds:.2} s"
+    );
+    if quarantined > 0 {
+        line += &format!("; {quarantined} files in quarantine/ with their reasons");
+    }
+    if left > 0 {
+        line += &format!("; {left} files accepted and not finished: the next start goes on with them");
+    }
+    say(format!("{line}\n").as_bytes())
+}
+
+fn did_not_start(error: StartError) -> u8 {
+    let code = error.exit_code();
+    complain(&format!("error: {:#}", anyhow::Error::from(error)));
+    u8::try_from(code).unwrap_or(1)
+}
+
+fn runtime() -> anyhow::Result<Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("tidemill:grpc")
+        .enable_all()
+        .build()?)
+}
+
+/// SIGINT and SIGTERM.
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// The first signal drains: what has begun is finished. The second one ends at once.
+fn end_on_signals(runtime: &Runtime, engine: Engine, interrupted: Arc<AtomicBool>) {
+    runtime.spawn(async move {
+        let mut signals = match Signals::listen() {
+            Ok(signals) => signals,
+            Err(error) => return tracing::warn!("cannot listen for signals: {error}"),
+        };
+        signals.next().await;
+        interrupted.store(true, Ordering::Relaxed);
+        tracing::info!("stopping: no more files are taken; again to end at once");
+        engine.stop();
+        signals.next().await;
+        std::process::exit(INTERRUPTED);
+    });
+}
+
+fn start_log(settings: &Settings) -> anyhow::Result<()> {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_new(&settings.log)
+        .with_context(|| format!("the log filter {:?}", settings.log))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if settings.log_json {
+        log.json().init();
+    } else {
+        let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        log.with_target(false).with_ansi(colours).init();
+    }
+    Ok(())
+}
