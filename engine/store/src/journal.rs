@@ -333,6 +333,4 @@ impl From<DiskError> for JournalError {
 }
 
 #[cfg(test)]
-mod bench_tmp;
-#[cfg(test)]
 mod tests;
