@@ -1,9 +1,10 @@
-#![cfg_attr(test, allow(clippy::unwrap_used))]
 //! The engine: runs a graph of operators over files, exactly once.
 //!
 //! Definition flows `YAML -> PipelineSpec -> Graph -> Plan -> rendered dataflow`; data flows
 //! `file -> queue -> epoch -> operators -> answered -> committed -> processed/`. This crate knows no
 //! gRPC and no async runtime; what the outside wants to know it asks through [`Engine`].
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod spec;
 

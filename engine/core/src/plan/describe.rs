@@ -4,7 +4,7 @@ use tidemill_operators::expr::Expr;
 use tidemill_operators::format::{Format, OutputFormat};
 use tidemill_operators::{Column, Schema};
 
-use crate::plan::{OperatorKind, Plan, SinkKind, SinkPlan, SourcePlan, error_schema, hash};
+use crate::plan::{OperatorKind, Plan, SinkKind, SinkPlan, SourcePlan, error_schema};
 use crate::report::{EdgeReport, NodeReport};
 
 /// Returns the nodes of a plan (sources, operators, sinks) and its edges.
@@ -119,15 +119,17 @@ fn operator_detail<'t>(kind: &OperatorKind, tag: impl Fn(usize) -> &'t str) -> S
         OperatorKind::Aggregate { by, compute } => {
             let compute: Vec<String> = compute
                 .iter()
-                .map(|(name, value)| match &value.argument {
-                    Some(argument) => {
-                        format!("{name}: {}({})", hash::function(value), argument.text())
-                    }
-                    None => format!("{name}: {}", hash::function(value)),
+                .map(|(name, value)| {
+                    // The text of an argument is that of its whole call.
+                    let call = value.argument.as_ref().map_or("count(*)", |call| call.text());
+                    format!("{name}: {call}")
                 })
                 .collect();
             let by: Vec<String> = by.iter().map(named).collect();
-            format!("{} by {}", compute.join(", "), by.join(", "))
+            match by.as_slice() {
+                [] => compute.join(", "),
+                by => format!("{} by {}", compute.join(", "), by.join(", ")),
+            }
         }
     }
 }
