@@ -37,6 +37,7 @@ mod call;
 mod check;
 mod near;
 mod plan;
+mod typing;
 
 mod cast;
 mod compare;
@@ -54,12 +55,16 @@ use arrow_array::{ArrayRef, RecordBatch, new_null_array};
 use sqlparser::ast::Expr as Ast;
 use thiserror::Error;
 
-use crate::expr::check::{Checker, NULL_HINT, Typed};
+use crate::expr::check::{Checker, Typed};
 use crate::expr::evaluate::{Run, rows_without};
 use crate::expr::near::nearest;
 use crate::expr::plan::{Node, Plan};
+use crate::expr::typing::NULL_HINT;
 use crate::expr::vector::Vector;
 use crate::types::{Schema, Type};
+
+/// The stack of the compiler, in bytes; only what is used of it is ever backed by memory.
+const COMPILE_STACK_BYTES: usize = 32 << 20;
 
 /// A compiled, typed expression; cheap to clone.
 #[derive(Clone)]
@@ -137,13 +142,36 @@ pub enum AggregateFunction {
 
 /// Compiles an expression against the columns it may read, or returns all its mistakes.
 pub fn compile(text: &str, schema: &Schema) -> Result<Expr, Vec<ExprError>> {
-    let (ast, mut checker) = begin(text, schema)?;
-    let typed = checker.expr(&ast);
-    finish(text, checker, typed)
+    on_own_stack(|| {
+        let (ast, mut checker) = begin(text, schema)?;
+        let typed = checker.expr(&ast);
+        finish(text, checker, typed)
+    })
 }
 
 /// Compiles one aggregate call, or returns all its mistakes.
 pub fn compile_aggregate(text: &str, schema: &Schema) -> Result<Aggregate, Vec<ExprError>> {
+    on_own_stack(|| compile_call(text, schema))
+}
+
+/// Runs the compiler on a stack of its own: the parser recurses with large frames, and the bounds
+/// on nesting must hold whoever calls, with however little stack left.
+fn on_own_stack<T: Send>(
+    work: impl FnOnce() -> Result<T, Vec<ExprError>> + Send,
+) -> Result<T, Vec<ExprError>> {
+    std::thread::scope(|scope| {
+        let builder = std::thread::Builder::new().name("compile expression".into());
+        match builder.stack_size(COMPILE_STACK_BYTES).spawn_scoped(scope, work) {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Err(error) => {
+                let message = format!("cannot start a thread to compile the expression: {error}");
+                Err(vec![ExprError { at: 0, message, hint: None }])
+            }
+        }
+    })
+}
+
+fn compile_call(text: &str, schema: &Schema) -> Result<Aggregate, Vec<ExprError>> {
     let (ast, mut checker) = begin(text, schema)?;
     let Some((function, argument)) = aggregate(&mut checker, &ast) else {
         return Err(sorted(checker.errors));
@@ -160,10 +188,7 @@ pub fn compile_aggregate(text: &str, schema: &Schema) -> Result<Aggregate, Vec<E
     }
 }
 
-fn begin<'t>(
-    text: &'t str,
-    schema: &'t Schema,
-) -> Result<(Ast, Checker<'t>), Vec<ExprError>> {
+fn begin<'t>(text: &'t str, schema: &'t Schema) -> Result<(Ast, Checker<'t>), Vec<ExprError>> {
     let (ast, places) = parse::parse(text).map_err(|error| vec![error])?;
     let checker = Checker { places, schema, errors: vec![], reads: vec![], depth: 0 };
     Ok((ast, checker))

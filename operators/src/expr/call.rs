@@ -10,10 +10,11 @@ use sqlparser::ast::{
     FunctionArgExpr, FunctionArguments, ObjectNamePart, TrimWhereField, Value,
 };
 
-use crate::expr::check::{Checker, NULL_HINT, Typed, article, unit_name};
+use crate::expr::check::{Checker, Typed, unit_name};
 use crate::expr::near::nearest;
 use crate::expr::pattern::{Extractor, Replacer};
 use crate::expr::plan::{Arithmetic, Function, Plan, Unit};
+use crate::expr::typing::{NULL_HINT, article};
 use crate::expr::vector::Scalar;
 use crate::types::Type;
 
@@ -155,8 +156,7 @@ impl Checker<'_> {
         if !refused.is_empty() {
             return self.unsupported(refused, at);
         }
-        let mut called =
-            Called { name: name.value.to_lowercase(), arguments: vec![], star: false };
+        let mut called = Called { name: name.value.to_lowercase(), arguments: vec![], star: false };
         let list = match &call.args {
             FunctionArguments::None => return Some(called),
             FunctionArguments::Subquery(_) => return self.unsupported("a subquery", at),
@@ -216,7 +216,8 @@ impl Checker<'_> {
         }
         let Some(signature) = SIGNATURES.iter().find(|signature| signature.name == name) else {
             let names = SIGNATURES.iter().map(|signature| signature.name);
-            let names = names.chain(SPECIAL.iter().map(|(name, _)| *name)).chain(["extract", "position"]);
+            let names =
+                names.chain(SPECIAL.iter().map(|(name, _)| *name)).chain(["extract", "position"]);
             let hint = match name {
                 "now" => Some("there is no clock: a result depends only on the file".to_owned()),
                 "if" | "iif" | "iff" => Some("use CASE WHEN a THEN b ELSE c END".to_owned()),
@@ -251,11 +252,8 @@ impl Checker<'_> {
             (None, _) | (Some(Type::Int), Type::Float) => self.cast_node(typed, takes),
             (Some(kind), _) if kind == takes => Some(typed),
             (Some(kind), _) => {
-                let message = format!(
-                    "expected {} {takes}, found {} {kind}",
-                    article(takes),
-                    article(kind)
-                );
+                let message =
+                    format!("expected {} {takes}, found {} {kind}", article(takes), article(kind));
                 self.wrong(typed.at, message, Some(&format!("it is {usage}")))
             }
         }
@@ -325,9 +323,7 @@ impl Checker<'_> {
                 let cut = name == "date_trunc";
                 self.instant(&unit.to_lowercase(), unit_at, subject, cut, usage, at)
             }
-            "abs" | "round" | "floor" | "ceil" | "ceiling" => {
-                self.rounding(name, usage, items, at)
-            }
+            "abs" | "round" | "floor" | "ceil" | "ceiling" => self.rounding(name, usage, items, at),
             _ => self.regular(name, items, at),
         }
     }
@@ -476,10 +472,13 @@ impl Checker<'_> {
             }
             Ast::Substring { expr, substring_from, substring_for, .. } => {
                 let mut arguments = vec![self.expr(expr)];
-                arguments.push(match substring_from {
-                    Some(from) => self.expr(from),
-                    None => self.scalar(Scalar::Long(1), Some(INT), at),
-                });
+                match substring_from {
+                    Some(from) => arguments.push(self.expr(from)),
+                    None if substring_for.is_some() => {
+                        arguments.push(self.scalar(Scalar::Long(1), Some(INT), at));
+                    }
+                    None => {}
+                }
                 if let Some(count) = substring_for {
                     arguments.push(self.expr(count));
                 }

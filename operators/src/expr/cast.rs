@@ -49,8 +49,7 @@ pub(super) fn cast(
         }
         (Type::String, Type::Float) => {
             let words = operand.words();
-            let (values, nulls) =
-                cells.each(|row| read(words.get(row), "float", read_float), 0.0);
+            let (values, nulls) = cells.each(|row| read(words.get(row), "float", read_float), 0.0);
             Vector::double(values, nulls)
         }
         (Type::String, _) => {
@@ -58,9 +57,7 @@ pub(super) fn cast(
             let (values, nulls) = cells.each(|row| read(words.get(row), "bool", read_bool), false);
             Vector::bits(BooleanBuffer::from(values), nulls)
         }
-        (Type::Int, Type::Float) => {
-            Vector::double(map(rows, operand.longs(), |a| a as f64), nulls)
-        }
+        (Type::Int, Type::Float) => Vector::double(map(rows, operand.longs(), |a| a as f64), nulls),
         (Type::Int, Type::Bool) => {
             Vector::bits(map(rows, operand.longs(), |a| a != 0).into(), nulls)
         }
@@ -180,7 +177,7 @@ fn read_bool(text: &str) -> Option<bool> {
 fn whole(value: f64, scale: f64, what: &str) -> Result<i64, String> {
     let rounded = (value * scale).round_ties_even();
     // 2^63 is a float; the greatest int is not, so the upper end is open.
-    if rounded >= -9_223_372_036_854_775_808.0 && rounded < 9_223_372_036_854_775_808.0 {
+    if (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&rounded) {
         Ok(rounded as i64)
     } else {
         Err(format!("{} does not fit into {what}", write_float(value)))

@@ -5,14 +5,16 @@
 use std::sync::Arc;
 
 use sqlparser::ast::{
-    BinaryOperator, CastKind, DataType, DateTimeField, Expr as Ast, Ident, UnaryOperator, Value,
+    AccessExpr, BinaryOperator, CastKind, DataType, DateTimeField, Expr as Ast, FunctionArguments,
+    Ident, ObjectNamePart, UnaryOperator, Value,
 };
 
 use crate::expr::evaluate::Run;
 use crate::expr::near::nearest;
 use crate::expr::parse::{NESTING_MAX, Places, too_deep};
 use crate::expr::pattern::Pattern;
-use crate::expr::plan::{Arithmetic, Comparison, Function, Node, Plan, Set};
+use crate::expr::plan::{Arithmetic, Comparison, Function, Node, Plan};
+use crate::expr::typing::{NULL_HINT, constants, type_of};
 use crate::expr::vector::Scalar;
 use crate::expr::{ExprError, cast, instant};
 use crate::types::{Schema, Type};
@@ -76,7 +78,12 @@ impl Checker<'_> {
         Some(Typed { node, kind: Some(kind), at })
     }
 
-    pub(super) fn scalar(&mut self, scalar: Scalar, kind: Option<Type>, at: usize) -> Option<Typed> {
+    pub(super) fn scalar(
+        &mut self,
+        scalar: Scalar,
+        kind: Option<Type>,
+        at: usize,
+    ) -> Option<Typed> {
         Some(Typed { node: Node::new(Plan::Constant(scalar))?, kind, at })
     }
 
@@ -98,6 +105,10 @@ impl Checker<'_> {
             Ast::Nested(inner) => self.expr(inner),
             Ast::Identifier(ident) => self.column(std::slice::from_ref(ident), at),
             Ast::CompoundIdentifier(idents) => self.column(idents, at),
+            Ast::CompoundFieldAccess { root, access_chain } => match dotted(root, access_chain) {
+                Some(idents) => self.column(&idents, at),
+                None => self.special(ast, at),
+            },
             Ast::Value(value) => self.literal(&value.value, at),
             Ast::TypedString(typed) => match (&typed.data_type, &typed.value.value) {
                 (
@@ -231,8 +242,10 @@ impl Checker<'_> {
         let mut result = self.expr(first);
         while let Some((op, right)) = chain.pop() {
             let right = self.expr(right);
-            if !matches!(op, BinaryOperator::And | BinaryOperator::Or | BinaryOperator::StringConcat)
-            {
+            if !matches!(
+                op,
+                BinaryOperator::And | BinaryOperator::Or | BinaryOperator::StringConcat
+            ) {
                 result = match (result, right) {
                     (Some(left), Some(right)) => self.pair(op, left, right),
                     _ => None,
@@ -262,14 +275,10 @@ impl Checker<'_> {
         }
         let what = if *op == BinaryOperator::And { "AND" } else { "OR" };
         let items: Vec<_> = items.into_iter().map(|item| self.truth(item, what)).collect();
-        let items = items.into_iter().map(|item| item.map(|item| item.node)).collect::<Option<_>>()?;
+        let items =
+            items.into_iter().map(|item| item.map(|item| item.node)).collect::<Option<_>>()?;
         let plan = if *op == BinaryOperator::And { Plan::And(items) } else { Plan::Or(items) };
         self.make(plan, Type::Bool, at)
-    }
-
-    /// Casts everything to text, as `||` and `concat` do.
-    pub(super) fn all_text(&mut self, items: Vec<Typed>) -> Option<Vec<Arc<Node>>> {
-        items.into_iter().map(|item| Some(self.cast_node(item, Type::String)?.node)).collect()
     }
 
     fn pair(&mut self, op: &BinaryOperator, left: Typed, right: Typed) -> Option<Typed> {
@@ -372,21 +381,6 @@ impl Checker<'_> {
 
     pub(super) fn negate_if(&mut self, negated: bool, typed: Typed) -> Option<Typed> {
         if negated { self.make(Plan::Not(typed.node), Type::Bool, typed.at) } else { Some(typed) }
-    }
-
-    /// Requires a truth value.
-    pub(super) fn truth(&mut self, typed: Typed, what: &str) -> Option<Typed> {
-        match typed.kind {
-            Some(Type::Bool) | None => Some(Typed { kind: Some(Type::Bool), ..typed }),
-            Some(kind) => {
-                let hint = match kind {
-                    Type::String => "compare it, as in a = 'x'",
-                    Type::Int | Type::Float => "compare it, as in a <> 0",
-                    _ => "compare it with something",
-                };
-                self.wrong(typed.at, format!("{what} takes a condition, not {} {kind}", article(kind)), Some(hint))
-            }
-        }
     }
 
     fn is_null(&mut self, inner: &Ast, negated: bool, at: usize) -> Option<Typed> {
@@ -496,43 +490,11 @@ impl Checker<'_> {
                 left: subject.node,
                 right: Node::new(Plan::Constant(Scalar::Text(text.into())))?,
             },
-            pattern => Plan::Call {
-                function: Function::Matches(pattern),
-                arguments: vec![subject.node],
-            },
+            pattern => {
+                Plan::Call { function: Function::Matches(pattern), arguments: vec![subject.node] }
+            }
         };
         self.make(plan, Type::Bool, at)
-    }
-
-    /// Requires text.
-    pub(super) fn text(&mut self, typed: Typed, what: &str) -> Option<Typed> {
-        match typed.kind {
-            Some(Type::String) | None => Some(typed),
-            Some(kind) => {
-                let hint = "cast it, as in CAST(a AS string)";
-                let message = format!("{what} takes a string, not {} {kind}", article(kind));
-                self.wrong(typed.at, message, Some(hint))
-            }
-        }
-    }
-
-    /// Requires text that is known now; the inner `None` is NULL.
-    pub(super) fn fixed_text(
-        &mut self,
-        typed: Typed,
-        what: &str,
-        instead: &str,
-    ) -> Option<Option<Arc<str>>> {
-        let typed = self.text(typed, what)?;
-        match typed.constant() {
-            Some(Scalar::Text(text)) => Some(Some(Arc::clone(text))),
-            Some(Scalar::Null) => Some(None),
-            _ => {
-                let message = format!("the pattern of {what} must be a literal");
-                let hint = format!("for text out of a column use {instead}");
-                self.wrong(typed.at, message, Some(&hint))
-            }
-        }
     }
 
     fn case(
@@ -577,13 +539,7 @@ impl Checker<'_> {
         self.make(Plan::Case { operand, branches, otherwise }, kind, at)
     }
 
-    fn cast_to(
-        &mut self,
-        expr: &Ast,
-        to: &DataType,
-        kind: &CastKind,
-        at: usize,
-    ) -> Option<Typed> {
+    fn cast_to(&mut self, expr: &Ast, to: &DataType, kind: &CastKind, at: usize) -> Option<Typed> {
         let operand = self.expr(expr);
         let Some(to) = type_of(to) else {
             let message = format!("there is no type {to}");
@@ -603,72 +559,6 @@ impl Checker<'_> {
         let lenient = matches!(kind, CastKind::TryCast | CastKind::SafeCast);
         self.make(Plan::Cast { operand: operand.node, from, to, lenient }, to, at)
     }
-
-    /// Casts a subexpression to a type that it can always become.
-    pub(super) fn cast_node(&mut self, typed: Typed, to: Type) -> Option<Typed> {
-        match typed.kind {
-            None => Some(Typed { kind: Some(to), ..typed }),
-            Some(from) if from == to => Some(typed),
-            Some(from) => {
-                let plan = Plan::Cast { operand: typed.node, from, to, lenient: false };
-                self.make(plan, to, typed.at)
-            }
-        }
-    }
-
-    /// Brings all items to one type: ints become floats beside floats, literals become timestamps
-    /// beside timestamps. The inner `None` says that all are NULL.
-    pub(super) fn unify(&mut self, items: &mut [Typed], what: &str) -> Option<Option<Type>> {
-        let has = |wanted: Type| items.iter().any(|item| item.kind == Some(wanted));
-        let kind = if has(Type::Timestamp) {
-            Type::Timestamp
-        } else if has(Type::Float) {
-            Type::Float
-        } else {
-            match items.iter().find_map(|item| item.kind) {
-                Some(kind) => kind,
-                None => return Some(None),
-            }
-        };
-        let mut fine = true;
-        for item in items.iter_mut() {
-            let unified = match (item.kind, item.constant()) {
-                (Some(Type::Int), _) if kind == Type::Float => self.cast_node(item.clone(), kind),
-                (Some(Type::String), Some(Scalar::Text(text))) if kind == Type::Timestamp => {
-                    let text = Arc::clone(text);
-                    self.timestamp(&text, item.at)
-                }
-                (Some(other), _) if other != kind => {
-                    let message = format!("{what} cannot mix {kind} and {other}");
-                    self.wrong(item.at, message, Some(mix_hint(kind, other, item)))
-                }
-                _ => self.cast_node(item.clone(), kind),
-            };
-            match unified {
-                Some(unified) => *item = unified,
-                None => fine = false,
-            }
-        }
-        fine.then_some(Some(kind))
-    }
-}
-
-/// What to write instead of a NULL whose type cannot be told.
-pub(super) const NULL_HINT: &str = "say which, as in CAST(NULL AS int)";
-
-fn mix_hint(kind: Type, other: Type, item: &Typed) -> &'static str {
-    match (kind, other) {
-        (Type::Int | Type::Float, Type::String) if item.constant().is_some() => {
-            "numbers stand without quotes"
-        }
-        (Type::Int | Type::Float, Type::String) => "cast it, as in CAST(a AS int)",
-        (Type::String, Type::Int | Type::Float) if item.constant().is_some() => {
-            "text stands in single quotes"
-        }
-        (Type::String, _) => "cast it, as in CAST(a AS string)",
-        (Type::Timestamp, _) => "cast it, as in CAST(a AS timestamp)",
-        _ => "cast one of them, as in CAST(a AS string)",
-    }
 }
 
 fn hint_for_unary(op: &UnaryOperator) -> Option<&'static str> {
@@ -680,8 +570,23 @@ fn hint_for_unary(op: &UnaryOperator) -> Option<&'static str> {
     }
 }
 
-pub(super) fn article(kind: Type) -> &'static str {
-    if kind == Type::Int { "an" } else { "a" }
+/// Reads `user.id`, which to the parser is a field of the call `user`, as one name.
+fn dotted(root: &Ast, chain: &[AccessExpr]) -> Option<Vec<Ident>> {
+    let mut idents = match root {
+        Ast::Identifier(ident) => vec![ident.clone()],
+        Ast::Function(call) if matches!(call.args, FunctionArguments::None) => {
+            let ident = |part: &ObjectNamePart| part.as_ident().cloned();
+            call.name.0.iter().map(ident).collect::<Option<_>>()?
+        }
+        _ => return None,
+    };
+    for access in chain {
+        match access {
+            AccessExpr::Dot(Ast::Identifier(ident)) => idents.push(ident.clone()),
+            _ => return None,
+        }
+    }
+    Some(idents)
 }
 
 /// Lists names for a hint.
@@ -694,54 +599,6 @@ fn known<'a>(names: impl Iterator<Item = &'a str>) -> String {
         names[12] = "...";
     }
     format!("the columns are {}", names.join(", "))
-}
-
-/// Makes a set of the items if all are constants.
-fn constants(items: &[Typed]) -> Option<(Set, bool)> {
-    let (mut longs, mut doubles, mut bools) = (vec![], vec![], vec![]);
-    let (mut texts, mut has_null) = (hashbrown::HashSet::new(), false);
-    for item in items {
-        match item.constant()? {
-            Scalar::Null => has_null = true,
-            Scalar::Long(value) => longs.push(*value),
-            Scalar::Double(value) if value.is_nan() => {} // equal to nothing
-            Scalar::Double(value) => doubles.push(*value),
-            Scalar::Bool(value) => bools.push(*value),
-            Scalar::Text(text) => {
-                texts.insert(Arc::clone(text));
-            }
-        }
-    }
-    longs.sort_unstable();
-    longs.dedup();
-    doubles.sort_unstable_by(f64::total_cmp);
-    let set = match items.iter().find_map(|item| item.kind) {
-        Some(Type::Int | Type::Timestamp) => Set::Long(longs),
-        Some(Type::Float) => Set::Double(doubles),
-        Some(Type::Bool) => Set::Bool(bools),
-        Some(Type::String) => Set::Text(texts),
-        None => return None,
-    };
-    Some((set, has_null))
-}
-
-fn type_of(data_type: &DataType) -> Option<Type> {
-    Some(match data_type {
-        DataType::Text | DataType::String(None) | DataType::Varchar(None) => Type::String,
-        DataType::Int(None)
-        | DataType::Integer(None)
-        | DataType::BigInt(None)
-        | DataType::Int8(None)
-        | DataType::Int64 => Type::Int,
-        DataType::Float(_)
-        | DataType::Float8
-        | DataType::Float64
-        | DataType::Double(_)
-        | DataType::DoublePrecision => Type::Float,
-        DataType::Bool | DataType::Boolean => Type::Bool,
-        DataType::Timestamp(None, _) | DataType::Datetime(None) => Type::Timestamp,
-        _ => return None,
-    })
 }
 
 /// Returns the name of a unit of time as it was written, in lower case.

@@ -59,8 +59,7 @@ impl Run<'_> {
                 let nulls = NullBuffer::union(left.nulls().as_ref(), right.nulls().as_ref());
                 let live = Live { active, nulls: nulls.as_ref() };
                 if *double {
-                    let values =
-                        number::floats(self, *op, left.doubles(), right.doubles(), live);
+                    let values = number::floats(self, *op, left.doubles(), right.doubles(), live);
                     Vector::double(values, nulls)
                 } else {
                     let values = number::ints(self, *op, left.longs(), right.longs(), live);
@@ -306,12 +305,12 @@ impl Run<'_> {
         let subject = values[0].words();
         let some = |text| Ok(Some(Cow::Borrowed(text)));
         Vector::Text(match function {
-            Function::Lower => text::build(self, live, |row| {
-                Ok(Some(Cow::Owned(subject.get(row).to_lowercase())))
-            }),
-            Function::Upper => text::build(self, live, |row| {
-                Ok(Some(Cow::Owned(subject.get(row).to_uppercase())))
-            }),
+            Function::Lower => {
+                text::build(self, live, |row| Ok(Some(Cow::Owned(subject.get(row).to_lowercase()))))
+            }
+            Function::Upper => {
+                text::build(self, live, |row| Ok(Some(Cow::Owned(subject.get(row).to_uppercase()))))
+            }
             Function::Trim { left, right } => {
                 let set = values.get(1).map(Vector::words);
                 text::build(self, live, |row| {
@@ -374,8 +373,7 @@ impl Run<'_> {
             })
         };
         let count = |f: fn(&str, &str) -> i64| {
-            let cell =
-                |row| if live.has(row) { f(subject.get(row), wanted(row)) } else { 0 };
+            let cell = |row| if live.has(row) { f(subject.get(row), wanted(row)) } else { 0 };
             (0..rows).map(cell).collect::<Vec<_>>()
         };
         match function {
@@ -384,9 +382,7 @@ impl Run<'_> {
             Function::StartsWith => Vector::bits(ask(|a, b| a.starts_with(b)), nulls),
             Function::EndsWith => Vector::bits(ask(|a, b| a.ends_with(b)), nulls),
             Function::Contains => Vector::bits(ask(|a, b| a.contains(b)), nulls),
-            Function::Matches(pattern) => {
-                Vector::bits(pattern.column(rows, subject, live), nulls)
-            }
+            Function::Matches(pattern) => Vector::bits(pattern.column(rows, subject, live), nulls),
             _ => unreachable!("call() hands over only functions that ask"),
         }
     }

@@ -58,10 +58,13 @@ fn checked(
         for row in 0..run.rows {
             let (a, b) = (left.get(row), right.get(row));
             if f(a, b).1 && live.has(row) {
-                run.fail(row, match (op, b) {
-                    (Arithmetic::Divide | Arithmetic::Modulo, 0) => DIVISION_BY_ZERO.into(),
-                    _ => format!("{a} {} {b} does not fit into an int", op.sign()),
-                });
+                run.fail(
+                    row,
+                    match (op, b) {
+                        (Arithmetic::Divide | Arithmetic::Modulo, 0) => DIVISION_BY_ZERO.into(),
+                        _ => format!("{a} {} {b} does not fit into an int", op.sign()),
+                    },
+                );
             }
         }
     }

@@ -23,24 +23,28 @@ const RECURSION_MAX: usize = 2 * NESTING_MAX + 16;
 /// Turns lines and columns (in characters) into bytes.
 pub(super) struct Places<'t> {
     text: &'t str,
+    /// Where each character begins.
+    chars: Vec<usize>,
+    /// The first character of each line.
     lines: Vec<usize>,
 }
 
 impl<'t> Places<'t> {
     fn new(text: &'t str) -> Self {
-        let ends = text.match_indices('\n').map(|(at, _)| at + 1);
-        Self { text, lines: std::iter::once(0).chain(ends).collect() }
+        let ends = text.chars().enumerate().filter(|(_, char)| *char == '\n');
+        Self {
+            text,
+            chars: text.char_indices().map(|(at, _)| at).collect(),
+            lines: std::iter::once(0).chain(ends.map(|(index, _)| index + 1)).collect(),
+        }
     }
 
     /// Returns the byte of a location; the end of the text if it has none.
     pub(super) fn byte(&self, location: Location) -> usize {
-        let line = usize::try_from(location.line).unwrap_or(0).checked_sub(1);
-        let Some(start) = line.and_then(|line| self.lines.get(line)).copied() else {
-            return self.text.len();
-        };
-        let column = usize::try_from(location.column.saturating_sub(1)).unwrap_or(usize::MAX);
-        let rest = &self.text[start..];
-        start + rest.char_indices().nth(column).map_or(rest.len(), |(at, _)| at)
+        let index = |number: u64| usize::try_from(number).ok()?.checked_sub(1);
+        let line = index(location.line).and_then(|line| self.lines.get(line));
+        let char = line.zip(index(location.column)).map(|(line, column)| line + column);
+        char.and_then(|char| self.chars.get(char)).copied().unwrap_or(self.text.len())
     }
 
     /// Returns the byte at which an expression begins, walking down without recursion.
@@ -121,8 +125,13 @@ pub(super) fn parse(text: &str) -> Result<(Ast, Places<'_>), ExprError> {
     let next = parser.peek_token();
     if next.token != Token::EOF {
         let at = places.byte(next.span.start);
-        let message = format!("unexpected `{}` after the expression", next.token);
-        return Err(ExprError { at, message, hint: hint_for(&next.token.to_string()) });
+        let found = next.token.to_string();
+        let message = format!("unexpected `{found}` after the expression");
+        let query = text.trim_start().get(..7).is_some_and(|head| {
+            head.to_ascii_lowercase().starts_with("select") && head.ends_with(char::is_whitespace)
+        });
+        let hint = hint_for(if query { "SELECT" } else { &found });
+        return Err(ExprError { at, message, hint });
     }
     Ok((ast, places))
 }
@@ -167,7 +176,8 @@ fn bound(tokens: &[TokenWithSpan], places: &Places<'_>) -> Result<(), ExprError>
         let prefix = matches!(token.token, Token::Minus | Token::Plus | Token::Tilde)
             || keyword == Some(Keyword::NOT);
         prefixes = if prefix { prefixes + 1 } else { 0 };
-        if depth + prefixes > NESTING_MAX {
+        // A single sign may be an infix operator.
+        if depth + prefixes.saturating_sub(1) > NESTING_MAX {
             return refuse(too_deep());
         }
         if words > WORDS_MAX {
@@ -221,7 +231,6 @@ fn lower(text: &str) -> String {
 
 fn hint_for(token: &str) -> Option<String> {
     let hint = match token {
-        "==" | "=" => "SQL compares with a single `=`",
         "&&" | "&" => "SQL says AND",
         "!" => "SQL says NOT, and <> for `is not`",
         "SELECT" | "select" => "this is an expression, such as `status >= 500`, not a query",

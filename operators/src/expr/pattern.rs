@@ -23,7 +23,7 @@ pub(super) enum Pattern {
     Equal(String),
     Prefix(String),
     Suffix(String),
-    Contains(Finder<'static>),
+    Contains(Box<Finder<'static>>),
     Regex(Regex),
 }
 
@@ -137,9 +137,8 @@ fn prefixed(array: &StringViewArray, prefix: &str) -> BooleanBuffer {
     mask[..head.len()].fill(0xff);
     let (wanted, mask) = (u32::from_le_bytes(wanted), u32::from_le_bytes(mask));
     let length = prefix.len() as u32;
-    let near = pack_views(array, |view| {
-        view as u32 >= length && (view >> 32) as u32 & mask == wanted
-    });
+    let near =
+        pack_views(array, |view| view as u32 >= length && (view >> 32) as u32 & mask == wanted);
     if prefix.len() <= 4 {
         return near;
     }
@@ -167,7 +166,7 @@ fn simple(pieces: &[Piece]) -> Option<Pattern> {
         (false, false) => Pattern::Equal(text),
         (false, true) => Pattern::Prefix(text),
         (true, false) => Pattern::Suffix(text),
-        (true, true) => Pattern::Contains(Finder::new(&text).into_owned()),
+        (true, true) => Pattern::Contains(Box::new(Finder::new(&text).into_owned())),
     })
 }
 
@@ -258,9 +257,11 @@ fn regex(pattern: &str, flags: &str, more: &str) -> Result<(Regex, bool), String
                 all = true;
                 &mut builder
             }
-            other => return Err(format!("there is no flag `{other}`, only i, s, m, x{}", {
-                if more.is_empty() { "" } else { " and g" }
-            })),
+            other => {
+                return Err(format!("there is no flag `{other}`, only i, s, m, x{}", {
+                    if more.is_empty() { "" } else { " and g" }
+                }));
+            }
         };
     }
     Ok((build(&mut builder)?, all))

@@ -116,27 +116,81 @@ pub(super) enum Function {
 /// What a node computes.
 pub(super) enum Plan {
     Constant(Scalar),
-    Column { slot: usize },
-    Arithmetic { op: Arithmetic, double: bool, left: Arc<Node>, right: Arc<Node> },
-    Compare { op: Comparison, left: Arc<Node>, right: Arc<Node> },
-    Distinct { left: Arc<Node>, right: Arc<Node>, negated: bool },
+    Column {
+        slot: usize,
+    },
+    Arithmetic {
+        op: Arithmetic,
+        double: bool,
+        left: Arc<Node>,
+        right: Arc<Node>,
+    },
+    Compare {
+        op: Comparison,
+        left: Arc<Node>,
+        right: Arc<Node>,
+    },
+    Distinct {
+        left: Arc<Node>,
+        right: Arc<Node>,
+        negated: bool,
+    },
     And(Vec<Arc<Node>>),
     Or(Vec<Arc<Node>>),
     Not(Arc<Node>),
-    IsNull { operand: Arc<Node>, negated: bool },
+    IsNull {
+        operand: Arc<Node>,
+        negated: bool,
+    },
     /// `IS [NOT] TRUE | FALSE`.
-    Is { operand: Arc<Node>, wanted: bool, negated: bool },
-    InSet { operand: Arc<Node>, set: Set, has_null: bool },
-    InList { operand: Arc<Node>, items: Vec<Arc<Node>> },
-    Between { operand: Arc<Node>, low: Arc<Node>, high: Arc<Node> },
-    Case { operand: Option<Arc<Node>>, branches: Vec<(Arc<Node>, Arc<Node>)>, otherwise: Arc<Node> },
+    Is {
+        operand: Arc<Node>,
+        wanted: bool,
+        negated: bool,
+    },
+    InSet {
+        operand: Arc<Node>,
+        set: Set,
+        has_null: bool,
+    },
+    InList {
+        operand: Arc<Node>,
+        items: Vec<Arc<Node>>,
+    },
+    Between {
+        operand: Arc<Node>,
+        low: Arc<Node>,
+        high: Arc<Node>,
+    },
+    Case {
+        operand: Option<Arc<Node>>,
+        branches: Vec<(Arc<Node>, Arc<Node>)>,
+        otherwise: Arc<Node>,
+    },
     Coalesce(Vec<Arc<Node>>),
-    NullIf { left: Arc<Node>, right: Arc<Node> },
-    Extreme { items: Vec<Arc<Node>>, greatest: bool },
+    NullIf {
+        left: Arc<Node>,
+        right: Arc<Node>,
+    },
+    Extreme {
+        items: Vec<Arc<Node>>,
+        greatest: bool,
+    },
     /// Joins texts; `strict` makes NULL infectious (`||`), otherwise it is skipped (`concat`).
-    Concat { items: Vec<Arc<Node>>, strict: bool },
-    Cast { operand: Arc<Node>, from: Type, to: Type, lenient: bool },
-    Call { function: Function, arguments: Vec<Arc<Node>> },
+    Concat {
+        items: Vec<Arc<Node>>,
+        strict: bool,
+    },
+    Cast {
+        operand: Arc<Node>,
+        from: Type,
+        to: Type,
+        lenient: bool,
+    },
+    Call {
+        function: Function,
+        arguments: Vec<Arc<Node>>,
+    },
 }
 
 impl Plan {

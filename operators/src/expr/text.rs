@@ -120,11 +120,7 @@ pub(super) fn split_part<'t>(
 }
 
 /// Replaces every occurrence; an empty `wanted` replaces nothing.
-pub(super) fn replace<'t>(
-    text: &'t str,
-    wanted: &str,
-    by: &str,
-) -> Result<Cow<'t, str>, TooLong> {
+pub(super) fn replace<'t>(text: &'t str, wanted: &str, by: &str) -> Result<Cow<'t, str>, TooLong> {
     if wanted.is_empty() || !text.contains(wanted) {
         return Ok(Cow::Borrowed(text));
     }
