@@ -28,6 +28,10 @@ mod number;
 mod split;
 mod text;
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests;
+
 use columns::Rows;
 use csv::Csv;
 use json::{Json, Reach};
@@ -160,7 +164,7 @@ impl Parser {
     ///
     /// # Panics
     ///
-    /// When the range does not lie in the buffer.
+    /// When the range does not lie in the buffer, or the header was read for another plan.
     pub fn parse(
         &mut self,
         buffer: &Buffer,

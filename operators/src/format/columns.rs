@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use arrow_array::{
-    ArrayRef, BinaryViewArray, BooleanArray, Float64Array, Int64Array, RecordBatch, UInt64Array,
-    StringViewArray, TimestampMicrosecondArray, RecordBatchOptions,
+    ArrayRef, BinaryViewArray, BooleanArray, Float64Array, Int64Array, RecordBatch,
+    RecordBatchOptions, StringViewArray, TimestampMicrosecondArray, UInt64Array,
 };
 use arrow_buffer::{BooleanBuffer, BooleanBufferBuilder, Buffer, NullBuffer, ScalarBuffer};
 use arrow_schema::{ArrowError, SchemaRef};
@@ -278,9 +278,8 @@ impl Rows {
             BinaryViewArray::try_new(views.into(), chunk_only, None)
                 .expect("each raw record lies in the chunk")
         });
-        let positions = self.positions.as_mut().map(|positions| {
-            UInt64Array::from(handed_over(positions))
-        });
+        let positions =
+            self.positions.as_mut().map(|positions| UInt64Array::from(handed_over(positions)));
         Batch { columns, raw, positions, diff: 1, origin: Origin::default() }
     }
 }

@@ -170,7 +170,14 @@ impl Csv {
             let walked = walk(&self.options, chunk, start, |number, span| {
                 for &(column, kind) in header.targets.get(number).map_or(&[][..], |t| t) {
                     let done = value(
-                        kind, column, chunk, span, valid, &self.options, rows, &mut self.instants,
+                        kind,
+                        column,
+                        chunk,
+                        span,
+                        valid,
+                        &self.options,
+                        rows,
+                        &mut self.instants,
                     );
                     if done.is_none() && bad.is_none() {
                         bad = Some((column, kind, span));
@@ -233,29 +240,36 @@ fn value(
         // No value of these types holds a quote, unless the quote is a strange one.
         let mut plain = Vec::new();
         undouble(options, field, &mut plain);
-        return word(kind, column, &plain, rows, instants);
+        return word(kind, column, &plain, 0, plain.len(), rows, instants);
     }
-    word(kind, column, field, rows, instants)
+    word(kind, column, chunk, span.start, span.end, rows, instants)
 }
 
 #[inline(always)]
 fn word(
     kind: Type,
     column: usize,
-    field: &[u8],
+    chunk: &[u8],
+    mut start: usize,
+    mut end: usize,
     rows: &mut Rows,
     instants: &mut Instants,
 ) -> Option<()> {
-    let field = field.trim_ascii();
-    if field.is_empty() {
+    while start < end && chunk[start].is_ascii_whitespace() {
+        start += 1;
+    }
+    while start < end && chunk[end - 1].is_ascii_whitespace() {
+        end -= 1;
+    }
+    if start == end {
         rows.push_null(column);
         return Some(());
     }
     let word = match kind {
-        Type::Int => number::int_text(field)? as u64,
-        Type::Float => number::float_text(field)?.to_bits(),
-        Type::Bool => u64::from(truth(field)?),
-        Type::Timestamp => instants.parse(field)? as u64,
+        Type::Int => number::int_text(chunk, start, end)? as u64,
+        Type::Float => number::float_text(chunk, start, end)?.to_bits(),
+        Type::Bool => u64::from(truth(&chunk[start..end])?),
+        Type::Timestamp => instants.parse(&chunk[start..end])? as u64,
         Type::String => return None,
     };
     rows.push_word(column, word);
@@ -264,11 +278,7 @@ fn word(
 
 fn truth(field: &[u8]) -> Option<bool> {
     let is = |words: [&[u8]; 3]| words.iter().any(|word| field.eq_ignore_ascii_case(word));
-    if is([b"true", b"t", b"1"]) {
-        Some(true)
-    } else {
-        is([b"false", b"f", b"0"]).then_some(false)
-    }
+    if is([b"true", b"t", b"1"]) { Some(true) } else { is([b"false", b"f", b"0"]).then_some(false) }
 }
 
 #[cold]

@@ -7,6 +7,7 @@ use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, BinaryViewArray, BooleanArray, StringViewArray};
 use arrow_array::{PrimitiveArray, RecordBatch};
 
+use super::lanes::{self, High};
 use super::{OutputFormat, instant};
 use crate::batch::Batch;
 use crate::types::{Schema, Type};
@@ -197,8 +198,27 @@ fn write_int(value: i64, out: &mut Vec<u8>) {
 
 /// Appends the shortest decimal that reads back as the same float; integral ones as `3.0`.
 fn write_float(value: f64, out: &mut Vec<u8>) {
-    // A vector takes everything that is written to it.
-    let _ = write!(out, "{value:?}");
+    let size = value.abs();
+    let thousandths = (size * 1000.0).round();
+    // Of up to 15 digits no two decimals are the same float, so one that reads back is the shortest.
+    if size >= 1e9 || thousandths / 1000.0 != size {
+        // A vector takes everything that is written to it.
+        let _ = write!(out, "{value:?}");
+        return;
+    }
+    if value.is_sign_negative() {
+        out.push(b'-');
+    }
+    let thousandths = thousandths as u64;
+    write_int((thousandths / 1000) as i64, out);
+    let part = thousandths % 1000;
+    let decimals = [part / 100, part / 10 % 10, part % 10].map(|digit| b'0' + digit as u8);
+    out.push(b'.');
+    out.extend_from_slice(match decimals {
+        [_, b'0', b'0'] => &decimals[..1],
+        [_, _, b'0'] => &decimals[..2],
+        _ => &decimals,
+    });
 }
 
 /// Appends a JSON string: quote, backslash and control characters escaped, everything else as it is.
@@ -206,11 +226,10 @@ fn json_string(text: &[u8], out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     out.push(b'"');
     let mut kept = 0;
-    for (at, &byte) in text.iter().enumerate() {
-        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
-            continue;
-        }
+    loop {
+        let at = lanes::string_stop(text, kept, &mut High::default());
         out.extend_from_slice(&text[kept..at]);
+        let Some(&byte) = text.get(at) else { break };
         kept = at + 1;
         match byte {
             b'"' => out.extend_from_slice(b"\\\""),
@@ -227,7 +246,6 @@ fn json_string(text: &[u8], out: &mut Vec<u8>) {
             }
         }
     }
-    out.extend_from_slice(&text[kept..]);
     out.push(b'"');
 }
 
@@ -289,4 +307,40 @@ fn place(view: u128) -> Option<(usize, usize)> {
 
 fn same_block(one: u128, other: u128) -> bool {
     (one >> 64) as u32 == (other >> 64) as u32
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(value: f64) {
+        let mut out = Vec::new();
+        write_float(value, &mut out);
+        assert_eq!(String::from_utf8(out).unwrap(), format!("{value:?}"));
+    }
+
+    #[test]
+    fn floats_are_written_as_std_writes_them() {
+        for value in
+            [0.0, -0.0, 1.0, -1.5, 0.001, 0.01, 0.1, 0.123, 0.1234, 100.05, 999_999_999.999]
+        {
+            check(value);
+        }
+        for value in [1e9, 1e15, 1e16, 1e-5, 1e-7, 5e-324, f64::MAX, 0.1 + 0.2] {
+            check(value);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn oracle_any_float_is_written_as_std_writes_it(value: f64, thousandths: u32, more: u64) {
+            check(value);
+            check(f64::from(thousandths) / 1000.0);
+            check(-(more as f64) / 1e6);
+        }
+    }
 }

@@ -56,7 +56,7 @@ pub(super) fn int(bytes: &[u8], at: usize) -> Option<(i64, usize)> {
     let negative = *bytes.get(at)? == b'-';
     let first = at + usize::from(negative);
     let (value, len) = digits(bytes, first);
-    if len == 0 || (len > 1 && bytes.get(first) == Some(&b'0')) {
+    if (len == 0) | ((len > 1) & (bytes.get(first) == Some(&b'0'))) {
         return None;
     }
     if len == 8 {
@@ -79,7 +79,7 @@ pub(super) fn float(bytes: &[u8], at: usize) -> Option<(f64, usize)> {
     let negative = *bytes.get(at)? == b'-';
     let first = at + usize::from(negative);
     let (whole, len) = digits(bytes, first);
-    if len == 0 || len == 8 || (len > 1 && bytes.get(first) == Some(&b'0')) {
+    if (len == 0) | (len == 8) | ((len > 1) & (bytes.get(first) == Some(&b'0'))) {
         return long_float(bytes, at);
     }
     let end = first + len;
@@ -135,23 +135,24 @@ pub(super) fn skip(bytes: &[u8], at: usize) -> Option<usize> {
     Some(end)
 }
 
-/// Returns the integer that a CSV field spells.
+/// Returns the integer that the CSV field `chunk[start..end]` spells.
 #[inline]
-pub(super) fn int_text(field: &[u8]) -> Option<i64> {
-    match int(field, 0) {
-        Some((value, end)) if end == field.len() => Some(value),
+pub(super) fn int_text(chunk: &[u8], start: usize, end: usize) -> Option<i64> {
+    match int(chunk, start) {
+        Some((value, at)) if at == end => Some(value),
         // A plus sign and leading zeros are no JSON, but they are how files write numbers.
-        _ => std::str::from_utf8(field).ok()?.parse().ok(),
+        _ => std::str::from_utf8(chunk.get(start..end)?).ok()?.parse().ok(),
     }
 }
 
-/// Returns the finite float that a CSV field spells.
+/// Returns the finite float that the CSV field `chunk[start..end]` spells.
 #[inline]
-pub(super) fn float_text(field: &[u8]) -> Option<f64> {
-    match float(field, 0) {
-        Some((value, end)) if end == field.len() => Some(value),
+pub(super) fn float_text(chunk: &[u8], start: usize, end: usize) -> Option<f64> {
+    match float(chunk, start) {
+        Some((value, at)) if at == end => Some(value),
         _ => {
-            let value: f64 = std::str::from_utf8(field).ok()?.parse().ok()?;
+            let text = std::str::from_utf8(chunk.get(start..end)?).ok()?;
+            let value: f64 = text.parse().ok()?;
             value.is_finite().then_some(value)
         }
     }
@@ -170,7 +171,11 @@ mod tests {
         for tail in ["", ",", "}                      "] {
             let bytes = [text.as_bytes(), tail.as_bytes()].concat();
             let whole = |end: usize| end == text.len();
-            assert_eq!(int(&bytes, 0).filter(|found| whole(found.1)).map(|f| f.0), int_is, "{text}");
+            assert_eq!(
+                int(&bytes, 0).filter(|found| whole(found.1)).map(|f| f.0),
+                int_is,
+                "{text}"
+            );
             let found = float(&bytes, 0).filter(|found| whole(found.1)).map(|f| f.0.to_bits());
             assert_eq!(found, float_is.map(f64::to_bits), "{text}");
             assert_eq!(skip(&bytes, 0).is_some_and(whole), skips, "{text}");
@@ -184,9 +189,9 @@ mod tests {
         check("7", Some(7), Some(7.0), true);
         check("12345678", Some(12_345_678), Some(12_345_678.0), true);
         check("123456789012", Some(123_456_789_012), Some(123_456_789_012.0), true);
-        check("9223372036854775807", Some(i64::MAX), Some(9.223372036854775807e18), true);
-        check("-9223372036854775808", Some(i64::MIN), Some(-9.223372036854775808e18), true);
-        check("9223372036854775808", None, Some(9.223372036854775808e18), true);
+        check("9223372036854775807", Some(i64::MAX), Some(i64::MAX as f64), true);
+        check("-9223372036854775808", Some(i64::MIN), Some(i64::MIN as f64), true);
+        check("9223372036854775808", None, Some(i64::MAX as f64), true);
         check("1.5", None, Some(1.5), true);
         check("-12.345", None, Some(-12.345), true);
         check("0.1234567890123456789", None, Some(0.123_456_789_012_345_68), true);
@@ -194,21 +199,22 @@ mod tests {
         check("1.5E-3", None, Some(0.0015), true);
         check("1e+3", None, Some(1000.0), true);
         check("1e999", None, None, true);
-        for bad in ["", "-", "01", "00", "-01", "1.", ".5", "1e", "1e+", "+1", "0x1", "NaN", "1.e3"] {
+        for bad in ["", "-", "01", "00", "-01", "1.", ".5", "1e", "1e+", "+1", "0x1", "NaN", "1.e3"]
+        {
             check(bad, None, None, false);
         }
     }
 
     #[test]
     fn a_field_may_spell_numbers_more_freely() {
-        assert_eq!(int_text(b"+5"), Some(5));
-        assert_eq!(int_text(b"007"), Some(7));
-        assert_eq!(int_text(b"5.0"), None);
-        assert_eq!(int_text(b"5 "), None);
-        assert_eq!(float_text(b".5"), Some(0.5));
-        assert_eq!(float_text(b"+1e2"), Some(100.0));
-        assert_eq!(float_text(b"inf"), None);
-        assert_eq!(float_text(b"nan"), None);
+        assert_eq!(int_text(b"+5", 0, 2), Some(5));
+        assert_eq!(int_text(b"007", 0, 3), Some(7));
+        assert_eq!(int_text(b"5.0", 0, 3), None);
+        assert_eq!(int_text(b"5 ", 0, 2), None);
+        assert_eq!(float_text(b".5", 0, 2), Some(0.5));
+        assert_eq!(float_text(b"+1e2", 0, 4), Some(100.0));
+        assert_eq!(float_text(b"inf", 0, 3), None);
+        assert_eq!(float_text(b"nan", 0, 3), None);
     }
 
     proptest! {

@@ -63,7 +63,8 @@ fn unicode(bytes: &[u8], at: usize) -> Option<(char, usize)> {
     if let Some(character) = char::from_u32(first) {
         return Some((character, after));
     }
-    let second = if bytes.get(after..after + 2) == Some(b"\\u") { hex(bytes, after + 2)? } else { 0 };
+    let second =
+        if bytes.get(after..after + 2) == Some(b"\\u") { hex(bytes, after + 2)? } else { 0 };
     let pair = (0xd800..0xdc00).contains(&first) && (0xdc00..0xe000).contains(&second);
     let code = pair.then(|| 0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00))?;
     Some((char::from_u32(code)?, after + 6))

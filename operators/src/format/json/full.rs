@@ -34,7 +34,7 @@ pub(super) fn read(
     }
     serde_json::from_str::<IgnoredAny>(text).map_err(|error| syntax(&error))?;
     let mut values = vec![None; plan.fields.len()];
-    gather(keys, plan, text, text, &mut values)?;
+    gather(keys, text, text, &mut values)?;
     for (column, (field, value)) in plan.fields.iter().zip(values).enumerate() {
         let Some(value) = value else {
             rows.push_null(column);
@@ -43,8 +43,15 @@ pub(super) fn read(
         let at = offset_of(text, value);
         let end = start + at + value.len();
         // The value is valid JSON: the reader of its type takes it whole, or it is of another type.
-        let taken =
-            take(field.kind, column, &chunk[..end], start + at, rows, instants, &mut High::default());
+        let taken = take(
+            field.kind,
+            column,
+            &chunk[..end],
+            start + at,
+            rows,
+            instants,
+            &mut High::default(),
+        );
         if taken != Some(end) {
             return Err(mismatch(&field.name, field.kind, value, at));
         }
@@ -82,7 +89,6 @@ fn too_deep(line: &[u8]) -> Option<usize> {
 /// Finds the values under `keys` in the object `value`, which is a part of `text`.
 fn gather<'t>(
     keys: &[Key],
-    plan: &ReadPlan,
     text: &'t str,
     value: &'t str,
     values: &mut [Option<&'t str>],
@@ -110,7 +116,7 @@ fn gather<'t>(
             let reason = format!("field {name}: expected object, found {found} at column {column}");
             return Err(Fault { code: RejectCode::FieldType, reason });
         }
-        gather(&key.keys, plan, text, member, values)?;
+        gather(&key.keys, text, member, values)?;
     }
     Ok(())
 }
@@ -184,7 +190,8 @@ fn syntax(error: &serde_json::Error) -> Fault {
 fn mismatch(name: &str, kind: Type, value: &str, at: usize) -> Fault {
     let column = at + 1;
     if kind == Type::String && value.starts_with('"') {
-        let reason = format!("field {name}: half a surrogate pair in the string at column {column}");
+        let reason =
+            format!("field {name}: half a surrogate pair in the string at column {column}");
         return Fault { code: RejectCode::Syntax, reason };
     }
     let found = match (kind, what(value)) {

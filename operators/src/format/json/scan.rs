@@ -90,7 +90,8 @@ impl Record<'_> {
         }
         let mut end = at;
         for &(column, kind) in &key.columns {
-            end = take(kind, column, self.chunk, at, self.rows, self.instants, &mut High::default())?;
+            end =
+                take(kind, column, self.chunk, at, self.rows, self.instants, &mut High::default())?;
         }
         if key.keys.is_empty() {
             return Some(end);

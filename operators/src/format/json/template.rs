@@ -4,10 +4,10 @@
 //! A record that fits has the keys of the learned one in the same order with the same white space;
 //! only its values are looked at. Nothing is searched for: the end of the record falls out.
 
+use super::super::ReadPlan;
 use super::super::columns::Rows;
 use super::super::instant::Instants;
 use super::super::lanes::{self, High};
-use super::super::ReadPlan;
 use super::scan::{find, skip, space};
 use super::{Key, number, take, text, word};
 use crate::types::Type;
