@@ -143,3 +143,41 @@ fn sink_detail(kind: &SinkKind) -> (&'static str, String) {
         SinkKind::Rejects => ("rejects", "every rejected record, with its reason".to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::{ACCESS_LOGS, good};
+
+    #[test]
+    fn the_example_in_a_few_words() {
+        let (nodes, edges) = describe(&good(ACCESS_LOGS));
+        let shown: Vec<String> = nodes
+            .iter()
+            .map(|node| format!("{} {} {}: {}", node.role, node.kind, node.name, node.detail))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                "source jsonl logs: *.jsonl*",
+                "operator route by_class: server_error: status >= 500, client_error: status >= 400, \
+                 ok: else",
+                "operator aggregate traffic: hits: count(*), bytes: sum(bytes), worst_ms: \
+                 max(latency_ms) by host, status",
+                "sink files errors: raw",
+                "sink table traffic: csv, key host, status",
+                "sink rejects rejects: every rejected record, with its reason",
+            ]
+        );
+        assert_eq!(
+            (edges[1].from.as_str(), edges[1].tag.as_str(), edges[1].to.as_str()),
+            ("by_class", "ok", "traffic")
+        );
+        assert_eq!(
+            edges[1].columns,
+            ["host: string", "status: int", "bytes: int", "latency_ms: float"]
+        );
+        let rejected = edges.iter().filter(|edge| edge.tag == "errors" && edge.to == "rejects");
+        assert_eq!(rejected.count(), 3, "what every node rejects goes somewhere");
+    }
+}
