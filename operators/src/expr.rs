@@ -37,6 +37,7 @@ mod call;
 mod check;
 mod near;
 mod plan;
+mod typing;
 
 mod cast;
 mod compare;
@@ -54,10 +55,11 @@ use arrow_array::{ArrayRef, RecordBatch, new_null_array};
 use sqlparser::ast::Expr as Ast;
 use thiserror::Error;
 
-use crate::expr::check::{Checker, NULL_HINT, Typed};
+use crate::expr::check::{Checker, Typed};
 use crate::expr::evaluate::{Run, rows_without};
 use crate::expr::near::nearest;
 use crate::expr::plan::{Node, Plan};
+use crate::expr::typing::NULL_HINT;
 use crate::expr::vector::Vector;
 use crate::types::{Schema, Type};
 

@@ -290,7 +290,7 @@ fn compare<T: PartialEq + std::fmt::Debug>(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
 
     #[test]
     fn oracle_ints_agree_row_by_row(num in trees().0, rows in rows()) {

@@ -114,7 +114,7 @@ impl<'a> Mistakes<'a> {
         hint: impl Into<Option<String>>,
     ) {
         // Each mistake costs a scan of the file: a file made of nothing but mistakes must end too.
-        if self.found.len() >= MISTAKES_MAX {
+        if self.is_full() {
             return;
         }
         let start = floor_boundary(self.yaml, place.start);
@@ -133,6 +133,31 @@ impl<'a> Mistakes<'a> {
             hint: hint.into(),
         };
         self.found.push((start, diagnostic));
+    }
+
+    /// Returns whether no further mistake is noted.
+    fn is_full(&self) -> bool {
+        self.found.len() >= MISTAKES_MAX
+    }
+
+    /// Returns a hint that names the nearest of the right names, or all of them when none is near.
+    pub(crate) fn nearest_hint<'n>(
+        &self,
+        wrong: &str,
+        right: impl IntoIterator<Item = &'n str>,
+        what: &str,
+    ) -> Option<String> {
+        if self.is_full() {
+            return None; // Comparing names is the dearest part of a mistake.
+        }
+        let right: Vec<&str> = right.into_iter().collect();
+        if right.is_empty() {
+            return None;
+        }
+        Some(match nearest(wrong, right.iter().copied()) {
+            Some(name) => format!("did you mean {}?", quoted(name)),
+            None => format!("{what}: {}", listed(right)),
+        })
     }
 
     /// Returns whether nothing was found.
@@ -180,28 +205,12 @@ pub(crate) fn listed<'n>(names: impl IntoIterator<Item = &'n str>) -> String {
     }
 }
 
-/// Returns a hint that names the nearest of the right names, or all of them when none is near.
-pub(crate) fn nearest_hint<'n>(
-    wrong: &str,
-    right: impl IntoIterator<Item = &'n str>,
-    what: &str,
-) -> Option<String> {
-    let right: Vec<&str> = right.into_iter().collect();
-    if right.is_empty() {
-        return None;
-    }
-    Some(match nearest(wrong, right.iter().copied()) {
-        Some(name) => format!("did you mean {}?", quoted(name)),
-        None => format!("{what}: {}", listed(right)),
-    })
-}
-
 /// Returns the name that was probably meant, if one is near enough.
 pub(crate) fn nearest<'n>(
     wrong: &str,
     right: impl IntoIterator<Item = &'n str>,
 ) -> Option<&'n str> {
-    const COMPARED_BYTES_MAX: usize = 200;
+    const COMPARED_BYTES_MAX: usize = 80;
     if wrong.len() > COMPARED_BYTES_MAX {
         return None;
     }

@@ -11,7 +11,7 @@ use tidemill_operators::expr::{Aggregate, Expr};
 use tidemill_operators::format::{Field, Format, OutputFormat};
 use tidemill_operators::{Column, Schema, Type};
 
-use crate::diagnostic::Mistakes;
+use crate::diagnostic::{Mistakes, Place};
 use crate::spec::PipelineSpec;
 
 mod names;
@@ -21,6 +21,11 @@ mod operators;
 mod sinks;
 mod sources;
 mod unread;
+
+/// How many columns a stream may have.
+pub(crate) const COLUMNS_MAX: usize = 1_000;
+/// How many sources, operators and sinks a pipeline may have, all together.
+const NODES_MAX: usize = 1_000;
 
 /// A source or an operator, by its place in the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -205,6 +210,13 @@ pub(crate) struct GraphSink {
 
 /// Checks a spec; `None` when there was any mistake, all of which have been noted.
 pub(crate) fn check(spec: &PipelineSpec, mistakes: &mut Mistakes<'_>) -> Option<Graph> {
+    let nodes = spec.sources.len() + spec.operators.len() + spec.sinks.len();
+    if nodes > NODES_MAX {
+        let message = format!("the pipeline has {nodes} parts; at most {NODES_MAX} are taken");
+        let hint = "make several pipelines".to_owned();
+        mistakes.add(Place::default(), "", message, hint);
+        return None;
+    }
     let names = names::resolve(spec, mistakes);
     let sources = sources::check(spec, &names, mistakes);
     let flow = flow::check(spec, &names, &sources, mistakes);

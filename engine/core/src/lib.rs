@@ -1,4 +1,3 @@
-#![cfg_attr(test, allow(clippy::unwrap_used))]
 //! The engine: runs a graph of operators over files, exactly once.
 //!
 //! Definition flows `YAML -> PipelineSpec -> Graph -> Plan -> rendered dataflow`; data flows
@@ -11,6 +10,8 @@
 //! parts), `answer` (an epoch is complete), `publish` (what is committed becomes visible). Around
 //! them: [`start`], `worker`, [`mesh`], `board` and `stats` (what is known), [`engine`] and
 //! [`report`] (what the outside sees), [`fault`] (why a process ends).
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod spec;

@@ -8,7 +8,7 @@
 use tidemill_operators::batch::Shape;
 use tidemill_operators::format::ReadPlan;
 
-use crate::diagnostic::{Diagnostic, Mistakes};
+use crate::diagnostic::Mistakes;
 use crate::graph::{self, Graph};
 use crate::spec;
 
@@ -16,6 +16,7 @@ mod describe;
 mod hash;
 mod prune;
 
+pub use crate::diagnostic::Diagnostic;
 pub use crate::graph::{Input, NodeId, OperatorKind, PortId, SinkKind, error_schema};
 pub use describe::describe;
 

@@ -10,10 +10,11 @@ use sqlparser::ast::{
     FunctionArgExpr, FunctionArguments, ObjectNamePart, TrimWhereField, Value,
 };
 
-use crate::expr::check::{Checker, NULL_HINT, Typed, article, unit_name};
+use crate::expr::check::{Checker, Typed, unit_name};
 use crate::expr::near::nearest;
 use crate::expr::pattern::{Extractor, Replacer};
 use crate::expr::plan::{Arithmetic, Function, Plan, Unit};
+use crate::expr::typing::{NULL_HINT, article};
 use crate::expr::vector::Scalar;
 use crate::types::Type;
 

@@ -318,13 +318,11 @@ pub(super) fn ask<A: Copy>(
         (Side::Many(a), Side::One(b)) => pack(a, |a| f(a, b)),
         (Side::Many(a), Side::Many(b)) => {
             let mut words = Vec::with_capacity(rows.div_ceil(64));
-            for (a, b) in a.chunks(64).zip(b.chunks(64)) {
-                let mut lanes = [0u8; 64];
-                for (lane, (a, b)) in lanes.iter_mut().zip(a.iter().zip(b)) {
-                    *lane = u8::from(f(*a, *b));
-                }
-                words.push(word(&lanes));
+            let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<64>(), b.as_chunks::<64>());
+            for (a, b) in a.iter().zip(b) {
+                words.push(word(&std::array::from_fn(|lane| u8::from(f(a[lane], b[lane])))));
             }
+            words.push(rest(a_rest.iter().zip(b_rest).map(|(a, b)| f(*a, *b))));
             BooleanBuffer::new(Buffer::from_vec(words), 0, rows)
         }
     }
@@ -333,14 +331,17 @@ pub(super) fn ask<A: Copy>(
 /// Asks `f` of each value: compares into bytes, which vectorises, and packs them into bits.
 pub(super) fn pack<T: Copy>(values: &[T], f: impl Fn(T) -> bool) -> BooleanBuffer {
     let mut words = Vec::with_capacity(values.len().div_ceil(64));
-    for chunk in values.chunks(64) {
-        let mut lanes = [0u8; 64];
-        for (lane, value) in lanes.iter_mut().zip(chunk) {
-            *lane = u8::from(f(*value));
-        }
-        words.push(word(&lanes));
+    let (chunks, tail) = values.as_chunks::<64>();
+    for chunk in chunks {
+        words.push(word(&chunk.map(|value| u8::from(f(value)))));
     }
+    words.push(rest(tail.iter().map(|value| f(*value))));
     BooleanBuffer::new(Buffer::from_vec(words), 0, values.len())
+}
+
+/// Packs the fewer than 64 answers at the end.
+fn rest(answers: impl Iterator<Item = bool>) -> u64 {
+    answers.enumerate().fold(0, |word, (lane, answer)| word | u64::from(answer) << lane)
 }
 
 /// Gathers the lowest bit of each of 64 bytes: the multiplication moves bit 0 of byte i to bit

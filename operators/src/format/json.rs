@@ -114,10 +114,15 @@ impl Json {
                     continue;
                 }
                 rows.take_back();
-                self.misses = self.misses.saturating_add(1);
             }
+            self.misses = self.misses.saturating_add(1);
             at = self.line(chunk, at, rows);
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn has_template(&self) -> bool {
+        self.template.is_some()
     }
 
     /// Reads one line that the template does not fit; returns where the next one starts.
@@ -134,7 +139,8 @@ impl Json {
         {
             rows.accept(chunk, start, after);
             if self.misses >= MISSES_MAX && self.reach == Reach::Template {
-                self.template = Template::learn(&self.keys, &self.plan, &chunk[start..after]);
+                let learned = Template::learn(&self.keys, &self.plan, &chunk[start..after]);
+                self.template = learned.or(self.template.take());
                 self.misses = 0;
             }
         } else {

@@ -37,6 +37,12 @@ fn equals(word: u64, wanted: u8) -> u64 {
     !(((other & !TOPS) + !TOPS) | other) & TOPS
 }
 
+/// Returns a bit for each byte whose top bit is set: the product brings them into one byte.
+#[inline(always)]
+fn gathered(tops: u64) -> u64 {
+    (tops >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
+}
+
 /// Which of sixteen bytes are one of two.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Lanes(u64);
@@ -48,9 +54,7 @@ impl Lanes {
         let (low, high) = words(bytes);
         let low = equals(low, one) | equals(low, other);
         let high = equals(high, one) | equals(high, other);
-        // A bit for each byte: the product gathers the top bits of eight bytes in the top byte.
-        let gather = |tops: u64| (tops >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56;
-        Self(gather(low) | (gather(high) << 8))
+        Self(gathered(low) | (gathered(high) << 8))
     }
 
     /// Returns whether there is none.
@@ -103,8 +107,8 @@ pub(super) fn string_stop(bytes: &[u8], mut at: usize, high: &mut High) -> usize
         let (low, rest) = words(chunk);
         let (low, rest) = (first_stop(low), first_stop(rest));
         if low | rest != 0 {
-            let (stop, skipped) = if low != 0 { (low, 0) } else { (rest, 8) };
-            return at + skipped + (stop.trailing_zeros() / 8) as usize;
+            // Gathered, because a branch on the half would be a coin toss.
+            return at + (gathered(low) | (gathered(rest) << 8)).trailing_zeros() as usize;
         }
         at += 16;
     }

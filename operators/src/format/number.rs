@@ -56,7 +56,7 @@ pub(super) fn int(bytes: &[u8], at: usize) -> Option<(i64, usize)> {
     let negative = *bytes.get(at)? == b'-';
     let first = at + usize::from(negative);
     let (value, len) = digits(bytes, first);
-    if len == 0 || (len > 1 && bytes.get(first) == Some(&b'0')) {
+    if (len == 0) | ((len > 1) & (bytes.get(first) == Some(&b'0'))) {
         return None;
     }
     if len == 8 {
@@ -79,7 +79,7 @@ pub(super) fn float(bytes: &[u8], at: usize) -> Option<(f64, usize)> {
     let negative = *bytes.get(at)? == b'-';
     let first = at + usize::from(negative);
     let (whole, len) = digits(bytes, first);
-    if len == 0 || len == 8 || (len > 1 && bytes.get(first) == Some(&b'0')) {
+    if (len == 0) | (len == 8) | ((len > 1) & (bytes.get(first) == Some(&b'0'))) {
         return long_float(bytes, at);
     }
     let end = first + len;

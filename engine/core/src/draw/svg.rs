@@ -2,14 +2,17 @@
 //!
 //! Colours are taken from the reader's light or dark preference. All text is escaped.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 
-use crate::draw::layout::layout;
-use crate::draw::{Shown, escaped, picture};
+use crate::draw::layout::{Layout, layout};
+use crate::draw::{Edge, Picture, Shown, escaped, picture};
 use crate::plan::Plan;
 
 /// The height of a node and of a bend, in pixels, as are all lengths here.
 const NODE_HEIGHT: f64 = 58.0;
+/// How far apart two tags of a node stand at least.
+const TAG_GAP: f64 = 18.0;
 const BEND_HEIGHT: f64 = 22.0;
 /// The space between two nodes of a layer, between two layers, and around the picture.
 const NODE_GAP: f64 = 22.0;
@@ -46,7 +49,8 @@ struct Box {
 pub fn svg(plan: &Plan) -> String {
     let picture = picture(plan);
     let layout = layout(picture.nodes.len(), &picture.edges);
-    let (boxes, width, height) = place(&picture.nodes, &layout.layers, layout.layer.len());
+    let tags = tags(&picture);
+    let (boxes, width, height) = place(&picture.nodes, &tags, &layout);
     let mut out = String::new();
     // Writing to a String cannot fail, so the results below are dropped.
     let _ = write!(
@@ -59,13 +63,15 @@ pub fn svg(plan: &Plan) -> String {
          height=\"100%\"/>\n",
         escaped(&plan.name)
     );
-    let ends = ends(&layout.routes, &boxes);
+    let ends = ends(&picture.edges, &tags, &layout.routes, &boxes);
     let mut labels = String::new();
+    let mut labelled = HashSet::new();
     for ((edge, route), (start, end)) in picture.edges.iter().zip(&layout.routes).zip(&ends) {
         let class = if edge.tag == "errors" { "edge errors" } else { "edge" };
         let path = path(route, &boxes, *start, *end);
         let _ = writeln!(out, "<path class=\"{class}\" marker-end=\"url(#arrow)\" d=\"{path}\"/>");
-        if !edge.tag.is_empty() {
+        // Several edges of one port leave at one point and share its label.
+        if !edge.tag.is_empty() && labelled.insert((edge.from, edge.tag.as_str())) {
             let right = boxes[edge.from].left + boxes[edge.from].width;
             let _ = writeln!(
                 labels,
@@ -117,11 +123,26 @@ fn shortened(text: &str, characters_max: usize) -> String {
     }
 }
 
+/// Returns the tags that leave each node by an edge, each once.
+fn tags(picture: &Picture) -> Vec<Vec<&str>> {
+    let mut tags: Vec<Vec<&str>> = vec![Vec::new(); picture.nodes.len()];
+    for edge in &picture.edges {
+        if !tags[edge.from].contains(&edge.tag.as_str()) {
+            tags[edge.from].push(&edge.tag);
+        }
+    }
+    tags
+}
+
 /// Returns where each slot stands, and the size of the picture.
-fn place(nodes: &[Shown], layers: &[Vec<usize>], slots: usize) -> (Vec<Box>, f64, f64) {
-    let mut boxes = vec![Box::default(); slots];
+fn place(nodes: &[Shown], tags: &[Vec<&str>], layout: &Layout) -> (Vec<Box>, f64, f64) {
+    let layers = &layout.layers;
+    let mut boxes = vec![Box::default(); layout.layer.len()];
     for (slot, at) in boxes.iter_mut().enumerate() {
-        at.height = if slot < nodes.len() { NODE_HEIGHT } else { BEND_HEIGHT };
+        at.height = match tags.get(slot) {
+            Some(tags) => NODE_HEIGHT.max(TAG_GAP * (tags.len() + 1) as f64),
+            None => BEND_HEIGHT,
+        };
     }
     let column = |layer: &[usize], boxes: &[Box]| {
         layer.iter().map(|slot| boxes[*slot].height + NODE_GAP).sum::<f64>() - NODE_GAP
@@ -154,39 +175,46 @@ fn node_width(node: &Shown) -> f64 {
     name.max(small) + 24.0
 }
 
-/// Returns the height at which each edge leaves and enters its nodes: those of one node are spread
-/// over its side, in the order of where they go.
-fn ends(routes: &[Vec<usize>], boxes: &[Box]) -> Vec<(f64, f64)> {
-    let next = |route: &Vec<usize>| route.get(1).map_or(0.0, |slot| boxes[*slot].middle);
-    let previous =
-        |route: &Vec<usize>| route.iter().rev().nth(1).map_or(0.0, |slot| boxes[*slot].middle);
-    let starts = spread(routes, boxes, |route| route.first().copied(), next);
-    let ends = spread(routes, boxes, |route| route.last().copied(), previous);
-    starts.into_iter().zip(ends).collect()
-}
-
-fn spread(
+/// Returns the height at which each edge leaves and enters its nodes: the ports of a node are spread
+/// over its side in the order of where they lead, and so are the edges that enter it.
+fn ends(
+    edges: &[Edge],
+    tags: &[Vec<&str>],
     routes: &[Vec<usize>],
     boxes: &[Box],
-    node: impl Fn(&Vec<usize>) -> Option<usize>,
-    toward: impl Fn(&Vec<usize>) -> f64,
-) -> Vec<f64> {
-    let mut by_node: Vec<Vec<usize>> = vec![Vec::new(); boxes.len()];
-    for (at, route) in routes.iter().enumerate() {
-        if let Some(node) = node(route) {
-            by_node[node].push(at);
+) -> Vec<(f64, f64)> {
+    let middle = |slot: Option<&usize>| slot.map_or(0.0, |slot| boxes[*slot].middle);
+    let mut ends = vec![(0.0, 0.0); edges.len()];
+    for (slot, tags) in tags.iter().enumerate() {
+        let mut ports: Vec<(f64, &str)> = tags.iter().map(|tag| (0.0, *tag)).collect();
+        for (lead, tag) in &mut ports {
+            let leads =
+                edges.iter().zip(routes).filter(|(edge, _)| edge.from == slot && edge.tag == *tag);
+            let leads: Vec<f64> = leads.map(|(_, route)| middle(route.get(1))).collect();
+            *lead = leads.iter().sum::<f64>() / leads.len().max(1) as f64;
+        }
+        ports.sort_by(|left, right| left.0.total_cmp(&right.0));
+        for (edge, end) in edges.iter().zip(&mut ends).filter(|(edge, _)| edge.from == slot) {
+            let port = ports.iter().position(|(_, tag)| *tag == edge.tag).unwrap_or_default();
+            end.0 = boxes[slot].along(port, ports.len());
+        }
+        let mut entering: Vec<usize> =
+            (0..edges.len()).filter(|edge| edges[*edge].to == slot).collect();
+        let from = |edge: usize| middle(routes[edge].iter().rev().nth(1));
+        entering.sort_by(|left, right| from(*left).total_cmp(&from(*right)));
+        for (place, edge) in entering.iter().enumerate() {
+            ends[*edge].1 = boxes[slot].along(place, entering.len());
         }
     }
-    let mut heights = vec![0.0; routes.len()];
-    for (slot, edges) in by_node.iter_mut().enumerate() {
-        edges.sort_by(|left, right| toward(&routes[*left]).total_cmp(&toward(&routes[*right])));
-        let step = boxes[slot].height / (edges.len() + 1) as f64;
-        for (place, edge) in edges.iter().enumerate() {
-            let top = boxes[slot].middle - boxes[slot].height / 2.0;
-            heights[*edge] = top + step * (place + 1) as f64;
-        }
+    ends
+}
+
+impl Box {
+    /// Returns the height of place `at` of `places` that are spread over a side.
+    fn along(&self, at: usize, places: usize) -> f64 {
+        let step = self.height / (places + 1) as f64;
+        self.middle - self.height / 2.0 + step * (at + 1) as f64
     }
-    heights
 }
 
 /// Returns the path of an edge: a smooth curve between layers, straight through its bends.

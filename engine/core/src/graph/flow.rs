@@ -2,12 +2,16 @@
 //! reads. Derived; a stream whose columns are not known because of an earlier mistake is `None` and
 //! brings no further mistakes.
 
-use tidemill_operators::Schema;
+use std::collections::HashMap;
+
+use tidemill_operators::{Schema, Type};
 
 use crate::diagnostic::{Mistakes, quoted};
 use crate::graph::names::{Names, Read};
-use crate::graph::{GraphOperator, GraphPort, GraphSource, Input, NodeId, OperatorKind, operators};
-use crate::spec::{PipelineSpec, Text};
+use crate::graph::{
+    COLUMNS_MAX, GraphOperator, GraphPort, GraphSource, Input, NodeId, OperatorKind, operators,
+};
+use crate::spec::{OperatorSpec, PipelineSpec, Text};
 
 /// What is known of the records of a port.
 #[derive(Clone, Debug)]
@@ -99,10 +103,23 @@ pub(crate) fn check(
         let reads = &names.operators[at];
         refuse_errors(from, reads, mistakes);
         let input = merge(&flow, from, reads, mistakes);
-        let draft = operators::check(operator, at, input, inputs(reads), names, mistakes);
+        let mut draft = operators::check(operator, at, input, inputs(reads), names, mistakes);
+        forget_too_wide(operator, &mut draft, mistakes);
         flow.operators.push(draft);
     }
     flow
+}
+
+/// Notes an operator that gives too many columns.
+fn forget_too_wide(operator: &OperatorSpec, draft: &mut Draft, mistakes: &mut Mistakes<'_>) {
+    for (_, stream, _) in &mut draft.ports {
+        let width = stream.schema.as_ref().map_or(0, |schema| schema.columns().len());
+        if width > COLUMNS_MAX {
+            let message = format!("{width} columns come out here; at most {COLUMNS_MAX} may");
+            operator.name.wrong(mistakes, message, None);
+            stream.schema = None;
+        }
+    }
 }
 
 /// Returns the edges of a reader; `None` when one of them leads to no port.
@@ -169,20 +186,25 @@ pub(crate) fn merge(
 fn differences(columns: &Schema, others: &Schema) -> Vec<String> {
     const SHOWN_MAX: usize = 5;
     let mut found = Vec::new();
+    if columns == others {
+        return found;
+    }
+    let by_name = |schema: &'_ Schema| -> HashMap<String, Type> {
+        schema.columns().iter().map(|column| (column.name.clone(), column.kind)).collect()
+    };
+    let (known, there) = (by_name(columns), by_name(others));
     for column in columns.columns() {
-        match others.column(&column.name) {
+        match there.get(&column.name) {
             None => found.push(format!("{} is missing", quoted(&column.name))),
-            Some(other) if other.kind != column.kind => found.push(format!(
-                "{} is {} and not {}",
-                quoted(&column.name),
-                other.kind,
-                column.kind
-            )),
+            Some(kind) if *kind != column.kind => {
+                let name = quoted(&column.name);
+                found.push(format!("{name} is {kind} and not {}", column.kind));
+            }
             Some(_) => {}
         }
     }
     for other in others.columns() {
-        if columns.column(&other.name).is_none() {
+        if !known.contains_key(&other.name) {
             found.push(format!("{} is too many", quoted(&other.name)));
         }
     }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::diagnostic::{Mistakes, listed, nearest_hint, place_in, quoted};
+use crate::diagnostic::{Mistakes, listed, place_in, quoted};
 use crate::graph::{NodeId, PortId};
 use crate::spec::{BodySpec, OperatorSpec, PipelineSpec, Text};
 
@@ -193,7 +193,7 @@ impl Resolver<'_> {
         }
         let sources = self.spec.sources.iter().map(|source| source.name.text.as_str());
         let operators = self.spec.operators.iter().map(|operator| operator.name.text.as_str());
-        let hint = nearest_hint(name, sources.chain(operators), "there are");
+        let hint = mistakes.nearest_hint(name, sources.chain(operators), "there are");
         let place = place_in(mistakes.yaml(), from.place, &from.text, 0..name.len());
         let message = format!("no source or operator is called {}", quoted(name));
         mistakes.add(place, &from.path, message, hint);
@@ -222,7 +222,7 @@ impl Resolver<'_> {
         {
             Some(format!("read its only output as {}", quoted(name)))
         } else {
-            nearest_hint(tag, named, "it has")
+            mistakes.nearest_hint(tag, named, "it has")
         };
         mistakes.add(place, &from.path, message, hint);
     }
@@ -239,10 +239,10 @@ fn order(spec: &PipelineSpec, reads: &[Vec<Read>], mistakes: &mut Mistakes<'_>) 
     };
     let mut readers: Vec<Vec<usize>> = vec![Vec::new(); reads.len()];
     let mut waiting: Vec<usize> = vec![0; reads.len()];
-    for at in 0..reads.len() {
+    for (at, waits) in waiting.iter_mut().enumerate() {
         for (_, from) in upstream(at) {
             readers[from].push(at);
-            waiting[at] += 1;
+            *waits += 1;
         }
     }
     // A set that gives the smallest first, so that the order of the file decides where it can.

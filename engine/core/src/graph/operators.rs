@@ -5,7 +5,7 @@ use tidemill_operators::expr::{
 };
 use tidemill_operators::{Column, Schema, Type};
 
-use crate::diagnostic::{Mistakes, listed, nearest_hint, place_in, quoted};
+use crate::diagnostic::{Mistakes, listed, place_in, quoted};
 use crate::graph::flow::{Draft, Stream};
 use crate::graph::names::{Names, UNMATCHED, tags};
 use crate::graph::{Input, NodeId, OperatorKind, compile_regex};
@@ -118,7 +118,7 @@ fn check_drop(operator: &OperatorSpec, drop: &[Text], mistakes: &mut Mistakes<'_
     for dropped in drop {
         if !tags.contains(&dropped.text.as_str()) {
             let message = format!("there is no tag {} to drop", quoted(&dropped.text));
-            let hint = nearest_hint(&dropped.text, tags.iter().copied(), "the tags are");
+            let hint = mistakes.nearest_hint(&dropped.text, tags.iter().copied(), "the tags are");
             dropped.wrong(mistakes, message, hint);
         }
     }
@@ -179,7 +179,7 @@ fn named(
             let hint = if name.text.contains(['(', ' ', '+', '*', '/']) {
                 Some(format!("give an expression a name: `{{ name: {} }}`", name.text))
             } else {
-                nearest_hint(&name.text, column_names(schema), "the columns are")
+                mistakes.nearest_hint(&name.text, column_names(schema), "the columns are")
             };
             name.wrong(mistakes, format!("there is no column {}", quoted(&name.text)), hint);
             return None;
@@ -254,7 +254,8 @@ fn captures(
     for (name, _) in fields {
         if !groups.iter().any(|(_, group)| *group == name.text) {
             let message = format!("the regular expression has no group {}", quoted(&name.text));
-            let hint = nearest_hint(&name.text, groups.iter().map(|(_, group)| *group), "it has");
+            let hint =
+                mistakes.nearest_hint(&name.text, groups.iter().map(|(_, group)| *group), "it has");
             name.wrong(mistakes, message, hint);
             fits = false;
         }
@@ -276,7 +277,7 @@ fn parsed(
     let fits = match schema.column(&column.text) {
         None => {
             let message = format!("there is no column {}", quoted(&column.text));
-            let hint = nearest_hint(&column.text, column_names(schema), "the columns are");
+            let hint = mistakes.nearest_hint(&column.text, column_names(schema), "the columns are");
             column.wrong(mistakes, message, hint);
             false
         }

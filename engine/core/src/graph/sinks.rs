@@ -3,7 +3,7 @@
 use tidemill_operators::Schema;
 use tidemill_operators::format::OutputFormat;
 
-use crate::diagnostic::{Mistakes, nearest_hint, quoted};
+use crate::diagnostic::{Mistakes, quoted};
 use crate::graph::flow::{Flow, Stream, inputs, merge, refuse_errors};
 use crate::graph::names::{Names, Read};
 use crate::graph::{GraphSink, NodeId, OperatorKind, SinkKind, error_schema};
@@ -135,7 +135,7 @@ fn check_key(schema: &Schema, key: &[Text], mistakes: &mut Mistakes<'_>) -> bool
     for column in key {
         if schema.column(&column.text).is_none() {
             let names = schema.columns().iter().map(|column| column.name.as_str());
-            let hint = nearest_hint(&column.text, names, "the columns are");
+            let hint = mistakes.nearest_hint(&column.text, names, "the columns are");
             let message = format!("there is no column {}", quoted(&column.text));
             column.wrong(mistakes, message, hint);
             fits = false;

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use tidemill_operators::Type;
 use tidemill_operators::format::{Field, Format};
 
-use crate::diagnostic::{Mistakes, nearest_hint, quoted};
+use crate::diagnostic::{Mistakes, quoted};
 use crate::graph::names::Names;
-use crate::graph::{GraphSource, NodeId};
+use crate::graph::{COLUMNS_MAX, GraphSource, NodeId};
 use crate::spec::read::names_of;
 use crate::spec::{PipelineSpec, SourceSpec, Text};
 
@@ -56,6 +56,12 @@ fn fields(source: &SourceSpec, format: &Format, mistakes: &mut Mistakes<'_>) -> 
         let line = "line".to_owned();
         return Some(vec![Field { name: line.clone(), kind: Type::String, path: vec![line] }]);
     }
+    if written.len() > COLUMNS_MAX {
+        let message =
+            format!("{} columns are too many; at most {COLUMNS_MAX} may be", written.len());
+        source.name.wrong(mistakes, message, None);
+        return None;
+    }
     let mut fields = Vec::with_capacity(written.len());
     let mut taken: HashMap<Vec<String>, &str> = HashMap::new();
     for field in written {
@@ -85,8 +91,11 @@ fn check_in_file(source: &SourceSpec, at: &Text, mistakes: &mut Mistakes<'_>) {
         return;
     }
     let message = format!("{} is not one of the file's `columns`", quoted(&at.text));
-    let hint =
-        nearest_hint(&at.text, columns.iter().map(|column| column.text.as_str()), "they are");
+    let hint = mistakes.nearest_hint(
+        &at.text,
+        columns.iter().map(|column| column.text.as_str()),
+        "they are",
+    );
     at.wrong(mistakes, message, hint);
 }
 

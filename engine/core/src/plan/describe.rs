@@ -4,7 +4,7 @@ use tidemill_operators::expr::Expr;
 use tidemill_operators::format::{Format, OutputFormat};
 use tidemill_operators::{Column, Schema};
 
-use crate::plan::{OperatorKind, Plan, SinkKind, SinkPlan, SourcePlan, error_schema, hash};
+use crate::plan::{OperatorKind, Plan, SinkKind, SinkPlan, SourcePlan, error_schema};
 use crate::report::{EdgeReport, NodeReport};
 
 /// Returns the nodes of a plan (sources, operators, sinks) and its edges.
@@ -119,15 +119,17 @@ fn operator_detail<'t>(kind: &OperatorKind, tag: impl Fn(usize) -> &'t str) -> S
         OperatorKind::Aggregate { by, compute } => {
             let compute: Vec<String> = compute
                 .iter()
-                .map(|(name, value)| match &value.argument {
-                    Some(argument) => {
-                        format!("{name}: {}({})", hash::function(value), argument.text())
-                    }
-                    None => format!("{name}: {}", hash::function(value)),
+                .map(|(name, value)| {
+                    // The text of an argument is that of its whole call.
+                    let call = value.argument.as_ref().map_or("count(*)", |call| call.text());
+                    format!("{name}: {call}")
                 })
                 .collect();
             let by: Vec<String> = by.iter().map(named).collect();
-            format!("{} by {}", compute.join(", "), by.join(", "))
+            match by.as_slice() {
+                [] => compute.join(", "),
+                by => format!("{} by {}", compute.join(", "), by.join(", ")),
+            }
         }
     }
 }
@@ -139,5 +141,43 @@ fn sink_detail(kind: &SinkKind) -> (&'static str, String) {
             ("table", format!("{}, key {}", output_word(format), key.join(", ")))
         }
         SinkKind::Rejects => ("rejects", "every rejected record, with its reason".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::{ACCESS_LOGS, good};
+
+    #[test]
+    fn the_example_in_a_few_words() {
+        let (nodes, edges) = describe(&good(ACCESS_LOGS));
+        let shown: Vec<String> = nodes
+            .iter()
+            .map(|node| format!("{} {} {}: {}", node.role, node.kind, node.name, node.detail))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                "source jsonl logs: *.jsonl*",
+                "operator route by_class: server_error: status >= 500, client_error: status >= 400, \
+                 ok: else",
+                "operator aggregate traffic: hits: count(*), bytes: sum(bytes), worst_ms: \
+                 max(latency_ms) by host, status",
+                "sink files errors: raw",
+                "sink table traffic: csv, key host, status",
+                "sink rejects rejects: every rejected record, with its reason",
+            ]
+        );
+        assert_eq!(
+            (edges[1].from.as_str(), edges[1].tag.as_str(), edges[1].to.as_str()),
+            ("by_class", "ok", "traffic")
+        );
+        assert_eq!(
+            edges[1].columns,
+            ["host: string", "status: int", "bytes: int", "latency_ms: float"]
+        );
+        let rejected = edges.iter().filter(|edge| edge.tag == "errors" && edge.to == "rejects");
+        assert_eq!(rejected.count(), 3, "what every node rejects goes somewhere");
     }
 }

@@ -104,7 +104,7 @@ fn kind(text: &mut String, kind: &OperatorKind) {
 }
 
 /// Returns the SQL name of an aggregate's function.
-pub(super) const fn function(aggregate: &Aggregate) -> &'static str {
+const fn function(aggregate: &Aggregate) -> &'static str {
     match aggregate.function {
         AggregateFunction::CountAll => "count(*)",
         AggregateFunction::Count => "count",

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use crate::diagnostic::{Mistakes, Place, listed, nearest_hint, quoted};
+use crate::diagnostic::{Mistakes, Place, listed, quoted};
 use crate::spec::tree::{Key, Node, Value};
 
 /// The longest name of a pipeline, source, operator, sink or tag, in characters.
@@ -90,7 +90,7 @@ impl Entries {
     pub(crate) fn finish(self, mistakes: &mut Mistakes<'_>) {
         for (key, node) in &self.entries {
             let message = format!("{} has no {}", self.what, quoted(&key.name));
-            let hint = nearest_hint(&key.name, self.asked.iter().copied(), "it takes");
+            let hint = mistakes.nearest_hint(&key.name, self.asked.iter().copied(), "it takes");
             mistakes.add(key.place, &node.path, message, hint);
         }
     }
@@ -153,7 +153,7 @@ pub(crate) fn choice<T: Copy>(
     let found = choices.iter().find(|(name, _)| *name == written.text);
     if found.is_none() {
         let names = choices.iter().map(|(name, _)| *name);
-        let hint = nearest_hint(&written.text, names, "it is one of");
+        let hint = mistakes.nearest_hint(&written.text, names, "it is one of");
         written.wrong(mistakes, format!("{what} cannot be {}", quoted(&written.text)), hint);
     }
     found.map(|(_, choice)| *choice)

@@ -3,7 +3,7 @@
 use tidemill_operators::Type;
 use tidemill_operators::format::{CsvOptions, Format};
 
-use crate::diagnostic::{Mistakes, nearest_hint, quoted};
+use crate::diagnostic::{Mistakes, quoted};
 use crate::spec::read::{self, Entries, Text};
 use crate::spec::tree::{Node, Value};
 
@@ -244,7 +244,9 @@ pub(super) fn kind(node: Node, mistakes: &mut Mistakes<'_>) -> Option<Type> {
         };
         let hint = match meant {
             Some(meant) => Some(format!("did you mean {}?", quoted(meant))),
-            None => nearest_hint(&written.text, Type::ALL.map(Type::name), "the types are"),
+            None => {
+                mistakes.nearest_hint(&written.text, Type::ALL.map(Type::name), "the types are")
+            }
         };
         written.wrong(mistakes, format!("there is no type {}", quoted(&written.text)), hint);
     }

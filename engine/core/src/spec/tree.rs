@@ -99,11 +99,39 @@ pub(crate) fn read(mistakes: &mut Mistakes<'_>) -> Option<Node> {
             // The place is told apart from the text, so the text need not end with it.
             let text = error.to_string();
             let text = text.split(" at line ").next().unwrap_or_default();
-            let message = format!("not readable as YAML: {text}");
-            mistakes.add(place, "", message, syntax_hint(yaml, place, text));
+            match limit(text) {
+                Some(message) => mistakes.add(place, "", message, None),
+                None => {
+                    let message = format!("not readable as YAML: {text}");
+                    mistakes.add(place, "", message, syntax_hint(yaml, place, text));
+                }
+            }
             None
         }
     }
+}
+
+/// Returns what is said of a file that is YAML and goes beyond what a pipeline file may hold.
+fn limit(text: &str) -> Option<String> {
+    let begins = |words: &[&str]| words.iter().any(|word| text.starts_with(word));
+    Some(if begins(&["recursion limit", "budget breached: Depth"]) {
+        format!("values are nested more than {DEPTH_MAX} deep")
+    } else if begins(&["budget breached: Documents"]) {
+        "a file holds one pipeline; this is the start of a second document".to_owned()
+    } else if begins(&["budget breached: Nodes"]) {
+        format!("the file holds more than {NODES_MAX} values")
+    } else if begins(&["alias replay limit"]) {
+        format!("aliases repeat more than {REPEATED_NODES_MAX} values")
+    } else if begins(&["budget breached: Recorded"]) {
+        format!("anchors mark more than {ANCHOR_BYTES_MAX} bytes for repetition")
+    } else if begins(&["recursive references"]) {
+        "an alias stands inside of what it repeats".to_owned()
+    } else if begins(&["YAML merge keys"]) {
+        "`<<` is not supported: write the keys out, or repeat the whole value with an alias"
+            .to_owned()
+    } else {
+        return None;
+    })
 }
 
 /// Returns the place of a line and column, as the reader of YAML counts them.
@@ -125,9 +153,6 @@ fn syntax_hint(yaml: &str, place: Place, text: &str) -> Option<String> {
     }
     // What YAML keeps for itself at the start of a value, above all the `*` of a pattern.
     let here = yaml.get(place.start..)?;
-    if here.starts_with("<<") {
-        return Some("write the keys out, or give the whole value an anchor".to_owned());
-    }
     if here.starts_with(['*', '&', '%', '@', '`', '!']) {
         let end = here.find([',', '}', ']', '\n', '#']).unwrap_or(here.len());
         let value = here.get(..end)?.trim_end();

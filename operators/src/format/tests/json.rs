@@ -239,6 +239,16 @@ fn a_new_shape_is_learned() {
     assert_eq!(all_say(&plan, "", lines.as_bytes(), "").records, 28);
 }
 
+#[test]
+fn a_record_without_a_line_end_does_not_keep_the_parser_from_learning() {
+    let plan = plan(Format::Jsonl, FIELDS);
+    let mut parser = Parser::new(plan.clone());
+    said(&mut parser, &plan, USUAL.trim_end().as_bytes(), None);
+    assert!(!matches!(&parser.reader, Reader::Json(json) if json.has_template()));
+    said(&mut parser, &plan, USUAL.repeat(5).as_bytes(), None);
+    assert!(matches!(&parser.reader, Reader::Json(json) if json.has_template()));
+}
+
 /// What serde_json alone says about a line: its values, or that it must be rejected.
 fn oracle(line: &[u8]) -> Result<Option<Value>, ()> {
     if from_slice::<serde::de::IgnoredAny>(line).is_err() {

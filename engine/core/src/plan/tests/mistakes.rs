@@ -92,6 +92,16 @@ fn a_hostile_file_is_refused_quickly() {
     check("a: &a [*a]\n");
     let keys: String = (0..40_000).map(|at| format!("k{at}: 1\n")).collect();
     check(&keys);
+    // Each part is allowed, all together would be gigabytes.
+    let wide: String = (0..20_000).map(|at| format!("    k{at}: int\n")).collect();
+    check(&format!(
+        "pipeline: p\nsources:\n  s:\n   format: jsonl\n   fields:\n{wide}sinks: {{ o: {{ from: s, files: {{ format: csv }} }} }}\n"
+    ));
+    let many: String =
+        (0..5_000).map(|at| format!("  o{at}: {{ from: s{at}, filter: tru }}\n")).collect();
+    check(&format!(
+        "pipeline: p\nsources: {{ s: {{ format: text }} }}\noperators:\n{many}sinks: {{ o: {{ from: s, files: {{ format: raw }} }} }}\n"
+    ));
 }
 
 #[test]
