@@ -2,22 +2,24 @@
 
 use super::columns::Rows;
 use super::{Fault, ReadPlan};
+use crate::types::Type;
 
 /// Reads lines.
 #[derive(Debug)]
 pub(super) struct Text {
-    /// How many columns the line goes to: none or one, the planner sees to it.
-    columns: usize,
+    /// The columns the line goes to: none or one of text, the planner sees to it. A column of another
+    /// type would be NULL.
+    columns: Vec<Type>,
 }
 
 impl Text {
     pub(super) fn new(plan: &ReadPlan) -> Self {
-        Self { columns: plan.fields.len() }
+        Self { columns: plan.fields.iter().map(|field| field.kind).collect() }
     }
 
     pub(super) fn parse(&mut self, chunk: &[u8], rows: &mut Rows) {
         // Bytes that nobody reads as text may be anything.
-        let valid = self.columns == 0 || simdutf8::basic::from_utf8(chunk).is_ok();
+        let valid = self.columns.is_empty() || simdutf8::basic::from_utf8(chunk).is_ok();
         let mut start = 0;
         while start < chunk.len() {
             let (end, after) = line_end(chunk, start);
@@ -46,8 +48,12 @@ impl Text {
             rows.reject(chunk, start, end, fault.code, fault.reason);
             return;
         }
-        for column in 0..self.columns {
-            rows.push_text(column, chunk, start, end - start);
+        for (column, &kind) in self.columns.iter().enumerate() {
+            if kind == Type::String {
+                rows.push_text(column, chunk, start, end - start);
+            } else {
+                rows.push_null(column);
+            }
         }
         rows.accept(chunk, start, after);
     }
