@@ -8,6 +8,7 @@
 #[allow(
     missing_docs,
     clippy::all,
+    clippy::clone_on_ref_ptr,
     unreachable_pub,
     rustdoc::all,
     reason = "generated code; the .proto files carry the documentation"

@@ -1,7 +1,7 @@
 //! Json: what `--json` prints. Field names are stable: they may be added to, never changed.
 
 use serde_json::{Value, json};
-use tidemill_client::{Error, Operator, StageLatency, Submission};
+use tidemill_client::{Error, Frontier, Operator, StageLatency, Submission};
 
 use crate::human;
 
@@ -70,7 +70,8 @@ pub(crate) fn operator(row: &Operator, per_worker: bool) -> Value {
         "backlog": row.backlog,
         "frontier": row.frontier.map(|frontier| json!({
             "epoch": frontier.epoch,
-            "chunk": frontier.chunk,
+            // Null stands for the end of the file: its number is one that JSON readers round.
+            "chunk": Some(frontier.chunk).filter(|chunk| *chunk != Frontier::END),
         })),
         "state_entries": row.state_entries,
     });

@@ -117,8 +117,11 @@ fn print(
         (Err(error), false) => {
             // Beside the answer, so that a script that reads the lines is not confused.
             #[allow(clippy::print_stderr, reason = "this is a command of a terminal")]
-            {
-                eprintln!("tidemill: {}: {}", human::name(&path), json::chain(error));
+            match error {
+                Error::File { .. } | Error::NotAFile { .. } | Error::Changed { .. } => {
+                    eprintln!("tidemill: {}", human::name(&json::chain(error)));
+                }
+                _ => eprintln!("tidemill: {}: {}", human::name(&path), json::chain(error)),
             }
         }
     }

@@ -228,10 +228,12 @@ impl Parts {
         let until = Instant::now() + idle;
         let message = match deadline.filter(|deadline| *deadline < until) {
             Some(deadline) => {
-                let bytes_per_second = self.limits.upload_rate_min;
-                tokio::time::timeout_at(deadline, self.parts.message())
-                    .await
-                    .map_err(|_| Refusal::Slow { bytes_per_second })?
+                let slow = Refusal::Slow { bytes_per_second: self.limits.upload_rate_min };
+                // A time-out is only looked at when nothing has come: a fast drip has to be too.
+                if Instant::now() >= deadline {
+                    return Err(slow);
+                }
+                tokio::time::timeout_at(deadline, self.parts.message()).await.map_err(|_| slow)?
             }
             None => tokio::time::timeout_at(until, self.parts.message())
                 .await

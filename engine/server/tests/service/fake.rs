@@ -16,7 +16,7 @@ use tidemill_server::Backend;
 
 /// A fake engine with the pipelines `logs` and `bills`; `logs` takes `*.jsonl`.
 #[derive(Clone)]
-pub struct Fake(Arc<Inner>);
+pub(crate) struct Fake(Arc<Inner>);
 
 struct Inner {
     spool: TempDir,
@@ -36,18 +36,18 @@ struct State {
 
 impl Fake {
     /// Returns an engine without submissions.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let spool = tempfile::tempdir().unwrap();
         Self(Arc::new(Inner { spool, state: Mutex::default() }))
     }
 
     /// Accepts a submission that no one uploaded.
-    pub fn accept(&self, name: &str) -> u64 {
+    pub(crate) fn accept(&self, name: &str) -> u64 {
         self.insert("logs", name, b"", Phase::Accepted)
     }
 
     /// Changes a submission and tells the observers.
-    pub fn change(&self, id: u64, phase: Phase, bytes_read: u64) {
+    pub(crate) fn change(&self, id: u64, phase: Phase, bytes_read: u64) {
         let (report, observers) = {
             let mut state = self.state();
             let report = state.reports.get_mut(&id).unwrap();
@@ -65,22 +65,22 @@ impl Fake {
     }
 
     /// Does something between the next look at a submission and the answer to it.
-    pub fn after_look(&self, hook: impl FnOnce(&Fake) + Send + 'static) {
+    pub(crate) fn after_look(&self, hook: impl FnOnce(&Fake) + Send + 'static) {
         self.state().after_look = Some(Box::new(hook));
     }
 
     /// Takes no files from now on.
-    pub fn refuse(&self, reason: &str) {
+    pub(crate) fn refuse(&self, reason: &str) {
         self.state().unavailable = Some(reason.to_owned());
     }
 
     /// Returns the bytes that were submitted under each id.
-    pub fn contents(&self) -> BTreeMap<u64, Vec<u8>> {
+    pub(crate) fn contents(&self) -> BTreeMap<u64, Vec<u8>> {
         self.state().contents.clone()
     }
 
     /// Returns how many files lie in the spool.
-    pub fn spooled(&self) -> usize {
+    pub(crate) fn spooled(&self) -> usize {
         std::fs::read_dir(self.0.spool.path()).unwrap().count()
     }
 
@@ -116,7 +116,7 @@ impl Fake {
 }
 
 /// Returns a fixed moment.
-pub fn moment(second: u64) -> SystemTime {
+pub(crate) fn moment(second: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_millis(1_790_000_000_000 + second * 1000)
 }
 

@@ -14,23 +14,23 @@ use tonic::transport::Channel;
 use crate::fake::Fake;
 
 /// A running server.
-pub struct Front {
+pub(crate) struct Front {
     /// The engine behind it.
-    pub engine: Fake,
+    pub(crate) engine: Fake,
     /// Where it listens.
-    pub address: String,
+    pub(crate) address: String,
     stop: oneshot::Sender<()>,
     served: JoinHandle<Result<(), ServeError>>,
 }
 
 impl Front {
     /// Starts a server with standard limits.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(|_| {}).await
     }
 
     /// Starts a server with other settings.
-    pub async fn start_with(adjust: impl FnOnce(&mut ServerConfig)) -> Self {
+    pub(crate) async fn start_with(adjust: impl FnOnce(&mut ServerConfig)) -> Self {
         let engine = Fake::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let grpc = listener.local_addr().unwrap();
@@ -46,17 +46,17 @@ impl Front {
     }
 
     /// Returns the real client.
-    pub async fn client(&self) -> Client {
+    pub(crate) async fn client(&self) -> Client {
         Client::connect(&self.address).await.unwrap()
     }
 
     /// Returns a connection without the manners of the real client.
-    pub async fn channel(&self) -> Channel {
+    pub(crate) async fn channel(&self) -> Channel {
         Channel::from_shared(self.address.clone()).unwrap().connect().await.unwrap()
     }
 
     /// Sends just these messages.
-    pub async fn send(&self, parts: Vec<Part>) -> Result<v1::Submission, Status> {
+    pub(crate) async fn send(&self, parts: Vec<Part>) -> Result<v1::Submission, Status> {
         let messages: Vec<_> =
             parts.into_iter().map(|part| v1::SubmitRequest { part: Some(part) }).collect();
         let mut client = SubmissionsClient::new(self.channel().await);
@@ -64,36 +64,36 @@ impl Front {
     }
 
     /// Tells the server to stop, without waiting for it.
-    pub fn stop(self) -> JoinHandle<Result<(), ServeError>> {
+    pub(crate) fn stop(self) -> JoinHandle<Result<(), ServeError>> {
         let _ = self.stop.send(());
         self.served
     }
 }
 
 /// Returns a header for the pipeline `logs`.
-pub fn header(name: &str, size: u64) -> Part {
+pub(crate) fn header(name: &str, size: u64) -> Part {
     let name = name.to_owned();
     Part::Header(v1::SubmitHeader { pipeline: "logs".into(), name, size, blake3: None })
 }
 
 /// Returns a chunk.
-pub fn chunk(offset: u64, data: &[u8]) -> Part {
+pub(crate) fn chunk(offset: u64, data: &[u8]) -> Part {
     Part::Chunk(v1::SubmitChunk { offset, data: data.to_vec().into() })
 }
 
 /// Returns an end with a hash.
-pub fn end(blake3: impl ToString) -> Part {
+pub(crate) fn end(blake3: impl ToString) -> Part {
     Part::End(v1::SubmitEnd { blake3: Some(blake3.to_string()) })
 }
 
 /// Returns the stable word of an error.
-pub fn word(status: &Status) -> String {
+pub(crate) fn word(status: &Status) -> String {
     let word = status.metadata().get(tidemill_proto::CODE_KEY);
     word.map_or("-", |word| word.to_str().unwrap()).to_owned()
 }
 
 /// Lets others run until something is true.
-pub async fn until(mut condition: impl FnMut() -> bool) {
+pub(crate) async fn until(mut condition: impl FnMut() -> bool) {
     while !condition() {
         tokio::task::yield_now().await;
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidemill_client::SubmitOptions;
+use tidemill_client::{Error, SubmitOptions};
 use tidemill_proto::v1;
 use tidemill_proto::v1::submissions_client::SubmissionsClient;
 use tidemill_proto::v1::submit_request::Part;
@@ -241,4 +241,25 @@ async fn what_cannot_be_read_is_not_sent() {
     assert!(error.to_string().ends_with("it is not a file"), "{error}");
     let error = send(&folder.path().join("missing")).await.unwrap_err();
     assert!(error.to_string().starts_with("read "), "{error}");
+}
+
+#[tokio::test]
+async fn a_file_that_changes_while_it_is_sent_leaves_nothing() {
+    let front = Front::start().await;
+    let client = front.client().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.jsonl");
+    for (before, after) in [(3 << 20, 4 << 20), (3 << 20, 1 << 20), (1, 2)] {
+        std::fs::write(&path, bytes(before)).unwrap();
+        let options = SubmitOptions { pipeline: Some("logs".into()), name: None };
+        // It changes when the first bytes of it have been read.
+        let change = |done, _all| {
+            if done > 0 {
+                std::fs::write(&path, bytes(after)).unwrap();
+            }
+        };
+        let error = client.submit_file(&path, options, change).await.unwrap_err();
+        assert!(matches!(error, Error::Changed { .. }), "{before} to {after}: {error}");
+    }
+    assert!(front.engine.contents().is_empty());
 }
