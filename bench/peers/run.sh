@@ -8,7 +8,7 @@ mkdir -p "$output/server_error" "$output/client_error" "$output/ok"
 output=$(cd "$output" && pwd)
 
 half() { # the names of every second file, from the given one on
-    ls "$input" | awk -v from="$1" 'NR % 2 == from'
+    ls "$input" | mawk -v from="$1" 'NR % 2 == from'
 }
 
 cut_half() { # names have no spaces in the data sets, so they can be split into arguments

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -69,19 +69,28 @@ pub fn run(mut command: Command, log: &Path, timeout: Duration) -> Result<Number
     Ok(Numbers { wall_seconds: wall.as_secs_f64(), cpu_seconds, peak_bytes: watched.peak_bytes })
 }
 
-/// Starts a command as the head of a process group of its own; everything it says goes to `log`.
+/// Starts a command; everything it says goes to `log`.
+///
+/// It stays in our process group, so that an interrupt from the terminal ends it with us.
 pub fn spawn(command: &mut Command, log: &Path) -> Result<Child> {
     let output = File::create(log).with_context(|| format!("create {}", log.display()))?;
     let errors = output.try_clone().context("share the log")?;
-    command.stdin(Stdio::null()).stdout(output).stderr(errors).process_group(0);
+    command.stdin(Stdio::null()).stdout(output).stderr(errors);
     command.spawn().with_context(|| format!("start {}", command.get_program().display()))
 }
 
-/// Ends a process group at once and reaps its head.
+/// Ends a process and all below it at once, and reaps it.
 pub fn end(mut child: Child) {
-    // Both fail only if it is gone already, which is what is wanted.
-    let _ = rustix::process::kill_process_group(Pid::from_child(&child), Signal::KILL);
+    kill_tree(Pid::from_child(&child));
+    // It fails only if it was reaped already, which is what is wanted.
     let _ = child.wait();
+}
+
+/// The head first, so that it starts nothing new. A process that is gone already needs no signal.
+fn kill_tree(head: Pid) {
+    for pid in tree(head.as_raw_nonzero().get()).into_iter().filter_map(Pid::from_raw) {
+        let _ = rustix::process::kill_process(pid, Signal::KILL);
+    }
 }
 
 /// Returns the end of a log, on lines of its own, for an error message.
@@ -116,8 +125,7 @@ fn watch(pid: Pid, end: &mpsc::Receiver<()>, timeout: Duration) -> Watched {
         sample(pid.as_raw_nonzero().get(), &mut peaks);
         if !timed_out && started.elapsed() > timeout {
             timed_out = true;
-            // It may have ended in this moment; then there is nothing to end.
-            let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+            kill_tree(pid);
         }
         if end.recv_timeout(SAMPLE_EVERY) != Err(RecvTimeoutError::Timeout) {
             return Watched { peak_bytes: peaks.values().sum(), timed_out };
@@ -126,19 +134,28 @@ fn watch(pid: Pid, end: &mpsc::Receiver<()>, timeout: Duration) -> Watched {
 }
 
 /// Notes the peak memory of a process and of all below it.
-fn sample(pid: i32, peaks: &mut BTreeMap<i32, u64>) {
-    let mut open = vec![pid];
-    while let Some(pid) = open.pop() {
+fn sample(head: i32, peaks: &mut BTreeMap<i32, u64>) {
+    for pid in tree(head) {
         if let Some(bytes) = peak_bytes(pid) {
             let peak = peaks.entry(pid).or_insert(0);
             *peak = bytes.max(*peak);
         }
+    }
+}
+
+/// A process and all below it, parents before their children.
+fn tree(head: i32) -> Vec<i32> {
+    let mut found = vec![head];
+    let mut next = 0;
+    while let Some(&pid) = found.get(next) {
+        next += 1;
         let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { continue };
         for thread in threads.flatten() {
             let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
-            open.extend(children.split_whitespace().filter_map(|child| child.parse::<i32>().ok()));
+            found.extend(children.split_whitespace().filter_map(|child| child.parse::<i32>().ok()));
         }
     }
+    found
 }
 
 fn peak_bytes(pid: i32) -> Option<u64> {
