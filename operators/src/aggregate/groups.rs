@@ -379,3 +379,156 @@ fn each_text(groups: &[u32], argument: &ArrayRef, mut add: impl FnMut(usize, &st
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow_array::{Float64Array, Int64Array, StringViewArray, TimestampMicrosecondArray};
+    use differential_dataflow::difference::Semigroup;
+
+    use super::super::Computed;
+    use super::super::value::Value;
+    use super::*;
+
+    fn spec(function: Function, argument: Option<Type>) -> AggregateSpec {
+        let kind = function.result(argument).unwrap();
+        let compute = vec![Computed { name: "x".into(), function, argument, kind }];
+        AggregateSpec { keys: vec![], compute }
+    }
+
+    /// Adds the column in two halves, merges them, and compares the one cell that comes out.
+    #[track_caller]
+    fn check(function: Function, kind: Type, column: ArrayRef, expected: &str) {
+        let spec = spec(function, Some(kind));
+        let mut whole = Accumulator::default();
+        for (start, length) in [(0, 1), (1, column.len() - 1)] {
+            let mut groups = Groups::new(&spec);
+            groups.update(length, &[], &[Some(column.slice(start, length))], None, 1);
+            for (_, part) in groups.drain() {
+                let bytes = serde_json::to_vec(&part).unwrap();
+                assert_eq!(serde_json::from_slice::<Accumulator>(&bytes).unwrap(), part);
+                whole.plus_equals(&part);
+            }
+        }
+        let cell = whole.finish(&spec).remove(0);
+        assert_eq!(cell.map_or_else(|error| error.to_string(), |cell| cell.to_string()), expected);
+    }
+
+    #[test]
+    fn every_function_takes_every_type_it_should() {
+        use Function::{Avg, Count, Max, Min, Sum};
+        let ints = |values: &[Option<i64>]| -> ArrayRef {
+            Arc::new(values.iter().copied().collect::<Int64Array>())
+        };
+        let floats = |values: &[Option<f64>]| -> ArrayRef {
+            Arc::new(values.iter().copied().collect::<Float64Array>())
+        };
+        let texts = |values: &[Option<&str>]| -> ArrayRef {
+            Arc::new(values.iter().copied().collect::<StringViewArray>())
+        };
+        let bools = |values: &[Option<bool>]| -> ArrayRef {
+            Arc::new(values.iter().copied().collect::<BooleanArray>())
+        };
+        let times = |values: &[Option<i64>]| -> ArrayRef {
+            let times: TimestampMicrosecondArray = values.iter().copied().collect();
+            Arc::new(times.with_data_type(Type::Timestamp.arrow()))
+        };
+
+        let some = ints(&[Some(3), None, Some(-5), Some(4)]);
+        check(Count, Type::Int, Arc::clone(&some), "3");
+        check(Sum, Type::Int, Arc::clone(&some), "2");
+        check(Avg, Type::Int, Arc::clone(&some), "0.6666666666666666");
+        check(Min, Type::Int, Arc::clone(&some), "-5");
+        check(Max, Type::Int, some, "4");
+
+        let none = ints(&[None, None]);
+        check(Count, Type::Int, Arc::clone(&none), "0");
+        check(Sum, Type::Int, Arc::clone(&none), "NULL");
+        check(Avg, Type::Int, Arc::clone(&none), "NULL");
+        check(Max, Type::Int, none, "NULL");
+
+        let wide = ints(&[Some(i64::MAX), Some(i64::MAX)]);
+        check(
+            Sum,
+            Type::Int,
+            Arc::clone(&wide),
+            "the sum 18446744073709551614 does not fit an int",
+        );
+        check(Avg, Type::Int, wide, "9223372036854776000");
+        let back = ints(&[Some(i64::MAX), Some(i64::MAX), Some(i64::MIN), Some(i64::MIN)]);
+        check(Sum, Type::Int, back, "-2");
+
+        let some = floats(&[Some(1e16), Some(1.0), None, Some(-1e16), Some(-0.0)]);
+        check(Sum, Type::Float, Arc::clone(&some), "1");
+        check(Avg, Type::Float, Arc::clone(&some), "0.25");
+        check(Min, Type::Float, Arc::clone(&some), "-10000000000000000");
+        check(Max, Type::Float, some, "10000000000000000");
+        check(Sum, Type::Float, floats(&[None, None]), "NULL");
+        let unruly = floats(&[Some(f64::NAN), Some(f64::NEG_INFINITY)]);
+        check(Sum, Type::Float, Arc::clone(&unruly), "NaN");
+        check(Min, Type::Float, Arc::clone(&unruly), "-inf");
+        check(Max, Type::Float, unruly, "NaN");
+
+        let some =
+            texts(&[Some("b"), None, Some("a text that is not inline"), Some("c"), Some("")]);
+        check(Count, Type::String, Arc::clone(&some), "4");
+        check(Min, Type::String, Arc::clone(&some), "");
+        check(Max, Type::String, some, "c");
+        check(Min, Type::String, texts(&[None, None]), "NULL");
+        check(Min, Type::String, texts(&[None, Some("late")]), "late");
+
+        check(Min, Type::Bool, bools(&[Some(true), None, Some(false)]), "false");
+        check(Max, Type::Bool, bools(&[Some(false), Some(true)]), "true");
+        let some = times(&[Some(1_500_000), Some(-1), None]);
+        check(Min, Type::Timestamp, Arc::clone(&some), "1969-12-31T23:59:59.999999Z");
+        check(Max, Type::Timestamp, some, "1970-01-01T00:00:01.500Z");
+    }
+
+    #[test]
+    fn rows_that_are_added_and_taken_back_in_one_epoch_leave_nothing() {
+        let mut groups = Groups::new(&spec(Function::Sum, Some(Type::Float)));
+        let keys: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(vec![1, 1, 2]))];
+        let column: ArrayRef = Arc::new(Float64Array::from(vec![0.1, f64::NAN, f64::INFINITY]));
+        groups.update(3, &keys, &[Some(Arc::clone(&column))], None, 1);
+        assert_eq!(groups.len(), 2);
+        groups.update(3, &keys, &[Some(column)], None, -1);
+        assert_eq!(groups.drain().count(), 0);
+    }
+
+    #[test]
+    fn rows_that_are_left_out_make_no_group() {
+        let mut groups = Groups::new(&spec(Function::CountAll, None));
+        let keys: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(vec![1, 2, 3]))];
+        let skip = BooleanArray::from(vec![Some(true), Some(false), None]);
+        groups.update(3, &keys, &[None], Some(&skip), 1);
+        let rows: Vec<i64> = groups.drain().map(|(_, accumulator)| accumulator.rows).collect();
+        assert_eq!(rows, [1, 1]);
+    }
+
+    #[test]
+    fn groups_outlive_the_chunk_they_were_read_from() {
+        let spec = AggregateSpec {
+            keys: vec![crate::Column::new("k", Type::String)],
+            ..spec(Function::Max, Some(Type::String))
+        };
+        let mut groups = Groups::new(&spec);
+        let column: ArrayRef =
+            Arc::new(StringViewArray::from_iter_values(["a text that is not inline"]));
+        groups.update(1, &[Arc::clone(&column)], &[Some(Arc::clone(&column))], None, 1);
+        assert_eq!(Arc::strong_count(&column), 1);
+        let (key, accumulator) = groups.drain().next().unwrap();
+        assert_eq!(key.text(&spec.keys), "k=a text that is not inline");
+        let cell = accumulator.finish(&spec).remove(0).unwrap();
+        assert_eq!(cell, Value::String("a text that is not inline".into()));
+    }
+
+    #[test]
+    #[should_panic(expected = "x: Sum of string does not give int")]
+    fn a_sum_of_texts_is_never_planned() {
+        let mut spec = spec(Function::Sum, Some(Type::Int));
+        spec.compute[0].argument = Some(Type::String);
+        drop(Groups::new(&spec));
+    }
+}
