@@ -6,7 +6,7 @@
 //! is a function of its inputs.
 //!
 //! Map, in reading order: [`time`] and [`types`] (the vocabulary), [`batch`] and [`reject`] (what
-//! flows), [`format`] (bytes to columns and columns to bytes), [`expr`] (SQL over columns),
+//! flows), [`mod@format`] (bytes to columns and columns to bytes), [`expr`] (SQL over columns),
 //! [`exchange`] (how batches change workers), then one module per operator: [`aggregate`].
 
 pub mod time;

@@ -90,7 +90,6 @@ fn work(worker: &mut Worker) -> Vec<String> {
                                     encoder.append(row, &mut key);
                                     assert_eq!(key_hash(&key) as usize % peers, index);
                                 }
-                                batch
                             });
                             output.session(&stamp).give_containers(batches);
                         });
