@@ -18,6 +18,7 @@ mod exact;
 mod gather;
 mod groups;
 mod key;
+mod sums;
 mod totals;
 mod value;
 
@@ -25,9 +26,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::types::{Column, Schema, Type};
 
-pub use accumulator::{Accumulator, FloatSum, State};
+pub use accumulator::{Accumulator, FloatSum, State, SumOverflow};
 pub use exact::ExactSum;
-pub use gather::{Inputs, gather};
+pub use gather::{Inputs, Partial, gather};
 pub use groups::Groups;
 pub use key::{Key, KeyEncoder, KeyError, decode_columns, decode_values};
 pub use totals::totals;

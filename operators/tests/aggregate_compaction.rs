@@ -1,5 +1,7 @@
 //! What an aggregate keeps: one entry per key, however many epochs went by.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use std::cell::Cell;
 use std::rc::Rc;
 

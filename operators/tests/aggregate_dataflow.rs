@@ -1,5 +1,7 @@
 //! Aggregates as dataflows: compared with a slow obvious program, on one worker and on several.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 

@@ -1,5 +1,7 @@
 //! Batches that change workers: inside a process, as bytes, and between two processes.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
@@ -80,7 +82,7 @@ fn work(worker: &mut Worker) -> Vec<String> {
                 |_, _| {
                     move |input, output| {
                         input.for_each_stamp(|stamp, batches| {
-                            let batches = batches.map(|batch| {
+                            let batches = batches.inspect(|batch| {
                                 let columns = batch.columns.columns();
                                 let encoder = KeyEncoder::new(columns);
                                 for row in 0..batch.len() {
@@ -88,7 +90,6 @@ fn work(worker: &mut Worker) -> Vec<String> {
                                     encoder.append(row, &mut key);
                                     assert_eq!(key_hash(&key) as usize % peers, index);
                                 }
-                                batch
                             });
                             output.session(&stamp).give_containers(batches);
                         });

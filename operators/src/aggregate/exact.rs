@@ -206,7 +206,7 @@ fn bit_at(limbs: &[u64; LIMBS], at: usize) -> bool {
 /// Returns the 64 bits from bit `at` on.
 fn bits_at(limbs: &[u64; LIMBS], at: usize) -> u64 {
     let low = limbs[at / 64] >> (at % 64);
-    if at % 64 == 0 {
+    if at.is_multiple_of(64) {
         return low;
     }
     low | limbs.get(at / 64 + 1).copied().unwrap_or(0) << (64 - at % 64)

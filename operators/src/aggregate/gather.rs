@@ -28,6 +28,9 @@ use crate::time::{Stay, Time};
 /// How many keys are handed over before other operators get their turn.
 const KEYS_PER_TURN: usize = 16 * 1024;
 
+/// What one worker adds up of one key in one epoch, at the end of that epoch.
+pub type Partial = (Key, Time, Accumulator);
+
 /// What an aggregate reads of one batch: its expressions, evaluated.
 #[derive(Clone, Debug, Default)]
 pub struct Inputs {
@@ -52,7 +55,7 @@ pub fn gather<'s>(
     poison: StreamVec<'s, Time, u64>,
     spec: AggregateSpec,
     mut evaluate: impl FnMut(&Batch) -> Inputs + 'static,
-) -> (StreamVec<'s, Time, (Key, Time, Accumulator)>, StreamVec<'s, Time, EpochRejects>) {
+) -> (StreamVec<'s, Time, Partial>, StreamVec<'s, Time, EpochRejects>) {
     let scope = rows.scope();
     let mut builder = OperatorBuilder::new(format!("Gather {name}"), scope);
     let mut rows = builder.new_input(rows, Pipeline);
@@ -158,7 +161,7 @@ impl Epochs {
     fn release(
         &mut self,
         keys: usize,
-        mut give: impl FnMut(&Capability<Time>, &mut dyn Iterator<Item = (Key, Time, Accumulator)>),
+        mut give: impl FnMut(&Capability<Time>, &mut dyn Iterator<Item = Partial>),
     ) -> bool {
         let mut left = keys;
         while left > 0

@@ -4,18 +4,15 @@
 //! its own column. So the type of a column is decided once per batch, not once per row. State: one
 //! entry per key of the epoch; it is copied out of the batch, so it pins no chunk.
 
-use arrow_array::cast::AsArray;
-use arrow_array::types::{ArrowPrimitiveType, Float64Type, Int64Type, TimestampMicrosecondType};
-use arrow_array::{Array, ArrayRef, BooleanArray, PrimitiveArray};
+use arrow_array::{Array, ArrayRef, BooleanArray};
 use differential_dataflow::difference::IsZero;
 use hashbrown::HashTable;
 
-use super::accumulator::{Accumulator, FloatSum, State};
-use super::exact::{ExactSum, split};
-use super::key::{Key, KeyEncoder, ordered_float, ordered_int};
-use super::{AggregateSpec, Function};
+use super::AggregateSpec;
+use super::accumulator::Accumulator;
+use super::key::{Key, KeyEncoder};
+use super::sums::{LEFT_OUT, Sums};
 use crate::exchange::key_hash;
-use crate::types::Type;
 
 /// Rows of one epoch, added up by key.
 pub struct Groups {
@@ -43,31 +40,6 @@ struct Scratch {
     key: Vec<u8>,
     /// The group of each row, or [`LEFT_OUT`].
     groups: Vec<u32>,
-}
-
-/// Stands for the group of a row that is left out.
-const LEFT_OUT: u32 = u32::MAX;
-
-/// The state of one aggregate for all groups.
-enum Sums {
-    /// `count(*)`: the number of rows says it.
-    Rows,
-    Count(Vec<i64>),
-    Int(Vec<(i64, i128)>),
-    Float(Vec<FloatPartial>),
-    MinWord(Vec<Option<u64>>),
-    MaxWord(Vec<Option<u64>>),
-    MinText(Vec<Option<Box<str>>>),
-    MaxText(Vec<Option<Box<str>>>),
-}
-
-/// A sum of floats, with the bucket that was last added to kept at hand.
-#[derive(Default)]
-struct FloatPartial {
-    part: i128,
-    count: i64,
-    bucket: u8,
-    rest: ExactSum,
 }
 
 impl Groups {
@@ -213,169 +185,156 @@ impl Iterator for Drain {
     }
 }
 
-impl Sums {
-    fn new(function: Function, argument: Option<Type>) -> Self {
-        match (function, argument) {
-            (Function::CountAll, _) | (_, None) => Sums::Rows,
-            (Function::Count, _) => Sums::Count(Vec::new()),
-            (Function::Sum | Function::Avg, Some(Type::Float)) => Sums::Float(Vec::new()),
-            (Function::Sum | Function::Avg, _) => Sums::Int(Vec::new()),
-            (Function::Min, Some(Type::String)) => Sums::MinText(Vec::new()),
-            (Function::Max, Some(Type::String)) => Sums::MaxText(Vec::new()),
-            (Function::Min, _) => Sums::MinWord(Vec::new()),
-            (Function::Max, _) => Sums::MaxWord(Vec::new()),
-        }
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow_array::{Float64Array, Int64Array, StringViewArray, TimestampMicrosecondArray};
+    use differential_dataflow::difference::Semigroup;
+
+    use super::super::value::Value;
+    use super::super::{Computed, Function};
+    use super::*;
+    use crate::types::Type;
+
+    fn spec(function: Function, argument: Option<Type>) -> AggregateSpec {
+        let kind = function.result(argument).unwrap();
+        let compute = vec![Computed { name: "x".into(), function, argument, kind }];
+        AggregateSpec { keys: vec![], compute }
     }
 
-    fn resize(&mut self, groups: usize) {
-        match self {
-            Sums::Rows => {}
-            Sums::Count(sums) => sums.resize(groups, 0),
-            Sums::Int(sums) => sums.resize(groups, (0, 0)),
-            Sums::Float(sums) => sums.resize_with(groups, FloatPartial::default),
-            Sums::MinWord(sums) | Sums::MaxWord(sums) => sums.resize(groups, None),
-            Sums::MinText(sums) | Sums::MaxText(sums) => sums.resize(groups, None),
-        }
-    }
-
-    fn update(&mut self, groups: &[u32], argument: &ArrayRef, diff: i64) {
-        match self {
-            Sums::Rows => {}
-            Sums::Count(sums) => {
-                let is_valid = |row: usize| argument.is_valid(row);
-                for (row, group) in groups.iter().enumerate() {
-                    if *group != LEFT_OUT && is_valid(row) {
-                        sums[*group as usize] += diff;
-                    }
-                }
-            }
-            Sums::Int(sums) => {
-                each(groups, argument.as_primitive::<Int64Type>(), |group, value| {
-                    let (count, sum) = &mut sums[group];
-                    *count += diff;
-                    *sum += i128::from(value) * i128::from(diff);
-                })
-            }
-            Sums::Float(sums) => {
-                each(groups, argument.as_primitive::<Float64Type>(), |group, value| {
-                    sums[group].add(value, diff);
-                });
-            }
-            // An extremum cannot be taken back; the planner refuses such pipelines.
-            _ if diff < 0 => {}
-            Sums::MinWord(sums) => each_word(groups, argument, |group, word| {
-                let least = &mut sums[group];
-                *least = Some(least.map_or(word, |least| least.min(word)));
-            }),
-            Sums::MaxWord(sums) => each_word(groups, argument, |group, word| {
-                let greatest = &mut sums[group];
-                *greatest = Some(greatest.map_or(word, |greatest| greatest.max(word)));
-            }),
-            Sums::MinText(sums) => each_text(groups, argument, |group, text| {
-                if sums[group].as_deref().is_none_or(|least| text < least) {
-                    sums[group] = Some(text.into());
-                }
-            }),
-            Sums::MaxText(sums) => each_text(groups, argument, |group, text| {
-                if sums[group].as_deref().is_none_or(|greatest| text > greatest) {
-                    sums[group] = Some(text.into());
-                }
-            }),
-        }
-    }
-
-    /// Takes the state of one group; `None` for `count(*)`, which has none.
-    fn take(&mut self, group: usize) -> Option<State> {
-        Some(match self {
-            Sums::Rows => return None,
-            Sums::Count(sums) => State::Count(sums[group]),
-            Sums::Int(sums) => State::int(sums[group].0, sums[group].1),
-            Sums::Float(sums) => State::Float(Box::new(std::mem::take(&mut sums[group]).finish())),
-            Sums::MinWord(sums) => State::MinWord(sums[group]),
-            Sums::MaxWord(sums) => State::MaxWord(sums[group]),
-            Sums::MinText(sums) => State::MinText(sums[group].take()),
-            Sums::MaxText(sums) => State::MaxText(sums[group].take()),
-        })
-    }
-}
-
-impl FloatPartial {
-    #[inline]
-    fn add(&mut self, value: f64, diff: i64) {
-        self.count += diff;
-        match split(value) {
-            Some((bucket, part)) if diff == 1 || diff == -1 => {
-                if bucket != self.bucket {
-                    self.settle();
-                    self.bucket = bucket;
-                }
-                // At most 2^84 a row: 2^43 rows of one key in one epoch would be needed.
-                self.part += if diff == 1 { part } else { -part };
-            }
-            _ => self.rest.add(value, diff),
-        }
-    }
-
-    fn settle(&mut self) {
-        self.rest.add_part(self.bucket, std::mem::take(&mut self.part));
-    }
-
-    fn finish(mut self) -> FloatSum {
-        self.settle();
-        FloatSum { count: self.count, sum: self.rest }
-    }
-}
-
-/// Calls `add` with the group and value of each row that has both.
-#[inline]
-fn each<T: ArrowPrimitiveType>(
-    groups: &[u32],
-    argument: &PrimitiveArray<T>,
-    mut add: impl FnMut(usize, T::Native),
-) {
-    let values = argument.values();
-    match argument.nulls().filter(|nulls| nulls.null_count() > 0) {
-        None => {
-            for (group, value) in groups.iter().zip(values) {
-                if *group != LEFT_OUT {
-                    add(*group as usize, *value);
-                }
+    /// Adds the column in two halves, merges them, and compares the one cell that comes out.
+    #[track_caller]
+    fn check(function: Function, kind: Type, column: ArrayRef, expected: &str) {
+        let spec = spec(function, Some(kind));
+        let mut whole = Accumulator::default();
+        for (start, length) in [(0, 1), (1, column.len() - 1)] {
+            let mut groups = Groups::new(&spec);
+            groups.update(length, &[], &[Some(column.slice(start, length))], None, 1);
+            for (_, part) in groups.drain() {
+                let bytes = serde_json::to_vec(&part).unwrap();
+                assert_eq!(serde_json::from_slice::<Accumulator>(&bytes).unwrap(), part);
+                whole.plus_equals(&part);
             }
         }
-        Some(nulls) => {
-            for (row, (group, value)) in groups.iter().zip(values).enumerate() {
-                if *group != LEFT_OUT && nulls.is_valid(row) {
-                    add(*group as usize, *value);
-                }
-            }
-        }
+        let cell = whole.finish(&spec).remove(0);
+        assert_eq!(cell.map_or_else(|error| error.to_string(), |cell| cell.to_string()), expected);
     }
-}
 
-/// Calls `add` with the group and the ordered word of each row that has both.
-fn each_word(groups: &[u32], argument: &ArrayRef, mut add: impl FnMut(usize, u64)) {
-    if let Some(array) = argument.as_primitive_opt::<Int64Type>() {
-        each(groups, array, |group, value| add(group, ordered_int(value)));
-    } else if let Some(array) = argument.as_primitive_opt::<TimestampMicrosecondType>() {
-        each(groups, array, |group, value| add(group, ordered_int(value)));
-    } else if let Some(array) = argument.as_primitive_opt::<Float64Type>() {
-        each(groups, array, |group, value| add(group, ordered_float(value)));
-    } else {
-        let array = argument.as_boolean();
-        for (row, group) in groups.iter().enumerate() {
-            if *group != LEFT_OUT && array.is_valid(row) {
-                add(*group as usize, u64::from(array.value(row)));
-            }
-        }
+    #[test]
+    fn every_function_takes_every_type_it_should() {
+        use Function::{Avg, Count, Max, Min, Sum};
+        let ints = |values: &[Option<i64>]| -> ArrayRef {
+            Arc::new(values.iter().copied().collect::<Int64Array>())
+        };
+        let floats = |values: &[Option<f64>]| -> ArrayRef {
+            Arc::new(values.iter().copied().collect::<Float64Array>())
+        };
+        let texts = |values: &[Option<&str>]| -> ArrayRef {
+            Arc::new(values.iter().copied().collect::<StringViewArray>())
+        };
+        let bools = |values: &[Option<bool>]| -> ArrayRef {
+            Arc::new(values.iter().copied().collect::<BooleanArray>())
+        };
+        let times = |values: &[Option<i64>]| -> ArrayRef {
+            let times: TimestampMicrosecondArray = values.iter().copied().collect();
+            Arc::new(times.with_data_type(Type::Timestamp.arrow()))
+        };
+
+        let some = ints(&[Some(3), None, Some(-5), Some(4)]);
+        check(Count, Type::Int, Arc::clone(&some), "3");
+        check(Sum, Type::Int, Arc::clone(&some), "2");
+        check(Avg, Type::Int, Arc::clone(&some), "0.6666666666666666");
+        check(Min, Type::Int, Arc::clone(&some), "-5");
+        check(Max, Type::Int, some, "4");
+
+        let none = ints(&[None, None]);
+        check(Count, Type::Int, Arc::clone(&none), "0");
+        check(Sum, Type::Int, Arc::clone(&none), "NULL");
+        check(Avg, Type::Int, Arc::clone(&none), "NULL");
+        check(Max, Type::Int, none, "NULL");
+
+        let wide = ints(&[Some(i64::MAX), Some(i64::MAX)]);
+        check(
+            Sum,
+            Type::Int,
+            Arc::clone(&wide),
+            "the sum 18446744073709551614 does not fit an int",
+        );
+        check(Avg, Type::Int, wide, "9223372036854776000");
+        let back = ints(&[Some(i64::MAX), Some(i64::MAX), Some(i64::MIN), Some(i64::MIN)]);
+        check(Sum, Type::Int, back, "-2");
+
+        let some = floats(&[Some(1e16), Some(1.0), None, Some(-1e16), Some(-0.0)]);
+        check(Sum, Type::Float, Arc::clone(&some), "1");
+        check(Avg, Type::Float, Arc::clone(&some), "0.25");
+        check(Min, Type::Float, Arc::clone(&some), "-10000000000000000");
+        check(Max, Type::Float, some, "10000000000000000");
+        check(Sum, Type::Float, floats(&[None, None]), "NULL");
+        let unruly = floats(&[Some(f64::NAN), Some(f64::NEG_INFINITY)]);
+        check(Sum, Type::Float, Arc::clone(&unruly), "NaN");
+        check(Min, Type::Float, Arc::clone(&unruly), "-inf");
+        check(Max, Type::Float, unruly, "NaN");
+
+        let some =
+            texts(&[Some("b"), None, Some("a text that is not inline"), Some("c"), Some("")]);
+        check(Count, Type::String, Arc::clone(&some), "4");
+        check(Min, Type::String, Arc::clone(&some), "");
+        check(Max, Type::String, some, "c");
+        check(Min, Type::String, texts(&[None, None]), "NULL");
+        check(Min, Type::String, texts(&[None, Some("late")]), "late");
+
+        check(Min, Type::Bool, bools(&[Some(true), None, Some(false)]), "false");
+        check(Max, Type::Bool, bools(&[Some(false), Some(true)]), "true");
+        let some = times(&[Some(1_500_000), Some(-1), None]);
+        check(Min, Type::Timestamp, Arc::clone(&some), "1969-12-31T23:59:59.999999Z");
+        check(Max, Type::Timestamp, some, "1970-01-01T00:00:01.500Z");
     }
-}
 
-/// Calls `add` with the group and text of each row that has both.
-fn each_text(groups: &[u32], argument: &ArrayRef, mut add: impl FnMut(usize, &str)) {
-    let array = argument.as_string_view();
-    for (row, group) in groups.iter().enumerate() {
-        if *group != LEFT_OUT && array.is_valid(row) {
-            add(*group as usize, array.value(row));
-        }
+    #[test]
+    fn rows_that_are_added_and_taken_back_in_one_epoch_leave_nothing() {
+        let mut groups = Groups::new(&spec(Function::Sum, Some(Type::Float)));
+        let keys: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(vec![1, 1, 2]))];
+        let column: ArrayRef = Arc::new(Float64Array::from(vec![0.1, f64::NAN, f64::INFINITY]));
+        groups.update(3, &keys, &[Some(Arc::clone(&column))], None, 1);
+        assert_eq!(groups.len(), 2);
+        groups.update(3, &keys, &[Some(column)], None, -1);
+        assert_eq!(groups.drain().count(), 0);
+    }
+
+    #[test]
+    fn rows_that_are_left_out_make_no_group() {
+        let mut groups = Groups::new(&spec(Function::CountAll, None));
+        let keys: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(vec![1, 2, 3]))];
+        let skip = BooleanArray::from(vec![Some(true), Some(false), None]);
+        groups.update(3, &keys, &[None], Some(&skip), 1);
+        let rows: Vec<i64> = groups.drain().map(|(_, accumulator)| accumulator.rows).collect();
+        assert_eq!(rows, [1, 1]);
+    }
+
+    #[test]
+    fn groups_outlive_the_chunk_they_were_read_from() {
+        let spec = AggregateSpec {
+            keys: vec![crate::Column::new("k", Type::String)],
+            ..spec(Function::Max, Some(Type::String))
+        };
+        let mut groups = Groups::new(&spec);
+        let column: ArrayRef =
+            Arc::new(StringViewArray::from_iter_values(["a text that is not inline"]));
+        groups.update(1, &[Arc::clone(&column)], &[Some(Arc::clone(&column))], None, 1);
+        assert_eq!(Arc::strong_count(&column), 1);
+        let (key, accumulator) = groups.drain().next().unwrap();
+        assert_eq!(key.text(&spec.keys), "k=a text that is not inline");
+        let cell = accumulator.finish(&spec).remove(0).unwrap();
+        assert_eq!(cell, Value::String("a text that is not inline".into()));
+    }
+
+    #[test]
+    #[should_panic(expected = "x: Sum of string does not give int")]
+    fn a_sum_of_texts_is_never_planned() {
+        let mut spec = spec(Function::Sum, Some(Type::Int));
+        spec.compute[0].argument = Some(Type::String);
+        drop(Groups::new(&spec));
     }
 }

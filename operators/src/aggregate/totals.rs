@@ -7,6 +7,7 @@
 //! | leaves | a key leaves when its last row is taken back; history is compacted with the frontier  |
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arrow_array::{ArrayRef, RecordBatch};
 use differential_dataflow::operators::CountTotal;
@@ -22,6 +23,7 @@ use timely::dataflow::{Stream, StreamVec};
 
 use super::AggregateSpec;
 use super::accumulator::Accumulator;
+use super::gather::Partial;
 use super::key::{Key, decode_columns};
 use super::value::{ColumnBuilder, Value};
 use crate::batch::{Batch, Origin, rows_without_columns};
@@ -43,7 +45,7 @@ type Change = ((Key, Accumulator), Time, isize);
 /// that happens.
 pub fn totals<'s>(
     name: &str,
-    partials: StreamVec<'s, Time, (Key, Time, Accumulator)>,
+    partials: StreamVec<'s, Time, Partial>,
     spec: AggregateSpec,
 ) -> (Stream<'s, Time, Batch>, StreamVec<'s, Time, EpochRejects>) {
     let updates = partials.map(|(key, time, accumulator)| ((key, ()), time, accumulator));
@@ -203,6 +205,6 @@ fn to_columns(
     if columns.is_empty() {
         return rows_without_columns(rows.len());
     }
-    RecordBatch::try_new(schema.clone(), columns)
+    RecordBatch::try_new(Arc::clone(schema), columns)
         .unwrap_or_else(|error| panic!("the columns of an aggregate do not fit: {error}"))
 }

@@ -39,7 +39,7 @@ pub(super) fn batch(rows: &[Row], columns: bool, raw: bool, positions: bool) -> 
         columns,
         raw: raw.then(|| BinaryViewArray::from_iter_values(rows.iter().map(|row| &row.5))),
         positions: positions.then(|| UInt64Array::from_iter_values(rows.iter().map(|row| row.6))),
-        diff: if rows.len() % 2 == 0 { 1 } else { -1 },
+        diff: if rows.len().is_multiple_of(2) { 1 } else { -1 },
         origin: Origin { submission: u64::MAX, chunk: 7, offset: 1 << 40 },
     }
 }
