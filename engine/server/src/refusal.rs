@@ -29,7 +29,7 @@ pub(crate) enum Refusal {
     #[error("{field}: {reason}")]
     Argument { field: &'static str, reason: &'static str },
     /// The messages of an upload do not come in order.
-    #[error("the upload {reason}; send a header, then chunks, then optionally an end")]
+    #[error("the upload {reason}; send a header, then chunks, then an end")]
     Stream { reason: &'static str },
     /// The sender went away.
     #[error("the upload ended before it was complete")]

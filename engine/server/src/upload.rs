@@ -192,30 +192,29 @@ impl Parts {
         let deadline = Instant::now().checked_add(self.limits.upload_idle.saturating_add(whole));
         let mut received = 0;
         loop {
-            let end_hash = match self.next(deadline).await? {
+            match self.next(deadline).await? {
                 Some(v1::submit_request::Part::Chunk(chunk)) => {
                     received = follow(&chunk, received, bytes)?;
                     if pieces.send(Piece::Bytes(chunk.data)).await.is_err() {
                         return Ok(None);
                     }
-                    continue;
                 }
+                Some(v1::submit_request::Part::Header(_)) => {
+                    return Err(Refusal::Stream { reason: "has two headers" });
+                }
+                Some(_) | None if received < bytes => {
+                    return Err(Refusal::TooFew { declared: bytes, received });
+                }
+                // A stream that just closes is what a sender looks like that gave up.
+                None => return Err(Refusal::Stream { reason: "has no end" }),
                 Some(v1::submit_request::Part::End(end)) => {
                     let hash = convert::hash_of(end.blake3)?;
                     if self.next(deadline).await?.is_some() {
                         return Err(Refusal::Stream { reason: "goes on after its end" });
                     }
-                    hash
+                    return Ok(Some(hash));
                 }
-                Some(v1::submit_request::Part::Header(_)) => {
-                    return Err(Refusal::Stream { reason: "has two headers" });
-                }
-                None => None,
-            };
-            if received < bytes {
-                return Err(Refusal::TooFew { declared: bytes, received });
             }
-            return Ok(Some(end_hash));
         }
     }
 

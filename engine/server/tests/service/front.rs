@@ -81,6 +81,11 @@ pub(crate) fn chunk(offset: u64, data: &[u8]) -> Part {
     Part::Chunk(v1::SubmitChunk { offset, data: data.to_vec().into() })
 }
 
+/// Returns an end without a hash.
+pub(crate) fn bare_end() -> Part {
+    Part::End(v1::SubmitEnd { blake3: None })
+}
+
 /// Returns an end with a hash.
 pub(crate) fn end(blake3: impl ToString) -> Part {
     Part::End(v1::SubmitEnd { blake3: Some(blake3.to_string()) })

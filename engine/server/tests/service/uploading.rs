@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
-use crate::front::{Front, chunk, end, header, until, word};
+use crate::front::{Front, bare_end, chunk, end, header, until, word};
 
 fn bytes(length: usize) -> Vec<u8> {
     (0..length).map(|index| (index * 31 % 251) as u8).collect()
@@ -44,14 +44,18 @@ async fn files_of_every_size_arrive_whole() {
 }
 
 #[tokio::test]
-async fn an_upload_needs_no_end_and_may_declare_its_hash_first() {
+async fn an_upload_may_declare_its_hash_first_or_last_or_not_at_all() {
     let front = Front::start().await;
-    let answer = front.send(vec![header("a.jsonl", 3), chunk(0, b"a"), chunk(1, b"bc")]).await;
-    assert_eq!(answer.unwrap().blake3, blake3::hash(b"abc").to_string());
+    let parts = || vec![chunk(0, b"a"), chunk(1, b"bc")];
+    let send = async |head: Part, end: Part| {
+        let parts = [vec![head], parts(), vec![end]].concat();
+        assert_eq!(front.send(parts).await.unwrap().blake3, blake3::hash(b"abc").to_string());
+    };
+    send(header("a.jsonl", 3), bare_end()).await;
+    send(header("a.jsonl", 3), end(blake3::hash(b"abc"))).await;
     let Part::Header(mut first) = header("a.jsonl", 3) else { unreachable!() };
     first.blake3 = Some(blake3::hash(b"abc").to_string());
-    let answer = front.send(vec![Part::Header(first), chunk(0, b"abc")]).await;
-    assert_eq!(answer.unwrap().bytes, 3);
+    send(Part::Header(first), bare_end()).await;
 }
 
 async fn check(front: &Front, parts: Vec<Part>, expected: (Code, &str)) {
@@ -65,7 +69,7 @@ async fn check(front: &Front, parts: Vec<Part>, expected: (Code, &str)) {
 #[tokio::test]
 async fn an_upload_that_is_not_what_it_says_leaves_nothing() {
     let front = Front::start_with(|config| config.limits.upload_bytes_max = 1 << 20).await;
-    let name = |name: &str| vec![header(name, 1), chunk(0, b"a")];
+    let name = |name: &str| vec![header(name, 1), chunk(0, b"a"), bare_end()];
     let with = |pipeline: &str, blake3: Option<&str>| {
         let header = v1::SubmitHeader {
             pipeline: pipeline.to_owned(),
@@ -73,7 +77,7 @@ async fn an_upload_that_is_not_what_it_says_leaves_nothing() {
             size: 1,
             blake3: blake3.map(str::to_owned),
         };
-        vec![Part::Header(header), chunk(0, b"a")]
+        vec![Part::Header(header), chunk(0, b"a"), bare_end()]
     };
     let other_hash = blake3::hash(b"other").to_string();
     let invalid = |word| (Code::InvalidArgument, word);
@@ -96,6 +100,8 @@ async fn an_upload_that_is_not_what_it_says_leaves_nothing() {
     check(&front, vec![header("a.jsonl", 9), chunk(u64::MAX, b"a")], offset).await;
     let stream = invalid("E-STREAM");
     check(&front, vec![], stream).await;
+    check(&front, vec![header("a.jsonl", 0)], stream).await;
+    check(&front, vec![header("a.jsonl", 1), chunk(0, b"a")], stream).await;
     check(&front, vec![chunk(0, b"a")], stream).await;
     check(&front, vec![end(&other_hash)], stream).await;
     check(&front, vec![header("a.jsonl", 1), header("a.jsonl", 1)], stream).await;
@@ -148,7 +154,7 @@ async fn a_client_that_disconnects_in_the_middle_leaves_nothing() {
     until(|| front.engine.spooled() == 1).await;
     call.abort();
     // The one turn is free again only when the file is gone.
-    front.send(vec![header("b.jsonl", 1), chunk(0, b"b")]).await.unwrap();
+    front.send(vec![header("b.jsonl", 1), chunk(0, b"b"), bare_end()]).await.unwrap();
     assert_eq!(front.engine.spooled(), 0);
     assert_eq!(front.engine.contents().into_values().collect::<Vec<_>>(), [b"b"]);
     drop(sender);
@@ -219,6 +225,7 @@ async fn a_stopping_server_lets_an_upload_finish_and_cuts_off_one_that_does_not(
         let served = front.stop();
         if finishes {
             send(chunk(1, b"b")).await.unwrap();
+            send(bare_end()).await.unwrap();
             drop(sender);
             assert_eq!(call.await.unwrap().unwrap().into_inner().bytes, 2);
         } else {
