@@ -105,7 +105,8 @@ impl Batch {
         } else {
             filter_record_batch(&self.columns, keep).expect(SAME_LENGTH)
         };
-        let raw = self.raw.map(|raw| filter(&raw, keep).expect(SAME_LENGTH).as_binary_view().clone());
+        let raw =
+            self.raw.map(|raw| filter(&raw, keep).expect(SAME_LENGTH).as_binary_view().clone());
         let positions = self.positions.map(|positions| {
             filter(&positions, keep).expect(SAME_LENGTH).as_primitive::<UInt64Type>().clone()
         });
@@ -123,9 +124,8 @@ impl Batch {
         } else {
             take_record_batch(&self.columns, rows).expect(THERE)
         };
-        let raw = |raw: &BinaryViewArray| {
-            take(raw, rows, None).expect(THERE).as_binary_view().clone()
-        };
+        let raw =
+            |raw: &BinaryViewArray| take(raw, rows, None).expect(THERE).as_binary_view().clone();
         let positions = |positions: &UInt64Array| {
             take(positions, rows, None).expect(THERE).as_primitive::<UInt64Type>().clone()
         };

@@ -154,8 +154,7 @@ where
                     let origin = batch.origin;
                     meter.took(batch.len(), 0);
                     logic.apply(batch, &mut emit);
-                    for (tag, (output, given)) in
-                        outputs.iter_mut().zip(&mut emit.tags).enumerate()
+                    for (tag, (output, given)) in outputs.iter_mut().zip(&mut emit.tags).enumerate()
                     {
                         for mut batch in given.drain(..) {
                             meter.gave(tag, batch.len(), 0);

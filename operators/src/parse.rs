@@ -67,8 +67,8 @@ impl Stateless for Parse {
         let mut good = Vec::with_capacity(batch.len());
         for row in 0..batch.len() {
             let line = if text.is_null(row) { None } else { Some(text.value(row)) };
-            let found = line
-                .filter(|line| self.regex.captures_read(&mut self.locations, line).is_some());
+            let found =
+                line.filter(|line| self.regex.captures_read(&mut self.locations, line).is_some());
             let mut problem = None;
             for ((column, group), builder) in captures.iter().zip(&mut builders) {
                 let captured = found.and_then(|line| {

@@ -13,8 +13,10 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use tidemill_operators::exchange;
+use tidemill_operators::reject::EpochRejects;
 use tidemill_operators::{Batch, Time};
 use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::operators::core::Map;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::{Scope, Stream, StreamVec};
 use timely::progress::operate::FrontierInterest;
@@ -39,7 +41,7 @@ pub struct Answer {
     pub rows: Vec<(usize, Batch)>,
     /// Records read.
     pub records: u64,
-    /// Records rejected while reading.
+    /// Records rejected, by whichever operator.
     pub rejected: u64,
     /// When its last piece had been read.
     pub read_at: SystemTime,
@@ -69,6 +71,7 @@ pub fn answers<'scope>(
     title: &str,
     openings: StreamVec<'scope, Time, Opening>,
     notes: StreamVec<'scope, Time, ReadNote>,
+    rejects: StreamVec<'scope, Time, EpochRejects>,
     parts: StreamVec<'scope, Time, PreparedPart>,
     tables: Vec<(usize, Stream<'scope, Time, Batch>)>,
     mut ledger: impl FnMut(Heard) + 'static,
@@ -76,12 +79,15 @@ pub fn answers<'scope>(
     let mut builder = OperatorBuilder::new(title.to_owned(), scope);
     let mut opening_input = builder.new_input(openings, Exchange::new(|_: &Opening| 0));
     let mut note_input = builder.new_input(notes, Exchange::new(|_: &ReadNote| 0));
+    // Only how many there are is wanted here; the records go to their sinks.
+    let rejects = rejects.map(|some| some.rejects.len() as u64).container::<Vec<u64>>();
+    let mut reject_input = builder.new_input(rejects, Exchange::new(|_: &u64| 0));
     let mut part_input = builder.new_input(parts, Exchange::new(|_: &PreparedPart| 0));
     let mut table_inputs: Vec<_> = tables
         .into_iter()
         .map(|(sink, rows)| (sink, builder.new_input(rows, exchange::whole(|_: &Batch| 0))))
         .collect();
-    for port in 0..3 + table_inputs.len() {
+    for port in 0..4 + table_inputs.len() {
         builder.set_notify_for(port, FrontierInterest::Always);
     }
     let mut open: BTreeMap<u64, Open> = BTreeMap::new();
@@ -101,6 +107,12 @@ pub fn answers<'scope>(
                     if let Some(heard) = said.note(note) {
                         ledger(heard);
                     }
+                }
+            });
+            reject_input.for_each_stamp(|capability, counts| {
+                if let Some(time) = capability.least() {
+                    let said = open.entry(time.epoch).or_default();
+                    said.rejected += counts.flat_map(|counts| counts.drain(..)).sum::<u64>();
                 }
             });
             part_input.for_each(|_, parts| {
@@ -149,9 +161,8 @@ struct Open {
 impl Open {
     fn note(&mut self, note: ReadNote) -> Option<Heard> {
         match note.event {
-            ReadEvent::Chunk { records, rejected, bytes, .. } => {
+            ReadEvent::Chunk { records, bytes, .. } => {
                 self.records += records;
-                self.rejected += rejected;
                 Some(Heard::Progress { submission: note.submission, bytes, records })
             }
             ReadEvent::Failed { code, detail } => {

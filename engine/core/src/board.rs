@@ -52,8 +52,8 @@ pub struct Board {
     /// Told when a file is finished.
     finishing: Condvar,
     observers: Mutex<Vec<Observer>>,
-    /// Finished in this life: committed, quarantined.
-    done: Mutex<(u64, u64)>,
+    /// Finished in this life.
+    done: Mutex<Summary>,
 }
 
 /// Returns the time of a journal entry.
@@ -188,8 +188,13 @@ impl Board {
         };
         {
             let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
-            let count = if report.phase == Phase::Committed { &mut done.0 } else { &mut done.1 };
-            *count += 1;
+            if report.phase == Phase::Committed {
+                done.committed += 1;
+                done.records += report.records;
+                done.rejected += report.rejected;
+            } else {
+                done.quarantined += 1;
+            }
         }
         self.finishing.notify_all();
         self.tell(&report);
@@ -204,8 +209,8 @@ impl Board {
 
     /// Returns what was finished in this life, and what is left.
     pub fn summary(&self) -> Summary {
-        let (committed, quarantined) = *self.done.lock().unwrap_or_else(PoisonError::into_inner);
-        Summary { committed, quarantined, left: self.pending_in_all() as u64 }
+        let done = *self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        Summary { left: self.pending_in_all() as u64, ..done }
     }
 
     /// Returns a file that is not finished.
@@ -239,15 +244,14 @@ impl Board {
 
     /// Returns the histograms of all stages of all pipelines.
     pub fn latencies(&self) -> Vec<StageLatency> {
-        let of_lane = |lane: &Lane| {
-            let pipeline = lane.name.clone();
-            let stage = move |(stage, histogram): (&&'static str, &Histogram<u64>)| StageLatency {
-                pipeline: pipeline.clone(),
-                stage,
-                histogram: histogram.clone(),
+        let of_lane =
+            |lane: &Lane| {
+                let pipeline = lane.name.clone();
+                let stage = move |(stage, histogram): (&&'static str, &Histogram<u64>)| {
+                    StageLatency { pipeline: pipeline.clone(), stage, histogram: histogram.clone() }
+                };
+                STAGES.iter().zip(&lane.latencies).map(stage).collect::<Vec<_>>()
             };
-            STAGES.iter().zip(&lane.latencies).map(stage).collect::<Vec<_>>()
-        };
         self.lanes().iter().flat_map(of_lane).collect()
     }
 

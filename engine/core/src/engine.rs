@@ -11,9 +11,7 @@ use std::time::SystemTime;
 
 use tidemill_store::journal::VerdictRow;
 use tidemill_store::name::check_name;
-use tidemill_store::{
-    Filter, Folders, JournalReader, NewFile, SubmissionRow, queue,
-};
+use tidemill_store::{Filter, Folders, JournalReader, NewFile, SubmissionRow, queue};
 
 use crate::board::{self, Board, to_us};
 use crate::fault;
@@ -178,7 +176,9 @@ impl Engine {
             })
             .map_err(|error| unavailable("list", &error))?;
         let reports = rows.into_iter().map(|row| self.overlay(row));
-        Ok(reports.filter(|report| filter.phase.is_none_or(|phase| report.phase == phase)).collect())
+        Ok(reports
+            .filter(|report| filter.phase.is_none_or(|phase| report.phase == phase))
+            .collect())
     }
 
     /// Registers a function that hears of each change of each submission.

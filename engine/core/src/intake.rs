@@ -272,7 +272,8 @@ impl Intake {
         let quiet = self.patience.quiet;
         for watched in &mut self.lines {
             let folder = watched.line.folders.unprocessed.clone();
-            let failed = |source| IntakeError::Scan { folder: folder.display().to_string(), source };
+            let failed =
+                |source| IntakeError::Scan { folder: folder.display().to_string(), source };
             let mut there = BTreeSet::new();
             for entry in std::fs::read_dir(&folder).map_err(failed)? {
                 let entry = entry.map_err(failed)?;
@@ -421,7 +422,10 @@ impl Watched {
 fn is_ignored(name: &OsStr) -> bool {
     let name = name.as_encoded_bytes();
     let ending = |ending: &[u8]| name.ends_with(ending);
-    name.starts_with(b".") || name.starts_with(b"~") || ending(b"~") || ending(b".tmp")
+    name.starts_with(b".")
+        || name.starts_with(b"~")
+        || ending(b"~")
+        || ending(b".tmp")
         || ending(b".part")
 }
 

@@ -134,7 +134,10 @@ impl Ledger {
         for event in group {
             match event {
                 Event::Accept { files, reply } => accepts.push((files, reply)),
-                Event::Heard { pipeline, heard: Heard::Progress { submission, bytes, records } } => {
+                Event::Heard {
+                    pipeline,
+                    heard: Heard::Progress { submission, bytes, records },
+                } => {
                     self.board.progressed(pipeline, submission, bytes, records);
                 }
                 Event::Heard { pipeline, heard: Heard::Answered(answer) } => {
@@ -169,7 +172,8 @@ impl Ledger {
         for (files, reply) in accepts {
             let mine: Vec<AcceptedFile> = accepted.by_ref().take(files.len()).collect();
             for file in &mine {
-                if let Some(pipeline) = self.lines.iter().position(|line| line.name == file.pipeline)
+                if let Some(pipeline) =
+                    self.lines.iter().position(|line| line.name == file.pipeline)
                 {
                     self.board.accepted(pipeline, file);
                     self.order(pipeline, file.clone(), false);

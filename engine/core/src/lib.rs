@@ -11,7 +11,6 @@
 //! them: [`start`], `worker`, [`mesh`], `board` and `stats` (what is known), [`engine`] and
 //! [`report`] (what the outside sees), [`fault`] (why a process ends).
 #![cfg_attr(test, allow(clippy::unwrap_used))]
-
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod spec;

@@ -185,9 +185,7 @@ impl Publisher {
                     .map_err(disk("move the input to processed/"))
             }
             Verdict::Quarantined { code, detail } => {
-                tracing::warn!(
-                    pipeline = line.name, file = file.name, code, "set aside: {detail}"
-                );
+                tracing::warn!(pipeline = line.name, file = file.name, code, "set aside: {detail}");
                 let reason = Reason::of(file, outcome, Some(line.plan_hash.clone()));
                 queue::quarantine(&line.folders, &file.claimed_name, &file.stored_name, &reason)
                     .map_err(disk("move the input to quarantine/"))
@@ -197,11 +195,8 @@ impl Publisher {
 
     fn apply(&mut self, pipeline: usize, epoch: u64, rows: &[(usize, Batch)]) {
         for (sink, published) in &mut self.lines[pipeline].tables {
-            let mine: Vec<Batch> = rows
-                .iter()
-                .filter(|(to, _)| to == sink)
-                .map(|(_, batch)| batch.clone())
-                .collect();
+            let mine: Vec<Batch> =
+                rows.iter().filter(|(to, _)| to == sink).map(|(_, batch)| batch.clone()).collect();
             published.table.apply(epoch, &mine);
         }
     }

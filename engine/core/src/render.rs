@@ -136,7 +136,9 @@ impl<'scope> Rendering<'scope, '_> {
                     tables.push((at, rows.probe_with(&self.flow)));
                     continue;
                 }
-                Some(file) if sink.errors_of.is_empty() && !matches!(sink.kind, SinkKind::Rejects) => {
+                Some(file)
+                    if sink.errors_of.is_empty() && !matches!(sink.kind, SinkKind::Rejects) =>
+                {
                     files(self.scope, &title, ways, openings, file, around, meter)
                 }
                 Some(file) => {
@@ -152,7 +154,9 @@ impl<'scope> Rendering<'scope, '_> {
         }
         let parts = self.scope.concatenate(parts);
         let title = format!("Answer {}/", self.plan.name);
-        answers(self.scope, &title, orders.openings, notes, parts, tables, ledger);
+        let all_rejects =
+            self.scope.concatenate(self.rejects.values().cloned().collect::<Vec<_>>());
+        answers(self.scope, &title, orders.openings, notes, all_rejects, parts, tables, ledger);
         Rendered {
             flow: self.flow,
             flow_seen: Some(Time::default()),
@@ -233,8 +237,11 @@ impl<'scope> Rendering<'scope, '_> {
             }
             OperatorKind::Parse { column, regex, captures } => {
                 let regex = Regex::new(regex).expect("the graph compiled this pattern");
-                let unmatched =
-                    operator.outputs.get(UNMATCHED).filter(|port| port.used).map(|_| shape(UNMATCHED));
+                let unmatched = operator
+                    .outputs
+                    .get(UNMATCHED)
+                    .filter(|port| port.used)
+                    .map(|_| shape(UNMATCHED));
                 let logic =
                     Parse::new(column.clone(), regex, captures.clone(), shape(0), unmatched);
                 stateless(&title, name, input, tags, meter, logic)
@@ -359,8 +366,7 @@ fn aggregate<'scope>(
         counting.rejected(inputs.rejects.len());
         inputs
     };
-    let (partials, bad_rows) =
-        aggregate::gather(place, input, poison, spec.clone(), evaluate);
+    let (partials, bad_rows) = aggregate::gather(place, input, poison, spec.clone(), evaluate);
     let partials = partials.probe_with(flow);
     let (rows, bad_totals) = aggregate::totals(place, partials, spec);
     let rows = flow::counted(&format!("Count {place}"), rows, meter);

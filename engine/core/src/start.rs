@@ -103,6 +103,10 @@ pub struct Summary {
     pub quarantined: u64,
     /// Files accepted and not finished: the next start goes on with them.
     pub left: u64,
+    /// Records read from the committed files.
+    pub records: u64,
+    /// Records of them that were rejected.
+    pub rejected: u64,
 }
 
 /// A started engine in process 0.
@@ -226,7 +230,9 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let ending = spawn("tidemill:ending", move || {
         wait_for(taking);
         if once {
-            // What was accepted is finished first, unless somebody asks to stop.
+            // What was taken is accepted, and what was accepted is finished, unless somebody asks
+            // to stop.
+            flush(&events);
             while board.pending_in_all() > 0 && !stop.load(Ordering::Relaxed) {
                 board.wait_for_change(Duration::from_millis(100));
             }
@@ -238,9 +244,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
                 tracing::error!("a worker ended with: {panic}");
             }
         }
-        let (flushed, wait) = channel();
-        let _ = events.send(Event::Flush(flushed));
-        let _ = wait.recv();
+        flush(&events);
         let _ = jobs.send(Job::End);
         wait_for(publisher_thread);
         let _ = events.send(Event::End);
@@ -252,8 +256,9 @@ pub fn start(config: Config) -> Result<Running, StartError> {
 
 /// Runs one of the other processes: workers, and nothing else. Blocks until the dataflows end.
 pub fn run_member(config: Config) -> Result<(), StartError> {
-    let home = Arc::new(Home::attach(&config.home)?);
+    // Process 0 makes the home before it meets anybody.
     let meeting = meet(config.mesh.clone(), None, config.workers)?;
+    let home = Arc::new(Home::attach(&config.home)?);
     let stats = Stats::default();
     let (staging, _staging_thread) = Staging::start(fault::disk)?;
     let built = Building {
@@ -378,7 +383,10 @@ impl Building {
         let settings = WorkerConfig::default();
         let guards = match builders {
             Builders::Alone(1) => timely::execute(
-                timely::Config { communication: timely::CommunicationConfig::Thread, worker: settings },
+                timely::Config {
+                    communication: timely::CommunicationConfig::Thread,
+                    worker: settings,
+                },
                 run,
             ),
             Builders::Alone(workers) => timely::execute(
@@ -512,6 +520,15 @@ fn tell_first(control: &Control, stats: &Stats, ended: &AtomicBool) {
         {
             return;
         }
+    }
+}
+
+/// Waits until the ledger has worked off everything it was told so far.
+fn flush(ledger: &Sender<Event>) {
+    let (flushed, wait) = channel();
+    if ledger.send(Event::Flush(flushed)).is_ok() {
+        // A ledger that failed has ended the process.
+        let _ = wait.recv();
     }
 }
 

@@ -140,7 +140,10 @@ impl Stats {
                 })
                 .collect::<Vec<_>>()
         };
-        Told { rows: seats.iter().map(row).collect(), given: seats.iter().flat_map(given).collect() }
+        Told {
+            rows: seats.iter().map(row).collect(),
+            given: seats.iter().flat_map(given).collect(),
+        }
     }
 
     /// Takes what another process told.
@@ -256,7 +259,10 @@ impl Followed {
 
 /// Returns the ports that feed a node, by name.
 pub fn feeds(plan: &Plan, inputs: &[crate::plan::Input]) -> Vec<(String, usize)> {
-    inputs.iter().map(|input| (plan.node_name(input.from.node).to_owned(), input.from.port)).collect()
+    inputs
+        .iter()
+        .map(|input| (plan.node_name(input.from.node).to_owned(), input.from.port))
+        .collect()
 }
 
 /// Returns the word for the kind of a node.

@@ -34,7 +34,8 @@ impl Mistakes {
             complain("");
         }
         let count = self.diagnostics.len();
-        let mistakes = if count == 1 { "1 mistake".to_owned() } else { format!("{count} mistakes") };
+        let mistakes =
+            if count == 1 { "1 mistake".to_owned() } else { format!("{count} mistakes") };
         complain(&format!("{}: {mistakes}", self.file));
     }
 }

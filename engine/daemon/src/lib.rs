@@ -52,7 +52,8 @@ pub fn main() -> ExitCode {
 
 /// Runs a client command.
 fn ask(command: tidemill_cli::ClientCommand) -> anyhow::Result<u8> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let mut out = std::io::stdout();
     let mut output = tidemill_cli::Output::process(&mut out);
     runtime.block_on(tidemill_cli::execute(command, &mut output))

@@ -1,8 +1,8 @@
 //! Run: one process of a run, from its settings to its exit code.
 
 use std::net::TcpListener;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::Context;
@@ -66,7 +66,9 @@ fn load_all(flags: &RunFlags) -> anyhow::Result<Option<Vec<Plan>>> {
             Ok(plan) => {
                 if plans.iter().any(|other| other.name == plan.name) {
                     let (file, name) = (path.display(), &plan.name);
-                    complain(&format!("{file}: there is another pipeline called {name}; rename one"));
+                    complain(&format!(
+                        "{file}: there is another pipeline called {name}; rename one"
+                    ));
                     right = false;
                 }
                 plans.push(plan);
@@ -149,8 +151,9 @@ fn member(config: Config) -> anyhow::Result<u8> {
 
 /// Runs process 0: the engine, and its server.
 fn first(config: Config, settings: &Settings) -> anyhow::Result<u8> {
-    let listener = TcpListener::bind(settings.grpc)
-        .with_context(|| format!("serve gRPC on {} (another address: --grpc ADDR)", settings.grpc))?;
+    let listener = TcpListener::bind(settings.grpc).with_context(|| {
+        format!("serve gRPC on {} (another address: --grpc ADDR)", settings.grpc)
+    })?;
     let address = listener.local_addr()?;
     let once = config.once;
     let started = Instant::now();
@@ -185,7 +188,7 @@ fn first(config: Config, settings: &Settings) -> anyhow::Result<u8> {
     }
     closing.send_replace(true);
     runtime.block_on(server)?.context("serve gRPC")?;
-    conclude(&engine, summary, started)?;
+    conclude(summary, started)?;
     if once && summary.quarantined > 0 {
         return Ok(QUARANTINED);
     }
@@ -193,12 +196,8 @@ fn first(config: Config, settings: &Settings) -> anyhow::Result<u8> {
 }
 
 /// Says what was done.
-fn conclude(engine: &Engine, summary: Summary, started: Instant) -> anyhow::Result<()> {
-    let read: Vec<_> =
-        engine.operators().into_iter().filter(|row| row.kind.starts_with("source")).collect();
-    let records: u64 = read.iter().map(|row| row.records_in).sum();
-    let rejected: u64 = engine.operators().iter().map(|row| row.rejected).sum();
-    let Summary { committed, quarantined, left } = summary;
+fn conclude(summary: Summary, started: Instant) -> anyhow::Result<()> {
+    let Summary { committed, quarantined, left, records, rejected } = summary;
     let seconds = started.elapsed().as_secs_f64();
     let mut line = format!(
         "committed {committed} files, {records} records ({rejected} rejected) in {seconds:.2} s"
@@ -207,7 +206,8 @@ fn conclude(engine: &Engine, summary: Summary, started: Instant) -> anyhow::Resu
         line += &format!("; {quarantined} files in quarantine/ with their reasons");
     }
     if left > 0 {
-        line += &format!("; {left} files accepted and not finished: the next start goes on with them");
+        line +=
+            &format!("; {left} files accepted and not finished: the next start goes on with them");
     }
     say(format!("{line}\n").as_bytes())
 }

@@ -136,7 +136,10 @@ fn flag(flags: &SettingFlags, name: &str) -> Option<String> {
 }
 
 /// Reads the settings file: one flat mapping of names to values.
-fn read_file(named: Option<&Path>, mistakes: &mut Vec<String>) -> (String, BTreeMap<String, String>) {
+fn read_file(
+    named: Option<&Path>,
+    mistakes: &mut Vec<String>,
+) -> (String, BTreeMap<String, String>) {
     let path = named.unwrap_or(Path::new(USUAL_FILE));
     let shown = path.display().to_string();
     let text = match std::fs::read_to_string(path) {
@@ -187,7 +190,8 @@ impl Checking<'_> {
         let home = self.text("home").map(PathBuf::from);
         let workers = self.count("workers");
         let processes = self.count("processes");
-        let process = self.optional("process", "a number from 0", |text| text.parse::<usize>().ok());
+        let process =
+            self.optional("process", "a number from 0", |text| text.parse::<usize>().ok());
         let hostfile = self.text("hostfile").map(PathBuf::from);
         let grpc = self.value("grpc", "an address like 127.0.0.1:7171", |text| text.parse().ok());
         let reflection = self.value("reflection", "true or false", |text| text.parse().ok());
@@ -296,7 +300,10 @@ fn duration(text: &str) -> Option<Duration> {
 mod tests {
     use super::*;
 
-    fn gather(flags: SettingFlags, environment: &[(&str, &str)]) -> Result<Settings, SettingsError> {
+    fn gather(
+        flags: SettingFlags,
+        environment: &[(&str, &str)],
+    ) -> Result<Settings, SettingsError> {
         let environment = |name: &str| {
             environment.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_string())
         };
@@ -336,7 +343,8 @@ mod tests {
             grpc: Some("here".into()),
             ..SettingFlags::default()
         };
-        let SettingsError(mistakes) = gather(flags, &[("TIDEMILL_QUIET", "2 parsecs")]).unwrap_err();
+        let SettingsError(mistakes) =
+            gather(flags, &[("TIDEMILL_QUIET", "2 parsecs")]).unwrap_err();
         let told = |part: &str| assert!(mistakes.iter().any(|m| m.contains(part)), "{mistakes:?}");
         told("workers: \"0\" is not a number from 1");
         told("grpc: \"here\"");

@@ -15,8 +15,8 @@ use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::{ProbeHandle, Scope, StreamVec};
-use timely::scheduling::activate::SyncActivator;
 use timely::scheduling::Activator;
+use timely::scheduling::activate::SyncActivator;
 
 use crate::ingest::inflate::Compression;
 use crate::ingest::order::{FileOrder, Opening, Piece, PieceOrder};

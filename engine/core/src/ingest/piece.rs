@@ -206,7 +206,8 @@ fn complete_last_record(
     too_long: &mut Option<Reject>,
 ) -> Result<usize, FileFailure> {
     let size = order.identity.bytes;
-    let begin = bytes[first..].iter().rposition(|byte| *byte == b'\n').map_or(first, |at| first + at + 1);
+    let begin =
+        bytes[first..].iter().rposition(|byte| *byte == b'\n').map_or(first, |at| first + at + 1);
     let mut at = end;
     while at < size {
         let old = bytes.len();

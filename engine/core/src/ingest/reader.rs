@@ -62,8 +62,7 @@ pub fn reader<'scope>(
     let scope = orders.scope();
     let mut builder = OperatorBuilder::new(title.to_owned(), scope);
     let address = builder.operator_info().address;
-    let mut input =
-        builder.new_input(orders, Exchange::new(|order: &PieceOrder| order.reader));
+    let mut input = builder.new_input(orders, Exchange::new(|order: &PieceOrder| order.reader));
     let (output, batches) = builder.new_output::<Batch>();
     let mut batch_output = OutputBuilder::<Time, CapacityContainerBuilder<Batch>>::from(output);
     let (output, rejects) = builder.new_output::<Vec<EpochRejects>>();
@@ -91,7 +90,8 @@ pub fn reader<'scope>(
         drop(capabilities);
         move |frontiers| {
             input.for_each_stamp(|capability, orders| {
-                let held: Option<Vec<_>> = (0..3).map(|port| capability.retain_least(port)).collect();
+                let held: Option<Vec<_>> =
+                    (0..3).map(|port| capability.retain_least(port)).collect();
                 let Some(held) = held else { return };
                 for order in orders.flat_map(|orders| orders.drain(..)) {
                     reading.queue.push_back((held.clone(), order));
@@ -158,7 +158,8 @@ impl Reading {
         // Streams in the order of their epochs: the earliest one holds the frontier.
         let ready = self.streams.iter().position(|stream| {
             let chunk = stream.held[0].time().chunk;
-            let behind = Time::new(stream.held[0].time().epoch, chunk.saturating_sub(STREAM_WINDOW));
+            let behind =
+                Time::new(stream.held[0].time().epoch, chunk.saturating_sub(STREAM_WINDOW));
             chunk < STREAM_WINDOW || !flow.less_equal(&behind)
         });
         if let Some(index) = ready {

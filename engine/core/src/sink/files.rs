@@ -135,9 +135,8 @@ impl Writer {
                 let rows: usize = chunk.iter().map(Batch::len).sum();
                 let before = file.part.body.bytes();
                 let stage = || self.parts.stage(*epoch);
-                let outcome = write_chunk(
-                    &mut file.part, chunk, &self.parts.sink, &mut self.encoder, &stage,
-                );
+                let outcome =
+                    write_chunk(&mut file.part, chunk, &self.parts.sink, &mut self.encoder, &stage);
                 self.parts.written(outcome);
                 let bytes = (file.part.body.bytes() - before) as usize;
                 self.parts.meter.took(rows, bytes);

@@ -60,10 +60,8 @@ pub fn rejects<'scope>(
         rejects,
         Exchange::new(move |some: &EpochRejects| writer_of(some.origin.submission, index)),
     );
-    let mut note_input = builder.new_input(
-        notes,
-        Exchange::new(move |note: &ReadNote| writer_of(note.submission, index)),
-    );
+    let mut note_input = builder
+        .new_input(notes, Exchange::new(move |note: &ReadNote| writer_of(note.submission, index)));
     let mut opening_input = builder.new_input(
         openings,
         Exchange::new(move |opening: &Opening| writer_of(opening.submission, index)),
@@ -231,10 +229,8 @@ fn to_batch(file: &str, first_line: u64, mut rejects: Vec<Placed>) -> Batch {
     ];
     let columns = RecordBatch::try_new(schema().arrow(), columns)
         .expect("every column was built from the same rows with the type of the schema");
-    let raw: BinaryViewArray = rejects
-        .iter()
-        .map(|placed| Some([&placed.reject.raw[..], b"\n"].concat()))
-        .collect();
+    let raw: BinaryViewArray =
+        rejects.iter().map(|placed| Some([&placed.reject.raw[..], b"\n"].concat())).collect();
     Batch { columns, raw: Some(raw), ..Batch::default() }
 }
 
