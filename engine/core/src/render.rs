@@ -28,7 +28,7 @@ use timely::scheduling::activate::SyncActivator;
 use timely::worker::Worker;
 
 use crate::answer::{Heard, answers};
-use crate::ingest::coordinator::{Command, coordinator};
+use crate::ingest::coordinator::{Command, Loads, coordinator};
 use crate::ingest::order::{ReadEvent, ReadNote};
 use crate::ingest::reader::reader;
 use crate::plan::{Input, NodeId, OperatorKind, OperatorPlan, Plan, PortId, SinkKind, SinkPlan};
@@ -47,6 +47,8 @@ pub struct Fittings {
     pub ledger: Box<dyn FnMut(Heard)>,
     /// Who counts.
     pub stats: Stats,
+    /// How much waits at the readers of this process.
+    pub loads: Loads,
 }
 
 /// The dataflow of a pipeline on one worker.
@@ -73,6 +75,7 @@ pub fn render(worker: &mut Worker, plan: &Plan, fittings: Fittings) -> Rendered 
             index,
             around: fittings.around,
             stats: fittings.stats,
+            loads: fittings.loads,
             flow: ProbeHandle::new(),
             streams: BTreeMap::new(),
             rejects: BTreeMap::new(),
@@ -91,6 +94,7 @@ struct Rendering<'scope, 'plan> {
     index: usize,
     around: Surroundings,
     stats: Stats,
+    loads: Loads,
     flow: ProbeHandle<Time>,
     streams: BTreeMap<PortId, Batches<'scope>>,
     rejects: BTreeMap<NodeId, Rejects<'scope>>,
@@ -105,7 +109,8 @@ impl<'scope> Rendering<'scope, '_> {
     ) -> Rendered {
         let splittable = self.plan.sources.iter().map(|source| source.splittable).collect();
         let title = format!("Coordinate {}/", self.plan.name);
-        let orders = coordinator(self.scope, &title, commands, splittable, self.flow.clone());
+        let (flow, loads) = (self.flow.clone(), self.loads.clone());
+        let orders = coordinator(self.scope, &title, commands, splittable, flow, loads);
         let mut waiting = vec![orders.activator];
         let mut notes = Vec::new();
         for (at, pieces) in orders.pieces.into_iter().enumerate() {
@@ -190,6 +195,7 @@ impl<'scope> Rendering<'scope, '_> {
             source.read.clone(),
             source.inflate_ratio_max,
             self.flow.clone(),
+            self.loads.clone(),
             meter,
         );
         self.watch(&read.batches, gauge);

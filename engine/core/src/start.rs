@@ -25,7 +25,7 @@ use timely::scheduling::activate::SyncActivator;
 use crate::board::Board;
 use crate::engine::Engine;
 use crate::fault::{self, FaultKind};
-use crate::ingest::coordinator::Command;
+use crate::ingest::coordinator::{Command, Loads};
 use crate::intake::{self, Intake, Numbers, Patience, Patterns};
 use crate::ledger::{self, Event, Ledger};
 use crate::mesh::{self, Control, ControlEvent, MeshConfig, MeshError};
@@ -164,6 +164,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         plans: config.plans.clone(),
         home: Arc::clone(&home),
         generation,
+        workers: config.workers,
         staging,
         stats: stats.clone(),
         events: Some(events.clone()),
@@ -265,6 +266,7 @@ pub fn run_member(config: Config) -> Result<(), StartError> {
         plans: config.plans.clone(),
         home,
         generation: meeting.generation,
+        workers: config.workers,
         staging,
         stats: stats.clone(),
         events: None,
@@ -326,6 +328,7 @@ struct Building {
     plans: Vec<Plan>,
     home: Arc<Home>,
     generation: u64,
+    workers: usize,
     staging: Staging,
     stats: Stats,
     /// To the ledger; in process 0 only.
@@ -343,9 +346,10 @@ impl Building {
     ) -> Result<(Guards, Vec<SyncActivator>), StartError> {
         let (ready, woken) = channel();
         let is_first = self.events.is_some();
-        let Self { plans, home, generation, staging, stats, events, commands } = self;
+        let Self { plans, home, generation, workers, staging, stats, events, commands } = self;
         let commands = Mutex::new(commands.into_iter().map(Some).collect::<Vec<_>>());
         let ready = Mutex::new(ready);
+        let loads: Vec<Loads> = plans.iter().map(|_| Loads::new(workers)).collect();
         let run = move |worker: &mut timely::worker::Worker| {
             let first = worker.index() == 0;
             stats.follow(worker);
@@ -371,7 +375,13 @@ impl Building {
                     staging: staging.clone(),
                     on_failure: fault::disk,
                 };
-                let fittings = Fittings { commands, around, ledger, stats: stats.clone() };
+                let fittings = Fittings {
+                    commands,
+                    around,
+                    ledger,
+                    stats: stats.clone(),
+                    loads: loads[pipeline].clone(),
+                };
                 rendered.push(render(worker, plan, fittings));
             }
             if first {

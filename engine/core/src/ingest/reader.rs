@@ -24,7 +24,7 @@ use timely::dataflow::{ProbeHandle, Stream, StreamVec};
 use timely::scheduling::Activator;
 
 use crate::ingest::buffers::Buffers;
-use crate::ingest::coordinator::PIECE_BYTES;
+use crate::ingest::coordinator::{Loads, PIECE_BYTES};
 use crate::ingest::order::{Piece, PieceOrder, ReadEvent, ReadNote};
 use crate::ingest::piece::{self, Chunk, FileFailure, Preamble, StreamReader};
 
@@ -57,6 +57,7 @@ pub fn reader<'scope>(
     plan: ReadPlan,
     inflate_ratio_max: u32,
     flow: ProbeHandle<Time>,
+    loads: Loads,
     meter: Meter,
 ) -> Read<'scope> {
     let scope = orders.scope();
@@ -83,6 +84,8 @@ pub fn reader<'scope>(
         streams: Vec::new(),
         preambles: BTreeMap::new(),
         failed: BTreeSet::new(),
+        worker: scope.worker().index(),
+        loads,
         meter,
     };
 
@@ -148,6 +151,8 @@ struct Reading {
     preambles: BTreeMap<u64, Preamble>,
     /// Epochs that failed here: their other pieces need not be read.
     failed: BTreeSet<u64>,
+    worker: usize,
+    loads: Loads,
     meter: Meter,
 }
 
@@ -166,6 +171,7 @@ impl Reading {
             return self.read_stream(index, outputs);
         }
         let Some((held, order)) = self.queue.pop_front() else { return 0 };
+        self.loads.done(self.worker, order.bytes);
         if self.failed.contains(&order.file.epoch) {
             return 1;
         }
