@@ -16,10 +16,11 @@ use timely::container::CapacityContainerBuilder;
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
-use timely::dataflow::{ProbeHandle, Scope, StreamVec};
+use timely::dataflow::{Scope, StreamVec};
 use timely::scheduling::Activator;
 use timely::scheduling::activate::SyncActivator;
 
+use crate::ingest::flow::Flow;
 use crate::ingest::inflate::Compression;
 use crate::ingest::order::{FileOrder, Opening, Piece, PieceOrder};
 
@@ -98,7 +99,7 @@ pub fn coordinator<'scope>(
     title: &str,
     commands: Option<Receiver<Command>>,
     splittable: Splittable,
-    flow: ProbeHandle<Time>,
+    flow: Flow,
     loads: Loads,
 ) -> Coordinator<'scope> {
     let peers = scope.worker().peers();
@@ -208,7 +209,7 @@ impl State {
     }
 
     /// Forgets the pieces that the sinks have taken in.
-    fn settle(&mut self, flow: &ProbeHandle<Time>) {
+    fn settle(&mut self, flow: &Flow) {
         while let Some((time, bytes, reader)) = self.in_flight.front() {
             if flow.less_equal(time) {
                 break;
