@@ -28,7 +28,7 @@ use timely::scheduling::Activator;
 use timely::scheduling::activate::SyncActivator;
 use timely::worker::Worker;
 
-use crate::answer::{Heard, answers};
+use crate::answer::{Heard, Said, answers};
 use crate::ingest::coordinator::{Command, Loads, coordinator};
 use crate::ingest::flow::Flow;
 use crate::ingest::order::{ReadEvent, ReadNote};
@@ -166,8 +166,14 @@ impl<'scope> Rendering<'scope, '_> {
         }
         let parts = together(self.scope, parts);
         let title = format!("Answer {}/", self.plan.name);
-        let all_rejects = together(self.scope, self.rejects.values().cloned().collect());
-        answers(self.scope, &title, orders.openings, notes, all_rejects, parts, tables, ledger);
+        let said = Said {
+            openings: orders.openings,
+            notes,
+            rejects: together(self.scope, self.rejects.values().cloned().collect()),
+            parts,
+            tables,
+        };
+        answers(self.scope, &title, said, ledger);
         Rendered {
             flow: self.flow,
             flow_seen: Some(Time::default()),
