@@ -1,0 +1,1 @@
+//! Oracle: slow programs that know the right answer.
