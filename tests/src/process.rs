@@ -174,7 +174,10 @@ impl Process {
         self.kill();
         let last: Vec<&str> = self.stderr.text.lines().rev().take(SHOWN_LINES).collect();
         let last: Vec<&str> = last.into_iter().rev().collect();
-        panic!("after {PATIENCE:?} the process did not {what}; its last words:\n{}", last.join("\n"));
+        panic!(
+            "after {PATIENCE:?} the process did not {what}; its last words:\n{}",
+            last.join("\n")
+        );
     }
 
     fn pid(&self) -> Pid {

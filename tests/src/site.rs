@@ -228,7 +228,11 @@ impl Running<'_> {
                 return;
             }
             // Whatever changed after the question was asked is still to come in the stream.
-            while self.ask(changes.next()).expect("the stream ended").is_ok_and(|change| !change.phase.is_final()) {}
+            while self
+                .ask(changes.next())
+                .expect("the stream ended")
+                .is_ok_and(|change| !change.phase.is_final())
+            {}
         }
     }
 

@@ -93,7 +93,9 @@ fn line_difference(path: &str, wanted: &[u8], found: &[u8]) -> String {
     let at = wanted.iter().zip(&found).take_while(|(one, other)| one == other).count();
     let shown = |lines: &[Vec<u8>]| match lines.get(at) {
         None => "(the end)".to_owned(),
-        Some(line) => format!("{:?}", String::from_utf8_lossy(&line[..line.len().min(SHOWN_BYTES)])),
+        Some(line) => {
+            format!("{:?}", String::from_utf8_lossy(&line[..line.len().min(SHOWN_BYTES)]))
+        }
     };
     format!(
         "  differs: {path} ({} lines expected, {} found), first at line {}\n    expected {}\n    found    {}\n",

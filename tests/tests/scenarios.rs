@@ -88,7 +88,8 @@ fn run(folder: &Path, shape: Shape) -> Tree {
         let code = ended.code.map_or("a signal".to_owned(), |code| code.to_string());
         found.insert("exit".into(), format!("{code}\n").into_bytes());
     }
-    let lists = [("quarantine.txt", site.quarantine()), ("unprocessed.txt", site.names("unprocessed"))];
+    let lists =
+        [("quarantine.txt", site.quarantine()), ("unprocessed.txt", site.names("unprocessed"))];
     for (name, lines) in lists.into_iter().filter(|(_, lines)| !lines.is_empty()) {
         found.insert(name.into(), (lines.join("\n") + "\n").into_bytes());
     }
@@ -100,7 +101,8 @@ fn run(folder: &Path, shape: Shape) -> Tree {
 /// Compresses by the ending of the name, in two members so that readers must go on after the first.
 fn packed(name: &str, bytes: &[u8]) -> Vec<u8> {
     let (one, other) = bytes.split_at(bytes.len() / 2);
-    let member = |bytes: &[u8]| match Path::new(name).extension().and_then(|ending| ending.to_str()) {
+    let member = |bytes: &[u8]| match Path::new(name).extension().and_then(|ending| ending.to_str())
+    {
         Some("gz") => {
             let level = flate2::Compression::default();
             let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
