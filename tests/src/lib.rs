@@ -1,1 +1,27 @@
-//! placeholder
+//! The system as specification: every promise is tested through the built binary and its client.
+//!
+//! Nothing here reaches into the engine. A [`Site`] is a home in a temporary folder with one
+//! pipeline; it starts the real process, feeds it files as a person or a client would, and compares
+//! what appears in `out/` byte by byte. A run that logs an ERROR which its test did not announce
+//! fails, and so does one that outlasts [`PATIENCE`].
+//!
+//! Map, in reading order: [`tree`] (what lies in folders), [`process`] (one process and what it
+//! says), [`site`] (a home and how it is fed), [`oracle`] (slow programs that know the right
+//! answer).
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "a failure of the harness is a failure of the test that uses it"
+)]
+
+pub mod tree;
+
+pub mod process;
+pub mod site;
+
+pub mod oracle;
+
+pub use process::{Ended, PATIENCE};
+pub use site::{Running, Shape, Site};
+pub use tree::Tree;

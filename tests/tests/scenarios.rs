@@ -1,0 +1,116 @@
+//! Scenarios: each folder of `scenarios/` is a promise: these files in, exactly these files out,
+//! whatever the number of workers and processes. Adding one needs no Rust; see `README.md`.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use tidemill_tests::{Shape, Site, Tree, tree};
+
+const NODE: &str = env!("CARGO_BIN_EXE_node");
+
+/// Set to `1`, it writes what comes out into `expected/` instead of comparing.
+const BLESS: &str = "TIDEMILL_TESTS_BLESS";
+
+/// Scenarios that do not hold yet, and why. One that holds must leave this list.
+const KNOWN_WRONG: [(&str, &str); 1] =
+    [("raw-records-stay-lines", "a repeated record without a newline is joined to the next")];
+
+#[test]
+fn scenarios_hold_with_one_worker() {
+    check(Shape::ALONE);
+}
+
+#[test]
+fn scenarios_hold_with_three_workers() {
+    check(Shape::new(1, 3));
+}
+
+#[test]
+fn scenarios_hold_with_two_processes_of_two_workers() {
+    check(Shape::new(2, 2));
+}
+
+fn check(shape: Shape) {
+    let bless = std::env::var(BLESS).is_ok_and(|value| value == "1");
+    if bless && shape != Shape::ALONE {
+        return; // what it would be compared with is just being written
+    }
+    let mut wrong = String::new();
+    let folders = scenarios();
+    assert!(folders.len() >= 20, "only {} scenarios: were some moved?", folders.len());
+    for folder in &folders {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let known_wrong = KNOWN_WRONG.iter().any(|(known, _)| *known == name);
+        let found = run(folder, shape);
+        let expected = folder.join("expected");
+        if bless && !known_wrong {
+            tree::write(&expected, &found);
+            continue;
+        }
+        match tree::difference(&tree::read(&expected), &found) {
+            Some(difference) if !known_wrong => {
+                let _ = writeln!(wrong, "{name} ({shape}):\n{difference}");
+            }
+            None if known_wrong => {
+                let _ = writeln!(wrong, "{name} ({shape}): it holds now; take it off KNOWN_WRONG");
+            }
+            _ => {}
+        }
+    }
+    assert!(wrong.is_empty(), "scenarios that do not hold:\n{wrong}");
+}
+
+/// Returns the scenario folders, sorted.
+fn scenarios() -> Vec<PathBuf> {
+    let all = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+    let entries = fs::read_dir(all).unwrap().map(|entry| entry.unwrap().path());
+    let mut folders: Vec<PathBuf> = entries.filter(|path| path.is_dir()).collect();
+    folders.sort();
+    folders
+}
+
+/// Returns what came out: `out/` as it is, and `exit`, `quarantine.txt` and `unprocessed.txt` (the
+/// names that nobody took) unless they say nothing.
+fn run(folder: &Path, shape: Shape) -> Tree {
+    let site = Site::new(NODE, &fs::read_to_string(folder.join("pipeline.yaml")).unwrap());
+    for (name, bytes) in tree::read(&folder.join("in")) {
+        match name.strip_suffix(".plain") {
+            None => site.put(&name, &bytes),
+            Some(name) => site.put(name, &packed(name, &bytes)),
+        }
+    }
+    let ended = site.once(shape);
+    let mut found = site.out();
+    if ended.code != Some(0) {
+        let code = ended.code.map_or("a signal".to_owned(), |code| code.to_string());
+        found.insert("exit".into(), format!("{code}\n").into_bytes());
+    }
+    let lists =
+        [("quarantine.txt", site.quarantine()), ("unprocessed.txt", site.names("unprocessed"))];
+    for (name, lines) in lists.into_iter().filter(|(_, lines)| !lines.is_empty()) {
+        found.insert(name.into(), (lines.join("\n") + "\n").into_bytes());
+    }
+    let waiting = site.names("underprocess");
+    assert!(waiting.is_empty(), "{}: {waiting:?} are still under process", folder.display());
+    found
+}
+
+/// Compresses by the ending of the name, in two members so that readers must go on after the first.
+fn packed(name: &str, bytes: &[u8]) -> Vec<u8> {
+    let (one, other) = bytes.split_at(bytes.len() / 2);
+    let member = |bytes: &[u8]| match Path::new(name).extension().and_then(|ending| ending.to_str())
+    {
+        Some("gz") => {
+            let level = flate2::Compression::default();
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
+            encoder.write_all(bytes).unwrap();
+            encoder.finish().unwrap()
+        }
+        Some("zst") => zstd::encode_all(bytes, 3).unwrap(),
+        _ => panic!("{name}.plain: only .gz and .zst can be made"),
+    };
+    [member(one), member(other)].concat()
+}
