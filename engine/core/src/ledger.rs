@@ -94,7 +94,9 @@ impl Ledger {
     /// Gives a pipeline a file of an earlier life: one that was not finished, or (`replay`) one that
     /// was committed and is read again to rebuild state.
     pub fn resume(&mut self, pipeline: usize, file: AcceptedFile, replay: bool) {
-        if !replay {
+        if replay {
+            self.board.rebuilds(pipeline);
+        } else {
             self.board.accepted(pipeline, &file);
         }
         self.order(pipeline, file, replay);

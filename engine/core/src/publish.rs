@@ -129,7 +129,10 @@ impl Publisher {
 
     fn work(&mut self, job: Job) -> Result<(), PublisherError> {
         match job {
-            Job::Replayed { pipeline, epoch, rows } => self.apply(pipeline, epoch, &rows),
+            Job::Replayed { pipeline, epoch, rows } => {
+                self.apply(pipeline, epoch, &rows);
+                self.board.rebuilt(pipeline);
+            }
             Job::Finished { pipeline, file, outcome, rows, staged, milestones } => {
                 for path in staged {
                     // What cannot be removed now, recovery removes.
@@ -219,6 +222,10 @@ impl Publisher {
     /// often than asked.
     fn refresh_tables(&mut self, last: bool) -> Result<(), PublisherError> {
         for (index, line) in self.lines.iter_mut().enumerate() {
+            // What an earlier life showed is better than half of it.
+            if self.board.is_rebuilding(index) {
+                continue;
+            }
             let idle = last || self.board.pending(index) == 0;
             for published in line.tables.values_mut() {
                 let due = published.last.is_none_or(|last| last.elapsed() >= published.every);

@@ -230,10 +230,10 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let ending = spawn("tidemill:ending", move || {
         wait_for(taking);
         if once {
-            // What was taken is accepted, and what was accepted is finished, unless somebody asks
-            // to stop.
+            // What was taken is accepted, what was accepted is finished, and tables of earlier
+            // lives are whole again, unless somebody asks to stop.
             flush(&events);
-            while board.pending_in_all() > 0 && !stop.load(Ordering::Relaxed) {
+            while !board.is_idle() && !stop.load(Ordering::Relaxed) {
                 board.wait_for_change(Duration::from_millis(100));
             }
         }
