@@ -4,6 +4,7 @@
 //! Runs in process 0. Holds no ground state of its own; the journal is the ground state.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -16,6 +17,7 @@ use timely::scheduling::activate::SyncActivator;
 
 use crate::answer::{Answer, Heard};
 use crate::board::{Board, Milestones, to_us};
+use crate::fault::{self, FaultKind};
 use crate::ingest::coordinator::Command;
 use crate::ingest::inflate::Compression;
 use crate::ingest::order::FileOrder;
@@ -100,14 +102,6 @@ impl Ledger {
             self.board.accepted(pipeline, &file);
         }
         self.order(pipeline, file, replay);
-    }
-
-    /// Returns what earlier lives committed of a pipeline, and what they left unfinished.
-    pub fn earlier(
-        &self,
-        pipeline: &str,
-    ) -> Result<(Vec<AcceptedFile>, Vec<AcceptedFile>), JournalError> {
-        Ok((self.journal.committed(pipeline)?, self.journal.unfinished(pipeline)?))
     }
 
     /// Works until [`Event::End`]. An error ends the process.
@@ -196,10 +190,12 @@ impl Ledger {
         } else {
             line.folders.underprocess.join(&file.claimed_name)
         };
+        // Who accepts or takes up a file has found its source.
+        let source = line.sources.iter().position(|name| *name == file.source).unwrap_or_default();
         let order = FileOrder {
             epoch: file.epoch,
             submission: file.id,
-            source: line.sources.iter().position(|name| *name == file.source).unwrap_or(0),
+            source,
             compression: compression_of(&path),
             path,
             identity: file.identity,
@@ -221,6 +217,11 @@ impl Ledger {
         for (pipeline, answer) in answers {
             let Some(file) = self.running.remove(&answer.submission) else { continue };
             if answer.replay {
+                if let Some((code, detail)) = answer.failure {
+                    // It was whole when this life began.
+                    let error = io::Error::other(format!("{}: {code}: {detail}", file.stored_name));
+                    fault::end(FaultKind::Damaged, "rebuild tables from processed/", &error);
+                }
                 jobs.push(Job::Replayed { pipeline, epoch: answer.epoch, rows: answer.rows });
                 continue;
             }
