@@ -30,6 +30,9 @@ const GROUP_MAX: usize = 512;
 /// How long the ledger sleeps when nothing happens.
 const IDLE: Duration = Duration::from_millis(500);
 
+/// Where the answer to an acceptance goes.
+pub type AcceptReply = Sender<Vec<AcceptedFile>>;
+
 /// What happens outside of the ledger.
 pub enum Event {
     /// Files were claimed and synced: accept them.
@@ -37,7 +40,7 @@ pub enum Event {
         /// The files, all of one pipeline.
         files: Vec<NewFile>,
         /// Who waits for the answer.
-        reply: Option<Sender<Vec<AcceptedFile>>>,
+        reply: Option<AcceptReply>,
     },
     /// The dataflow of a pipeline said something.
     Heard {
@@ -158,7 +161,7 @@ impl Ledger {
 
     fn accept(
         &mut self,
-        accepts: Vec<(Vec<NewFile>, Option<Sender<Vec<AcceptedFile>>>)>,
+        accepts: Vec<(Vec<NewFile>, Option<AcceptReply>)>,
     ) -> Result<(), JournalError> {
         let all: Vec<NewFile> = accepts.iter().flat_map(|(files, _)| files.clone()).collect();
         if all.is_empty() {
