@@ -188,7 +188,7 @@ fn rows_without_columns_cross_and_are_counted() {
         });
         for epoch in 1..=10 {
             input.advance_to(Time::new(epoch, 0));
-            let columns = rows_without_columns(1000 + index).unwrap();
+            let columns = rows_without_columns(1000 + index);
             input.send_batch(&mut Batch { columns, ..Batch::default() });
         }
         drop(input);

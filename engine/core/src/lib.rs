@@ -8,9 +8,8 @@
 //! (ordered and pruned), [`draw`]; `render` (plan to dataflow). Data: `intake` (files are claimed),
 //! `ledger` (the journal's one writer), `ingest` (files to batches), `sink` (batches to staged
 //! parts), `answer` (an epoch is complete), `publish` (what is committed becomes visible). Around
-//! them: [`start`], `worker`, [`mesh`], `board` and `stats` (what is known), [`engine`] and
+//! them: [`mod@start`], `worker`, [`mesh`], `board` and `stats` (what is known), [`engine`] and
 //! [`report`] (what the outside sees), [`fault`] (why a process ends).
-#![cfg_attr(test, allow(clippy::unwrap_used))]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod spec;

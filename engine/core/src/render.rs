@@ -4,7 +4,7 @@
 //! workers must build the same dataflow in the same order. Only what is handed in differs, and it is
 //! used inside operators.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::Receiver;
 
 use arrow_array::BooleanArray;
@@ -32,12 +32,12 @@ use crate::answer::{Heard, Said, answers};
 use crate::ingest::coordinator::{Command, Loads, coordinator};
 use crate::ingest::flow::Flow;
 use crate::ingest::order::{ReadEvent, ReadNote};
-use crate::ingest::reader::reader;
+use crate::ingest::reader::{Reader, reader};
 use crate::plan::{Input, NodeId, OperatorKind, OperatorPlan, Plan, PortId, SinkKind, SinkPlan};
 use crate::sink::files::files;
 use crate::sink::parts::{FileSink, Surroundings};
 use crate::sink::rejects::{self, rejects};
-use crate::stats::{Gauge, Stats, feeds, kind_word};
+use crate::stats::{Gauge, SINK, Stats, feeds, kind_word};
 
 /// What the dataflow of a pipeline is built with on one worker.
 pub struct Fittings {
@@ -135,10 +135,10 @@ impl<'scope> Rendering<'scope, '_> {
             let ways: Vec<Batches<'scope>> =
                 sink.inputs.iter().map(|input| self.stream(input)).collect();
             let (meter, gauge) = self.sink_seat(sink);
-            let title = format!("Write {}/{}", self.plan.name, sink.name);
+            let title = format!("Write {}/{SINK}{}", self.plan.name, sink.name);
             let around = self.around.clone();
             let openings = orders.openings.clone();
-            let written = match file_sink(at, sink) {
+            let written = match file_sink(self.plan, at, sink) {
                 None => {
                     let rows = together(self.scope, ways);
                     let rows = counted_in(&title, rows, meter);
@@ -200,16 +200,15 @@ impl<'scope> Rendering<'scope, '_> {
         let node = NodeId::Source(at);
         let (meter, gauge) = self.seat(node, 1, Vec::new());
         let title = format!("Read {}/{}", self.plan.name, source.name);
-        let read = reader(
-            &title,
-            &source.name,
-            pieces,
-            source.read.clone(),
-            source.inflate_ratio_max,
-            self.flow.clone(),
-            self.loads.clone(),
+        let with = Reader {
+            name: source.name.clone(),
+            plan: source.read.clone(),
+            inflate_ratio_max: source.inflate_ratio_max,
+            flow: self.flow.clone(),
+            loads: self.loads.clone(),
             meter,
-        );
+        };
+        let read = reader(&title, pieces, with);
         self.watch(&read.batches, gauge);
         self.streams.insert(PortId { node, port: 0 }, read.batches);
         self.rejects.insert(node, read.rejects);
@@ -317,8 +316,9 @@ fn together<'scope, C: Container>(
 }
 
 /// Returns how a sink writes files, if that is what it does.
-fn file_sink(index: usize, sink: &SinkPlan) -> Option<FileSink> {
+fn file_sink(plan: &Plan, index: usize, sink: &SinkPlan) -> Option<FileSink> {
     let name = sink.name.clone();
+    let sources = sources_of(plan, sink);
     match &sink.kind {
         SinkKind::Files { format, schema, empty } => Some(FileSink {
             index,
@@ -326,6 +326,7 @@ fn file_sink(index: usize, sink: &SinkPlan) -> Option<FileSink> {
             format: format.clone(),
             schema: schema.clone(),
             empty: *empty,
+            sources,
         }),
         SinkKind::Rejects => Some(FileSink {
             index,
@@ -333,9 +334,29 @@ fn file_sink(index: usize, sink: &SinkPlan) -> Option<FileSink> {
             format: tidemill_operators::format::OutputFormat::Jsonl,
             schema: rejects::schema(),
             empty: false,
+            sources,
         }),
         SinkKind::Table { .. } => None,
     }
+}
+
+/// Returns the sources from which records can come to a sink.
+fn sources_of(plan: &Plan, sink: &SinkPlan) -> BTreeSet<usize> {
+    let mut sources = BTreeSet::new();
+    let mut ahead: Vec<NodeId> = sink.inputs.iter().map(|input| input.from.node).collect();
+    ahead.extend(&sink.errors_of);
+    // A plan has no cycles, so this ends.
+    while let Some(node) = ahead.pop() {
+        match node {
+            NodeId::Source(at) => {
+                sources.insert(at);
+            }
+            NodeId::Operator(at) => {
+                ahead.extend(plan.operators[at].inputs.iter().map(|input| input.from.node));
+            }
+        }
+    }
+    sources
 }
 
 /// Counts what a table takes in; its rows go on to worker 0.

@@ -20,6 +20,10 @@ use timely::worker::Worker;
 use crate::plan::{NodeId, Plan};
 use crate::report::OperatorReport;
 
+/// Stands before the name of a sink where names of nodes must differ: a sink may be called like an
+/// operator.
+pub const SINK: &str = "sink:";
+
 /// What a worker says about one of its operators besides its meter.
 #[derive(Clone, Debug, Default)]
 pub struct Gauge {
@@ -60,6 +64,11 @@ struct Seat {
     gauge: Gauge,
     /// Which ports feed it: the operator's name and the tag's number.
     fed_by: Vec<(String, usize)>,
+}
+
+/// Returns what tells a node from all others of its pipeline.
+fn node_key(operator: &str, kind: &str) -> String {
+    if kind.starts_with("sink") { format!("{SINK}{operator}") } else { operator.to_owned() }
 }
 
 /// What every operator of this process, and as far as they told of the others, does.
@@ -136,7 +145,7 @@ impl Stats {
             (0..seat.meter.tags())
                 .map(|tag| {
                     let given = seat.meter.given(tag);
-                    (seat.pipeline.clone(), seat.operator.clone(), tag, given)
+                    (seat.pipeline.clone(), node_key(&seat.operator, &seat.kind), tag, given)
                 })
                 .collect::<Vec<_>>()
         };
@@ -157,20 +166,21 @@ impl Stats {
         let mut all = vec![own];
         all.extend(lock(&self.told).values().cloned());
         let mut given: HashMap<(&str, &str, usize), u64> = HashMap::new();
-        let mut taken: HashMap<(&str, &str), u64> = HashMap::new();
+        let mut taken: HashMap<(&str, String), u64> = HashMap::new();
         for told in &all {
             for (pipeline, operator, tag, count) in &told.given {
                 *given.entry((pipeline, operator, *tag)).or_default() += count;
             }
             for row in &told.rows {
-                *taken.entry((&row.pipeline, &row.operator)).or_default() += row.records_in;
+                let key = (&*row.pipeline, node_key(&row.operator, &row.kind));
+                *taken.entry(key).or_default() += row.records_in;
             }
         }
         // Every process has the same operators, so the feeds of this one speak for all.
         let mut backlogs: HashMap<(String, String), u64> = HashMap::new();
         let mut order: Vec<(String, String)> = Vec::new();
         for seat in lock(&self.seats).iter() {
-            let key = (seat.pipeline.clone(), seat.operator.clone());
+            let key = (seat.pipeline.clone(), node_key(&seat.operator, &seat.kind));
             if backlogs.contains_key(&key) {
                 continue;
             }
@@ -179,20 +189,19 @@ impl Stats {
                 .iter()
                 .filter_map(|(from, tag)| given.get(&(&*seat.pipeline, &**from, *tag)))
                 .sum();
-            let got = taken.get(&(&*key.0, &*key.1)).copied().unwrap_or(0);
+            let got = taken.get(&(&*key.0, key.1.clone())).copied().unwrap_or(0);
             let backlog = if seat.fed_by.is_empty() { 0 } else { sent.saturating_sub(got) };
             order.push(key.clone());
             backlogs.insert(key, backlog);
         }
         let mut rows: Vec<OperatorReport> = all.iter().flat_map(|told| told.rows.clone()).collect();
         for row in &mut rows {
-            let key = (row.pipeline.clone(), row.operator.clone());
+            let key = (row.pipeline.clone(), node_key(&row.operator, &row.kind));
             row.backlog = backlogs.get(&key).copied().unwrap_or(0);
         }
         let place = |row: &OperatorReport| {
-            order.iter().position(|(pipeline, operator)| {
-                *pipeline == row.pipeline && *operator == row.operator
-            })
+            let key = node_key(&row.operator, &row.kind);
+            order.iter().position(|(pipeline, node)| *pipeline == row.pipeline && *node == key)
         };
         rows.sort_by_key(|row| (place(row), row.worker));
         rows
@@ -244,7 +253,7 @@ impl Followed {
                     let seat = seats.iter().find(|seat| {
                         seat.worker == worker
                             && seat.pipeline == pipeline
-                            && seat.operator == operator
+                            && node_key(&seat.operator, &seat.kind) == operator
                     })?;
                     Some(seat.gauge.clone())
                 });

@@ -18,8 +18,11 @@ const REFRESH: Duration = Duration::from_millis(20);
 /// Runs the dataflows to their end.
 pub fn run(worker: &mut Worker, mut pipelines: Vec<Rendered>) {
     let mut refreshed = Instant::now();
+    let mut stale = false;
     while worker.has_dataflows() {
-        worker.step_or_park(Some(PARK));
+        // What statistics show is brought up to date soon after the last thing that happened.
+        worker.step_or_park(Some(if stale { REFRESH } else { PARK }));
+        stale = true;
         for pipeline in &mut pipelines {
             let flow = pipeline.flow.least();
             if flow != pipeline.flow_seen {
@@ -29,6 +32,7 @@ pub fn run(worker: &mut Worker, mut pipelines: Vec<Rendered>) {
         }
         if refreshed.elapsed() >= REFRESH {
             refreshed = Instant::now();
+            stale = false;
             show_frontiers(&pipelines);
         }
     }

@@ -1,7 +1,7 @@
 //! Buffers: the memory that chunks are read into, used again once no batch points into it.
 //!
 //! One pool per worker. The number of buffers in use is bounded by the coordinator's window, the
-//! number kept for reuse by [`KEPT_MAX`].
+//! number kept for reuse by a constant.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -33,6 +33,12 @@ const WINDOW_PIECES: usize = 96;
 /// Bytes in flight at most, as they stand in the files.
 const WINDOW_BYTES: u64 = 48 << 20;
 
+/// Chunks of one stream that may be in flight.
+pub const STREAM_WINDOW: u64 = 8;
+
+/// How many times its size a small compressed file is taken to hold.
+const STREAM_RATIO: u64 = 32;
+
 /// Bytes that wait at one reader at most, while another one has less to do.
 const READER_BYTES: u64 = 4 << 20;
 
@@ -238,6 +244,7 @@ impl State {
             let opening = Opening {
                 epoch: file.epoch,
                 submission: file.submission,
+                source: file.source,
                 name: file.name.clone(),
                 output_name: file.output_name.clone(),
                 replay: file.replay,
@@ -253,8 +260,9 @@ impl State {
             let end = (reading.start + PIECE_BYTES).min(size);
             (Piece::Range { start: reading.start, end }, time, end - reading.start)
         } else {
-            // Its reader keeps a window of its own; here it counts as one until it is through.
-            (Piece::Stream, Time::end(file.epoch), PIECE_BYTES)
+            // Its reader keeps a window of its own; all of it counts here until it is through.
+            let bytes = (size * STREAM_RATIO).clamp(64 << 10, STREAM_WINDOW * PIECE_BYTES);
+            (Piece::Stream, Time::end(file.epoch), bytes)
         };
         reading.start = if let Piece::Range { end, .. } = piece { end } else { size };
         reading.chunk += 1;

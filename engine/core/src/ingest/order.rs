@@ -64,6 +64,8 @@ pub struct Opening {
     pub epoch: u64,
     /// The submission.
     pub submission: u64,
+    /// Which source of the plan reads it.
+    pub source: usize,
     /// The name under which it came, for people.
     pub name: String,
     /// The stem of the names of its outputs.

@@ -116,7 +116,7 @@ fn find_preamble(
     let end = match format::header_end(plan, text) {
         HeaderEnd::None => return Ok(Some(Preamble { bytes: mark as u64, ..Preamble::default() })),
         HeaderEnd::At(end) => end,
-        HeaderEnd::Incomplete if whole => text.len(),
+        HeaderEnd::Incomplete if whole && text.len() <= plan.record_bytes_max => text.len(),
         HeaderEnd::Incomplete if text.len() > plan.record_bytes_max => {
             let limit = plan.record_bytes_max;
             return Err(FileFailure::new("E-FORMAT", format!("header longer than {limit} bytes")));

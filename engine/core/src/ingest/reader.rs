@@ -24,16 +24,13 @@ use timely::dataflow::{Stream, StreamVec};
 use timely::scheduling::Activator;
 
 use crate::ingest::buffers::Buffers;
-use crate::ingest::coordinator::{Loads, PIECE_BYTES};
+use crate::ingest::coordinator::{Loads, PIECE_BYTES, STREAM_WINDOW};
 use crate::ingest::flow::Flow;
 use crate::ingest::order::{Piece, PieceOrder, ReadEvent, ReadNote};
 use crate::ingest::piece::{self, Chunk, FileFailure, Preamble, StreamReader};
 
 /// Bytes read in one activation before others get their turn.
 const FUEL_BYTES: u64 = PIECE_BYTES;
-
-/// Chunks of one stream that may be in flight.
-const STREAM_WINDOW: u64 = 12;
 
 /// Files whose preamble is remembered while their pieces are read.
 const PREAMBLES_KEPT: usize = 64;
@@ -50,17 +47,29 @@ pub struct Read<'scope> {
     pub activator: Activator,
 }
 
+/// What a reader works with.
+pub struct Reader {
+    /// The source's name.
+    pub name: String,
+    /// What is read of each record.
+    pub plan: ReadPlan,
+    /// How many times larger than itself a compressed file may become.
+    pub inflate_ratio_max: u32,
+    /// How far the sinks have followed.
+    pub flow: Flow,
+    /// How much waits at the readers of this process.
+    pub loads: Loads,
+    /// Counts what is read.
+    pub meter: Meter,
+}
+
 /// Builds the reader of one source.
 pub fn reader<'scope>(
     title: &str,
-    name: &str,
     orders: StreamVec<'scope, Time, PieceOrder>,
-    plan: ReadPlan,
-    inflate_ratio_max: u32,
-    flow: Flow,
-    loads: Loads,
-    meter: Meter,
+    with: Reader,
 ) -> Read<'scope> {
+    let Reader { name, plan, inflate_ratio_max, flow, loads, meter } = with;
     let scope = orders.scope();
     let mut builder = OperatorBuilder::new(title.to_owned(), scope);
     let address = builder.operator_info().address;
@@ -76,7 +85,7 @@ pub fn reader<'scope>(
     let activator = scope.activator_for(std::rc::Rc::clone(&address));
     let again = scope.activator_for(address);
     let mut reading = Reading {
-        name: name.to_owned(),
+        name,
         parser: Parser::new(plan.clone()),
         plan,
         inflate_ratio_max,

@@ -2,7 +2,7 @@
 //!
 //! What the two sinks that write one file per input file share: naming, staging, ending.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
@@ -75,6 +75,8 @@ pub struct FileSink {
     pub schema: Schema,
     /// Whether an input without records for it gets an (empty) output.
     pub empty: bool,
+    /// The sources whose records can come here; files of others have no output here.
+    pub sources: BTreeSet<usize>,
 }
 
 /// Returns a number that is the same for all parts of one output and spread over workers.
@@ -169,7 +171,8 @@ impl Parts {
     pub fn close(&mut self, epoch: u64, open: OpenPart) -> Option<Ready> {
         let replay = open.is_replay();
         let opening = open.opening.expect("every epoch is announced before it is complete");
-        if replay || (open.rows == 0 && !self.sink.empty) {
+        let concerned = self.sink.sources.contains(&opening.source);
+        if replay || (open.rows == 0 && !(self.sink.empty && concerned)) {
             return None;
         }
         let name = output_name(&opening.output_name, &self.sink.format);
