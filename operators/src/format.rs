@@ -28,6 +28,7 @@ mod number;
 mod split;
 mod text;
 pub mod value;
+mod views;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]

@@ -141,7 +141,7 @@ impl Tools {
                 let home = Home::new(place, job)?;
                 home.receive(inputs)?;
                 let mut command = self.tidemill_run(&home)?;
-                command.arg("--once").args(["--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
+                command.arg("--once").args(["--grpc", "127.0.0.1:0"]);
                 return Ok(Prepared { command, outputs: home.outputs() });
             }
         };
@@ -217,8 +217,13 @@ impl Home {
         let unprocessed = self.unprocessed();
         for input in inputs {
             let name = input.file_name().context("an input file has no name")?;
-            fs::copy(input, unprocessed.join(name))
-                .with_context(|| format!("copy {}", input.display()))?;
+            let target = unprocessed.join(name);
+            fs::copy(input, &target).with_context(|| format!("copy {}", input.display()))?;
+            // These files arrived long ago: nobody has to wait whether they still grow.
+            let arrived = fs::metadata(input).and_then(|metadata| metadata.modified());
+            arrived
+                .and_then(|arrived| fs::File::open(&target)?.set_modified(arrived))
+                .with_context(|| format!("date {}", target.display()))?;
         }
         Ok(())
     }

@@ -127,7 +127,7 @@ impl Engine {
         let address = free_address()?;
         let log = folder.join("log");
         let mut command = tools.tidemill_run(&home)?;
-        command.args(["--grpc", &address, "--http", "127.0.0.1:0"]);
+        command.args(["--grpc", &address]);
         let child = process::spawn(&mut command, &log)?;
         Ok(Self { child: Some(child), home, address, reference, log })
     }

@@ -65,17 +65,29 @@ pub enum Heard {
     Answered(Box<Answer>),
 }
 
+/// Everything that is said about epochs, on all workers.
+pub struct Said<'scope> {
+    /// Which epochs there are.
+    pub openings: StreamVec<'scope, Time, Opening>,
+    /// What readers report.
+    pub notes: StreamVec<'scope, Time, ReadNote>,
+    /// The records that were rejected, by whichever operator.
+    pub rejects: StreamVec<'scope, Time, EpochRejects>,
+    /// The outputs that are prepared.
+    pub parts: StreamVec<'scope, Time, PreparedPart>,
+    /// The rows that tables gain and lose, by the sink's place in the plan.
+    pub tables: Vec<(usize, Stream<'scope, Time, Batch>)>,
+}
+
 /// Builds the gathering operator. `ledger` is used on worker 0 only.
+#[expect(clippy::too_many_arguments, reason = "one call, with one stream for each thing said")]
 pub fn answers<'scope>(
     scope: Scope<'scope, Time>,
     title: &str,
-    openings: StreamVec<'scope, Time, Opening>,
-    notes: StreamVec<'scope, Time, ReadNote>,
-    rejects: StreamVec<'scope, Time, EpochRejects>,
-    parts: StreamVec<'scope, Time, PreparedPart>,
-    tables: Vec<(usize, Stream<'scope, Time, Batch>)>,
+    said: Said<'scope>,
     mut ledger: impl FnMut(Heard) + 'static,
 ) {
+    let Said { openings, notes, rejects, parts, tables } = said;
     let mut builder = OperatorBuilder::new(title.to_owned(), scope);
     let mut opening_input = builder.new_input(openings, Exchange::new(|_: &Opening| 0));
     let mut note_input = builder.new_input(notes, Exchange::new(|_: &ReadNote| 0));

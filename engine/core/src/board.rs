@@ -39,6 +39,8 @@ struct Live {
 struct Lane {
     name: String,
     live: BTreeMap<u64, Live>,
+    /// Files of earlier lives that must be read again before the tables are whole.
+    rebuilding: usize,
     /// Of earlier lives and of this one: committed, quarantined.
     committed: u64,
     quarantined: u64,
@@ -99,6 +101,7 @@ impl Board {
         let lane = |(name, counts, committed_epoch): (String, Counts, u64)| Lane {
             name,
             live: BTreeMap::new(),
+            rebuilding: 0,
             committed: counts.committed,
             quarantined: counts.quarantined,
             committed_epoch,
@@ -123,6 +126,23 @@ impl Board {
         let live = Live { report: report.clone(), claimed_at: from_us(file.claimed_at_us) };
         self.lanes()[pipeline].live.insert(file.id, live);
         self.tell(&report);
+    }
+
+    /// A file of an earlier life is to be read again, to rebuild tables.
+    pub fn rebuilds(&self, pipeline: usize) {
+        self.lanes()[pipeline].rebuilding += 1;
+    }
+
+    /// The rows of a file of an earlier life are back in their tables.
+    pub fn rebuilt(&self, pipeline: usize) {
+        let lane = &mut self.lanes()[pipeline];
+        lane.rebuilding = lane.rebuilding.saturating_sub(1);
+        self.finishing.notify_all();
+    }
+
+    /// Returns whether the tables of a pipeline are not whole yet: what they hold must not be shown.
+    pub fn is_rebuilding(&self, pipeline: usize) -> bool {
+        self.lanes()[pipeline].rebuilding > 0
     }
 
     /// Some of a file was read.
@@ -217,6 +237,11 @@ impl Board {
     pub fn live(&self, id: u64) -> Option<SubmissionReport> {
         let lanes = self.lanes();
         lanes.iter().find_map(|lane| lane.live.get(&id)).map(|live| live.report.clone())
+    }
+
+    /// Returns whether nothing is left to do: no file is pending, and all tables are whole.
+    pub fn is_idle(&self) -> bool {
+        self.lanes().iter().all(|lane| lane.live.is_empty() && lane.rebuilding == 0)
     }
 
     /// Returns how many files of a pipeline are accepted and not finished.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use tidemill_store::journal::VerdictRow;
 use tidemill_store::name::check_name;
@@ -15,13 +15,16 @@ use tidemill_store::{Filter, Folders, JournalReader, NewFile, SubmissionRow, que
 
 use crate::board::{self, Board, to_us};
 use crate::fault;
-use crate::intake::{Numbers, Patterns};
+use crate::intake::{Numbers, PENDING_MAX, Patterns};
 use crate::ledger::Event;
 use crate::plan::{self, Plan};
 use crate::report::{
     OperatorReport, Phase, PipelineReport, StageLatency, SubmissionFilter, SubmissionReport,
 };
 use crate::stats::Stats;
+
+/// How long an upload waits while too many files are pending, before it is refused.
+const ROOM_WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// A running engine.
 #[derive(Clone)]
@@ -119,6 +122,7 @@ impl Engine {
     /// Blocks for the disk.
     pub fn submit(&self, upload: Upload) -> Result<SubmissionReport, SubmitError> {
         let (pipeline, source) = self.target(upload.pipeline.as_deref(), &upload.name)?;
+        self.wait_for_room(pipeline)?;
         let folders = &self.parts.folders[pipeline];
         let id = self.parts.numbers.take();
         let claimed = queue::claim_upload(folders, &upload.path, upload.name.as_ref(), id)
@@ -220,6 +224,24 @@ impl Engine {
     /// Asks for the end: no more files are taken, what has begun is finished. Returns at once.
     pub fn stop(&self) {
         self.parts.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits while too many files of a pipeline are pending: its senders are to slow down.
+    fn wait_for_room(&self, pipeline: usize) -> Result<(), SubmitError> {
+        let until = Instant::now() + ROOM_WAIT_MAX;
+        while self.parts.board.pending(pipeline) >= PENDING_MAX {
+            let stopping = self.parts.stop.load(Ordering::Relaxed);
+            if stopping || Instant::now() >= until {
+                let waiting = format!(
+                    "{PENDING_MAX} files of {} are waiting",
+                    self.parts.plans[pipeline].name
+                );
+                let reason = if stopping { "it is stopping".into() } else { waiting };
+                return Err(SubmitError::Unavailable { reason });
+            }
+            self.parts.board.wait_for_change(Duration::from_millis(100));
+        }
+        Ok(())
     }
 
     /// Returns which pipeline, and which of its sources, takes an upload.

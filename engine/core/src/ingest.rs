@@ -5,6 +5,7 @@
 
 pub mod buffers;
 pub mod coordinator;
+pub mod flow;
 pub mod inflate;
 pub mod order;
 pub mod piece;

@@ -31,7 +31,7 @@ const GROUP_FILES: usize = 256;
 const GROUP_BYTES: u64 = 16 << 20;
 
 /// Files of one pipeline that may be accepted and not finished.
-const PENDING_MAX: usize = 2048;
+pub const PENDING_MAX: usize = 2048;
 
 /// How long the intake sleeps while too many files are pending.
 const PENDING_WAIT: Duration = Duration::from_millis(5);
@@ -142,6 +142,8 @@ struct Look {
 struct Scan {
     claimed: usize,
     growing: usize,
+    /// Complete, and not claimed because too many are pending.
+    behind: bool,
 }
 
 impl Intake {
@@ -168,10 +170,14 @@ impl Intake {
     pub fn run_once(mut self) -> Result<(), IntakeError> {
         while !self.stopped() {
             let scan = self.scan()?;
-            if scan.claimed == 0 && scan.growing == 0 {
+            while self.is_behind() && !self.stopped() {
+                std::thread::sleep(PENDING_WAIT);
+                self.claim_complete()?;
+            }
+            if scan.claimed == 0 && scan.growing == 0 && !scan.behind {
                 return Ok(());
             }
-            if scan.claimed == 0 {
+            if scan.claimed == 0 && !scan.behind {
                 std::thread::sleep(self.patience.quiet.min(Duration::from_millis(20)));
             }
         }
@@ -231,7 +237,8 @@ impl Intake {
     /// Takes hints until there is something to claim or it is time to scan. Returns whether there
     /// is.
     fn listen(&mut self, heard: &Receiver<notify::Event>, until: Instant) -> bool {
-        let nap = until.saturating_duration_since(Instant::now()).min(Duration::from_millis(100));
+        let longest = if self.is_behind() { PENDING_WAIT } else { Duration::from_millis(100) };
+        let nap = until.saturating_duration_since(Instant::now()).min(longest);
         match heard.recv_timeout(nap) {
             Ok(event) => self.take_hint(&event),
             Err(RecvTimeoutError::Timeout) => {}
@@ -242,6 +249,11 @@ impl Intake {
         while let Ok(event) = heard.try_recv() {
             self.take_hint(&event);
         }
+        self.is_behind()
+    }
+
+    /// Returns whether complete files wait to be claimed.
+    fn is_behind(&self) -> bool {
         self.lines.iter().any(|watched| !watched.complete.is_empty())
     }
 
@@ -317,18 +329,20 @@ impl Intake {
             watched.left.retain(|name| there.contains(name));
         }
         found.claimed = self.claim_complete()?;
+        found.behind = self.is_behind();
         Ok(found)
     }
 
-    /// Claims everything that is complete, in groups; returns how many files that were.
+    /// Claims everything that is complete, in groups, as far as not too many are pending; returns
+    /// how many files that were.
     fn claim_complete(&mut self) -> Result<usize, IntakeError> {
         let mut count = 0;
         for pipeline in 0..self.lines.len() {
-            while !self.stopped() && !self.lines[pipeline].complete.is_empty() {
-                if self.board.pending(pipeline) >= PENDING_MAX {
-                    std::thread::sleep(PENDING_WAIT);
-                    continue;
-                }
+            // A pipeline that is behind does not keep files from the others.
+            while !self.stopped()
+                && !self.lines[pipeline].complete.is_empty()
+                && self.board.pending(pipeline) < PENDING_MAX
+            {
                 count += self.claim_group(pipeline)?;
             }
         }

@@ -4,6 +4,7 @@
 //! Runs in process 0. Holds no ground state of its own; the journal is the ground state.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -16,6 +17,7 @@ use timely::scheduling::activate::SyncActivator;
 
 use crate::answer::{Answer, Heard};
 use crate::board::{Board, Milestones, to_us};
+use crate::fault::{self, FaultKind};
 use crate::ingest::coordinator::Command;
 use crate::ingest::inflate::Compression;
 use crate::ingest::order::FileOrder;
@@ -28,6 +30,9 @@ const GROUP_MAX: usize = 512;
 /// How long the ledger sleeps when nothing happens.
 const IDLE: Duration = Duration::from_millis(500);
 
+/// Where the answer to an acceptance goes.
+pub type AcceptReply = Sender<Vec<AcceptedFile>>;
+
 /// What happens outside of the ledger.
 pub enum Event {
     /// Files were claimed and synced: accept them.
@@ -35,7 +40,7 @@ pub enum Event {
         /// The files, all of one pipeline.
         files: Vec<NewFile>,
         /// Who waits for the answer.
-        reply: Option<Sender<Vec<AcceptedFile>>>,
+        reply: Option<AcceptReply>,
     },
     /// The dataflow of a pipeline said something.
     Heard {
@@ -94,18 +99,12 @@ impl Ledger {
     /// Gives a pipeline a file of an earlier life: one that was not finished, or (`replay`) one that
     /// was committed and is read again to rebuild state.
     pub fn resume(&mut self, pipeline: usize, file: AcceptedFile, replay: bool) {
-        if !replay {
+        if replay {
+            self.board.rebuilds(pipeline);
+        } else {
             self.board.accepted(pipeline, &file);
         }
         self.order(pipeline, file, replay);
-    }
-
-    /// Returns what earlier lives committed of a pipeline, and what they left unfinished.
-    pub fn earlier(
-        &self,
-        pipeline: &str,
-    ) -> Result<(Vec<AcceptedFile>, Vec<AcceptedFile>), JournalError> {
-        Ok((self.journal.committed(pipeline)?, self.journal.unfinished(pipeline)?))
     }
 
     /// Works until [`Event::End`]. An error ends the process.
@@ -162,7 +161,7 @@ impl Ledger {
 
     fn accept(
         &mut self,
-        accepts: Vec<(Vec<NewFile>, Option<Sender<Vec<AcceptedFile>>>)>,
+        accepts: Vec<(Vec<NewFile>, Option<AcceptReply>)>,
     ) -> Result<(), JournalError> {
         let all: Vec<NewFile> = accepts.iter().flat_map(|(files, _)| files.clone()).collect();
         if all.is_empty() {
@@ -194,10 +193,12 @@ impl Ledger {
         } else {
             line.folders.underprocess.join(&file.claimed_name)
         };
+        // Who accepts or takes up a file has found its source.
+        let source = line.sources.iter().position(|name| *name == file.source).unwrap_or_default();
         let order = FileOrder {
             epoch: file.epoch,
             submission: file.id,
-            source: line.sources.iter().position(|name| *name == file.source).unwrap_or(0),
+            source,
             compression: compression_of(&path),
             path,
             identity: file.identity,
@@ -219,6 +220,11 @@ impl Ledger {
         for (pipeline, answer) in answers {
             let Some(file) = self.running.remove(&answer.submission) else { continue };
             if answer.replay {
+                if let Some((code, detail)) = answer.failure {
+                    // It was whole when this life began.
+                    let error = io::Error::other(format!("{}: {code}: {detail}", file.stored_name));
+                    fault::end(FaultKind::Damaged, "rebuild tables from processed/", &error);
+                }
                 jobs.push(Job::Replayed { pipeline, epoch: answer.epoch, rows: answer.rows });
                 continue;
             }

@@ -28,6 +28,9 @@ const SETTLE_MAX: usize = 512;
 /// How long the publisher waits for more before it settles and refreshes tables.
 const LINGER: Duration = Duration::from_millis(15);
 
+/// How many times as long as a snapshot took to write the next one waits, at least.
+const SNAPSHOT_REST: u32 = 4;
+
 /// What the ledger hands over.
 pub enum Job {
     /// A file is committed or set aside.
@@ -70,6 +73,8 @@ pub struct Published {
     pub every: Duration,
     /// When the last one was written.
     pub last: Option<Instant>,
+    /// How long that took.
+    pub took: Duration,
 }
 
 /// The publisher's end of one pipeline.
@@ -129,16 +134,21 @@ impl Publisher {
 
     fn work(&mut self, job: Job) -> Result<(), PublisherError> {
         match job {
-            Job::Replayed { pipeline, epoch, rows } => self.apply(pipeline, epoch, &rows),
+            Job::Replayed { pipeline, epoch, rows } => {
+                self.apply(pipeline, epoch, &rows);
+                self.board.rebuilt(pipeline);
+            }
             Job::Finished { pipeline, file, outcome, rows, staged, milestones } => {
                 for path in staged {
                     // What cannot be removed now, recovery removes.
                     let _ = std::fs::remove_file(self.home.root().join(path));
                 }
-                self.make_visible(pipeline, &file, &outcome)?;
+                let whole = self.make_visible(pipeline, &file, &outcome)?;
                 self.apply(pipeline, outcome.epoch, &rows);
-                self.unsettled.push(file.id);
-                self.first_unsettled.get_or_insert_with(Instant::now);
+                if whole {
+                    self.unsettled.push(file.id);
+                    self.first_unsettled.get_or_insert_with(Instant::now);
+                }
                 self.board.finished(pipeline, file.id, milestones, |report| {
                     report.records = outcome.records;
                     report.rejected = outcome.rejected;
@@ -163,34 +173,45 @@ impl Publisher {
         Ok(())
     }
 
+    /// Publishes a file's outputs and moves it; returns whether nothing of that must be repeated.
     fn make_visible(
         &self,
         pipeline: usize,
         file: &AcceptedFile,
         outcome: &Outcome,
-    ) -> Result<(), PublisherError> {
+    ) -> Result<bool, PublisherError> {
+        let mut whole = true;
         let line = &self.lines[pipeline];
         match &outcome.verdict {
             Verdict::Committed { parts } => {
                 for part in parts {
                     match publish(&self.home, &line.folders, part) {
                         Err(error @ PublishError::Occupied { .. }) => {
-                            // Somebody put a file of that name there. Ours is kept in the journal.
-                            tracing::error!(submission = file.id, "{error}");
+                            // Somebody put a file of that name there. Ours is kept, unsettled, and
+                            // the next start publishes it or says so again.
+                            tracing::error!(submission = file.id, "{error}, then start again");
+                            whole = false;
                         }
                         other => other?,
                     }
                 }
-                queue::finish(&line.folders, &file.claimed_name, &file.stored_name)
-                    .map_err(disk("move the input to processed/"))
+                match queue::finish(&line.folders, &file.claimed_name, &file.stored_name) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        // Its outputs are whole all the same.
+                        tracing::warn!(submission = file.id, name = ?file.name,
+                            "somebody took the input of a committed file out of underprocess/");
+                    }
+                    moved => moved.map_err(disk("move the input to processed/"))?,
+                }
             }
             Verdict::Quarantined { code, detail } => {
                 tracing::warn!(pipeline = line.name, file = file.name, code, "set aside: {detail}");
                 let reason = Reason::of(file, outcome, Some(line.plan_hash.clone()));
                 queue::quarantine(&line.folders, &file.claimed_name, &file.stored_name, &reason)
-                    .map_err(disk("move the input to quarantine/"))
+                    .map_err(disk("move the input to quarantine/"))?;
             }
         }
+        Ok(whole)
     }
 
     fn apply(&mut self, pipeline: usize, epoch: u64, rows: &[(usize, Batch)]) {
@@ -219,13 +240,22 @@ impl Publisher {
     /// often than asked.
     fn refresh_tables(&mut self, last: bool) -> Result<(), PublisherError> {
         for (index, line) in self.lines.iter_mut().enumerate() {
+            // What an earlier life showed is better than half of it.
+            if self.board.is_rebuilding(index) {
+                continue;
+            }
             let idle = last || self.board.pending(index) == 0;
             for published in line.tables.values_mut() {
-                let due = published.last.is_none_or(|last| last.elapsed() >= published.every);
-                if published.table.is_changed() && (idle || due) {
+                let waited = published.last.map_or(Duration::MAX, |last| last.elapsed());
+                // A big table takes long to write, and files wait meanwhile.
+                let rested = last || waited >= published.took * SNAPSHOT_REST;
+                let due = idle || waited >= published.every;
+                if published.table.is_changed() && due && rested {
+                    let began = Instant::now();
                     write_snapshot(&line.folders, published)
                         .map_err(disk("write the snapshot of a table"))?;
                     published.last = Some(Instant::now());
+                    published.took = began.elapsed();
                 }
             }
         }

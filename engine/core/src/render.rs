@@ -19,6 +19,7 @@ use tidemill_operators::reject::EpochRejects;
 use tidemill_operators::route::{self, Match, Route};
 use tidemill_operators::select::Select;
 use tidemill_operators::{Batch, Column, RejectCode, Time};
+use timely::Container;
 use timely::dataflow::operators::core::Map as _;
 use timely::dataflow::operators::vec::Broadcast;
 use timely::dataflow::operators::{Concatenate, Probe};
@@ -27,8 +28,9 @@ use timely::scheduling::Activator;
 use timely::scheduling::activate::SyncActivator;
 use timely::worker::Worker;
 
-use crate::answer::{Heard, answers};
-use crate::ingest::coordinator::{Command, coordinator};
+use crate::answer::{Heard, Said, answers};
+use crate::ingest::coordinator::{Command, Loads, coordinator};
+use crate::ingest::flow::Flow;
 use crate::ingest::order::{ReadEvent, ReadNote};
 use crate::ingest::reader::reader;
 use crate::plan::{Input, NodeId, OperatorKind, OperatorPlan, Plan, PortId, SinkKind, SinkPlan};
@@ -47,12 +49,14 @@ pub struct Fittings {
     pub ledger: Box<dyn FnMut(Heard)>,
     /// Who counts.
     pub stats: Stats,
+    /// How much waits at the readers of this process.
+    pub loads: Loads,
 }
 
 /// The dataflow of a pipeline on one worker.
 pub struct Rendered {
     /// Follows what the sinks have taken in.
-    pub flow: ProbeHandle<Time>,
+    pub flow: Flow,
     /// Where that was when it was looked at last.
     pub flow_seen: Option<Time>,
     /// Wakes the coordinator from another thread.
@@ -73,7 +77,8 @@ pub fn render(worker: &mut Worker, plan: &Plan, fittings: Fittings) -> Rendered 
             index,
             around: fittings.around,
             stats: fittings.stats,
-            flow: ProbeHandle::new(),
+            loads: fittings.loads,
+            flow: Flow::default(),
             streams: BTreeMap::new(),
             rejects: BTreeMap::new(),
             frontiers: Vec::new(),
@@ -91,7 +96,8 @@ struct Rendering<'scope, 'plan> {
     index: usize,
     around: Surroundings,
     stats: Stats,
-    flow: ProbeHandle<Time>,
+    loads: Loads,
+    flow: Flow,
     streams: BTreeMap<PortId, Batches<'scope>>,
     rejects: BTreeMap<NodeId, Rejects<'scope>>,
     frontiers: Vec<(ProbeHandle<Time>, Gauge)>,
@@ -105,7 +111,8 @@ impl<'scope> Rendering<'scope, '_> {
     ) -> Rendered {
         let splittable = self.plan.sources.iter().map(|source| source.splittable).collect();
         let title = format!("Coordinate {}/", self.plan.name);
-        let orders = coordinator(self.scope, &title, commands, splittable, self.flow.clone());
+        let (flow, loads) = (self.flow.clone(), self.loads.clone());
+        let orders = coordinator(self.scope, &title, commands, splittable, flow, loads);
         let mut waiting = vec![orders.activator];
         let mut notes = Vec::new();
         for (at, pieces) in orders.pieces.into_iter().enumerate() {
@@ -113,8 +120,11 @@ impl<'scope> Rendering<'scope, '_> {
             waiting.push(read.1);
             notes.push(read.0);
         }
-        let notes = self.scope.concatenate(notes);
-        let poison = self.poison(notes.clone());
+        let notes = together(self.scope, notes);
+        let aggregates =
+            |operator: &OperatorPlan| matches!(operator.kind, OperatorKind::Aggregate { .. });
+        // Only what is held back until a file is whole must hear of files that failed.
+        let poison = self.plan.operators.iter().any(aggregates).then(|| self.poison(notes.clone()));
         for operator in &self.plan.operators {
             let at = self.plan.operators.iter().position(|one| std::ptr::eq(one, operator));
             self.operator(at.unwrap_or_default(), operator, poison.clone());
@@ -130,10 +140,11 @@ impl<'scope> Rendering<'scope, '_> {
             let openings = orders.openings.clone();
             let written = match file_sink(at, sink) {
                 None => {
-                    let rows = self.scope.concatenate(ways);
+                    let rows = together(self.scope, ways);
                     let rows = counted_in(&title, rows, meter);
-                    self.watch(&rows, gauge);
-                    tables.push((at, rows.probe_with(&self.flow)));
+                    let probe = self.watch(&rows, gauge);
+                    self.flow.follow(probe);
+                    tables.push((at, rows));
                     continue;
                 }
                 Some(file)
@@ -143,20 +154,26 @@ impl<'scope> Rendering<'scope, '_> {
                 }
                 Some(file) => {
                     let all = sink.errors_of.iter().filter_map(|node| self.rejects.get(node));
-                    let all = self.scope.concatenate(all.cloned().collect::<Vec<_>>());
+                    let all = together(self.scope, all.cloned().collect());
                     rejects(&title, all, notes.clone(), openings, file, around, meter)
                 }
             };
             let probe = ProbeHandle::new();
-            written.taken.probe_with(&self.flow).probe_with(&probe);
+            written.taken.probe_with(&probe);
+            self.flow.follow(probe.clone());
             self.frontiers.push((probe, gauge));
             parts.push(written.parts);
         }
-        let parts = self.scope.concatenate(parts);
+        let parts = together(self.scope, parts);
         let title = format!("Answer {}/", self.plan.name);
-        let all_rejects =
-            self.scope.concatenate(self.rejects.values().cloned().collect::<Vec<_>>());
-        answers(self.scope, &title, orders.openings, notes, all_rejects, parts, tables, ledger);
+        let said = Said {
+            openings: orders.openings,
+            notes,
+            rejects: together(self.scope, self.rejects.values().cloned().collect()),
+            parts,
+            tables,
+        };
+        answers(self.scope, &title, said, ledger);
         Rendered {
             flow: self.flow,
             flow_seen: Some(Time::default()),
@@ -190,6 +207,7 @@ impl<'scope> Rendering<'scope, '_> {
             source.read.clone(),
             source.inflate_ratio_max,
             self.flow.clone(),
+            self.loads.clone(),
             meter,
         );
         self.watch(&read.batches, gauge);
@@ -202,17 +220,14 @@ impl<'scope> Rendering<'scope, '_> {
         &mut self,
         at: usize,
         operator: &OperatorPlan,
-        poison: StreamVec<'scope, Time, u64>,
+        poison: Option<StreamVec<'scope, Time, u64>>,
     ) {
         let node = NodeId::Operator(at);
         let tags = operator.outputs.len();
         let (meter, gauge) = self.seat(node, tags, feeds(self.plan, &operator.inputs));
         let ways: Vec<Batches<'scope>> =
             operator.inputs.iter().map(|input| self.stream(input)).collect();
-        let input = match <[Batches<'scope>; 1]>::try_from(ways) {
-            Ok([only]) => only,
-            Err(ways) => self.scope.concatenate(ways),
-        };
+        let input = together(self.scope, ways);
         let name = &operator.name;
         let place = format!("{}/{name}", self.plan.name);
         let shape = |port: usize| operator.outputs[port].shape.clone();
@@ -247,6 +262,7 @@ impl<'scope> Rendering<'scope, '_> {
                 stateless(&title, name, input, tags, meter, logic)
             }
             OperatorKind::Aggregate { by, compute } => {
+                let poison = poison.expect("a plan with aggregates has the stream of failed files");
                 let (rows, rejects) =
                     aggregate(&place, name, input, poison, by, compute, meter, &self.flow);
                 flow::Flow { tags: vec![rows], rejects }
@@ -281,10 +297,22 @@ impl<'scope> Rendering<'scope, '_> {
     }
 
     /// Shows the frontier of a stream on a gauge.
-    fn watch(&mut self, stream: &Batches<'scope>, gauge: Gauge) {
+    fn watch(&mut self, stream: &Batches<'scope>, gauge: Gauge) -> ProbeHandle<Time> {
         let probe = ProbeHandle::new();
         stream.clone().probe_with(&probe);
-        self.frontiers.push((probe, gauge));
+        self.frontiers.push((probe.clone(), gauge));
+        probe
+    }
+}
+
+/// Returns one stream of what comes on all of them; no operator is needed for one.
+fn together<'scope, C: Container>(
+    scope: Scope<'scope, Time>,
+    streams: Vec<Stream<'scope, Time, C>>,
+) -> Stream<'scope, Time, C> {
+    match <[Stream<'scope, Time, C>; 1]>::try_from(streams) {
+        Ok([only]) => only,
+        Err(streams) => scope.concatenate(streams),
     }
 }
 
@@ -337,7 +365,7 @@ fn aggregate<'scope>(
     by: &[(String, Expr)],
     compute: &[(String, tidemill_operators::expr::Aggregate)],
     meter: Meter,
-    flow: &ProbeHandle<Time>,
+    flow: &Flow,
 ) -> (Batches<'scope>, Rejects<'scope>) {
     let computed = |(name, one): &(String, tidemill_operators::expr::Aggregate)| Computed {
         name: name.clone(),
@@ -367,11 +395,13 @@ fn aggregate<'scope>(
         inputs
     };
     let (partials, bad_rows) = aggregate::gather(place, input, poison, spec.clone(), evaluate);
-    let partials = partials.probe_with(flow);
+    let probe = ProbeHandle::new();
+    let partials = partials.probe_with(&probe);
+    flow.follow(probe);
     let (rows, bad_totals) = aggregate::totals(place, partials, spec);
     let rows = flow::counted(&format!("Count {place}"), rows, meter);
     let scope = rows.scope();
-    (rows, scope.concatenate([bad_rows, bad_totals]))
+    (rows, together(scope, vec![bad_rows, bad_totals]))
 }
 
 fn aggregate_inputs(

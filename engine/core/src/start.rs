@@ -4,17 +4,17 @@
 //! build the dataflows, take up what was not finished, then let files in. At the end the same way
 //! back: no more files, dataflows end, everything said is committed, published and settled.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tidemill_store::{
-    AcceptedFile, Folders, Generation, Home, HomeError, Journal, JournalError, RecoverError,
-    recover,
+    AcceptedFile, DiskError, Folders, Found, Generation, Home, HomeError, Journal, JournalError,
+    RecoverError, look_for, recover, sweep_spool,
 };
 use timely::WorkerConfig;
 use timely::communication::WorkerGuards;
@@ -25,7 +25,7 @@ use timely::scheduling::activate::SyncActivator;
 use crate::board::Board;
 use crate::engine::Engine;
 use crate::fault::{self, FaultKind};
-use crate::ingest::coordinator::Command;
+use crate::ingest::coordinator::{Command, Loads};
 use crate::intake::{self, Intake, Numbers, Patience, Patterns};
 use crate::ledger::{self, Event, Ledger};
 use crate::mesh::{self, Control, ControlEvent, MeshConfig, MeshError};
@@ -40,6 +40,9 @@ use crate::worker;
 
 /// How often the other processes tell process 0 what their operators do.
 const TELL_EVERY: Duration = Duration::from_millis(250);
+
+/// What another process tells process 0 before it ends well: its loss is none.
+const THROUGH: &[u8] = b"through";
 
 /// What an engine runs.
 #[derive(Clone)]
@@ -56,6 +59,9 @@ pub struct Config {
     pub patience: Patience,
     /// Whether to take what is there, commit it and end.
     pub once: bool,
+    /// Whether to start although inputs are gone from `processed/` whose rows are in tables: the
+    /// tables then lose these rows.
+    pub forget_missing: bool,
 }
 
 /// Why an engine did not start.
@@ -73,9 +79,42 @@ pub enum StartError {
     /// The processes do not come together.
     #[error("meet the other processes")]
     Mesh(#[from] MeshError),
+    /// The disk refuses.
+    #[error("look for the files of an earlier life")]
+    Disk(#[from] DiskError),
     /// A thread cannot be started, or a folder not be made.
     #[error("start")]
     Io(#[from] std::io::Error),
+    /// An unfinished file belongs to a source that is not in the pipeline any more.
+    #[error(
+        "pipeline {pipeline}: {name} was accepted for the source {source_name}, which is not in the \
+         pipeline file any more, and no other source takes it; bring the source back, or let the \
+         old pipeline file finish it first"
+    )]
+    NoSource {
+        /// The pipeline.
+        pipeline: String,
+        /// The name under which the file came.
+        name: String,
+        /// The source that took it.
+        source_name: String,
+    },
+    /// Inputs are gone that the tables of a pipeline must be rebuilt from.
+    #[error(
+        "pipeline {pipeline}: its tables cannot be rebuilt: {count} committed files are not in \
+         processed/ as they were (first: {name}, {detail}); put them back, or let the tables lose \
+         their rows with --forget-missing"
+    )]
+    InputsGone {
+        /// The pipeline.
+        pipeline: String,
+        /// How many.
+        count: usize,
+        /// The first of them.
+        name: String,
+        /// What is wrong with it.
+        detail: String,
+    },
     /// The dataflow cannot be started.
     #[error("start the dataflow: {0}")]
     Dataflow(String),
@@ -88,7 +127,9 @@ impl StartError {
             StartError::Journal(JournalError::Damaged { .. } | JournalError::Newer { .. }) => {
                 FaultKind::Damaged.exit_code()
             }
-            StartError::Journal(_) | StartError::Io(_) => FaultKind::Disk.exit_code(),
+            StartError::Journal(_) | StartError::Io(_) | StartError::Disk(_) => {
+                FaultKind::Disk.exit_code()
+            }
             _ => 1,
         }
     }
@@ -152,6 +193,11 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         config.home.display()
     );
     let board = Arc::new(board(&config.plans, &journal)?);
+    let patterns: Vec<Patterns> =
+        config.plans.iter().map(|plan| Patterns::new(&plan.sources)).collect();
+    let earlier = earlier(&config, &journal, &folders, &patterns)?;
+    // Nobody uploads yet: what lies there was left by a life that was killed.
+    sweep_spool(&home, SystemTime::now())?;
     let stats = Stats::default();
 
     let meeting = meet(config.mesh.clone(), Some(generation), config.workers)?;
@@ -164,6 +210,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         plans: config.plans.clone(),
         home: Arc::clone(&home),
         generation,
+        workers: config.workers,
         staging,
         stats: stats.clone(),
         events: Some(events.clone()),
@@ -171,8 +218,6 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     };
     let (guards, wakes) = built.execute(meeting.builders, meeting.guard)?;
 
-    let patterns: Vec<Patterns> =
-        config.plans.iter().map(|plan| Patterns::new(&plan.sources)).collect();
     let stop = Arc::new(AtomicBool::new(false));
     let numbers = Numbers::from(journal.next_submission());
     let reader = journal.reader()?;
@@ -189,7 +234,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         stop: Arc::clone(&stop),
     });
     if let Some(control) = meeting.control {
-        listen_to_peers(control, stats, Arc::clone(&stop))?;
+        listen_to_peers(control, stats)?;
     }
 
     let publisher = Publisher::new(
@@ -204,7 +249,9 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         Arc::clone(&board),
         jobs.clone(),
     );
-    take_up(&config.plans, &mut ledger)?;
+    for Earlier { pipeline, file, replay } in earlier {
+        ledger.resume(pipeline, file, replay);
+    }
     let ledger_thread = spawn("tidemill:ledger", move || {
         ledger.run(&heard).unwrap_or_else(|error| fault::journal("write the journal", &error));
     })?;
@@ -230,10 +277,10 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let ending = spawn("tidemill:ending", move || {
         wait_for(taking);
         if once {
-            // What was taken is accepted, and what was accepted is finished, unless somebody asks
-            // to stop.
+            // What was taken is accepted, what was accepted is finished, and tables of earlier
+            // lives are whole again, unless somebody asks to stop.
             flush(&events);
-            while board.pending_in_all() > 0 && !stop.load(Ordering::Relaxed) {
+            while !board.is_idle() && !stop.load(Ordering::Relaxed) {
                 board.wait_for_change(Duration::from_millis(100));
             }
         }
@@ -265,6 +312,7 @@ pub fn run_member(config: Config) -> Result<(), StartError> {
         plans: config.plans.clone(),
         home,
         generation: meeting.generation,
+        workers: config.workers,
         staging,
         stats: stats.clone(),
         events: None,
@@ -272,6 +320,7 @@ pub fn run_member(config: Config) -> Result<(), StartError> {
     };
     let (guards, _wakes) = built.execute(meeting.builders, meeting.guard)?;
     let ended = Arc::new(AtomicBool::new(false));
+    let first = meeting.control.as_ref().map(Control::sender);
     if let Some(control) = meeting.control {
         let ended = Arc::clone(&ended);
         spawn("tidemill:tell", move || tell_first(&control, &stats, &ended))?;
@@ -282,6 +331,10 @@ pub fn run_member(config: Config) -> Result<(), StartError> {
         }
     }
     ended.store(true, Ordering::Relaxed);
+    if let Some(first) = first {
+        // If process 0 is gone too, nobody is left to tell.
+        let _ = first.send(0, THROUGH);
+    }
     Ok(())
 }
 
@@ -326,6 +379,7 @@ struct Building {
     plans: Vec<Plan>,
     home: Arc<Home>,
     generation: u64,
+    workers: usize,
     staging: Staging,
     stats: Stats,
     /// To the ledger; in process 0 only.
@@ -343,9 +397,10 @@ impl Building {
     ) -> Result<(Guards, Vec<SyncActivator>), StartError> {
         let (ready, woken) = channel();
         let is_first = self.events.is_some();
-        let Self { plans, home, generation, staging, stats, events, commands } = self;
+        let Self { plans, home, generation, workers, staging, stats, events, commands } = self;
         let commands = Mutex::new(commands.into_iter().map(Some).collect::<Vec<_>>());
         let ready = Mutex::new(ready);
+        let loads: Vec<Loads> = plans.iter().map(|_| Loads::new(workers)).collect();
         let run = move |worker: &mut timely::worker::Worker| {
             let first = worker.index() == 0;
             stats.follow(worker);
@@ -371,7 +426,13 @@ impl Building {
                     staging: staging.clone(),
                     on_failure: fault::disk,
                 };
-                let fittings = Fittings { commands, around, ledger, stats: stats.clone() };
+                let fittings = Fittings {
+                    commands,
+                    around,
+                    ledger,
+                    stats: stats.clone(),
+                    loads: loads[pipeline].clone(),
+                };
                 rendered.push(render(worker, plan, fittings));
             }
             if first {
@@ -416,22 +477,104 @@ fn board(plans: &[Plan], journal: &Journal) -> Result<Board, StartError> {
     Ok(Board::new(lanes.into_iter()))
 }
 
-/// Gives each pipeline what earlier lives left: committed files to rebuild tables from, then those
-/// that were not finished.
-fn take_up(plans: &[Plan], ledger: &mut Ledger) -> Result<(), StartError> {
-    for (pipeline, plan) in plans.iter().enumerate() {
-        let has_state = plan.sinks.iter().any(|sink| matches!(sink.kind, SinkKind::Table { .. }));
-        let (committed, unfinished) = ledger.earlier(&plan.name)?;
-        if has_state {
-            let replay: Vec<AcceptedFile> = committed;
+/// A file that an earlier life left.
+struct Earlier {
+    pipeline: usize,
+    file: AcceptedFile,
+    /// Whether it was committed, and is read again only to rebuild tables.
+    replay: bool,
+}
+
+/// Returns what earlier lives left of each pipeline: committed files to rebuild tables from, then
+/// those that were not finished. Nothing runs yet, so that a refusal needs no end.
+fn earlier(
+    config: &Config,
+    journal: &Journal,
+    folders: &[Folders],
+    patterns: &[Patterns],
+) -> Result<Vec<Earlier>, StartError> {
+    let mut all = Vec::new();
+    for (pipeline, plan) in config.plans.iter().enumerate() {
+        let (folders, patterns) = (&folders[pipeline], &patterns[pipeline]);
+        if plan.sinks.iter().any(|sink| matches!(sink.kind, SinkKind::Table { .. })) {
+            let committed = journal.committed(&plan.name)?;
+            let replay = to_rebuild(plan, committed, folders, patterns, config.forget_missing)?;
             if !replay.is_empty() {
                 tracing::info!(pipeline = plan.name, files = replay.len(), "rebuilding tables");
             }
-            replay.into_iter().for_each(|file| ledger.resume(pipeline, file, true));
+            let replay = replay.into_iter();
+            all.extend(replay.map(|file| Earlier { pipeline, file, replay: true }));
         }
-        unfinished.into_iter().for_each(|file| ledger.resume(pipeline, file, false));
+        for mut file in journal.unfinished(&plan.name)? {
+            if !find_source(plan, patterns, &mut file) {
+                let (pipeline, AcceptedFile { name, source, .. }) = (plan.name.clone(), file);
+                return Err(StartError::NoSource { pipeline, name, source_name: source });
+            }
+            // What is gone or changed is set aside by whoever reads it.
+            let path = folders.underprocess.join(&file.claimed_name);
+            if let Found::Same(identity) = look_for(&path, &file)? {
+                file.identity = identity;
+            }
+            all.push(Earlier { pipeline, file, replay: false });
+        }
     }
-    Ok(())
+    Ok(all)
+}
+
+/// Returns the committed files that are where they must be, each as it looks now.
+fn to_rebuild(
+    plan: &Plan,
+    committed: Vec<AcceptedFile>,
+    folders: &Folders,
+    patterns: &Patterns,
+    forget_missing: bool,
+) -> Result<Vec<AcceptedFile>, StartError> {
+    let mut there = Vec::with_capacity(committed.len());
+    let mut gone = Vec::new();
+    let mut without_source = 0;
+    for mut file in committed {
+        if !find_source(plan, patterns, &mut file) {
+            without_source += 1;
+            continue;
+        }
+        match look_for(&folders.processed.join(&file.stored_name), &file)? {
+            Found::Same(identity) => there.push(AcceptedFile { identity, ..file }),
+            Found::Missing => gone.push((file.stored_name, "it is gone".to_owned())),
+            Found::Changed(detail) => gone.push((file.stored_name, detail)),
+        }
+    }
+    if without_source > 0 {
+        tracing::warn!(
+            pipeline = plan.name,
+            files = without_source,
+            "no source takes some committed files any more: tables lose their rows"
+        );
+    }
+    let count = gone.len();
+    if let Some((name, detail)) = gone.into_iter().next() {
+        let pipeline = plan.name.clone();
+        if !forget_missing {
+            return Err(StartError::InputsGone { pipeline, count, name, detail });
+        }
+        tracing::warn!(
+            pipeline,
+            files = count,
+            first = name,
+            "tables lose the rows of lost inputs"
+        );
+    }
+    Ok(there)
+}
+
+/// Gives a file of an earlier life to its source: the one that took it, or, if that was renamed,
+/// the one that takes its name now. Returns whether there is one.
+fn find_source(plan: &Plan, patterns: &Patterns, file: &mut AcceptedFile) -> bool {
+    if plan.sources.iter().any(|source| source.name == file.source) {
+        return true;
+    }
+    let Some(source) = patterns.source_of(&file.name) else { return false };
+    source.clone_into(&mut file.source);
+    true
 }
 
 fn publisher_lines(plans: &[Plan], folders: &[Folders]) -> Vec<publish::Line> {
@@ -440,7 +583,8 @@ fn publisher_lines(plans: &[Plan], folders: &[Folders]) -> Vec<publish::Line> {
             let table = Table::new(format.clone(), schema.clone(), key);
             let file_name = Table::file_name(&sink.name, format);
             let every = *publish_every;
-            Some((at, Published { sink: sink.name.clone(), file_name, table, every, last: None }))
+            let (sink, last, took) = (sink.name.clone(), None, Duration::ZERO);
+            Some((at, Published { sink, file_name, table, every, last, took }))
         }
         _ => None,
     };
@@ -485,20 +629,20 @@ fn intake_lines(
 }
 
 /// Takes what the other processes tell. If one is lost before the end, the run is over.
-fn listen_to_peers(
-    control: Control,
-    stats: Stats,
-    stop: Arc<AtomicBool>,
-) -> Result<(), StartError> {
+fn listen_to_peers(control: Control, stats: Stats) -> Result<(), StartError> {
     spawn("tidemill:peers", move || {
+        let mut through = BTreeSet::new();
         while let Some(event) = control.recv() {
             match event {
+                ControlEvent::Message(process, bytes) if bytes == THROUGH => {
+                    through.insert(process);
+                }
                 ControlEvent::Message(process, bytes) => {
                     if let Ok(told) = serde_json::from_slice::<Told>(&bytes) {
                         stats.hear(process, told);
                     }
                 }
-                ControlEvent::Lost(_) if stop.load(Ordering::Relaxed) => {}
+                ControlEvent::Lost(process) if through.contains(&process) => {}
                 ControlEvent::Lost(process) => {
                     let error = std::io::Error::other(format!("process {process} is gone"));
                     fault::end(FaultKind::Peer, "run as one of several processes", &error);

@@ -5,7 +5,6 @@
 
 use std::time::{Duration, Instant};
 
-use tidemill_operators::Time;
 use timely::worker::Worker;
 
 use crate::render::Rendered;
@@ -22,7 +21,7 @@ pub fn run(worker: &mut Worker, mut pipelines: Vec<Rendered>) {
     while worker.has_dataflows() {
         worker.step_or_park(Some(PARK));
         for pipeline in &mut pipelines {
-            let flow: Option<Time> = pipeline.flow.with_frontier(|flow| flow.first().copied());
+            let flow = pipeline.flow.least();
             if flow != pipeline.flow_seen {
                 pipeline.flow_seen = flow;
                 pipeline.waiting.iter().for_each(|waiting| waiting.activate());

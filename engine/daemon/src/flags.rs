@@ -49,6 +49,10 @@ pub struct RunFlags {
     /// Take what is there, commit it and exit (3 if a file went to quarantine)
     #[arg(long)]
     pub once: bool,
+    /// Start although inputs are gone from processed/ that tables are rebuilt from: the tables lose
+    /// their rows
+    #[arg(long)]
+    pub forget_missing: bool,
     /// What can also be set by environment and file.
     #[command(flatten)]
     pub settings: SettingFlags,

@@ -17,6 +17,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
+use tidemill_engine::fault::FaultKind;
 
 use crate::flags::{Command, Tidemill};
 
@@ -25,6 +26,10 @@ pub const USAGE: u8 = 2;
 
 /// The exit code of an internal mistake: some thread panicked.
 const PANICKED: i32 = 70;
+
+/// How the message of timely's own threads begins when the connection to a process breaks. They
+/// have no other way to tell.
+const PEER_GONE: &str = "timely communication error";
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
@@ -86,6 +91,13 @@ fn end_on_panic() {
             .map(ToString::to_string)
             .or_else(|| panic.payload().downcast_ref::<String>().cloned())
             .unwrap_or_default();
+        if message.starts_with(PEER_GONE) {
+            complain(&format!(
+                "error: another process of this run is gone ({message})\n\
+                 Nothing is lost: start all of them again to go on."
+            ));
+            std::process::exit(FaultKind::Peer.exit_code());
+        }
         complain(&format!(
             "tidemill ends: thread {name} failed at {place}: {message}\n\
              Nothing is lost: start it again to go on. Please report this with the lines above."

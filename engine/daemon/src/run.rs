@@ -50,6 +50,7 @@ pub fn run(flags: RunFlags) -> anyhow::Result<u8> {
         workers: settings.workers,
         patience: Patience { quiet: settings.quiet, scan: settings.scan },
         once: flags.once,
+        forget_missing: flags.forget_missing,
     };
     if settings.process.is_some_and(|process| process > 0) {
         return member(config);

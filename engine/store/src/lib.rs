@@ -109,5 +109,5 @@ pub use journal::{
 };
 pub use publish::{PublishError, publish, replace_file, sync_published};
 pub use queue::{ClaimError, Claimed, Identity, Reason};
-pub use recover::{RecoverError, Recovery, recover};
+pub use recover::{Found, RecoverError, Recovery, look_for, recover, sweep_spool};
 pub use stage::{StageWriter, Unsynced, sync_parts};

@@ -13,7 +13,7 @@ use crate::disk::{self, DiskError};
 use crate::home::{Folders, Home, HomeError};
 use crate::journal::{AcceptedFile, Journal, JournalError, Outcome, Verdict};
 use crate::publish::{self, PublishError};
-use crate::queue::{self, Reason};
+use crate::queue::{self, Identity, Reason};
 
 /// What recovery found and did.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -183,17 +183,17 @@ fn find_accepted(
 ) -> Result<(), RecoverError> {
     let claimed = folders.underprocess.join(&file.claimed_name);
     let dropped = folders.unprocessed.join(&file.name);
-    let wrong = match difference(&claimed, &file)? {
+    let wrong = match look_for(&claimed, &file)? {
         // A move that was not durable was undone: the same file is where it came from.
-        Some(Difference::Missing) => match difference(&dropped, &file)? {
-            None => {
+        Found::Missing => match look_for(&dropped, &file)? {
+            Found::Same(_) => {
                 disk::rename_new(&dropped, &claimed)?;
                 None
             }
-            Some(_) => Some("it is not in underprocess/ any more".to_string()),
+            _ => Some("it is not in underprocess/ any more".to_string()),
         },
-        Some(Difference::Changed(detail)) => Some(detail),
-        None => None,
+        Found::Changed(detail) => Some(detail),
+        Found::Same(_) => None,
     };
     match wrong {
         None => recovery.unfinished.push(file),
@@ -202,32 +202,39 @@ fn find_accepted(
     Ok(())
 }
 
-enum Difference {
+/// What is found where a file should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// The bytes that were accepted, and how the file that holds them looks now.
+    Same(Identity),
+    /// Nothing.
     Missing,
+    /// Something else, and what differs.
     Changed(String),
 }
 
-/// Returns how a file differs from what was accepted.
+/// Returns whether the bytes that were accepted are at `path`.
 ///
-/// A file that looks exactly as it did when it was claimed is believed; else its bytes decide.
-fn difference(path: &Path, file: &AcceptedFile) -> Result<Option<Difference>, DiskError> {
-    let Some(found) = disk::look(path)? else { return Ok(Some(Difference::Missing)) };
+/// A file that looks exactly as it did when it was claimed is believed; else its bytes decide: it
+/// may have been moved away and back, or restored from a backup.
+pub fn look_for(path: &Path, file: &AcceptedFile) -> Result<Found, DiskError> {
+    let Some(found) = disk::look(path)? else { return Ok(Found::Missing) };
     if !found.is_file() {
-        return Ok(Some(Difference::Changed("it is not a plain file any more".to_string())));
+        return Ok(Found::Changed("it is not a plain file any more".to_string()));
     }
     if found.len() != file.identity.bytes {
         let (is, was) = (found.len(), file.identity.bytes);
         let detail = format!("it has {is} bytes; {was} were accepted");
-        return Ok(Some(Difference::Changed(detail)));
+        return Ok(Found::Changed(detail));
     }
     let identity = queue::identity(&found);
     if (identity.inode, identity.modified_ns) == (file.identity.inode, file.identity.modified_ns) {
-        return Ok(None);
+        return Ok(Found::Same(identity));
     }
     let opened = disk::open_plain(path).map_err(|error| DiskError::new("open", path, error))?;
     let hash = disk::hash_of(&opened).map_err(|error| DiskError::new("hash", path, error))?;
-    let changed = || Difference::Changed("its bytes are not those that were accepted".to_string());
-    Ok((hash != file.hash).then(changed))
+    let changed = "its bytes are not those that were accepted";
+    Ok(if hash == file.hash { Found::Same(identity) } else { Found::Changed(changed.to_string()) })
 }
 
 /// Puts back what was claimed and never accepted.

@@ -234,10 +234,12 @@ pub fn decode_values(key: &Key, columns: &[Column]) -> Result<Vec<Value>, KeyErr
 
 /// Returns the columns of these keys, in order.
 pub fn decode_columns<'a>(
-    keys: impl Iterator<Item = &'a Key>,
+    keys: impl ExactSizeIterator<Item = &'a Key>,
     columns: &[Column],
 ) -> Result<Vec<ArrayRef>, KeyError> {
-    let mut builders: Vec<_> = columns.iter().map(|one| ColumnBuilder::new(one.kind)).collect();
+    let rows = keys.len();
+    let mut builders: Vec<_> =
+        columns.iter().map(|one| ColumnBuilder::new(one.kind, rows)).collect();
     for key in keys {
         let mut reader = Reader::new(&key.0);
         for (builder, column) in builders.iter_mut().zip(columns) {

@@ -196,7 +196,7 @@ fn to_columns(
     let mut columns: Vec<ArrayRef> = decode_columns(rows.iter().map(|row| &row.0), &spec.keys)
         .unwrap_or_else(|error| panic!("the state of an aggregate holds a foreign key: {error}"));
     for (at, computed) in spec.compute.iter().enumerate() {
-        let mut builder = ColumnBuilder::new(computed.kind);
+        let mut builder = ColumnBuilder::new(computed.kind, rows.len());
         for (_, cells) in rows {
             builder.push(cells.get(at).unwrap_or(&Value::Null));
         }

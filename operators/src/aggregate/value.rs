@@ -65,14 +65,17 @@ pub(super) enum ColumnBuilder {
 }
 
 impl ColumnBuilder {
-    pub(super) fn new(kind: Type) -> Self {
+    /// Returns a builder with room for so many rows: the changes of a small file are few, and a
+    /// standard builder would take 8 KiB for each column of each.
+    pub(super) fn new(kind: Type, rows: usize) -> Self {
         match kind {
-            Type::String => Self::String(StringViewBuilder::new()),
-            Type::Int => Self::Int(Int64Builder::new()),
-            Type::Float => Self::Float(Float64Builder::new()),
-            Type::Bool => Self::Bool(BooleanBuilder::new()),
+            Type::String => Self::String(StringViewBuilder::with_capacity(rows)),
+            Type::Int => Self::Int(Int64Builder::with_capacity(rows)),
+            Type::Float => Self::Float(Float64Builder::with_capacity(rows)),
+            Type::Bool => Self::Bool(BooleanBuilder::with_capacity(rows)),
             Type::Timestamp => Self::Timestamp(
-                TimestampMicrosecondBuilder::new().with_data_type(Type::Timestamp.arrow()),
+                TimestampMicrosecondBuilder::with_capacity(rows)
+                    .with_data_type(Type::Timestamp.arrow()),
             ),
         }
     }

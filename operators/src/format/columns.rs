@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use arrow_array::{
     ArrayRef, BinaryViewArray, BooleanArray, Float64Array, Int64Array, RecordBatch,
-    RecordBatchOptions, StringViewArray, TimestampMicrosecondArray, UInt64Array,
+    RecordBatchOptions, TimestampMicrosecondArray, UInt64Array,
 };
 use arrow_buffer::{BooleanBuffer, BooleanBufferBuilder, Buffer, NullBuffer, ScalarBuffer};
 use arrow_schema::{ArrowError, SchemaRef};
 
+use super::views::strings;
 use super::{ReadPlan, lanes};
 use crate::batch::{Batch, Origin, position};
 use crate::reject::{REJECT_RAW_BYTES_MAX, Reject, RejectCode};
@@ -43,9 +44,7 @@ impl Builder {
         let nulls = null_buffer(&self.nulls, rows);
         self.nulls.clear();
         Ok(match self.kind {
-            Type::String => {
-                Arc::new(StringViewArray::try_new(views.into(), Arc::clone(blocks), nulls)?)
-            }
+            Type::String => Arc::new(strings(views, blocks, nulls)),
             Type::Int => Arc::new(Int64Array::try_new(scalars(words), nulls)?),
             Type::Float => Arc::new(Float64Array::try_new(scalars(words), nulls)?),
             Type::Bool => {

@@ -7,6 +7,8 @@
 
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 
 use tidemill_operators::Time;
@@ -14,21 +16,25 @@ use timely::container::CapacityContainerBuilder;
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
-use timely::dataflow::{ProbeHandle, Scope, StreamVec};
+use timely::dataflow::{Scope, StreamVec};
 use timely::scheduling::Activator;
 use timely::scheduling::activate::SyncActivator;
 
+use crate::ingest::flow::Flow;
 use crate::ingest::inflate::Compression;
 use crate::ingest::order::{FileOrder, Opening, Piece, PieceOrder};
 
 /// Bytes of a piece: it fits the cache, and is long enough that nothing per piece matters.
-pub const PIECE_BYTES: u64 = 512 << 10;
+pub const PIECE_BYTES: u64 = 1 << 20;
 
 /// Pieces in flight at most, whatever their size.
 const WINDOW_PIECES: usize = 96;
 
 /// Bytes in flight at most, as they stand in the files.
-const WINDOW_BYTES: u64 = 24 << 20;
+const WINDOW_BYTES: u64 = 48 << 20;
+
+/// Bytes that wait at one reader at most, while another one has less to do.
+const READER_BYTES: u64 = 4 << 20;
 
 /// What the coordinator is told.
 #[derive(Debug)]
@@ -54,14 +60,49 @@ pub struct Coordinator<'scope> {
 /// Which sources of the plan can be cut at any byte.
 pub type Splittable = Vec<bool>;
 
+/// How many bytes wait at each reader of this process; shared between its workers.
+///
+/// A worker that is busy writing falls behind with its reading. The next pieces go to the others.
+#[derive(Clone, Default)]
+pub struct Loads {
+    waiting: Arc<Vec<AtomicU64>>,
+}
+
+impl Loads {
+    /// Returns no load on so many workers.
+    pub fn new(workers: usize) -> Self {
+        Self { waiting: Arc::new((0..workers).map(|_| AtomicU64::new(0)).collect()) }
+    }
+
+    /// A piece of so many bytes is under way to a reader of this process.
+    fn add(&self, worker: usize, bytes: u64) {
+        if let Some(waiting) = self.waiting.get(worker) {
+            waiting.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// A reader of this process has read a piece of so many bytes.
+    pub fn done(&self, worker: usize, bytes: u64) {
+        if let Some(waiting) = self.waiting.get(worker) {
+            waiting.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+
+    fn of(&self, worker: usize) -> Option<u64> {
+        self.waiting.get(worker).map(|waiting| waiting.load(Ordering::Relaxed))
+    }
+}
+
 /// Builds the coordinator. `commands` is there on worker 0 only; `flow` follows the sinks.
 pub fn coordinator<'scope>(
     scope: Scope<'scope, Time>,
     title: &str,
     commands: Option<Receiver<Command>>,
     splittable: Splittable,
-    flow: ProbeHandle<Time>,
+    flow: Flow,
+    loads: Loads,
 ) -> Coordinator<'scope> {
+    let peers = scope.worker().peers();
     let mut builder = OperatorBuilder::new(title.to_owned(), scope);
     let address = builder.operator_info().address;
     let (output, openings) = builder.new_output::<Vec<Opening>>();
@@ -85,6 +126,8 @@ pub fn coordinator<'scope>(
             queue: VecDeque::new(),
             in_flight: VecDeque::new(),
             bytes_in_flight: 0,
+            loads,
+            assigned: vec![0; peers],
             next_reader: 0,
             stopping: false,
         });
@@ -130,10 +173,14 @@ struct State {
     /// One per output, all at the same time.
     capabilities: Vec<Capability<Time>>,
     queue: VecDeque<Reading>,
-    /// Pieces given out: each counts until the frontier has passed its time.
-    in_flight: VecDeque<(Time, u64)>,
+    /// Pieces given out, with their bytes and reader: each counts until the frontier has passed its
+    /// time.
+    in_flight: VecDeque<(Time, u64, usize)>,
     bytes_in_flight: u64,
-    next_reader: u64,
+    loads: Loads,
+    /// Bytes in flight by reader: all that is known of readers in other processes.
+    assigned: Vec<u64>,
+    next_reader: usize,
     stopping: bool,
 }
 
@@ -162,12 +209,13 @@ impl State {
     }
 
     /// Forgets the pieces that the sinks have taken in.
-    fn settle(&mut self, flow: &ProbeHandle<Time>) {
-        while let Some((time, bytes)) = self.in_flight.front() {
+    fn settle(&mut self, flow: &Flow) {
+        while let Some((time, bytes, reader)) = self.in_flight.front() {
             if flow.less_equal(time) {
                 break;
             }
             self.bytes_in_flight -= bytes;
+            self.assigned[*reader] -= bytes;
             self.in_flight.pop_front();
         }
     }
@@ -196,7 +244,7 @@ impl State {
             };
             // It counts as a piece, so that a flood of empty files is bounded too.
             let time = Time::new(file.epoch, 0);
-            self.in_flight.push_back((time, 0));
+            self.in_flight.push_back((time, 0, 0));
             return Some(Step::Open(time, opening));
         }
         let cut = splittable[file.source] && file.compression == Compression::None;
@@ -210,11 +258,27 @@ impl State {
         };
         reading.start = if let Piece::Range { end, .. } = piece { end } else { size };
         reading.chunk += 1;
-        self.next_reader += 1;
-        self.in_flight.push_back((until, bytes));
+        let file = file.clone();
+        let reader = self.choose_reader();
+        self.in_flight.push_back((until, bytes, reader));
         self.bytes_in_flight += bytes;
-        let order = PieceOrder { file: file.clone(), piece, reader: self.next_reader };
-        Some(Step::Read(time, order))
+        self.assigned[reader] += bytes;
+        self.loads.add(reader, bytes);
+        Some(Step::Read(time, PieceOrder { file, piece, reader: reader as u64, bytes }))
+    }
+
+    /// Returns the next reader in turn that has not too much to do, else the one with the least.
+    fn choose_reader(&mut self) -> usize {
+        let load = |reader: usize| self.loads.of(reader).unwrap_or(self.assigned[reader]);
+        let peers = self.assigned.len();
+        let in_turn = (0..peers).map(|step| (self.next_reader + step) % peers);
+        let reader = in_turn
+            .clone()
+            .find(|reader| load(*reader) < READER_BYTES)
+            .or_else(|| in_turn.min_by_key(|reader| load(*reader)))
+            .unwrap_or(0);
+        self.next_reader = reader + 1;
+        reader
     }
 
     fn advance(&mut self, time: Time) {

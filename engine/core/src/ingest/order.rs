@@ -51,8 +51,10 @@ pub struct PieceOrder {
     pub file: FileOrder,
     /// The part.
     pub piece: Piece,
-    /// Which reader takes it: a number that is spread over the workers.
+    /// Which worker reads it.
     pub reader: u64,
+    /// What it counts in the window, in bytes.
+    pub bytes: u64,
 }
 
 /// The announcement of a file to whoever must act once per file, even if no record comes.

@@ -20,11 +20,12 @@ use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::generic::{OutputBuilder, OutputBuilderSession};
-use timely::dataflow::{ProbeHandle, Stream, StreamVec};
+use timely::dataflow::{Stream, StreamVec};
 use timely::scheduling::Activator;
 
 use crate::ingest::buffers::Buffers;
-use crate::ingest::coordinator::PIECE_BYTES;
+use crate::ingest::coordinator::{Loads, PIECE_BYTES};
+use crate::ingest::flow::Flow;
 use crate::ingest::order::{Piece, PieceOrder, ReadEvent, ReadNote};
 use crate::ingest::piece::{self, Chunk, FileFailure, Preamble, StreamReader};
 
@@ -56,7 +57,8 @@ pub fn reader<'scope>(
     orders: StreamVec<'scope, Time, PieceOrder>,
     plan: ReadPlan,
     inflate_ratio_max: u32,
-    flow: ProbeHandle<Time>,
+    flow: Flow,
+    loads: Loads,
     meter: Meter,
 ) -> Read<'scope> {
     let scope = orders.scope();
@@ -83,6 +85,8 @@ pub fn reader<'scope>(
         streams: Vec::new(),
         preambles: BTreeMap::new(),
         failed: BTreeSet::new(),
+        worker: scope.worker().index(),
+        loads,
         meter,
     };
 
@@ -148,13 +152,15 @@ struct Reading {
     preambles: BTreeMap<u64, Preamble>,
     /// Epochs that failed here: their other pieces need not be read.
     failed: BTreeSet<u64>,
+    worker: usize,
+    loads: Loads,
     meter: Meter,
 }
 
 impl Reading {
     /// Reads one piece, or one chunk of a stream; returns about how many bytes that took, 0 if
     /// there is nothing to do now.
-    fn advance(&mut self, flow: &ProbeHandle<Time>, outputs: &mut Outputs<'_>) -> u64 {
+    fn advance(&mut self, flow: &Flow, outputs: &mut Outputs<'_>) -> u64 {
         // Streams in the order of their epochs: the earliest one holds the frontier.
         let ready = self.streams.iter().position(|stream| {
             let chunk = stream.held[0].time().chunk;
@@ -166,6 +172,7 @@ impl Reading {
             return self.read_stream(index, outputs);
         }
         let Some((held, order)) = self.queue.pop_front() else { return 0 };
+        self.loads.done(self.worker, order.bytes);
         if self.failed.contains(&order.file.epoch) {
             return 1;
         }

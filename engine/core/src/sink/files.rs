@@ -186,7 +186,13 @@ fn write_chunk(
         match (&sink.format, &batch.raw) {
             (OutputFormat::Raw, Some(raw)) => {
                 for run in raw_runs(raw) {
+                    // Only the last record of a file can lack its line end; what follows it here
+                    // is the same record by another way.
+                    if part.unterminated {
+                        part.body.append(b"\n", stage)?;
+                    }
                     part.body.append(run, stage)?;
+                    part.unterminated = !run.ends_with(b"\n");
                 }
             }
             (OutputFormat::Raw, None) => {}

@@ -114,12 +114,14 @@ pub struct OpenPart {
     pub body: Body,
     /// The rows so far.
     pub rows: u64,
+    /// Whether the last raw record had no line end.
+    pub unterminated: bool,
 }
 
 impl OpenPart {
     /// Returns an output without bytes. The capability is at the end of its epoch.
     pub fn new(capability: Capability<Time>) -> Self {
-        Self { capability, opening: None, body: Body::default(), rows: 0 }
+        Self { capability, opening: None, body: Body::default(), rows: 0, unterminated: false }
     }
 
     /// Returns whether its bytes are already published from an earlier life.

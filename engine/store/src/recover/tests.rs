@@ -339,3 +339,22 @@ fn an_identity_survives_being_written_down() {
     let text = serde_json::to_string(&identity).unwrap();
     assert_eq!(serde_json::from_str::<Identity>(&text).unwrap(), identity);
 }
+
+#[test]
+fn a_file_is_found_by_its_bytes_wherever_they_were_in_the_meantime() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut run = Run::start(folder.path());
+    fs::write(run.folders.unprocessed.join(NAME), "a\n").unwrap();
+    (0..=2).for_each(|k| run.step(k, true));
+    let file = run.accepted.as_ref().unwrap();
+    let path = run.folders.underprocess.join(&file.claimed_name);
+    assert_eq!(look_for(&path, file).unwrap(), Found::Same(file.identity));
+    fs::remove_file(&path).unwrap();
+    assert_eq!(look_for(&path, file).unwrap(), Found::Missing);
+    // Restored from a backup: another inode, another time.
+    fs::write(&path, "a\n").unwrap();
+    let now = Identity::of(&fs::File::open(&path).unwrap()).unwrap();
+    assert_eq!(look_for(&path, file).unwrap(), Found::Same(now));
+    fs::write(&path, "b\n").unwrap();
+    assert!(matches!(look_for(&path, file).unwrap(), Found::Changed(_)));
+}

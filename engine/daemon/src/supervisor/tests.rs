@@ -1,0 +1,168 @@
+//! What the supervisor promises, with shells and copies of the test program as children.
+
+use std::io::{BufRead, BufReader};
+
+use super::*;
+
+const WAIT: Duration = Duration::from_secs(20);
+/// Long where nothing should wait, so that a test that waits fails by its assertion.
+const LONG: Patience = Patience { finish: WAIT, terminate: WAIT };
+const SHORT: Patience =
+    Patience { finish: Duration::from_millis(200), terminate: Duration::from_millis(200) };
+
+/// Runs a shell script as each process: `$1` is `-p`, `$2` the index.
+fn shell(processes: usize, script: &str, patience: Patience) -> Result<u8, SupervisorError> {
+    let arguments = ["-c", script, "child"].map(OsString::from);
+    supervise_program(Path::new("/bin/sh"), processes, &arguments, patience)
+}
+
+#[track_caller]
+fn check(script: &str, patience: Patience, expected: Result<u8, &str>) {
+    let began = Instant::now();
+    let result = shell(3, script, patience).map_err(|error| error.to_string());
+    assert_eq!(result, expected.map_err(str::to_string), "{script}");
+    assert!(began.elapsed() < WAIT, "{script} took {:?}", began.elapsed());
+}
+
+#[test]
+fn the_code_of_the_first_failure_is_the_code_of_all() {
+    check("exit 0", LONG, Ok(0));
+    check("exit 3", LONG, Ok(3));
+    // The others wait for an input that never comes, and are asked to end.
+    check("test $2 = 1 && exit 74; read forever", LONG, Ok(74));
+    check("test $2 = 1 && kill -9 $$; read forever", LONG, Ok(137));
+    check("test $2 = 0 && exit 0; test $2 = 1 && exit 2; read forever", LONG, Ok(2));
+}
+
+#[test]
+fn who_does_not_end_is_ended() {
+    let deaf = "trap '' TERM; while :; do read forever; done";
+    check(&format!("test $2 = 2 && exit 70; {deaf}"), SHORT, Ok(70));
+    check(
+        &format!("test $2 = 0 && exit 0; {deaf}"),
+        SHORT,
+        Err("process 0 finished, process 1 still ran 200ms later and was ended"),
+    );
+}
+
+#[test]
+fn each_process_gets_its_index_a_token_and_a_private_folder() {
+    let output = tempfile_path("environment");
+    let script = format!(
+        "test ${{#{MESH_TOKEN}}} = 64 && test ${SUPERVISED} = 1 && test $1 = -p || exit 9
+         : > ${MESH_DIR}/$2.sock && ls -ld ${MESH_DIR} > {0}.$2 && echo ${MESH_DIR} >> {0}.$2",
+        output.display()
+    );
+    assert_eq!(shell(2, &script, LONG).unwrap(), 0);
+    let read = |index: usize| {
+        let path = output.with_extension(index.to_string());
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        text
+    };
+    let (zero, one) = (read(0), read(1));
+    let folder = zero.lines().last().unwrap();
+    assert!(zero.starts_with("drwx------"), "{zero}");
+    assert_eq!(folder, one.lines().last().unwrap(), "one folder for all");
+    assert!(folder.len() < FOLDER_BYTES_MAX);
+    assert!(!Path::new(folder).exists(), "it goes with them");
+}
+
+fn tempfile_path(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("tidemill-test-{name}-{}", hex(&random::<8>().unwrap())))
+}
+
+#[test]
+fn what_cannot_be_started_is_named() {
+    let error = supervise_program(Path::new("/no/such/program"), 2, &[], LONG).unwrap_err();
+    assert_eq!(error.to_string(), "start process 0 (/no/such/program)");
+    let error = shell(65, "exit 0", LONG).unwrap_err();
+    assert_eq!(error.to_string(), "start 65 processes on this host: 1 to 64 are possible");
+    assert!(shell(0, "exit 0", LONG).is_err());
+}
+
+#[test]
+fn the_index_stands_where_options_stand() {
+    let check = |given: &[&str], expected: &[&str]| {
+        let given: Vec<OsString> = given.iter().map(OsString::from).collect();
+        assert_eq!(with_index(&given, 5), expected);
+    };
+    check(&["run", "a.yaml"], &["run", "a.yaml", "-p", "5"]);
+    check(&["run", "--", "a.yaml"], &["run", "-p", "5", "--", "a.yaml"]);
+}
+
+#[test]
+fn hex_is_read_back() {
+    assert_eq!(unhex(&hex(&[0, 0x7f, 0xff])), Some(vec![0, 0x7f, 0xff]));
+    assert_eq!(unhex("0"), None);
+    assert_eq!(unhex("0g"), None);
+    assert_eq!(unhex("+1"), None);
+}
+
+/// Runs one of the tests below, which play a part, as a process of its own.
+fn play(part: &str) -> Child {
+    let module = module_path!().split_once("::").unwrap().1;
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "--nocapture", &format!("{module}::{part}")])
+        .env(SUPERVISED, "1")
+        .env(MESH_DIR, "/d")
+        .env(MESH_TOKEN, "ab".repeat(32))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .unwrap()
+}
+
+/// Reads the output of a part until a line was said so often.
+fn hear(child: &mut Child, line: &str, times: usize) {
+    let output = child.stdout.take().unwrap();
+    let lines = BufReader::new(output).lines().map_while(Result::ok);
+    assert_eq!(lines.filter(|said| said.ends_with(line)).take(times).count(), times);
+}
+
+#[test]
+fn a_child_ends_with_its_parent() {
+    let mut child = play("orphan");
+    hear(&mut child, "waiting", 1);
+    assert!(child.try_wait().unwrap().is_none(), "it runs while its parent does");
+    drop(child.stdin.take());
+    assert_eq!(child.wait().unwrap().code(), Some(i32::from(ORPHANED)));
+}
+
+#[test]
+#[ignore = "a part in another test"]
+#[allow(clippy::print_stdout, reason = "the other test listens")]
+fn orphan() {
+    let mesh = supervised_mesh(2).unwrap().unwrap();
+    assert_eq!(mesh.endpoints[1], Endpoint::Unix("/d/1.sock".into()));
+    assert_eq!(mesh.token, [0xab; 32]);
+    watch_parent().unwrap();
+    println!("\nwaiting");
+    loop {
+        std::thread::park();
+    }
+}
+
+#[test]
+fn signals_reach_all_processes() {
+    for (signal, code) in [(Signal::TERM, 21), (Signal::INT, 22)] {
+        let mut child = play("parent");
+        let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
+        let ready = |line: &Result<String, _>| line.as_ref().is_ok_and(|l| l.ends_with("ready"));
+        assert_eq!(output.by_ref().filter(ready).take(2).count(), 2);
+        rustix::process::kill_process(pid_of(&child), signal).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(code));
+        let heard = |line: &Result<String, _>| line.as_ref().is_ok_and(|l| l.ends_with("heard"));
+        assert_eq!(output.filter(heard).count(), 2);
+    }
+}
+
+#[test]
+#[ignore = "a part in another test"]
+fn parent() {
+    let script = "trap 'echo heard; exit 21' TERM; trap 'echo heard; exit 22' INT; echo ready
+                  while :; do read forever; done";
+    let code = shell(2, script, LONG).unwrap();
+    std::process::exit(i32::from(code));
+}
