@@ -4,6 +4,8 @@
 //! build the dataflows, take up what was not finished, then let files in. At the end the same way
 //! back: no more files, dataflows end, everything said is committed, published and settled.
 
+mod earlier;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,8 +15,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use tidemill_store::{
-    AcceptedFile, DiskError, Folders, Found, Generation, Home, HomeError, Journal, JournalError,
-    RecoverError, look_for, recover, sweep_spool,
+    DiskError, Folders, Generation, Home, HomeError, Journal, JournalError, RecoverError, recover,
+    sweep_spool,
 };
 use timely::WorkerConfig;
 use timely::communication::WorkerGuards;
@@ -195,7 +197,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let board = Arc::new(board(&config.plans, &journal)?);
     let patterns: Vec<Patterns> =
         config.plans.iter().map(|plan| Patterns::new(&plan.sources)).collect();
-    let earlier = earlier(&config, &journal, &folders, &patterns)?;
+    let earlier = earlier::earlier(&config, &journal, &folders, &patterns)?;
     // Nobody uploads yet: what lies there was left by a life that was killed.
     sweep_spool(&home, SystemTime::now())?;
     let stats = Stats::default();
@@ -249,7 +251,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         Arc::clone(&board),
         jobs.clone(),
     );
-    for Earlier { pipeline, file, replay } in earlier {
+    for earlier::Earlier { pipeline, file, replay } in earlier {
         ledger.resume(pipeline, file, replay);
     }
     let ledger_thread = spawn("tidemill:ledger", move || {
@@ -475,106 +477,6 @@ fn board(plans: &[Plan], journal: &Journal) -> Result<Board, StartError> {
         lanes.push((plan.name.clone(), counts, last));
     }
     Ok(Board::new(lanes.into_iter()))
-}
-
-/// A file that an earlier life left.
-struct Earlier {
-    pipeline: usize,
-    file: AcceptedFile,
-    /// Whether it was committed, and is read again only to rebuild tables.
-    replay: bool,
-}
-
-/// Returns what earlier lives left of each pipeline: committed files to rebuild tables from, then
-/// those that were not finished. Nothing runs yet, so that a refusal needs no end.
-fn earlier(
-    config: &Config,
-    journal: &Journal,
-    folders: &[Folders],
-    patterns: &[Patterns],
-) -> Result<Vec<Earlier>, StartError> {
-    let mut all = Vec::new();
-    for (pipeline, plan) in config.plans.iter().enumerate() {
-        let (folders, patterns) = (&folders[pipeline], &patterns[pipeline]);
-        if plan.sinks.iter().any(|sink| matches!(sink.kind, SinkKind::Table { .. })) {
-            let committed = journal.committed(&plan.name)?;
-            let replay = to_rebuild(plan, committed, folders, patterns, config.forget_missing)?;
-            if !replay.is_empty() {
-                tracing::info!(pipeline = plan.name, files = replay.len(), "rebuilding tables");
-            }
-            let replay = replay.into_iter();
-            all.extend(replay.map(|file| Earlier { pipeline, file, replay: true }));
-        }
-        for mut file in journal.unfinished(&plan.name)? {
-            if !find_source(plan, patterns, &mut file) {
-                let (pipeline, AcceptedFile { name, source, .. }) = (plan.name.clone(), file);
-                return Err(StartError::NoSource { pipeline, name, source_name: source });
-            }
-            // What is gone or changed is set aside by whoever reads it.
-            let path = folders.underprocess.join(&file.claimed_name);
-            if let Found::Same(identity) = look_for(&path, &file)? {
-                file.identity = identity;
-            }
-            all.push(Earlier { pipeline, file, replay: false });
-        }
-    }
-    Ok(all)
-}
-
-/// Returns the committed files that are where they must be, each as it looks now.
-fn to_rebuild(
-    plan: &Plan,
-    committed: Vec<AcceptedFile>,
-    folders: &Folders,
-    patterns: &Patterns,
-    forget_missing: bool,
-) -> Result<Vec<AcceptedFile>, StartError> {
-    let mut there = Vec::with_capacity(committed.len());
-    let mut gone = Vec::new();
-    let mut without_source = 0;
-    for mut file in committed {
-        if !find_source(plan, patterns, &mut file) {
-            without_source += 1;
-            continue;
-        }
-        match look_for(&folders.processed.join(&file.stored_name), &file)? {
-            Found::Same(identity) => there.push(AcceptedFile { identity, ..file }),
-            Found::Missing => gone.push((file.stored_name, "it is gone".to_owned())),
-            Found::Changed(detail) => gone.push((file.stored_name, detail)),
-        }
-    }
-    if without_source > 0 {
-        tracing::warn!(
-            pipeline = plan.name,
-            files = without_source,
-            "no source takes some committed files any more: tables lose their rows"
-        );
-    }
-    let count = gone.len();
-    if let Some((name, detail)) = gone.into_iter().next() {
-        let pipeline = plan.name.clone();
-        if !forget_missing {
-            return Err(StartError::InputsGone { pipeline, count, name, detail });
-        }
-        tracing::warn!(
-            pipeline,
-            files = count,
-            first = name,
-            "tables lose the rows of lost inputs"
-        );
-    }
-    Ok(there)
-}
-
-/// Gives a file of an earlier life to its source: the one that took it, or, if that was renamed,
-/// the one that takes its name now. Returns whether there is one.
-fn find_source(plan: &Plan, patterns: &Patterns, file: &mut AcceptedFile) -> bool {
-    if plan.sources.iter().any(|source| source.name == file.source) {
-        return true;
-    }
-    let Some(source) = patterns.source_of(&file.name) else { return false };
-    source.clone_into(&mut file.source);
-    true
 }
 
 fn publisher_lines(plans: &[Plan], folders: &[Folders]) -> Vec<publish::Line> {

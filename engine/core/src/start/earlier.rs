@@ -1,0 +1,111 @@
+//! Earlier: what earlier lives left that this one takes up.
+//!
+//! Looks at the journal and the folders before anything runs; moves and writes nothing.
+
+use tidemill_store::{AcceptedFile, Folders, Found, Journal, look_for};
+
+use crate::intake::Patterns;
+use crate::plan::{Plan, SinkKind};
+use crate::start::{Config, StartError};
+
+/// A file that an earlier life left.
+pub(super) struct Earlier {
+    /// Its pipeline.
+    pub(super) pipeline: usize,
+    /// The file, as it looks now.
+    pub(super) file: AcceptedFile,
+    /// Whether it was committed, and is read again only to rebuild tables.
+    pub(super) replay: bool,
+}
+
+/// Returns what earlier lives left of each pipeline: committed files to rebuild tables from, then
+/// those that were not finished. Nothing runs yet, so that a refusal needs no end.
+pub(super) fn earlier(
+    config: &Config,
+    journal: &Journal,
+    folders: &[Folders],
+    patterns: &[Patterns],
+) -> Result<Vec<Earlier>, StartError> {
+    let mut all = Vec::new();
+    for (pipeline, plan) in config.plans.iter().enumerate() {
+        let (folders, patterns) = (&folders[pipeline], &patterns[pipeline]);
+        if plan.sinks.iter().any(|sink| matches!(sink.kind, SinkKind::Table { .. })) {
+            let committed = journal.committed(&plan.name)?;
+            let replay = to_rebuild(plan, committed, folders, patterns, config.forget_missing)?;
+            if !replay.is_empty() {
+                tracing::info!(pipeline = plan.name, files = replay.len(), "rebuilding tables");
+            }
+            let replay = replay.into_iter();
+            all.extend(replay.map(|file| Earlier { pipeline, file, replay: true }));
+        }
+        for mut file in journal.unfinished(&plan.name)? {
+            if !find_source(plan, patterns, &mut file) {
+                let (pipeline, AcceptedFile { name, source, .. }) = (plan.name.clone(), file);
+                return Err(StartError::NoSource { pipeline, name, source_name: source });
+            }
+            // What is gone or changed is set aside by whoever reads it.
+            let path = folders.underprocess.join(&file.claimed_name);
+            if let Found::Same(identity) = look_for(&path, &file)? {
+                file.identity = identity;
+            }
+            all.push(Earlier { pipeline, file, replay: false });
+        }
+    }
+    Ok(all)
+}
+
+/// Returns the committed files that are where they must be, each as it looks now.
+fn to_rebuild(
+    plan: &Plan,
+    committed: Vec<AcceptedFile>,
+    folders: &Folders,
+    patterns: &Patterns,
+    forget_missing: bool,
+) -> Result<Vec<AcceptedFile>, StartError> {
+    let mut there = Vec::with_capacity(committed.len());
+    let mut gone = Vec::new();
+    let mut without_source = 0;
+    for mut file in committed {
+        if !find_source(plan, patterns, &mut file) {
+            without_source += 1;
+            continue;
+        }
+        match look_for(&folders.processed.join(&file.stored_name), &file)? {
+            Found::Same(identity) => there.push(AcceptedFile { identity, ..file }),
+            Found::Missing => gone.push((file.stored_name, "it is gone".to_owned())),
+            Found::Changed(detail) => gone.push((file.stored_name, detail)),
+        }
+    }
+    if without_source > 0 {
+        tracing::warn!(
+            pipeline = plan.name,
+            files = without_source,
+            "no source takes some committed files any more: tables lose their rows"
+        );
+    }
+    let count = gone.len();
+    if let Some((name, detail)) = gone.into_iter().next() {
+        let pipeline = plan.name.clone();
+        if !forget_missing {
+            return Err(StartError::InputsGone { pipeline, count, name, detail });
+        }
+        tracing::warn!(
+            pipeline,
+            files = count,
+            first = name,
+            "tables lose the rows of lost inputs"
+        );
+    }
+    Ok(there)
+}
+
+/// Gives a file of an earlier life to its source: the one that took it, or, if that was renamed,
+/// the one that takes its name now. Returns whether there is one.
+fn find_source(plan: &Plan, patterns: &Patterns, file: &mut AcceptedFile) -> bool {
+    if plan.sources.iter().any(|source| source.name == file.source) {
+        return true;
+    }
+    let Some(source) = patterns.source_of(&file.name) else { return false };
+    source.clone_into(&mut file.source);
+    true
+}
