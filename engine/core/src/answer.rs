@@ -80,7 +80,6 @@ pub struct Said<'scope> {
 }
 
 /// Builds the gathering operator. `ledger` is used on worker 0 only.
-#[expect(clippy::too_many_arguments, reason = "one call, with one stream for each thing said")]
 pub fn answers<'scope>(
     scope: Scope<'scope, Time>,
     title: &str,

@@ -72,11 +72,7 @@ pub(super) fn any_batch() -> impl Strategy<Value = Batch> {
             positions: whole.positions.map(|positions| positions.slice(skip, left)),
             ..whole
         };
-        if on[3] {
-            sliced.filter(&BooleanArray::from(keep[..left].to_vec())).unwrap()
-        } else {
-            sliced
-        }
+        if on[3] { sliced.filter(&BooleanArray::from(keep[..left].to_vec())) } else { sliced }
     })
 }
 
