@@ -15,8 +15,7 @@ const NODE: &str = env!("CARGO_BIN_EXE_node");
 const BLESS: &str = "TIDEMILL_TESTS_BLESS";
 
 /// Scenarios that do not hold yet, and why. One that holds must leave this list.
-const KNOWN_WRONG: [(&str, &str); 1] =
-    [("raw-records-stay-lines", "a repeated record without a newline is joined to the next")];
+const KNOWN_WRONG: &[(&str, &str)] = &[];
 
 #[test]
 fn scenarios_hold_with_one_worker() {

@@ -64,6 +64,9 @@ const EMPTY_NAMES: [&str; 7] = ["utils", "util", "common", "helpers", "helper", 
 /// Lines of a source file, at most; one that must be longer is two ideas.
 const LINES_MAX: usize = 620;
 
+/// Files that are too long today. One that was cut must leave this list.
+const TOO_LONG: [&str; 1] = ["engine/core/src/start.rs"];
+
 #[test]
 fn a_crate_uses_only_what_its_promise_allows() {
     for promise in &PROMISES {
@@ -150,9 +153,13 @@ fn files_are_named_for_an_idea() {
 
 #[test]
 fn no_file_is_two_ideas_long() {
-    check(&["rs"], |_, text| {
+    check(&["rs"], |path, text| {
         let lines = text.lines().count();
-        (lines > LINES_MAX).then(|| format!("{lines} lines, at most {LINES_MAX}"))
+        match (lines > LINES_MAX, TOO_LONG.contains(&path)) {
+            (true, false) => Some(format!("{lines} lines, at most {LINES_MAX}")),
+            (false, true) => Some("it is short enough now; take it off TOO_LONG".into()),
+            _ => None,
+        }
     });
 }
 
