@@ -85,7 +85,6 @@ fn the_numbers_of_an_operator_add_up() {
 }
 
 #[test]
-#[ignore = "the rows of an operator and a sink of one name are mixed up"]
 fn a_sink_may_be_called_like_its_operator() {
     let site = Site::new(NODE, &WAYS.replace("uneven:", "odd:").replace("rows_of:", "kinds:"));
     let running = site.start(Shape::ALONE);
@@ -463,7 +462,6 @@ fn a_restart_with_many_files_keeps_the_tables() {
 }
 
 #[test]
-#[ignore = "it says that it listens before it hears signals"]
 fn a_stop_right_after_the_start_is_a_clean_end() {
     for _ in 0..20 {
         Site::new(NODE, WAYS).start(Shape::ALONE).stop();

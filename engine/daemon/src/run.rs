@@ -1,8 +1,6 @@
 //! Run: one process of a run, from its settings to its exit code.
 
 use std::net::TcpListener;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::Context;
@@ -136,13 +134,11 @@ fn by_hostfile(
 fn member(config: Config) -> anyhow::Result<u8> {
     // Process 0 decides when to end; a signal to all of them must not end the workers first.
     let runtime = runtime()?;
-    runtime.spawn(async {
-        let mut signals = Signals::listen()?;
+    let mut signals = Signals::listen(&runtime)?;
+    runtime.spawn(async move {
         signals.next().await;
         signals.next().await;
         std::process::exit(INTERRUPTED);
-        #[expect(unreachable_code, reason = "gives the block its type")]
-        anyhow::Ok(())
     });
     match run_member(config) {
         Ok(()) => Ok(0),
@@ -166,8 +162,8 @@ fn first(config: Config, settings: &Settings) -> anyhow::Result<u8> {
     let runtime = runtime()?;
     let engine = running.engine().clone();
     let (closing, mut closed) = watch::channel(false);
-    let interrupted = Arc::new(AtomicBool::new(false));
-    end_on_signals(&runtime, engine.clone(), Arc::clone(&interrupted));
+    // Before anybody is told that this process listens: from then on it can be asked to stop.
+    end_on_signals(&runtime, engine.clone())?;
     let server = {
         listener.set_nonblocking(true)?;
         let _inside = runtime.enter();
@@ -234,8 +230,10 @@ struct Signals {
 }
 
 impl Signals {
-    fn listen() -> std::io::Result<Self> {
+    /// From the return on, a signal no longer ends the process by itself.
+    fn listen(runtime: &Runtime) -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
+        let _inside = runtime.enter();
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
@@ -251,19 +249,16 @@ impl Signals {
 }
 
 /// The first signal drains: what has begun is finished. The second one ends at once.
-fn end_on_signals(runtime: &Runtime, engine: Engine, interrupted: Arc<AtomicBool>) {
+fn end_on_signals(runtime: &Runtime, engine: Engine) -> std::io::Result<()> {
+    let mut signals = Signals::listen(runtime)?;
     runtime.spawn(async move {
-        let mut signals = match Signals::listen() {
-            Ok(signals) => signals,
-            Err(error) => return tracing::warn!("cannot listen for signals: {error}"),
-        };
         signals.next().await;
-        interrupted.store(true, Ordering::Relaxed);
         tracing::info!("stopping: no more files are taken; again to end at once");
         engine.stop();
         signals.next().await;
         std::process::exit(INTERRUPTED);
     });
+    Ok(())
 }
 
 fn start_log(settings: &Settings) -> anyhow::Result<()> {
