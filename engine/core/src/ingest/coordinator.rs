@@ -25,7 +25,7 @@ use crate::ingest::inflate::Compression;
 use crate::ingest::order::{FileOrder, Opening, Piece, PieceOrder};
 
 /// Bytes of a piece: it fits the cache, and is long enough that nothing per piece matters.
-pub const PIECE_BYTES: u64 = 1 << 20;
+pub const PIECE_BYTES: u64 = 512 << 10;
 
 /// Pieces in flight at most, whatever their size.
 const WINDOW_PIECES: usize = 96;
