@@ -177,8 +177,7 @@ fn measure(
         for entry in &mut entries {
             let Outcome::Measured { runs } = &mut entry.outcome else { continue };
             let place = folder.join(format!("{}-{round}", entry.contestant.name()));
-            match one_run(options, tools, entry.contestant, job, &inputs, input, &place, &reference)
-            {
+            match one_run(options, tools, entry.contestant, job, &inputs, &place, &reference) {
                 Ok(numbers) => {
                     eprintln!(
                         "  {} {}/{}: {:.3} s",
@@ -216,19 +215,17 @@ fn measure(
     })
 }
 
-#[allow(clippy::too_many_arguments, reason = "one call; a struct would only repeat these names")]
 fn one_run(
     options: &Options,
     tools: &Tools,
     contestant: Contestant,
     job: Job,
     inputs: &[PathBuf],
-    input: &Path,
     place: &Path,
     reference: &Path,
 ) -> Result<process::Numbers> {
     fs::create_dir_all(place).with_context(|| format!("create {}", place.display()))?;
-    let prepared = tools.prepare(contestant, job, inputs, input, place)?;
+    let prepared = tools.prepare(contestant, job, inputs, place)?;
     sync(place)?;
     let numbers = process::run(prepared.command, &place.join("log"), options.timeout)?;
     verify::same(reference, &prepared.outputs)?;

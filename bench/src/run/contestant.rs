@@ -109,20 +109,25 @@ impl Tools {
         }
     }
 
-    /// Fills the folder of a run and returns its command.
+    /// Fills the folder of a run and returns its command. Every contestant gets copies of its own:
+    /// what the copying does to the memory of the machine then happens to all of them alike.
     pub fn prepare(
         &self,
         contestant: Contestant,
         job: Job,
         inputs: &[PathBuf],
-        input: &Path,
         place: &Path,
     ) -> Result<Prepared> {
         let outputs = place.join("out");
+        let input = place.join("in");
+        if contestant != Contestant::Tidemill {
+            fs::create_dir(&input).context("create the folder of the inputs")?;
+            receive(&input, inputs)?;
+        }
         let command = match contestant {
             Contestant::Limit => {
                 let mut command = Command::new(&self.bench);
-                command.arg("limit").arg(job.limit_job_name()).arg(input).arg(&outputs);
+                command.arg("limit").arg(job.limit_job_name()).arg(&input).arg(&outputs);
                 command
             }
             Contestant::Mawk => {
@@ -133,13 +138,13 @@ impl Tools {
                         .with_context(|| format!("write {name}"))?;
                 }
                 let mut command = Command::new("sh");
-                command.arg(scripts.join("run.sh")).arg(job.limit_job_name()).arg(input);
+                command.arg(scripts.join("run.sh")).arg(job.limit_job_name()).arg(&input);
                 command.arg(&outputs);
                 command
             }
             Contestant::Tidemill => {
                 let home = Home::new(place, job)?;
-                home.receive(inputs)?;
+                receive(&home.unprocessed(), inputs)?;
                 let mut command = self.tidemill_run(&home)?;
                 command.arg("--once").args(["--grpc", "127.0.0.1:0"]);
                 return Ok(Prepared { command, outputs: home.outputs() });
@@ -211,22 +216,21 @@ impl Home {
     pub fn outputs(&self) -> PathBuf {
         self.root.join(self.name).join("out")
     }
+}
 
-    /// Copies the inputs into `unprocessed/`. Hard links would be refused: a dropped file has one name.
-    fn receive(&self, inputs: &[PathBuf]) -> Result<()> {
-        let unprocessed = self.unprocessed();
-        for input in inputs {
-            let name = input.file_name().context("an input file has no name")?;
-            let target = unprocessed.join(name);
-            fs::copy(input, &target).with_context(|| format!("copy {}", input.display()))?;
-            // These files arrived long ago: nobody has to wait whether they still grow.
-            let arrived = fs::metadata(input).and_then(|metadata| metadata.modified());
-            arrived
-                .and_then(|arrived| fs::File::open(&target)?.set_modified(arrived))
-                .with_context(|| format!("date {}", target.display()))?;
-        }
-        Ok(())
+/// Copies the inputs into a folder. Hard links would be refused: a dropped file has one name.
+fn receive(folder: &Path, inputs: &[PathBuf]) -> Result<()> {
+    for input in inputs {
+        let name = input.file_name().context("an input file has no name")?;
+        let target = folder.join(name);
+        fs::copy(input, &target).with_context(|| format!("copy {}", input.display()))?;
+        // These files arrived long ago: nobody has to wait whether they still grow.
+        let arrived = fs::metadata(input).and_then(|metadata| metadata.modified());
+        arrived
+            .and_then(|arrived| fs::File::open(&target)?.set_modified(arrived))
+            .with_context(|| format!("date {}", target.display()))?;
     }
+    Ok(())
 }
 
 fn in_path(program: &str) -> Option<PathBuf> {

@@ -8,8 +8,8 @@ use tidemill_cli::ClientCommand;
 /// Files in, routed and aggregated files out, exactly once.
 ///
 /// A pipeline file says which files to take, what to do with their records and what to write. Drop
-/// files into HOME/<pipeline>/unprocessed/ or send them with `tidemill submit`; find the outputs,
-/// whole or not at all, in HOME/<pipeline>/out/.
+/// files into HOME/PIPELINE/unprocessed/ or send them with `tidemill submit`; find the outputs,
+/// whole or not at all, in HOME/PIPELINE/out/.
 #[derive(Debug, Parser)]
 #[command(name = "tidemill", version, propagate_version = true)]
 pub struct Tidemill {
