@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use arrow_buffer::Buffer;
+use memchr::{memchr, memchr_iter, memrchr};
 use tidemill_operators::format::{self, Header, HeaderEnd, ReadPlan};
 use tidemill_operators::reject::REJECT_RAW_BYTES_MAX;
 use tidemill_operators::{Reject, RejectCode};
@@ -129,12 +130,8 @@ fn find_preamble(
     }
     let header = Header::parse(plan, &text[..end])
         .map_err(|error| FileFailure::new("E-FORMAT", format!("line 1: {error}")))?;
-    let lines = memchr_count(&text[..end]).max(1);
+    let lines = memchr_iter(b'\n', &text[..end]).count().max(1) as u32;
     Ok(Some(Preamble { bytes: (mark + end) as u64, lines, header: Some(header) }))
-}
-
-fn memchr_count(bytes: &[u8]) -> u32 {
-    bytes.iter().filter(|byte| **byte == b'\n').count() as u32
 }
 
 /// Reads the records that begin in `[start, end)`. Without a `known` preamble it is taken from the
@@ -206,8 +203,7 @@ fn complete_last_record(
     too_long: &mut Option<Reject>,
 ) -> Result<usize, FileFailure> {
     let size = order.identity.bytes;
-    let begin =
-        bytes[first..].iter().rposition(|byte| *byte == b'\n').map_or(first, |at| first + at + 1);
+    let begin = memrchr(b'\n', &bytes[first..]).map_or(first, |at| first + at + 1);
     let mut at = end;
     while at < size {
         let old = bytes.len();
@@ -215,7 +211,7 @@ fn complete_last_record(
         bytes.resize(old + more, 0);
         read_exactly(file, &mut bytes[old..], at, order)?;
         at += more as u64;
-        if let Some(found) = memchr_newline(&bytes[old..]) {
+        if let Some(found) = memchr(b'\n', &bytes[old..]) {
             return Ok(old + found + 1);
         }
         if bytes.len() - begin > plan.record_bytes_max {
@@ -225,10 +221,6 @@ fn complete_last_record(
     }
     unchanged(file, order)?;
     Ok(bytes.len())
-}
-
-fn memchr_newline(bytes: &[u8]) -> Option<usize> {
-    bytes.iter().position(|byte| *byte == b'\n')
 }
 
 fn over_long(start: &[u8], offset: u32, plan: &ReadPlan) -> Reject {
@@ -367,7 +359,7 @@ impl StreamReader {
             }
         }
         if self.passing_over {
-            match memchr_newline(&bytes[first..]) {
+            match memchr(b'\n', &bytes[first..]) {
                 Some(found) => {
                     first += found + 1;
                     self.passing_over = false;
@@ -386,7 +378,7 @@ impl StreamReader {
             // The record is passed over up to its next line end; the search begins in what is
             // already here.
             self.passing_over = true;
-            match memchr_newline(&bytes[last..]) {
+            match memchr(b'\n', &bytes[last..]) {
                 Some(found) if found > plan.record_bytes_max => {
                     self.carry = bytes[last + found..].to_vec();
                     self.offset += (last + found) as u64;
