@@ -1,6 +1,7 @@
 //! Disk: the few system calls everything else is made of, each with an error that names its path.
 //!
-//! Owns nothing. Never retries, and never follows a link in the last component of a path.
+//! Owns nothing. Never retries, and never follows a link in the last component of a path. Says which
+//! errors mean that the disk is full ([`Full`]): those, and only those, may be tried again.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -14,6 +15,9 @@ pub(crate) const SYNC_ALL_FROM: usize = 8;
 
 /// How much is read at once when a file is hashed.
 const HASH_BUFFER_BYTES: usize = 1024 * 1024;
+
+/// What is written to find out whether there is space.
+const PROBE_BYTES: usize = 64 * 1024;
 
 /// A refusal of the disk: what was being done, where, and what the system said.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +39,28 @@ impl DiskError {
     /// Returns the kind of the error below.
     pub fn kind(&self) -> io::ErrorKind {
         self.source.kind()
+    }
+}
+
+/// An error that may be no more than a lack of space.
+pub trait Full {
+    /// Returns whether the disk, or a quota on it, is full and nothing else is wrong: what failed
+    /// was not done and may be tried again.
+    ///
+    /// Never true of a sync that failed, whatever the system said: nothing is known then of what
+    /// was written before.
+    fn is_full(&self) -> bool;
+}
+
+impl Full for io::Error {
+    fn is_full(&self) -> bool {
+        matches!(self.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+}
+
+impl Full for DiskError {
+    fn is_full(&self) -> bool {
+        self.source.is_full()
     }
 }
 
@@ -83,18 +109,44 @@ pub(crate) fn open_plain(path: &Path) -> io::Result<File> {
 
 /// Makes a file's bytes durable.
 pub(crate) fn sync_file(file: &File, path: &Path) -> Result<(), DiskError> {
-    file.sync_all().map_err(|error| DiskError::new("sync", path, error))
+    file.sync_all().map_err(|error| DiskError::new("sync", path, for_good(error)))
 }
 
 /// Makes the names in a folder durable.
 pub(crate) fn sync_folder(path: &Path) -> Result<(), DiskError> {
     let folder = File::open(path).map_err(|error| DiskError::new("open folder", path, error))?;
-    folder.sync_all().map_err(|error| DiskError::new("sync folder", path, error))
+    folder.sync_all().map_err(|error| DiskError::new("sync folder", path, for_good(error)))
 }
 
 /// Makes everything on the file system of `file` durable.
 pub(crate) fn sync_all(file: &File, path: &Path) -> Result<(), DiskError> {
-    rustix::fs::syncfs(file).map_err(|errno| DiskError::new("sync the file system of", path, errno))
+    rustix::fs::syncfs(file)
+        .map_err(|errno| DiskError::new("sync the file system of", path, for_good(errno.into())))
+}
+
+/// Returns the error of a sync as one that nobody takes for a mere lack of space: data that the
+/// system took may be lost, and the next sync would call that a success.
+fn for_good(error: io::Error) -> io::Error {
+    if error.is_full() { io::Error::other(error) } else { error }
+}
+
+/// Returns how many bytes are free for us on the file system of a path, and how many it has.
+pub fn space(path: &Path) -> io::Result<(u64, u64)> {
+    let found = rustix::fs::statvfs(path)
+        .map_err(|errno| DiskError::new("look at the space of", path, errno))?;
+    let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+    Ok((bytes(found.f_bavail), bytes(found.f_blocks)))
+}
+
+/// Returns the error of writing a small file in a folder, if that fails for lack of space.
+///
+/// For where a library does not say why it could not write.
+pub(crate) fn full_at(folder: &Path) -> Option<io::Error> {
+    let path = folder.join(format!(".space-{}", std::process::id()));
+    let written = std::fs::write(&path, [1; PROBE_BYTES]);
+    // What cannot be removed now is overwritten by the next look.
+    let _ = std::fs::remove_file(&path);
+    written.err().filter(Full::is_full)
 }
 
 /// Returns the BLAKE3 of all bytes of a file, without moving its position.
@@ -155,6 +207,23 @@ mod tests {
             rename(&a, &b).unwrap();
             assert_eq!(std::fs::read(&b).unwrap(), b"new");
         }
+    }
+
+    #[test]
+    fn only_a_lack_of_space_may_be_tried_again_and_never_a_sync() {
+        let check = |errno: rustix::io::Errno, full: bool| {
+            let error = io::Error::from(errno);
+            assert_eq!(error.is_full(), full, "{error}");
+            let told = DiskError::new("write", Path::new("/a"), errno);
+            assert_eq!(told.is_full(), full, "{told}");
+            assert_eq!(io::Error::from(told).is_full(), full, "{errno}");
+            let synced = for_good(error);
+            assert!(!synced.is_full(), "{synced}");
+        };
+        check(rustix::io::Errno::NOSPC, true);
+        check(rustix::io::Errno::DQUOT, true);
+        check(rustix::io::Errno::IO, false);
+        check(rustix::io::Errno::ROFS, false);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags};
 
-use crate::disk::{self, DiskError};
+use crate::disk::{self, DiskError, Full};
 
 /// The longest name of a pipeline, in bytes.
 pub const PIPELINE_NAME_BYTES_MAX: usize = 100;
@@ -114,6 +114,12 @@ pub enum HomeError {
     /// The disk refuses.
     #[error(transparent)]
     Disk(#[from] DiskError),
+}
+
+impl Full for HomeError {
+    fn is_full(&self) -> bool {
+        matches!(self, HomeError::Disk(error) if error.is_full())
+    }
 }
 
 fn holder(pid: Option<u32>) -> String {

@@ -7,7 +7,9 @@
 
 mod names;
 mod read;
+mod retry;
 mod schema;
+mod strike;
 mod write;
 
 use std::collections::HashMap;
@@ -16,10 +18,12 @@ use std::path::PathBuf;
 
 use rusqlite::{Connection, ErrorCode};
 
-use crate::disk::DiskError;
+use crate::disk::{DiskError, Full};
 use crate::queue::Identity;
 
 pub use read::JournalReader;
+pub use retry::{Retried, Retries, UnderWay};
+pub use strike::STRIKES_ALONE;
 
 /// The one writer of the journal.
 #[derive(Debug)]
@@ -273,6 +277,17 @@ pub enum JournalError {
         /// The newest schema this version knows.
         known: i64,
     },
+    /// It was written by a version that was never released.
+    #[error(
+        "the journal {} was made by an unreleased version (schema {found}); start with an empty home",
+        path.display()
+    )]
+    Unreleased {
+        /// Where it lies.
+        path: PathBuf,
+        /// Its schema.
+        found: i64,
+    },
     /// It is not a journal, or not whole: it is left untouched, a person must look at it.
     #[error("the journal {} is damaged: {detail}", path.display())]
     Damaged {
@@ -323,6 +338,12 @@ impl JournalError {
             // SQLite itself was content: a value does not have the type we wrote.
             None => Self::Damaged { path, detail: format!("{doing}: {error}") },
         }
+    }
+}
+
+impl Full for JournalError {
+    fn is_full(&self) -> bool {
+        matches!(self, JournalError::Disk { source, .. } if source.is_full())
     }
 }
 

@@ -84,7 +84,8 @@
 //!
 //! Map, in reading order: [`home`] (where things are), [`name`] (what files may be called),
 //! [`queue`] (the moves of an input), [`journal`] (what is known), [`stage`] and [`publish`](mod@publish)
-//! (the way of an output), [`recover`](mod@recover) (after a crash).
+//! (the way of an output), [`recover`](mod@recover) (after a crash), [`crash`] (whose fault it was),
+//! [`trial`] (faults for tests).
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod disk;
@@ -101,11 +102,15 @@ pub mod stage;
 
 pub mod recover;
 
-pub use disk::DiskError;
+pub mod crash;
+pub mod trial;
+
+pub use disk::{DiskError, Full, space};
 pub use home::{Folders, Home, HomeError};
 pub use journal::{
     AcceptedFile, Counts, Filter, Generation, Journal, JournalError, JournalReader, NewFile,
-    Outcome, OutcomeRow, Part, PartBody, PartRow, Phase, SubmissionRow, Verdict, VerdictRow,
+    Outcome, OutcomeRow, Part, PartBody, PartRow, Phase, Retried, Retries, SubmissionRow, Verdict,
+    VerdictRow,
 };
 pub use publish::{PublishError, publish, replace_file, sync_published};
 pub use queue::{ClaimError, Claimed, Identity, Reason};

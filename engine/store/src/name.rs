@@ -18,6 +18,10 @@ pub const SLUG_BYTES_MAX: usize = 100;
 /// The ending of the file that says why a file is in `quarantine/`.
 pub const REASON_ENDING: &str = ".reason.json";
 
+/// What a quarantined submission is called in the journal once it was tried again, after its number
+/// and a slash: its names are those of the new one.
+pub(crate) const RETRIED: &str = "retried";
+
 /// The endings that sinks append to names which do not have them.
 pub const FORMAT_ENDINGS: [&str; 2] = [".csv", ".jsonl"];
 

@@ -12,9 +12,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::OFlags;
 
-use crate::disk::{self, DiskError};
+use crate::disk::{self, DiskError, Full};
 use crate::home::{Folders, Home};
 use crate::journal::{Part, PartBody};
+use crate::trial;
 
 /// Why a committed part is not visible.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +55,12 @@ pub enum PublishError {
     /// The disk refuses: stop.
     #[error(transparent)]
     Disk(#[from] DiskError),
+}
+
+impl Full for PublishError {
+    fn is_full(&self) -> bool {
+        matches!(self, PublishError::Disk(error) if error.is_full())
+    }
 }
 
 /// Makes a committed part visible as `out/<sink>/<name>`. Already there is fine.
@@ -254,7 +261,9 @@ fn write_new(
         .custom_flags(flags)
         .open(path)
         .map_err(|error| DiskError::new("create", path, error))?;
-    write(&mut file).map_err(|error| DiskError::new("write", path, error))?;
+    trial::room()
+        .and_then(|()| write(&mut file))
+        .map_err(|error| DiskError::new("write", path, error))?;
     Ok(file)
 }
 

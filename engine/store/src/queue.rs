@@ -21,7 +21,7 @@ pub use crate::name::{NameError, check_name};
 
 pub use claim::{ClaimError, Claimed, claim, claim_upload, open_plain, release};
 pub(crate) use claim::{identity, original_name, put_back};
-pub use file_away::{Reason, finish, quarantine};
+pub use file_away::{Reason, SetAside, finish, quarantine, quarantined, take_back};
 
 /// Which file it is and how it looked when it was claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

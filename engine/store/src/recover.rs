@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::disk::{self, DiskError};
+use crate::disk::{self, DiskError, Full};
 use crate::home::{Folders, Home, HomeError};
 use crate::journal::{AcceptedFile, Journal, JournalError, Outcome, Verdict};
 use crate::publish::{self, PublishError};
@@ -75,6 +75,17 @@ pub enum RecoverError {
     Disk(#[from] io::Error),
 }
 
+impl Full for RecoverError {
+    fn is_full(&self) -> bool {
+        match self {
+            RecoverError::Home { source, .. } => source.is_full(),
+            RecoverError::Journal(error) => error.is_full(),
+            RecoverError::Publish { source, .. } => source.is_full(),
+            RecoverError::Move { source, .. } | RecoverError::Disk(source) => source.is_full(),
+        }
+    }
+}
+
 impl From<DiskError> for RecoverError {
     fn from(error: DiskError) -> Self {
         Self::Disk(error.into())
@@ -102,7 +113,11 @@ pub fn recover(
     }
     settle_finished(home, journal, &folders, &mut recovery)?;
     for pipeline in pipelines {
+        let retried = journal.retries_under_way(pipeline)?;
         for file in journal.unfinished(pipeline)? {
+            if let Some(retried) = retried.iter().find(|retried| retried.id == file.id) {
+                queue::take_back(&folders[*pipeline], &retried.stored_name, &file.claimed_name)?;
+            }
             find_accepted(&folders[*pipeline], file, &mut recovery)?;
         }
     }

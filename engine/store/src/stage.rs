@@ -12,9 +12,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Advice, OFlags};
 
-use crate::disk::{self, DiskError};
+use crate::disk::{self, DiskError, Full};
 use crate::home::Home;
 use crate::journal::{Part, PartBody};
+use crate::trial;
 
 /// After so many bytes the kernel is asked to begin writing them, so that the sync at the end waits
 /// for little.
@@ -77,12 +78,25 @@ impl StageWriter {
         Ok(StageWriter { file: Some(file), path, staged, hasher, bytes: 0, writeback_from: 0 })
     }
 
-    /// Appends bytes.
-    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let Some(file) = &mut self.file else { return Ok(()) };
-        file.write_all(bytes).map_err(|error| DiskError::new("write", &self.path, error))?;
-        self.hasher.update(bytes);
-        self.bytes += bytes.len() as u64;
+    /// Appends bytes; returns how many. Fewer than there are only if the disk is full: the rest may
+    /// be appended later.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(file) = &mut self.file else { return Ok(bytes.len()) };
+        let mut count = 0;
+        while count < bytes.len() {
+            match write_some(file, &bytes[count..]) {
+                Ok(0) => {
+                    let error = io::ErrorKind::WriteZero;
+                    return Err(DiskError::new("write", &self.path, error).into());
+                }
+                Ok(some) => count += some,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.is_full() => break,
+                Err(error) => return Err(DiskError::new("write", &self.path, error).into()),
+            }
+        }
+        self.hasher.update(&bytes[..count]);
+        self.bytes += count as u64;
         let waiting = self.bytes - self.writeback_from;
         if waiting >= WRITEBACK_BYTES {
             // Linux begins to write dirty pages it is told are not needed, without waiting. Only
@@ -95,7 +109,7 @@ impl StageWriter {
             );
             self.writeback_from = self.bytes;
         }
-        Ok(())
+        Ok(count)
     }
 
     /// Returns how many bytes were written.
@@ -113,6 +127,13 @@ impl StageWriter {
             bytes: self.bytes,
             hash: self.hasher.finalize().into(),
         })
+    }
+}
+
+fn write_some(file: &mut File, bytes: &[u8]) -> io::Result<usize> {
+    match trial::write_max(bytes.len()) {
+        0 if !bytes.is_empty() => Err(io::ErrorKind::StorageFull.into()),
+        some => file.write(&bytes[..some]),
     }
 }
 

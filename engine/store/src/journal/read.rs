@@ -128,6 +128,14 @@ impl JournalReader {
         Ok(JournalReader { connection, path: path.to_path_buf() })
     }
 
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Returns one submission.
     pub fn submission(&self, id: u64) -> Result<Option<SubmissionRow>, JournalError> {
         let sql = format!("{SELECT} WHERE s.id = ?1");

@@ -14,7 +14,10 @@ use super::JournalError;
 use crate::disk::{self, DiskError};
 
 /// The newest schema this version knows.
-pub(super) const SCHEMA: i64 = 1;
+pub(super) const SCHEMA: i64 = 2;
+
+/// The oldest schema this version knows.
+const SCHEMA_MIN: i64 = 2;
 
 /// "tide": says to `file` and to us that a database is a journal.
 const APPLICATION_ID: i64 = 0x7469_6465;
@@ -131,6 +134,9 @@ SELECT s.id, p.name AS pipeline, s.epoch, s.name, s.stored_name, s.bytes,
 FROM submission s JOIN pipeline p ON p.id = s.pipeline;
 ";
 
+/// The tables of the topics that have a file of their own.
+const TOPICS: [&str; 2] = [super::retry::TABLES, super::strike::TABLES];
+
 /// Opens the journal for its writer, creating it if it is not there, and checks all of it.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, JournalError> {
     create_private(path)?;
@@ -152,8 +158,9 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, JournalError> {
         .map_err(of("open", path))?;
     if version == 0 {
         let script = format!(
-            "BEGIN IMMEDIATE; {TABLES}
-             PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA}; COMMIT;"
+            "BEGIN IMMEDIATE; {TABLES} {}
+             PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA}; COMMIT;",
+            TOPICS.concat()
         );
         connection.execute_batch(&script).map_err(of("create the tables", path))?;
     }
@@ -203,7 +210,10 @@ fn check_version(connection: &Connection, path: &Path) -> Result<i64, JournalErr
         (APPLICATION_ID, found, _) if found > SCHEMA => {
             Err(JournalError::Newer { path: path.to_path_buf(), found, known: SCHEMA })
         }
-        (APPLICATION_ID, 1..=SCHEMA, _) => Ok(version),
+        (APPLICATION_ID, found @ 1..SCHEMA_MIN, _) => {
+            Err(JournalError::Unreleased { path: path.to_path_buf(), found })
+        }
+        (APPLICATION_ID, SCHEMA_MIN..=SCHEMA, _) => Ok(version),
         (APPLICATION_ID, ..) => damaged("its schema number makes no sense"),
         _ => damaged("it is a database of another program"),
     }

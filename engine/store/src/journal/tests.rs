@@ -432,3 +432,73 @@ fn the_journal_can_move_to_the_thread_that_writes() {
     check::<Journal>();
     check::<JournalReader>();
 }
+
+#[test]
+fn a_retried_file_takes_the_names_of_the_one_that_was_set_aside() {
+    let (_folder, _home, mut journal) = given();
+    let old = accept(&mut journal, "a", &["x.csv"]).remove(0);
+    let retry = |journal: &mut Journal, of| {
+        let file = new_file(journal, "a", "x.csv");
+        journal.retry(of, &file).unwrap()
+    };
+    assert_eq!(retry(&mut journal, old.id), Retried::NotQuarantined);
+    journal.finish(&[quarantined(&old)]).unwrap();
+    assert_eq!(retry(&mut journal, old.id), Retried::NotQuarantined, "it is not settled");
+    journal.settle(&[old.id]).unwrap();
+    let Retried::Accepted(new) = retry(&mut journal, old.id) else { panic!() };
+    assert_eq!(
+        (&new.stored_name, &new.output_name, new.epoch),
+        (&old.stored_name, &old.output_name, 2)
+    );
+    assert_eq!(retry(&mut journal, old.id), Retried::Before(new.id));
+    let under_way = UnderWay { id: new.id, stored_name: "x.csv".into() };
+    assert_eq!(journal.retries_under_way("a").unwrap(), [under_way]);
+    assert_eq!(journal.retries_under_way("b").unwrap(), []);
+    let reader = journal.reader().unwrap();
+    let retried = Retries { retry_of: None, retried_as: Some(new.id) };
+    assert_eq!(reader.retries(old.id).unwrap(), retried);
+    let retry_of = Retries { retry_of: Some(old.id), retried_as: None };
+    assert_eq!(reader.retries(new.id).unwrap(), retry_of);
+    // It may fail again, and be tried again, under the same name.
+    journal.finish(&[quarantined(&new)]).unwrap();
+    journal.settle(&[new.id]).unwrap();
+    let Retried::Accepted(third) = retry(&mut journal, new.id) else { panic!() };
+    assert_eq!(third.stored_name, "x.csv");
+    assert_eq!(accept(&mut journal, "a", &["x.csv"])[0].stored_name, "x~2.csv");
+}
+
+#[test]
+fn a_crash_strikes_each_unfinished_file_once_and_proves_the_guilt_of_one_that_ran_alone() {
+    let (_folder, _home, mut journal) = given();
+    let files = accept(&mut journal, "a", &["1", "2", "3"]);
+    journal.finish(&[committed(&files[0], vec![])]).unwrap();
+    assert_eq!(journal.strike(1, "boom").unwrap(), None);
+    assert_eq!(journal.strike(1, "boom").unwrap(), None);
+    assert!(journal.suspects().unwrap().is_empty());
+    assert_eq!(journal.strike(2, "boom").unwrap(), None);
+    let suspects = [files[1].id, files[2].id];
+    assert_eq!(journal.suspects().unwrap(), suspects);
+    journal.run_alone(suspects[0], 3).unwrap();
+    journal.finish(&[committed(&files[1], vec![])]).unwrap();
+    // The one that ran alone is through: whatever failed then, it was not this file.
+    assert_eq!(journal.strike(3, "boom").unwrap(), None);
+    journal.run_alone(suspects[1], 4).unwrap();
+    assert_eq!(journal.strike(4, "boom").unwrap(), Some(suspects[1]));
+    assert_eq!(journal.strike(4, "boom").unwrap(), Some(suspects[1]));
+    journal.finish(&[quarantined(&files[2])]).unwrap();
+    assert_eq!(journal.strike(4, "boom").unwrap(), None);
+    assert!(journal.suspects().unwrap().is_empty());
+}
+
+#[test]
+fn a_journal_of_an_unreleased_version_is_refused() {
+    let (_folder, home, journal) = given();
+    journal.connection().execute_batch("PRAGMA user_version = 1").unwrap();
+    drop(journal);
+    match Journal::open(&home) {
+        Err(error @ JournalError::Unreleased { .. }) => {
+            assert!(error.to_string().contains("start with an empty home"), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+}

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, Transaction, TransactionBehavior, ffi, params};
 
 use super::names::{Folder, free_name};
 use super::schema::{self, of};
@@ -18,7 +18,7 @@ use super::{
     AcceptedFile, Generation, INLINE_BYTES_MAX, Journal, JournalError, JournalReader, NewFile,
     Outcome, Part, PartBody, Verdict, read,
 };
-use crate::disk;
+use crate::disk::{self, Full};
 use crate::home::{self, Home};
 use crate::name;
 use crate::publish::is_staged_path;
@@ -31,6 +31,20 @@ pub(super) struct Counters {
     finished_epoch: u64,
     committed: u64,
     quarantined: u64,
+}
+
+impl Counters {
+    /// Returns the number of the pipeline in the journal.
+    pub(super) fn id(&self) -> i64 {
+        self.id
+    }
+
+    /// Returns the next epoch and counts it as given.
+    pub(super) fn take_epoch(&mut self) -> u64 {
+        let epoch = self.next_epoch;
+        self.next_epoch += 1;
+        epoch
+    }
 }
 
 impl Journal {
@@ -119,9 +133,8 @@ impl Journal {
                     .entry(file.pipeline.as_str())
                     .or_insert_with(|| Folder::look(&root.join(&file.pipeline)));
                 let stored_name = free_name(transaction, counters.id, &file.name, taken)?;
-                let file = with_names(file, stored_name, counters.next_epoch, now);
+                let file = with_names(file, stored_name, counters.take_epoch(), now);
                 insert_file(transaction, counters.id, &file)?;
-                counters.next_epoch += 1;
                 accepted.push(file);
             }
             save_counters(transaction, pipelines)?;
@@ -197,8 +210,8 @@ impl Journal {
     }
 
     /// Runs one transaction over the tables and a copy of the counters; the copy counts only if
-    /// the transaction does.
-    fn write<T>(
+    /// the transaction does. One that fails for lack of space is rolled back and may be tried again.
+    pub(super) fn write<T>(
         &mut self,
         doing: &'static str,
         work: impl FnOnce(&Transaction<'_>, &mut HashMap<String, Counters>) -> Result<T, Trouble>,
@@ -225,12 +238,22 @@ impl Journal {
             }
             Err(Trouble::Ours(error)) => Err(error),
             Err(Trouble::Sqlite(error)) => {
-                let error = JournalError::of(doing, path, error);
-                self.failed = !matches!(error, JournalError::Invariant { .. });
+                let error = match unexplained(&error).then(|| disk::full_at(&self.root)).flatten() {
+                    Some(source) => JournalError::Disk { doing, path, source },
+                    None => JournalError::of(doing, path, error),
+                };
+                self.failed = !matches!(error, JournalError::Invariant { .. }) && !error.is_full();
                 Err(error)
             }
         }
     }
+}
+
+/// Returns whether SQLite could not write and does not say whether it was for lack of space: a
+/// quota, or the index of its log. A sync that failed is not among them.
+fn unexplained(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error().map(|error| error.extended_code);
+    matches!(code, Some(ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_SHMSIZE))
 }
 
 /// What ends a transaction: a rule of ours, or SQLite.
@@ -251,7 +274,7 @@ impl From<rusqlite::Error> for Trouble {
     }
 }
 
-fn now_us() -> i64 {
+pub(super) fn now_us() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
@@ -273,7 +296,7 @@ fn counters(connection: &Connection) -> rusqlite::Result<HashMap<String, Counter
     rows.collect()
 }
 
-fn known_or_new<'a>(
+pub(super) fn known_or_new<'a>(
     transaction: &Transaction<'_>,
     pipelines: &'a mut HashMap<String, Counters>,
     name: &str,
@@ -289,7 +312,7 @@ fn known_or_new<'a>(
     pipelines.get_mut(name).ok_or_else(missing)
 }
 
-fn save_counters(
+pub(super) fn save_counters(
     transaction: &Transaction<'_>,
     pipelines: &HashMap<String, Counters>,
 ) -> Result<(), Trouble> {
@@ -310,7 +333,7 @@ fn save_counters(
 }
 
 /// Checks of a new file what becomes part of a path.
-fn check_new(file: &NewFile) -> Result<(), JournalError> {
+pub(super) fn check_new(file: &NewFile) -> Result<(), JournalError> {
     let refuse = |detail: String| Err(JournalError::invariant(detail));
     if let Err(error) = home::check_pipeline_name(&file.pipeline) {
         return refuse(format!("accept submission {}: {error}", file.id));
@@ -345,7 +368,7 @@ fn with_names(file: &NewFile, stored_name: String, epoch: u64, now: i64) -> Acce
     }
 }
 
-fn insert_file(
+pub(super) fn insert_file(
     transaction: &Transaction<'_>,
     pipeline: i64,
     file: &AcceptedFile,

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::XattrFlags;
 
 use super::Identity;
-use crate::disk::{self, DiskError};
+use crate::disk::{self, DiskError, Full};
 use crate::home::Folders;
 use crate::name::{self, check_name};
 
@@ -90,6 +90,12 @@ pub enum ClaimError {
         /// What failed.
         source: DiskError,
     },
+}
+
+impl Full for ClaimError {
+    fn is_full(&self) -> bool {
+        matches!(self, ClaimError::Disk { source, .. } if source.is_full())
+    }
 }
 
 /// Moves a file from `unprocessed/` to `underprocess/<id>-<slug>` and opens it.

@@ -13,6 +13,7 @@ use crate::home::Folders;
 use crate::journal::{AcceptedFile, Outcome, Verdict};
 use crate::name::REASON_ENDING;
 use crate::publish;
+use crate::queue::Identity;
 
 /// Why a file is in `quarantine/`: the content of its `.reason.json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,6 +105,46 @@ pub fn quarantine(
     Ok(())
 }
 
+/// A file in `quarantine/`, as [`quarantined`] finds it.
+#[derive(Debug)]
+pub struct SetAside {
+    /// Which file it is and how it looks now: a person may have mended it.
+    pub identity: Identity,
+    /// BLAKE3 of its bytes.
+    pub hash: [u8; 32],
+}
+
+/// Looks at a file in `quarantine/` that is to be tried again, and makes its bytes durable (A1).
+///
+/// [`io::ErrorKind::NotFound`]: somebody took it out.
+pub fn quarantined(folders: &Folders, stored_name: &str) -> io::Result<SetAside> {
+    let path = folders.quarantine.join(stored_name);
+    let file = super::open_plain(&path)?;
+    disk::sync_file(&file, &path)?;
+    let hash = disk::hash_of(&file).map_err(|error| DiskError::new("hash", &path, error))?;
+    let identity = Identity::of(&file)?;
+    Ok(SetAside { identity, hash })
+}
+
+/// Moves a file that is tried again from `quarantine/` to `underprocess/<claimed_name>` and removes
+/// its reason. Already done is fine; so is a file that is nowhere, which its reader will tell.
+///
+/// Durable on return: nothing later would notice that the move was lost.
+pub fn take_back(folders: &Folders, stored_name: &str, claimed_name: &str) -> io::Result<()> {
+    let target = folders.underprocess.join(claimed_name);
+    move_once(&folders.quarantine.join(stored_name), &target)?;
+    let reason = folders.quarantine.join(format!("{stored_name}{REASON_ENDING}"));
+    match std::fs::remove_file(&reason) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(DiskError::new("remove", &reason, error).into());
+        }
+        _ => {}
+    }
+    disk::sync_folder(&folders.underprocess)?;
+    disk::sync_folder(&folders.quarantine)?;
+    Ok(())
+}
+
 enum Moved {
     There,
     Nowhere,
@@ -170,6 +211,24 @@ mod tests {
             assert_eq!(serde_json::from_slice::<Reason>(&text).unwrap(), reason);
         }
         assert_eq!(fs::read_dir(&folders.quarantine).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_file_is_taken_back_once_however_often_it_is_asked() {
+        let (_folder, folders) = given();
+        quarantine(&folders, "7-a.csv", "a.csv", &Reason::default()).unwrap();
+        fs::write(folders.quarantine.join("a.csv"), "mended").unwrap();
+        let found = quarantined(&folders, "a.csv").unwrap();
+        assert_eq!(found.hash, *blake3::hash(b"mended").as_bytes());
+        assert_eq!(found.identity.bytes, 6);
+        for _ in 0..3 {
+            take_back(&folders, "a.csv", "9-a.csv").unwrap();
+            assert_eq!(fs::read(folders.underprocess.join("9-a.csv")).unwrap(), b"mended");
+            assert_eq!(fs::read_dir(&folders.quarantine).unwrap().count(), 0);
+        }
+        assert_eq!(quarantined(&folders, "a.csv").unwrap_err().kind(), io::ErrorKind::NotFound);
+        fs::create_dir(folders.quarantine.join("b")).unwrap();
+        assert!(quarantined(&folders, "b").is_err());
     }
 
     #[test]
