@@ -22,6 +22,7 @@ use timely::dataflow::{Scope, Stream, StreamVec};
 use timely::progress::operate::FrontierInterest;
 
 use crate::ingest::order::{Opening, ReadEvent, ReadNote};
+use crate::sink::body::Prepared;
 use crate::sink::parts::{PreparedPart, least};
 
 /// All that was said about one epoch.
@@ -47,6 +48,19 @@ pub struct Answer {
     pub read_at: SystemTime,
     /// When its frontier had passed.
     pub answered_at: SystemTime,
+}
+
+impl Answer {
+    /// Returns about how many bytes of memory it holds.
+    pub fn weight(&self) -> u64 {
+        let inline = |part: &PreparedPart| match &part.body {
+            Prepared::Inline(bytes) => bytes.len(),
+            Prepared::Staged(_) => 0,
+        };
+        let parts: usize = self.parts.iter().map(inline).sum();
+        let batches = self.rows.iter().map(|(_, batch)| batch.columns.get_array_memory_size());
+        (parts + batches.sum::<usize>()) as u64
+    }
 }
 
 /// What is heard of an epoch.

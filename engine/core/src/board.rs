@@ -87,6 +87,8 @@ pub fn report_of(file: &AcceptedFile) -> SubmissionReport {
         seen_at: from_us(file.seen_at_us),
         accepted_at: from_us(file.accepted_at_us),
         finished_at: None,
+        retry_of: None,
+        retried_as: None,
     }
 }
 
@@ -123,6 +125,14 @@ impl Board {
     /// A file was accepted.
     pub fn accepted(&self, pipeline: usize, file: &AcceptedFile) {
         let report = report_of(file);
+        let live = Live { report: report.clone(), claimed_at: from_us(file.claimed_at_us) };
+        self.lanes()[pipeline].live.insert(file.id, live);
+        self.tell(&report);
+    }
+
+    /// A file is accepted that tries another one again.
+    pub fn retries(&self, pipeline: usize, file: &AcceptedFile, retry_of: u64) {
+        let report = SubmissionReport { retry_of: Some(retry_of), ..report_of(file) };
         let live = Live { report: report.clone(), claimed_at: from_us(file.claimed_at_us) };
         self.lanes()[pipeline].live.insert(file.id, live);
         self.tell(&report);

@@ -3,6 +3,7 @@
 //!
 //! Derived state only: everything here is rebuilt by reading the file again.
 
+pub mod backlog;
 pub mod buffers;
 pub mod coordinator;
 pub mod flow;

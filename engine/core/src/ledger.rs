@@ -12,17 +12,20 @@ use std::time::{Duration, SystemTime};
 
 use tidemill_store::{
     AcceptedFile, Folders, Journal, JournalError, NewFile, Outcome, Part, PartBody, Verdict,
+    failpoint,
 };
 use timely::scheduling::activate::SyncActivator;
 
 use crate::answer::{Answer, Heard};
 use crate::board::{Board, Milestones, to_us};
 use crate::fault::{self, FaultKind};
+use crate::ingest::backlog::Backlog;
 use crate::ingest::coordinator::Command;
 use crate::ingest::inflate::Compression;
 use crate::ingest::order::FileOrder;
 use crate::publish::Job;
 use crate::sink::body::Prepared;
+use crate::space::Space;
 
 /// Events taken into one transaction at most.
 const GROUP_MAX: usize = 512;
@@ -41,6 +44,15 @@ pub enum Event {
         files: Vec<NewFile>,
         /// Who waits for the answer.
         reply: Option<AcceptReply>,
+    },
+    /// A file of `quarantine/` is to be tried again.
+    Retry {
+        /// The submission that was set aside.
+        of: u64,
+        /// The file as it lies there.
+        file: Box<NewFile>,
+        /// Who waits for the answer.
+        reply: Sender<Retried>,
     },
     /// The dataflow of a pipeline said something.
     Heard {
@@ -73,6 +85,8 @@ pub struct Line {
     pub commands: Sender<Command>,
     /// Wakes its coordinator.
     pub wake: SyncActivator,
+    /// What waits behind its dataflow.
+    pub backlog: Backlog,
 }
 
 /// The ledger.
@@ -82,6 +96,9 @@ pub struct Ledger {
     board: Arc<Board>,
     publisher: Sender<Job>,
     running: BTreeMap<u64, AcceptedFile>,
+    space: Space,
+    /// Who may begin when.
+    turns: Turns,
     stopping: bool,
 }
 
@@ -92,8 +109,11 @@ impl Ledger {
         lines: Vec<Line>,
         board: Arc<Board>,
         publisher: Sender<Job>,
+        space: Space,
+        turns: Turns,
     ) -> Self {
-        Self { journal, lines, board, publisher, running: BTreeMap::new(), stopping: false }
+        let running = BTreeMap::new();
+        Self { journal, lines, board, publisher, running, space, turns, stopping: false }
     }
 
     /// Gives a pipeline a file of an earlier life: one that was not finished, or (`replay`) one that
@@ -110,7 +130,9 @@ impl Ledger {
     /// Works until [`Event::End`]. An error ends the process.
     pub fn run(mut self, events: &Receiver<Event>) -> Result<(), JournalError> {
         loop {
-            let first = match events.recv_timeout(IDLE) {
+            self.give_turns()?;
+            let patience = if self.turns.is_waiting() { TURN } else { IDLE };
+            let first = match events.recv_timeout(patience) {
                 Ok(event) => event,
                 Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
@@ -129,10 +151,12 @@ impl Ledger {
         let mut answers = Vec::new();
         let mut settled = Vec::new();
         let mut flushes = Vec::new();
+        let mut retries = Vec::new();
         let mut ended = false;
         for event in group {
             match event {
                 Event::Accept { files, reply } => accepts.push((files, reply)),
+                Event::Retry { of, file, reply } => retries.push((of, file, reply)),
                 Event::Heard {
                     pipeline,
                     heard: Heard::Progress { submission, bytes, records },
@@ -149,9 +173,14 @@ impl Ledger {
             }
         }
         self.accept(accepts)?;
+        for (of, file, reply) in retries {
+            // Whoever asked may have gone; the file is accepted all the same.
+            let _ = reply.send(self.retry(of, &file)?);
+        }
         self.finish(answers)?;
         if !settled.is_empty() {
-            self.journal.settle(&settled)?;
+            let Self { journal, space, .. } = self;
+            space.insist("writing the journal", || journal.settle(&settled))?;
         }
         for reply in flushes {
             let _ = reply.send(());
@@ -167,7 +196,9 @@ impl Ledger {
         if all.is_empty() {
             return Ok(());
         }
-        let mut accepted = self.journal.accept(&all)?.into_iter();
+        let Self { journal, space, .. } = self;
+        let accepted = space.insist("writing the journal", || journal.accept(&all))?;
+        let mut accepted = accepted.into_iter();
         for (files, reply) in accepts {
             let mine: Vec<AcceptedFile> = accepted.by_ref().take(files.len()).collect();
             for file in &mine {
@@ -211,6 +242,8 @@ impl Ledger {
             // A coordinator that has ended leaves the file for the next life.
             let _ = line.commands.send(Command::File(order));
             let _ = line.wake.activate();
+            failpoint::reach("order-given")
+                .unwrap_or_else(|error| fault::disk("order a file", &error));
         }
     }
 
@@ -218,14 +251,18 @@ impl Ledger {
         let mut outcomes = Vec::with_capacity(answers.len());
         let mut jobs = Vec::with_capacity(answers.len());
         for (pipeline, answer) in answers {
-            let Some(file) = self.running.remove(&answer.submission) else { continue };
+            let weight = answer.weight();
+            let Some(file) = self.running.remove(&answer.submission) else {
+                self.lines[pipeline].backlog.release(weight);
+                continue;
+            };
             if answer.replay {
                 if let Some((code, detail)) = answer.failure {
                     // It was whole when this life began.
                     let error = io::Error::other(format!("{}: {code}: {detail}", file.stored_name));
                     fault::end(FaultKind::Damaged, "rebuild tables from processed/", &error);
                 }
-                jobs.push(Job::Replayed { pipeline, epoch: answer.epoch, rows: answer.rows });
+                jobs.push(Job::Replayed { pipeline, epoch: answer.epoch, rows: answer.rows, weight });
                 continue;
             }
             self.board.answered(pipeline, file.id);
@@ -241,11 +278,13 @@ impl Ledger {
                 rows,
                 staged,
                 milestones,
+                weight,
             });
         }
         if !outcomes.is_empty() {
             // The commit point: nothing is published before this returns.
-            self.journal.finish(&outcomes)?;
+            let Self { journal, space, .. } = self;
+            space.insist("writing the journal", || journal.finish(&outcomes))?;
         }
         for job in jobs {
             // The publisher ends after the ledger.

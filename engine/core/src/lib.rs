@@ -9,7 +9,8 @@
 //! `ledger` (the journal's one writer), `ingest` (files to batches), `sink` (batches to staged
 //! parts), `answer` (an epoch is complete), `publish` (what is committed becomes visible). Around
 //! them: [`mod@start`], `worker`, [`mesh`], `board` and `stats` (what is known), [`engine`] and
-//! [`report`] (what the outside sees), [`fault`] (why a process ends).
+//! [`report`] (what the outside sees), [`space`] (whether the disk has room), [`fault`] (why a process
+//! ends).
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod spec;
@@ -36,6 +37,7 @@ pub mod stats;
 pub mod mesh;
 
 pub mod fault;
+pub mod space;
 pub mod start;
 
 pub mod engine;
@@ -45,4 +47,6 @@ pub use diagnostic::Diagnostic;
 pub use engine::Engine;
 pub use intake::Patience;
 pub use plan::{Plan, plan};
+pub use space::Reserve;
 pub use start::{Config, Running, Summary, run_member, start};
+pub use tidemill_store::failpoint;

@@ -13,14 +13,16 @@ use std::time::{Duration, Instant};
 
 use tidemill_operators::Batch;
 use tidemill_store::{
-    AcceptedFile, Folders, Home, Outcome, PublishError, Reason, Verdict, publish, queue,
+    AcceptedFile, Folders, Home, Outcome, PublishError, Reason, Verdict, failpoint, publish, queue,
     replace_file, sync_published,
 };
 
 use crate::board::{Board, Milestones};
+use crate::ingest::backlog::Backlog;
 use crate::ledger::Event;
 use crate::report::Phase;
 use crate::sink::table::Table;
+use crate::space::Space;
 
 /// Publications that are made durable together.
 const SETTLE_MAX: usize = 512;
@@ -47,6 +49,8 @@ pub enum Job {
         staged: Vec<PathBuf>,
         /// When it reached which stage.
         milestones: Milestones,
+        /// What it holds of the pipeline's backlog, in bytes.
+        weight: u64,
     },
     /// A file of an earlier life was read again.
     Replayed {
@@ -56,6 +60,8 @@ pub enum Job {
         epoch: u64,
         /// Its rows.
         rows: Vec<(usize, Batch)>,
+        /// What it holds of the pipeline's backlog, in bytes.
+        weight: u64,
     },
     /// Everything was handed over: end.
     End,
@@ -87,6 +93,8 @@ pub struct Line {
     pub folders: Folders,
     /// Its tables, by the sink's place in the plan.
     pub tables: BTreeMap<usize, Published>,
+    /// What waits for the publisher.
+    pub backlog: Backlog,
 }
 
 /// The publisher.
@@ -95,6 +103,7 @@ pub struct Publisher {
     lines: Vec<Line>,
     board: Arc<Board>,
     ledger: Sender<Event>,
+    space: Space,
     unsettled: Vec<u64>,
     first_unsettled: Option<Instant>,
 }
@@ -106,8 +115,9 @@ impl Publisher {
         lines: Vec<Line>,
         board: Arc<Board>,
         ledger: Sender<Event>,
+        space: Space,
     ) -> Self {
-        Self { home, lines, board, ledger, unsettled: Vec::new(), first_unsettled: None }
+        Self { home, lines, board, ledger, space, unsettled: Vec::new(), first_unsettled: None }
     }
 
     /// Works until [`Job::End`]. An error ends the process.
@@ -134,11 +144,13 @@ impl Publisher {
 
     fn work(&mut self, job: Job) -> Result<(), PublisherError> {
         match job {
-            Job::Replayed { pipeline, epoch, rows } => {
+            Job::Replayed { pipeline, epoch, rows, weight } => {
                 self.apply(pipeline, epoch, &rows);
                 self.board.rebuilt(pipeline);
+                self.lines[pipeline].backlog.release(weight);
+                failpoint::reach("recover-rows-applied").map_err(disk("rebuild a table"))?;
             }
-            Job::Finished { pipeline, file, outcome, rows, staged, milestones } => {
+            Job::Finished { pipeline, file, outcome, rows, staged, milestones, weight } => {
                 for path in staged {
                     // What cannot be removed now, recovery removes.
                     let _ = std::fs::remove_file(self.home.root().join(path));
@@ -167,6 +179,7 @@ impl Publisher {
                         }
                     }
                 });
+                self.lines[pipeline].backlog.release(weight);
             }
             Job::End => {}
         }
@@ -185,7 +198,10 @@ impl Publisher {
         match &outcome.verdict {
             Verdict::Committed { parts } => {
                 for part in parts {
-                    match publish(&self.home, &line.folders, part) {
+                    let visible = self.space.insist("making outputs visible", || {
+                        publish(&self.home, &line.folders, part)
+                    });
+                    match visible {
                         Err(error @ PublishError::Occupied { .. }) => {
                             // Somebody put a file of that name there. Ours is kept, unsettled, and
                             // the next start publishes it or says so again.
@@ -195,7 +211,10 @@ impl Publisher {
                         other => other?,
                     }
                 }
-                match queue::finish(&line.folders, &file.claimed_name, &file.stored_name) {
+                let moved = self.space.insist("moving an input to processed/", || {
+                    queue::finish(&line.folders, &file.claimed_name, &file.stored_name)
+                });
+                match moved {
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {
                         // Its outputs are whole all the same.
                         tracing::warn!(submission = file.id, name = ?file.name,
@@ -207,7 +226,12 @@ impl Publisher {
             Verdict::Quarantined { code, detail } => {
                 tracing::warn!(pipeline = line.name, file = file.name, code, "set aside: {detail}");
                 let reason = Reason::of(file, outcome, Some(line.plan_hash.clone()));
-                queue::quarantine(&line.folders, &file.claimed_name, &file.stored_name, &reason)
+                let aside = || {
+                    let (claimed, stored) = (&file.claimed_name, &file.stored_name);
+                    queue::quarantine(&line.folders, claimed, stored, &reason)
+                };
+                self.space
+                    .insist("setting a file aside", aside)
                     .map_err(disk("move the input to quarantine/"))?;
             }
         }
@@ -228,7 +252,9 @@ impl Publisher {
             return Ok(());
         }
         let folders: Vec<&Folders> = self.lines.iter().map(|line| &line.folders).collect();
+        failpoint::reach("settle-begin").map_err(disk("settle"))?;
         sync_published(&folders).map_err(disk("sync published outputs"))?;
+        failpoint::reach("settle-synced").map_err(disk("settle"))?;
         let ids = std::mem::take(&mut self.unsettled);
         self.first_unsettled = None;
         // The ledger ends only after the publisher has said everything.
@@ -252,7 +278,10 @@ impl Publisher {
                 let due = idle || waited >= published.every;
                 if published.table.is_changed() && due && rested {
                     let began = Instant::now();
-                    write_snapshot(&line.folders, published)
+                    self.space
+                        .insist("writing the snapshot of a table", || {
+                            write_snapshot(&line.folders, published)
+                        })
                         .map_err(disk("write the snapshot of a table"))?;
                     published.last = Some(Instant::now());
                     published.took = began.elapsed();
@@ -265,15 +294,18 @@ impl Publisher {
 
 fn write_snapshot(folders: &Folders, published: &mut Published) -> io::Result<()> {
     let folder = folders.out.join(&published.sink);
+    failpoint::reach("snapshot-begin")?;
     std::fs::create_dir_all(&folder)?;
     let (bytes, about) = published.table.snapshot();
     replace_file(&folder.join(&published.file_name), |file| file.write_all(&bytes))?;
+    failpoint::reach("snapshot-placed")?;
     let about = serde_json::to_vec(&about)?;
     let about_name = format!("{}.about.json", published.file_name);
     replace_file(&folder.join(about_name), |file| {
         file.write_all(&about)?;
         file.write_all(b"\n")
-    })
+    })?;
+    failpoint::reach("snapshot-told")
 }
 
 /// Why the publisher cannot go on. The process ends; recovery repeats what was not done.

@@ -29,6 +29,7 @@ use timely::scheduling::activate::SyncActivator;
 use timely::worker::Worker;
 
 use crate::answer::{Heard, Said, answers};
+use crate::ingest::backlog::Backlog;
 use crate::ingest::coordinator::{Command, Loads, coordinator};
 use crate::ingest::flow::Flow;
 use crate::ingest::order::{ReadEvent, ReadNote};
@@ -51,6 +52,8 @@ pub struct Fittings {
     pub stats: Stats,
     /// How much waits at the readers of this process.
     pub loads: Loads,
+    /// How much waits behind the dataflow.
+    pub backlog: Backlog,
 }
 
 /// The dataflow of a pipeline on one worker.
@@ -78,6 +81,7 @@ pub fn render(worker: &mut Worker, plan: &Plan, fittings: Fittings) -> Rendered 
             around: fittings.around,
             stats: fittings.stats,
             loads: fittings.loads,
+            backlog: fittings.backlog,
             flow: Flow::default(),
             streams: BTreeMap::new(),
             rejects: BTreeMap::new(),
@@ -97,6 +101,7 @@ struct Rendering<'scope, 'plan> {
     around: Surroundings,
     stats: Stats,
     loads: Loads,
+    backlog: Backlog,
     flow: Flow,
     streams: BTreeMap<PortId, Batches<'scope>>,
     rejects: BTreeMap<NodeId, Rejects<'scope>>,
@@ -112,7 +117,8 @@ impl<'scope> Rendering<'scope, '_> {
         let splittable = self.plan.sources.iter().map(|source| source.splittable).collect();
         let title = format!("Coordinate {}/", self.plan.name);
         let (flow, loads) = (self.flow.clone(), self.loads.clone());
-        let orders = coordinator(self.scope, &title, commands, splittable, flow, loads);
+        let backlog = self.backlog.clone();
+        let orders = coordinator(self.scope, &title, commands, splittable, flow, loads, backlog);
         let mut waiting = vec![orders.activator];
         let mut notes = Vec::new();
         for (at, pieces) in orders.pieces.into_iter().enumerate() {

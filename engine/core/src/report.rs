@@ -75,6 +75,34 @@ pub struct SubmissionReport {
     pub accepted_at: SystemTime,
     /// When it was committed or quarantined.
     pub finished_at: Option<SystemTime>,
+    /// The submission that this one tries again.
+    pub retry_of: Option<u64>,
+    /// The submission that tries this one again.
+    pub retried_as: Option<u64>,
+}
+
+/// Something that keeps work waiting and that a person must know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Condition {
+    /// A stable word.
+    pub code: String,
+    /// Since when.
+    pub since: SystemTime,
+    /// What it is.
+    pub text: String,
+    /// What to do.
+    pub hint: String,
+}
+
+impl Condition {
+    /// The disk of the home is full, and something waits for space.
+    pub const DISK_FULL: &'static str = "disk_full";
+    /// Less than the reserve is free: no more files are taken.
+    pub const LOW_SPACE: &'static str = "low_space";
+    /// Making outputs durable takes long.
+    pub const SLOW_DISK: &'static str = "slow_disk";
+    /// Files that may crash the process are run one at a time.
+    pub const ALONE: &'static str = "alone";
 }
 
 /// Which submissions to list.

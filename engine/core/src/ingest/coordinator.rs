@@ -3,7 +3,8 @@
 //!
 //! Runs on worker 0; every other worker drops its capability at once, so the frontier of the whole
 //! cluster is driven from one place. The window is the memory bound of the dataflow: a piece counts
-//! until the sinks' frontier has passed it.
+//! until the sinks' frontier has passed it. No file is begun while too many are not answered, or their
+//! answers wait for the disk ([`Backlog`]).
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -20,6 +21,7 @@ use timely::dataflow::{Scope, StreamVec};
 use timely::scheduling::Activator;
 use timely::scheduling::activate::SyncActivator;
 
+use crate::ingest::backlog::Backlog;
 use crate::ingest::flow::Flow;
 use crate::ingest::inflate::Compression;
 use crate::ingest::order::{FileOrder, Opening, Piece, PieceOrder};
@@ -100,6 +102,7 @@ impl Loads {
 }
 
 /// Builds the coordinator. `commands` is there on worker 0 only; `flow` follows the sinks.
+#[expect(clippy::too_many_arguments, reason = "one call, from render")]
 pub fn coordinator<'scope>(
     scope: Scope<'scope, Time>,
     title: &str,
@@ -107,6 +110,7 @@ pub fn coordinator<'scope>(
     splittable: Splittable,
     flow: Flow,
     loads: Loads,
+    backlog: Backlog,
 ) -> Coordinator<'scope> {
     let peers = scope.worker().peers();
     let mut builder = OperatorBuilder::new(title.to_owned(), scope);
@@ -124,6 +128,9 @@ pub fn coordinator<'scope>(
     }
     let wake = scope.worker().sync_activator_for(address.to_vec());
     let activator = scope.activator_for(Rc::clone(&address));
+    if commands.is_some() {
+        backlog.wakes(wake.clone());
+    }
 
     builder.build(move |capabilities| {
         let mut state = commands.map(|commands| State {
@@ -132,6 +139,8 @@ pub fn coordinator<'scope>(
             queue: VecDeque::new(),
             in_flight: VecDeque::new(),
             bytes_in_flight: 0,
+            begun: VecDeque::new(),
+            backlog,
             loads,
             assigned: vec![0; peers],
             next_reader: 0,
@@ -183,6 +192,9 @@ struct State {
     /// time.
     in_flight: VecDeque<(Time, u64, usize)>,
     bytes_in_flight: u64,
+    /// Epochs that were begun and are not answered.
+    begun: VecDeque<u64>,
+    backlog: Backlog,
     loads: Loads,
     /// Bytes in flight by reader: all that is known of readers in other processes.
     assigned: Vec<u64>,
@@ -224,6 +236,10 @@ impl State {
             self.assigned[*reader] -= bytes;
             self.in_flight.pop_front();
         }
+        let answered = self.backlog.answered_upto();
+        while self.begun.front().is_some_and(|epoch| *epoch <= answered) {
+            self.begun.pop_front();
+        }
     }
 
     /// Says what to do next, or nothing if the window is full or no file waits.
@@ -240,6 +256,10 @@ impl State {
             return None;
         }
         if !reading.opened {
+            if !self.backlog.has_room(self.begun.len()) {
+                return None;
+            }
+            self.begun.push_back(file.epoch);
             reading.opened = true;
             let opening = Opening {
                 epoch: file.epoch,

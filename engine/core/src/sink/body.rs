@@ -2,12 +2,14 @@
 //! staged file beyond that.
 //!
 //! A small output travels to the journal inside the commit itself, so it needs no file and no sync
-//! of its own before.
+//! of its own before. While the disk is full a body keeps in memory what could not be written; who
+//! fills it must then stop, and let it [go on](Body::go_on) later.
 
 use std::io;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use tidemill_store::Full;
 use tidemill_store::stage::{StageWriter, Unsynced};
 
 /// Bytes up to which an output stays in memory and rides inside the commit.
@@ -37,6 +39,7 @@ pub struct Body {
     gathered: Vec<u8>,
     staged: Option<StageWriter>,
     bytes: u64,
+    full: bool,
 }
 
 /// A finished body.
@@ -62,29 +65,49 @@ impl Body {
     pub fn appended(&mut self, count: usize, stage: Stage<'_>) -> io::Result<()> {
         self.bytes += count as u64;
         let limit = if self.staged.is_some() { WRITE_BYTES } else { INLINE_BYTES_MAX };
-        if self.gathered.len() > limit {
+        if self.gathered.len() > limit && !self.full {
             self.write_gathered(stage)?;
         }
         Ok(())
     }
 
+    /// Returns whether the disk was full: nothing more is to be appended before it went on.
+    pub fn is_full(&self) -> bool {
+        self.full
+    }
+
+    /// Tries again to write what could not be written; returns whether all of it is.
+    pub fn go_on(&mut self, stage: Stage<'_>) -> io::Result<bool> {
+        if self.full {
+            self.full = false;
+            self.write_gathered(stage)?;
+        }
+        Ok(!self.full)
+    }
+
+    /// Writes what is only gathered, if there is a staged file; returns whether all of it is.
+    pub fn flush(&mut self, stage: Stage<'_>) -> io::Result<bool> {
+        if self.staged.is_some() && !self.full {
+            self.write_gathered(stage)?;
+        }
+        Ok(!self.full)
+    }
+
     /// Appends bytes as they are.
     pub fn append(&mut self, bytes: &[u8], stage: Stage<'_>) -> io::Result<()> {
-        if bytes.len() < DIRECT_BYTES {
+        if bytes.len() < DIRECT_BYTES || self.full {
             self.gathered.extend_from_slice(bytes);
             return self.appended(bytes.len(), stage);
         }
         self.write_gathered(stage)?;
         self.bytes += bytes.len() as u64;
-        self.staging(stage)?.write(bytes)
+        let written = if self.full { 0 } else { self.write(bytes, stage)? };
+        self.gathered.extend_from_slice(&bytes[written..]);
+        Ok(())
     }
 
-    /// Ends the body.
-    pub fn finish(mut self, stage: Stage<'_>) -> io::Result<Finished> {
-        if self.staged.is_none() {
-            return Ok(Finished::Inline(self.gathered));
-        }
-        self.write_gathered(stage)?;
+    /// Ends the body, which must be [flushed](Body::flush).
+    pub fn finish(self) -> io::Result<Finished> {
         match self.staged {
             Some(writer) => Ok(Finished::Staged(writer.finish()?)),
             None => Ok(Finished::Inline(self.gathered)),
@@ -95,11 +118,24 @@ impl Body {
         if self.gathered.is_empty() {
             return Ok(());
         }
-        let gathered = std::mem::take(&mut self.gathered);
-        self.staging(stage)?.write(&gathered)?;
+        let mut gathered = std::mem::take(&mut self.gathered);
+        let written = self.write(&gathered, stage);
+        if let Ok(written) = written {
+            gathered.drain(..written);
+        }
         self.gathered = gathered;
-        self.gathered.clear();
-        Ok(())
+        written.map(drop)
+    }
+
+    /// Writes bytes; returns how many, which are fewer than there are only if the disk is full.
+    fn write(&mut self, bytes: &[u8], stage: Stage<'_>) -> io::Result<usize> {
+        let written = match self.staging(stage) {
+            Ok(writer) => writer.write(bytes)?,
+            Err(error) if error.is_full() => 0,
+            Err(error) => return Err(error),
+        };
+        self.full = written < bytes.len();
+        Ok(written)
     }
 
     fn staging(&mut self, stage: Stage<'_>) -> io::Result<&mut StageWriter> {
@@ -107,5 +143,40 @@ impl Body {
             Some(writer) => Ok(writer),
             none => Ok(none.insert(stage()?)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidemill_store::Home;
+
+    #[test]
+    fn a_body_keeps_what_a_full_disk_does_not_take_and_goes_on_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(&folder.path().join("home")).unwrap();
+        let room = std::cell::Cell::new(false);
+        let stage = || match room.get() {
+            true => StageWriter::create(&home, 1, "p", 1, "s"),
+            false => Err(io::ErrorKind::StorageFull.into()),
+        };
+        let blocks: Vec<Vec<u8>> =
+            (0..40_u8).map(|n| vec![n; if n % 3 == 0 { 100_000 } else { 5_000 }]).collect();
+        let mut body = Body::default();
+        for block in &blocks {
+            body.append(block, &stage).unwrap();
+            assert!(body.is_full());
+            assert!(!body.go_on(&stage).unwrap());
+            assert!(!body.flush(&stage).unwrap());
+        }
+        room.set(true);
+        assert!(body.go_on(&stage).unwrap());
+        body.append(b"end", &stage).unwrap();
+        assert!(body.flush(&stage).unwrap());
+        let expected = [blocks.concat(), b"end".to_vec()].concat();
+        assert_eq!(body.bytes(), expected.len() as u64);
+        let Finished::Staged(part) = body.finish().unwrap() else { panic!("it is staged") };
+        assert_eq!(part.hash, *blake3::hash(&expected).as_bytes());
+        assert_eq!(std::fs::read(&part.path).unwrap(), expected);
     }
 }

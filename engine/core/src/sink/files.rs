@@ -41,7 +41,9 @@ pub fn files<'scope>(
 ) -> Written<'scope> {
     let index = sink.index;
     let mut builder = OperatorBuilder::new(title.to_owned(), scope);
-    let wake = scope.worker().sync_activator_for(builder.operator_info().address.to_vec());
+    let address = builder.operator_info().address;
+    let wake = scope.worker().sync_activator_for(address.to_vec());
+    let again = scope.activator_for(address);
     let mut inputs: Vec<_> = ways
         .into_iter()
         .map(|way| {
@@ -63,28 +65,32 @@ pub fn files<'scope>(
     let desk = around.staging.desk(wake);
     let mut writer = Writer {
         encoder: Encoder::new(sink.format.clone(), &sink.schema),
-        parts: Parts::new(sink, around, desk, meter),
+        parts: Parts::new(sink, around, desk, again, meter),
         open: BTreeMap::new(),
     };
 
     builder.build(move |capabilities| {
         drop(capabilities);
         move |frontiers| {
-            for input in &mut inputs {
-                input.for_each_stamp(|capability, batches| {
-                    let Some(time) = capability.least().copied() else { return };
-                    let end = || OpenPart::new(capability.delayed(&Time::end(time.epoch), 0));
-                    let ahead = &mut writer.file(time.epoch, end).ahead;
-                    ahead.entry(time.chunk).or_default().extend(batches.map(std::mem::take));
+            writer.try_again();
+            // What is not taken in holds the window: a full disk costs no memory.
+            if !writer.parts.is_held() {
+                for input in &mut inputs {
+                    input.for_each_stamp(|capability, batches| {
+                        let Some(time) = capability.least().copied() else { return };
+                        let end = || OpenPart::new(capability.delayed(&Time::end(time.epoch), 0));
+                        let ahead = &mut writer.file(time.epoch, end).ahead;
+                        ahead.entry(time.chunk).or_default().extend(batches.map(std::mem::take));
+                    });
+                }
+                opening_input.for_each_stamp(|capability, openings| {
+                    for opening in openings.flat_map(|openings| openings.drain(..)) {
+                        let epoch = opening.epoch;
+                        let end = || OpenPart::new(capability.delayed(&Time::end(epoch), 0));
+                        writer.file(epoch, end).part.opening = Some(opening);
+                    }
                 });
             }
-            opening_input.for_each_stamp(|capability, openings| {
-                for opening in openings.flat_map(|openings| openings.drain(..)) {
-                    let epoch = opening.epoch;
-                    let end = || OpenPart::new(capability.delayed(&Time::end(epoch), 0));
-                    writer.file(epoch, end).part.opening = Some(opening);
-                }
-            });
             let upto = least(frontiers);
             writer.write_upto(upto);
             let mut ready = writer.close_upto(upto);
@@ -117,8 +123,26 @@ impl Writer {
         self.open.entry(epoch).or_insert_with(open)
     }
 
+    /// Writes what a full disk did not take, if it is time to try.
+    fn try_again(&mut self) {
+        if !self.parts.is_due() {
+            return;
+        }
+        for (epoch, file) in &mut self.open {
+            let written = file.part.body.go_on(&|| self.parts.stage(*epoch));
+            if !self.parts.attempted(written) {
+                self.parts.hold();
+                return;
+            }
+        }
+        self.parts.go_on();
+    }
+
     /// Writes every chunk that the frontier has passed; `None` means that it has passed all.
     fn write_upto(&mut self, frontier: Option<Time>) {
+        if self.parts.is_held() {
+            return;
+        }
         let passed = |time: Time| frontier.is_none_or(|frontier| time < frontier);
         for (epoch, file) in &mut self.open {
             if !passed(Time::new(*epoch, 0)) {
@@ -141,6 +165,10 @@ impl Writer {
                 let bytes = (file.part.body.bytes() - before) as usize;
                 self.parts.meter.took(rows, bytes);
                 self.parts.meter.gave(0, rows, bytes);
+                if file.part.body.is_full() {
+                    self.parts.hold();
+                    return;
+                }
             }
         }
     }
@@ -148,17 +176,24 @@ impl Writer {
     /// Ends every file whose epoch is complete. Returns the parts that need no sync.
     fn close_upto(&mut self, frontier: Option<Time>) -> Vec<Ready> {
         let mut ready = Vec::new();
-        while let Some(entry) = self.open.first_entry() {
+        while let Some(mut entry) = self.open.first_entry() {
             let epoch = *entry.key();
-            if frontier.is_some_and(|frontier| frontier <= Time::end(epoch)) {
+            if self.parts.is_held()
+                || frontier.is_some_and(|frontier| frontier <= Time::end(epoch))
+            {
                 break;
             }
-            let mut part = entry.remove().part;
-            if part.body.bytes() == 0 {
+            let part = &mut entry.get_mut().part;
+            if part.body.bytes() == 0 && part.body.gathering().is_empty() {
                 // A csv without rows still has its header.
                 self.encoder.preamble(part.body.gathering());
             }
-            ready.extend(self.parts.close(epoch, part));
+            let flushed = part.body.flush(&|| self.parts.stage(epoch));
+            if !self.parts.attempted(flushed) {
+                self.parts.hold();
+                break;
+            }
+            ready.extend(self.parts.close(epoch, entry.remove().part));
         }
         ready
     }

@@ -5,22 +5,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use tidemill_operators::exchange;
 use tidemill_operators::format::OutputFormat;
 use tidemill_operators::meter::Meter;
 use tidemill_operators::{Schema, Time};
-use tidemill_store::Home;
 use tidemill_store::stage::StageWriter;
+use tidemill_store::{Home, failpoint};
 use timely::dataflow::StreamVec;
 use timely::dataflow::operators::Capability;
 use timely::progress::Antichain;
 use timely::progress::frontier::MutableAntichain;
+use timely::scheduling::Activator;
 
 use crate::ingest::order::Opening;
 use crate::sink::body::{Body, Finished, Prepared};
 use crate::sink::staging::{Desk, OnDiskFailure, Staging, Synced};
+use crate::space::{self, Space};
 
 /// An output of one sink for one input file, durable or about to ride in the commit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +63,8 @@ pub struct Surroundings {
     pub staging: Staging,
     /// What to do when the disk refuses.
     pub on_failure: OnDiskFailure,
+    /// Who is told that an output waits for space.
+    pub space: Space,
 }
 
 /// How one sink writes its files.
@@ -146,12 +151,62 @@ pub struct Parts {
     /// Written parts that are not durable yet, by ticket.
     waiting: BTreeMap<u64, Ready>,
     desk: Desk,
+    /// Set while the disk is full: when it is to be tried again.
+    held: Option<Instant>,
+    /// Runs the operator again then.
+    again: Activator,
 }
 
 impl Parts {
-    /// Returns the outputs of a sink; `desk` hands them to the staging thread.
-    pub fn new(sink: FileSink, around: Surroundings, desk: Desk, meter: Meter) -> Self {
-        Self { sink, around, meter, waiting: BTreeMap::new(), desk }
+    /// Returns the outputs of a sink; `desk` hands them to the staging thread, `again` runs the
+    /// operator.
+    pub fn new(
+        sink: FileSink,
+        around: Surroundings,
+        desk: Desk,
+        again: Activator,
+        meter: Meter,
+    ) -> Self {
+        Self { sink, around, meter, waiting: BTreeMap::new(), desk, held: None, again }
+    }
+
+    /// Returns whether the disk is full. Then nothing may be taken in: what is not taken in holds
+    /// the frontier, and so the window, and so the memory.
+    pub fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// Returns whether it is time to try again to write what could not be written.
+    pub fn is_due(&self) -> bool {
+        self.held.is_some_and(|at| Instant::now() >= at)
+    }
+
+    /// The disk is full: the operator runs again in a while.
+    pub fn hold(&mut self) {
+        if self.held.is_none() {
+            self.around.space.wait(&self.doing());
+        }
+        self.held = Some(Instant::now() + space::RETRY);
+        self.again.activate_after(space::RETRY);
+    }
+
+    /// Everything that could not be written is written.
+    pub fn go_on(&mut self) {
+        if self.held.take().is_some() {
+            self.around.space.go_on(&self.doing());
+        }
+    }
+
+    fn doing(&self) -> String {
+        format!("writing the outputs of {}/{}", self.around.pipeline, self.sink.name)
+    }
+
+    /// Ends the process if the disk refused for another reason than its being full.
+    pub fn attempted(&self, outcome: io::Result<bool>) -> bool {
+        match outcome {
+            Ok(done) => done,
+            Err(error) => (self.around.on_failure)("write staged output", &error),
+        }
     }
 
     /// Opens the staged file of an output that outgrows the memory.
@@ -167,7 +222,7 @@ impl Parts {
         }
     }
 
-    /// Ends an output. Returns it at once if it needs no sync; nothing if it is not wanted.
+    /// Ends an output, which must be flushed. Returns it at once if it needs no sync; nothing if it is not wanted.
     pub fn close(&mut self, epoch: u64, open: OpenPart) -> Option<Ready> {
         let replay = open.is_replay();
         let opening = open.opening.expect("every epoch is announced before it is complete");
@@ -184,7 +239,7 @@ impl Parts {
             hash,
             body,
         };
-        let finished = open.body.finish(&|| self.stage(epoch));
+        let finished = open.body.finish();
         match finished {
             Ok(Finished::Inline(bytes)) => {
                 let hash = *blake3::hash(&bytes).as_bytes();
@@ -210,6 +265,7 @@ impl Parts {
                 part.bytes = durable.bytes;
                 part.hash = durable.hash;
                 part.body = Prepared::Staged(durable.staged);
+                self.written(failpoint::reach("part-prepared"));
                 ready.push((capability, part));
             }
         }

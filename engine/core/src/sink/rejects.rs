@@ -55,7 +55,9 @@ pub fn rejects<'scope>(
     let scope = rejects.scope();
     let index = sink.index;
     let mut builder = OperatorBuilder::new(title.to_owned(), scope);
-    let wake = scope.worker().sync_activator_for(builder.operator_info().address.to_vec());
+    let address = builder.operator_info().address;
+    let wake = scope.worker().sync_activator_for(address.to_vec());
+    let again = scope.activator_for(address);
     let mut input = builder.new_input(
         rejects,
         Exchange::new(move |some: &EpochRejects| writer_of(some.origin.submission, index)),
@@ -76,39 +78,43 @@ pub fn rejects<'scope>(
     let desk = around.staging.desk(wake);
     let mut writer = Writer {
         encoder: Encoder::new(sink.format.clone(), &schema()),
-        parts: Parts::new(sink, around, desk, meter),
+        parts: Parts::new(sink, around, desk, again, meter),
         open: BTreeMap::new(),
     };
 
     builder.build(move |capabilities| {
         drop(capabilities);
         move |frontiers| {
-            input.for_each_stamp(|capability, batches| {
-                let Some(time) = capability.least().copied() else { return };
-                let end = || OpenPart::new(capability.delayed(&Time::end(time.epoch), 0));
-                let file = writer.file(time.epoch, end);
-                for some in batches.flat_map(|batch| batch.drain(..)) {
-                    let offset = some.origin.offset;
-                    let ahead = file.ahead.entry(time.chunk).or_default();
-                    ahead.extend(some.rejects.into_iter().map(|reject| Placed { offset, reject }));
-                }
-            });
-            note_input.for_each_stamp(|capability, notes| {
-                for note in notes.flat_map(|notes| notes.drain(..)) {
-                    if let ReadEvent::Chunk { chunk, skipped_lines, lines, .. } = note.event {
-                        let end = || OpenPart::new(capability.delayed(&Time::end(note.epoch), 0));
-                        let file = writer.file(note.epoch, end);
-                        file.lines.insert(chunk, (skipped_lines, lines));
+            writer.try_again();
+            // What is not taken in holds the window: a full disk costs no memory.
+            if !writer.parts.is_held() {
+                input.for_each_stamp(|capability, batches| {
+                    let Some(time) = capability.least().copied() else { return };
+                    let end = || OpenPart::new(capability.delayed(&Time::end(time.epoch), 0));
+                    let file = writer.file(time.epoch, end);
+                    for some in batches.flat_map(|batch| batch.drain(..)) {
+                        let offset = some.origin.offset;
+                        let ahead = file.ahead.entry(time.chunk).or_default();
+                        ahead.extend(some.rejects.into_iter().map(|reject| Placed { offset, reject }));
                     }
-                }
-            });
-            opening_input.for_each_stamp(|capability, openings| {
-                for opening in openings.flat_map(|openings| openings.drain(..)) {
-                    let epoch = opening.epoch;
-                    let end = || OpenPart::new(capability.delayed(&Time::end(epoch), 0));
-                    writer.file(epoch, end).part.opening = Some(opening);
-                }
-            });
+                });
+                note_input.for_each_stamp(|capability, notes| {
+                    for note in notes.flat_map(|notes| notes.drain(..)) {
+                        if let ReadEvent::Chunk { chunk, skipped_lines, lines, .. } = note.event {
+                            let end = || OpenPart::new(capability.delayed(&Time::end(note.epoch), 0));
+                            let file = writer.file(note.epoch, end);
+                            file.lines.insert(chunk, (skipped_lines, lines));
+                        }
+                    }
+                });
+                opening_input.for_each_stamp(|capability, openings| {
+                    for opening in openings.flat_map(|openings| openings.drain(..)) {
+                        let epoch = opening.epoch;
+                        let end = || OpenPart::new(capability.delayed(&Time::end(epoch), 0));
+                        writer.file(epoch, end).part.opening = Some(opening);
+                    }
+                });
+            }
             let upto = least(frontiers);
             writer.write_upto(upto);
             let mut ready = writer.close_upto(upto);
@@ -154,7 +160,25 @@ impl Writer {
         })
     }
 
+    /// Writes what a full disk did not take, if it is time to try.
+    fn try_again(&mut self) {
+        if !self.parts.is_due() {
+            return;
+        }
+        for (epoch, file) in &mut self.open {
+            let written = file.part.body.go_on(&|| self.parts.stage(*epoch));
+            if !self.parts.attempted(written) {
+                self.parts.hold();
+                return;
+            }
+        }
+        self.parts.go_on();
+    }
+
     fn write_upto(&mut self, frontier: Option<Time>) {
+        if self.parts.is_held() {
+            return;
+        }
         let passed = |time: Time| frontier.is_none_or(|frontier| time < frontier);
         for (epoch, file) in &mut self.open {
             if !passed(Time::new(*epoch, 0)) {
@@ -189,22 +213,33 @@ impl Writer {
                 self.parts.written(outcome);
                 self.parts.meter.took(rows, count);
                 self.parts.meter.gave(0, rows, count);
+                if file.part.body.is_full() {
+                    self.parts.hold();
+                    return;
+                }
             }
         }
     }
 
     fn close_upto(&mut self, frontier: Option<Time>) -> Vec<Ready> {
         let mut ready = Vec::new();
-        while let Some(entry) = self.open.first_entry() {
+        while let Some(mut entry) = self.open.first_entry() {
             let epoch = *entry.key();
-            if frontier.is_some_and(|frontier| frontier <= Time::end(epoch)) {
+            if self.parts.is_held()
+                || frontier.is_some_and(|frontier| frontier <= Time::end(epoch))
+            {
                 break;
             }
-            let mut part = entry.remove().part;
-            if part.body.bytes() == 0 {
+            let part = &mut entry.get_mut().part;
+            if part.body.bytes() == 0 && part.body.gathering().is_empty() {
                 self.encoder.preamble(part.body.gathering());
             }
-            ready.extend(self.parts.close(epoch, part));
+            let flushed = part.body.flush(&|| self.parts.stage(epoch));
+            if !self.parts.attempted(flushed) {
+                self.parts.hold();
+                break;
+            }
+            ready.extend(self.parts.close(epoch, entry.remove().part));
         }
         ready
     }

@@ -9,7 +9,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
 use tidemill_store::stage::{Unsynced, sync_parts};
+use tidemill_store::trial;
 use timely::scheduling::activate::SyncActivator;
+
+use crate::space::Space;
 
 /// A part that must become durable, and who waits for it.
 struct Job {
@@ -38,11 +41,11 @@ pub type OnDiskFailure = fn(context: &str, error: &io::Error) -> !;
 
 impl Staging {
     /// Starts the thread. It ends when the last handle is dropped.
-    pub fn start(on_failure: OnDiskFailure) -> io::Result<(Self, JoinHandle<()>)> {
+    pub fn start(on_failure: OnDiskFailure, space: Space) -> io::Result<(Self, JoinHandle<()>)> {
         let (jobs, queue) = channel();
         let thread = std::thread::Builder::new()
             .name("tidemill:sync".into())
-            .spawn(move || sync_forever(&queue, on_failure))?;
+            .spawn(move || sync_forever(&queue, on_failure, &space))?;
         Ok((Self { jobs }, thread))
     }
 
@@ -83,15 +86,18 @@ impl Desk {
     }
 }
 
-fn sync_forever(queue: &Receiver<Job>, on_failure: OnDiskFailure) {
+fn sync_forever(queue: &Receiver<Job>, on_failure: OnDiskFailure, space: &Space) {
     while let Ok(first) = queue.recv() {
         let mut jobs = vec![first];
         jobs.extend(queue.try_iter().take(MOST_AT_ONCE - 1));
         let (parts, owners): (Vec<_>, Vec<_>) =
             jobs.into_iter().map(|job| (job.part, (job.ticket, job.done, job.wake))).unzip();
+        space.syncing(parts.len());
+        trial::sync();
         if let Err(error) = sync_parts(&parts) {
             on_failure("sync staged outputs", &error);
         }
+        space.syncing(0);
         for (part, (ticket, done, wake)) in parts.into_iter().zip(owners) {
             // A sink that has ended meanwhile needs neither the part nor the call.
             let _ = done.send(Synced { ticket, part });

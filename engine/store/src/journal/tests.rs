@@ -409,7 +409,7 @@ fn a_journal_of_a_newer_version_is_refused() {
     journal.connection().execute_batch("PRAGMA user_version = 99").unwrap();
     drop(journal);
     match Journal::open(&home) {
-        Err(JournalError::Newer { found: 99, known: 1, .. }) => {}
+        Err(JournalError::Newer { found: 99, known: 2, .. }) => {}
         other => panic!("{other:?}"),
     }
 }

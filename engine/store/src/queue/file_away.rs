@@ -9,6 +9,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::disk::{self, DiskError};
+use crate::failpoint;
 use crate::home::Folders;
 use crate::journal::{AcceptedFile, Outcome, Verdict};
 use crate::name::REASON_ENDING;
@@ -78,8 +79,9 @@ impl Reason {
 pub fn finish(folders: &Folders, claimed_name: &str, stored_name: &str) -> io::Result<()> {
     let source = folders.underprocess.join(claimed_name);
     let target = folders.processed.join(stored_name);
+    failpoint::reach("input-move-begin")?;
     match move_once(&source, &target)? {
-        Moved::There => Ok(()),
+        Moved::There => failpoint::reach("input-moved"),
         Moved::Nowhere => {
             let error = io::Error::new(io::ErrorKind::NotFound, "the input is in neither folder");
             Err(DiskError::new("file away", &source, error).into())
@@ -99,10 +101,12 @@ pub fn quarantine(
     let path = folders.quarantine.join(format!("{stored_name}{REASON_ENDING}"));
     let mut text = serde_json::to_vec_pretty(reason).map_err(io::Error::from)?;
     text.push(b'\n');
+    failpoint::reach("reason-begin")?;
     publish::put_file(&path, &text)?;
+    failpoint::reach("reason-placed")?;
     let target = folders.quarantine.join(stored_name);
     move_once(&folders.underprocess.join(claimed_name), &target)?;
-    Ok(())
+    failpoint::reach("quarantine-moved")
 }
 
 /// A file in `quarantine/`, as [`quarantined`] finds it.
@@ -132,7 +136,9 @@ pub fn quarantined(folders: &Folders, stored_name: &str) -> io::Result<SetAside>
 /// Durable on return: nothing later would notice that the move was lost.
 pub fn take_back(folders: &Folders, stored_name: &str, claimed_name: &str) -> io::Result<()> {
     let target = folders.underprocess.join(claimed_name);
+    failpoint::reach("retry-accepted")?;
     move_once(&folders.quarantine.join(stored_name), &target)?;
+    failpoint::reach("retry-moved")?;
     let reason = folders.quarantine.join(format!("{stored_name}{REASON_ENDING}"));
     match std::fs::remove_file(&reason) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

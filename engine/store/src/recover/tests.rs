@@ -358,3 +358,52 @@ fn a_file_is_found_by_its_bytes_wherever_they_were_in_the_meantime() {
     fs::write(&path, "b\n").unwrap();
     assert!(matches!(look_for(&path, file).unwrap(), Found::Changed(_)));
 }
+
+#[test]
+fn a_retry_that_was_cut_off_leaves_exactly_one_of_the_two() {
+    // 0: nothing done; 1: accepted; 2: and moved; 3: and its reason removed.
+    for steps in 0..=3 {
+        let folder = tempfile::tempdir().unwrap();
+        let mut run = Run::start(folder.path());
+        fs::write(run.folders.unprocessed.join(NAME), "input").unwrap();
+        (0..STEPS).for_each(|k| run.step(k, false));
+        let old = run.accepted.clone().unwrap();
+        let aside = run.folders.quarantine.join(&old.stored_name);
+        let reason = run.folders.quarantine.join(format!("{}.reason.json", old.stored_name));
+        assert!(aside.exists() && reason.exists());
+        let found = queue::quarantined(&run.folders, &old.stored_name).unwrap();
+        let id = run.journal.next_submission();
+        let claimed = format!("{id}-a");
+        let file = NewFile {
+            id,
+            pipeline: "p".into(),
+            source: "s".into(),
+            name: NAME.into(),
+            claimed_name: claimed.clone(),
+            identity: found.identity,
+            hash: found.hash,
+            seen_at_us: 1,
+            claimed_at_us: 2,
+        };
+        let under = run.folders.underprocess.join(&claimed);
+        if steps >= 1 {
+            run.journal.retry(old.id, &file).unwrap();
+        }
+        if steps >= 2 {
+            fs::rename(&aside, &under).unwrap();
+        }
+        if steps >= 3 {
+            fs::remove_file(&reason).unwrap();
+        }
+        for _ in 0..2 {
+            let recovery = run.recover();
+            assert_eq!(recovery.changed, [], "{steps}");
+            let unfinished: Vec<u64> = recovery.unfinished.iter().map(|file| file.id).collect();
+            let expected = if steps == 0 { vec![] } else { vec![id] };
+            assert_eq!(unfinished, expected, "{steps}");
+            assert_eq!(aside.exists(), steps == 0, "{steps}");
+            assert_eq!(reason.exists(), steps == 0, "{steps}");
+            assert_eq!(under.exists(), steps > 0, "{steps}");
+        }
+    }
+}
