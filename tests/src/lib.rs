@@ -6,8 +6,8 @@
 //! fails, and so does one that outlasts [`PATIENCE`].
 //!
 //! Map, in reading order: [`tree`] (what lies in folders), [`process`] (one process and what it
-//! says), [`site`] (a home and how it is fed), [`oracle`] (slow programs that know the right
-//! answer).
+//! says), [`disk`] (a small one, to be filled), [`site`] (a home and how it is fed), [`oracle`] (slow
+//! programs that know the right answer).
 
 #![allow(
     clippy::unwrap_used,
@@ -17,11 +17,13 @@
 
 pub mod tree;
 
+pub mod disk;
 pub mod process;
 pub mod site;
 
 pub mod oracle;
 
+pub use disk::{Disk, Kind};
 pub use process::{Ended, PATIENCE};
 pub use site::{Running, Shape, Site};
 pub use tree::Tree;

@@ -1,14 +1,17 @@
 //! Site: a home in a temporary folder with one pipeline, and how it is started and fed.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use tempfile::TempDir;
 use tidemill_client::{Client, Submission, Watch, WatchFilter};
 use tokio::runtime::Runtime;
 
+use crate::disk::{Disk, Kind};
 use crate::process::{Ended, PATIENCE, Process};
 use crate::tree::{self, Tree};
 
@@ -44,6 +47,8 @@ pub struct Site {
     node: PathBuf,
     pipeline: String,
     announced: Vec<String>,
+    flags: Vec<String>,
+    variables: BTreeMap<String, String>,
 }
 
 impl Site {
@@ -55,6 +60,8 @@ impl Site {
             node: node.into(),
             pipeline: name.expect("a pipeline has a name").trim().to_owned(),
             announced: Vec::new(),
+            flags: Vec::new(),
+            variables: BTreeMap::new(),
         };
         fs::write(site.yaml(), yaml).unwrap();
         fs::create_dir_all(site.folder("unprocessed")).unwrap();
@@ -64,6 +71,31 @@ impl Site {
     /// Announces that ERROR lines which hold `text` are right.
     pub fn announce(&mut self, text: &str) {
         self.announced.push(text.to_owned());
+    }
+
+    /// Starts servers with more flags.
+    pub fn flags(&mut self, flags: &[&str]) {
+        self.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
+    }
+
+    /// Switches on a fault in whatever is started from now on: `panic=NAME`, ...; nothing ends it.
+    pub fn trial(&mut self, text: Option<&str>) {
+        self.variable("TIDEMILL_TRIAL", text);
+    }
+
+    /// Sets a variable of the environment of servers, or removes it.
+    pub fn variable(&mut self, name: &str, value: Option<&str>) {
+        match value {
+            Some(value) => self.variables.insert(name.to_owned(), value.to_owned()),
+            None => self.variables.remove(name),
+        };
+    }
+
+    /// Puts the home on a small disk of its own; nothing if that is not allowed here.
+    pub fn on_disk(&self, kind: Kind, mib: u64) -> Option<Disk> {
+        let disk = Disk::mount(kind, mib, &self.home(), &self.path().join("disk.img"))?;
+        fs::create_dir_all(self.folder("unprocessed")).unwrap();
+        Some(disk)
     }
 
     /// Returns the temporary folder: everything of the site lies below it.
@@ -144,6 +176,8 @@ impl Site {
     fn run(&self, shape: Shape) -> Command {
         let mut command = self.command(&["run", "pipeline.yaml", "--home", "home"]);
         command.args(["--grpc", "127.0.0.1:0", "--quiet", "1ms", "--scan", "50ms"]);
+        command.args(&self.flags);
+        command.envs(&self.variables);
         command.args(["-w", &shape.workers.to_string(), "-n", &shape.processes.to_string()]);
         command
     }
@@ -266,6 +300,35 @@ impl Running<'_> {
         let ended = self.process.ended();
         ended.expect_code(0).expect_no_errors(&self.site.announced);
         ended
+    }
+
+    /// Returns what keeps its work waiting, each by its word.
+    pub fn conditions(&self) -> Vec<String> {
+        let conditions = self.ask(self.client.conditions()).unwrap();
+        conditions.into_iter().map(|one| one.code).collect()
+    }
+
+    /// Waits until it says of itself that this keeps work waiting, or that nothing does.
+    #[track_caller]
+    pub fn wait_for_condition(&self, wanted: Option<&str>) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let conditions = self.conditions();
+            let met = match wanted {
+                Some(code) => conditions.iter().any(|one| one == code),
+                None => conditions.is_empty(),
+            };
+            if met {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{wanted:?} did not come: {conditions:?}");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Waits for its end without asking for it.
+    pub fn ended(self) -> Ended {
+        self.process.ended()
     }
 
     /// Kills it and all its processes.

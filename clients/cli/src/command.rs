@@ -17,6 +17,11 @@ pub enum ClientCommand {
     Files(Files),
     /// Show everything about one file: phase, counts, outputs, times, reason
     File(File),
+    /// Try quarantined files again
+    ///
+    /// A quarantined file becomes a new submission under its old name, as it lies in quarantine/
+    /// now. Exit code 1 when one of them cannot be tried again.
+    Retry(Retry),
     /// Show what each operator does: records, bytes, time, backlog, frontier
     Stats(Stats),
     /// Show how long files take, stage by stage
@@ -91,6 +96,26 @@ pub struct File {
     /// The file's id, as `submit` and `files` print it
     #[arg(value_name = "ID")]
     pub id: u64,
+    /// What every client command takes.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Arguments of `retry`.
+#[derive(Clone, Debug, Args)]
+pub struct Retry {
+    /// The id of a quarantined file, as `files` prints it
+    #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
+    pub id: Option<u64>,
+    /// All quarantined files that were not tried again yet
+    #[arg(long)]
+    pub all: bool,
+    /// With --all: only those with this code, such as too_many_rejects
+    #[arg(long, value_name = "CODE", requires = "all")]
+    pub code: Option<String>,
+    /// With --all: only those of this pipeline
+    #[arg(long, value_name = "NAME", requires = "all")]
+    pub pipeline: Option<String>,
     /// What every client command takes.
     #[command(flatten)]
     pub common: Common,

@@ -50,6 +50,8 @@ pub(crate) async fn list(command: Files, output: &mut Output<'_>) -> anyhow::Res
         }
     }
     if !command.common.json {
+        let waits = human::conditions(&client.conditions().await?);
+        output.out.write_all(waits.as_bytes())?;
         output.out.write_all(table.text(output.colours).as_bytes())?;
     }
     Ok(0)
@@ -60,7 +62,7 @@ fn add(table: &mut Table, submission: &Submission) {
     table.row(vec![
         submission.id.to_string().into(),
         human::name(&submission.pipeline).into(),
-        human::name(&submission.name).into(),
+        name(submission).into(),
         submission.phase.into(),
         human::bytes(submission.bytes).into(),
         human::count(submission.records).into(),
@@ -68,6 +70,18 @@ fn add(table: &mut Table, submission: &Submission) {
         human::instant(submission.seen_at).into(),
         took.unwrap_or_default().into(),
     ]);
+}
+
+/// Returns the name, and which other submission is of the same file.
+fn name(submission: &Submission) -> String {
+    let mut name = human::name(&submission.name);
+    if let Some(old) = submission.retry_of {
+        name.push_str(&format!(" (retry of {old})"));
+    }
+    if let Some(new) = submission.retried_as {
+        name.push_str(&format!(" (retried as {new})"));
+    }
+    name
 }
 
 /// Returns how much later `end` is than `begin`; clocks may have been set back between the two.
@@ -100,6 +114,12 @@ fn text(submission: &Submission) -> String {
     if let Some(reason) = &submission.reason {
         let (code, text) = (human::name(&reason.code), human::name(&reason.text));
         lines.push(("reason", format!("{code}: {text}")));
+    }
+    if let Some(old) = submission.retry_of {
+        lines.push(("retry of", old.to_string()));
+    }
+    if let Some(new) = submission.retried_as {
+        lines.push(("retried", format!("as {new}")));
     }
     let bytes = submission.bytes;
     lines.extend([

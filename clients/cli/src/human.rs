@@ -5,6 +5,7 @@
 use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use tidemill_client::Condition;
 
 /// Returns a count with its thousands apart: `1,234,567`.
 pub(crate) fn count(value: u64) -> String {
@@ -49,6 +50,20 @@ pub(crate) fn duration(value: Duration) -> String {
         _ if seconds < 3600 => format!("{}m {:02}s", seconds / 60, seconds % 60),
         _ => format!("{}h {:02}m", seconds / 3600, seconds % 3600 / 60),
     }
+}
+
+/// Returns a line for each condition, for above everything else.
+pub(crate) fn conditions(conditions: &[Condition]) -> String {
+    let line = |one: &Condition| {
+        let since = instant(one.since);
+        format!(
+            "! {} since {since} UTC: {}. {}\n",
+            name(&one.code),
+            name(&one.text),
+            name(&one.hint)
+        )
+    };
+    conditions.iter().map(line).collect()
 }
 
 /// Returns an instant for a person: `2026-11-22 05:01:20.123`, in UTC.

@@ -1,7 +1,7 @@
 //! Json: what `--json` prints. Field names are stable: they may be added to, never changed.
 
 use serde_json::{Value, json};
-use tidemill_client::{Error, Frontier, Operator, StageLatency, Submission};
+use tidemill_client::{Condition, Error, Frontier, Operator, StageLatency, Submission};
 
 use crate::human;
 
@@ -29,6 +29,18 @@ pub(crate) fn submission(submission: &Submission) -> Value {
         "seen_at": human::rfc3339(submission.seen_at),
         "accepted_at": human::rfc3339(submission.accepted_at),
         "finished_at": submission.finished_at.and_then(human::rfc3339),
+        "retry_of": submission.retry_of,
+        "retried_as": submission.retried_as,
+    })
+}
+
+/// Returns a condition.
+pub(crate) fn condition(condition: &Condition) -> Value {
+    json!({
+        "code": condition.code,
+        "since": human::rfc3339(condition.since),
+        "text": condition.text,
+        "hint": condition.hint,
     })
 }
 

@@ -11,6 +11,7 @@ mod output;
 
 mod files;
 mod latency;
+mod retry;
 mod stats;
 mod submit;
 
@@ -20,7 +21,9 @@ mod table;
 
 use std::io;
 
-pub use command::{ClientCommand, Common, File, Files, Latency, PhaseArgument, Stats, Submit};
+pub use command::{
+    ClientCommand, Common, File, Files, Latency, PhaseArgument, Retry, Stats, Submit,
+};
 pub use output::Output;
 
 /// The exit code when something failed.
@@ -38,6 +41,7 @@ pub async fn execute(command: ClientCommand, output: &mut Output<'_>) -> anyhow:
         ClientCommand::Submit(command) => submit::run(command, output).await,
         ClientCommand::Files(command) => files::list(command, output).await,
         ClientCommand::File(command) => files::show(command, output).await,
+        ClientCommand::Retry(command) => retry::run(command, output).await,
         ClientCommand::Stats(command) => stats::run(command, output).await,
         ClientCommand::Latency(command) => latency::run(command, output).await,
     };

@@ -28,16 +28,25 @@ pub(crate) async fn run(command: Stats, output: &mut Output<'_>) -> anyhow::Resu
         if !command.workers {
             rows = summed(rows);
         }
+        let conditions = client.conditions().await?;
         if command.common.json {
             let operators: Vec<_> =
                 rows.iter().map(|row| json::operator(row, command.workers)).collect();
-            writeln!(output.out, "{}", json!({ "operators": operators }))?;
+            writeln!(
+                output.out,
+                "{}",
+                json!({
+                    "operators": operators,
+                    "conditions": conditions.iter().map(json::condition).collect::<Vec<_>>(),
+                })
+            )?;
         } else {
             let clear = if command.watch && output.colours { CLEAR } else { "" };
             let text = table(&rows, command.workers).text(output.colours);
             // A reader that is not a terminal sees a free line between two tables.
             let gap = if command.watch && !output.colours { "\n" } else { "" };
-            write!(output.out, "{clear}{text}{gap}")?;
+            let waits = human::conditions(&conditions);
+            write!(output.out, "{clear}{waits}{text}{gap}")?;
         }
         output.out.flush()?;
         if !command.watch {

@@ -11,7 +11,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::convert;
 use crate::error::Error;
-use crate::model::{Filter, Operator, Page, Pipeline, StageLatency, Submission};
+use crate::model::{Condition, Filter, Operator, Page, Pipeline, StageLatency, Submission};
 use crate::watch::{Watch, WatchFilter};
 
 /// Pauses between attempts to connect: a server that is just starting is found, one that is not
@@ -92,6 +92,11 @@ impl Client {
         }
     }
 
+    /// Tries a quarantined file again; returns the new submission once it is durable.
+    pub async fn retry(&self, id: u64) -> Result<Submission, Error> {
+        convert::submission(self.submissions().retry(v1::RetryRequest { id }).await?.into_inner())
+    }
+
     /// Returns one page of submissions, newest first.
     pub async fn list(&self, filter: &Filter) -> Result<Page, Error> {
         let request = v1::ListSubmissionsRequest {
@@ -121,6 +126,18 @@ impl Client {
         let request = v1::OperatorsRequest { pipeline: pipeline.map(str::to_owned) };
         let answer = self.introspection().operators(request).await?.into_inner();
         Ok(answer.operators.into_iter().map(convert::operator).collect())
+    }
+
+    /// Returns what keeps work waiting, worst first: nothing when all is well, or when the server
+    /// does not know the question.
+    pub async fn conditions(&self) -> Result<Vec<Condition>, Error> {
+        match self.introspection().conditions(v1::ConditionsRequest {}).await {
+            Ok(answer) => {
+                answer.into_inner().conditions.into_iter().map(convert::condition).collect()
+            }
+            Err(status) if status.code() == tonic::Code::Unimplemented => Ok(Vec::new()),
+            Err(status) => Err(status.into()),
+        }
     }
 
     /// Returns how long files spent in each stage, of one pipeline or of all.

@@ -7,7 +7,8 @@ use tidemill_proto::v1;
 
 use crate::error::Error;
 use crate::model::{
-    Edge, Frontier, Node, Operator, OutputFile, Phase, Pipeline, Reason, StageLatency, Submission,
+    Condition, Edge, Frontier, Node, Operator, OutputFile, Phase, Pipeline, Reason, StageLatency,
+    Submission,
 };
 
 /// Translates a phase to send it.
@@ -60,7 +61,15 @@ pub(crate) fn submission(wire: v1::Submission) -> Result<Submission, Error> {
             None => None,
             some => Some(instant(some, "finished_at")?),
         },
+        retry_of: wire.retry_of,
+        retried_as: wire.retried_as,
     })
+}
+
+/// Translates a condition.
+pub(crate) fn condition(wire: v1::Condition) -> Result<Condition, Error> {
+    let since = instant(wire.since, "since")?;
+    Ok(Condition { code: wire.code, since, text: wire.text, hint: wire.hint })
 }
 
 /// Translates one operator on one worker.

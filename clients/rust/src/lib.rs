@@ -36,7 +36,7 @@ pub use error::Error;
 /// Latencies are decoded into histograms of this crate.
 pub use hdrhistogram;
 pub use model::{
-    Edge, Filter, Frontier, Node, Operator, OutputFile, Page, Phase, Pipeline, Reason,
+    Condition, Edge, Filter, Frontier, Node, Operator, OutputFile, Page, Phase, Pipeline, Reason,
     StageLatency, Submission,
 };
 pub use submit::SubmitOptions;

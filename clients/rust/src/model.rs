@@ -79,6 +79,10 @@ pub struct Submission {
     pub accepted_at: SystemTime,
     /// When it was committed or quarantined.
     pub finished_at: Option<SystemTime>,
+    /// The quarantined submission that this one tries again.
+    pub retry_of: Option<u64>,
+    /// The submission that tries this one again.
+    pub retried_as: Option<u64>,
 }
 
 /// Why a file was quarantined.
@@ -154,6 +158,19 @@ pub struct Operator {
     pub frontier: Option<Frontier>,
     /// Entries of state it holds.
     pub state_entries: u64,
+}
+
+/// Something that keeps the server's work waiting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// A stable word, such as `disk_full`.
+    pub code: String,
+    /// Since when.
+    pub since: SystemTime,
+    /// What it is.
+    pub text: String,
+    /// What to do about it.
+    pub hint: String,
 }
 
 /// A frontier: everything before it is complete.

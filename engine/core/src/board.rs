@@ -243,6 +243,11 @@ impl Board {
         Summary { left: self.pending_in_all() as u64, ..done }
     }
 
+    /// Returns how many files are not finished or not rebuilt, those that have not begun included.
+    pub fn outstanding(&self) -> usize {
+        self.lanes().iter().map(|lane| lane.live.len() + lane.rebuilding).sum()
+    }
+
     /// Returns a file that is not finished.
     pub fn live(&self, id: u64) -> Option<SubmissionReport> {
         let lanes = self.lanes();

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tidemill_store::journal::VerdictRow;
 use tidemill_store::name::check_name;
-use tidemill_store::{Filter, Folders, JournalReader, NewFile, SubmissionRow, failpoint, queue};
+use tidemill_store::{
+    Filter, Folders, Full, JournalReader, NewFile, Retried, SubmissionRow, failpoint, queue,
+};
 
 use crate::board::{self, Board, to_us};
 use crate::fault;
@@ -19,12 +21,18 @@ use crate::intake::{Numbers, PENDING_MAX, Patterns};
 use crate::ledger::Event;
 use crate::plan::{self, Plan};
 use crate::report::{
-    OperatorReport, Phase, PipelineReport, StageLatency, SubmissionFilter, SubmissionReport,
+    Condition, OperatorReport, Phase, PipelineReport, StageLatency, SubmissionFilter,
+    SubmissionReport,
 };
+use crate::space::Space;
 use crate::stats::Stats;
 
 /// How long an upload waits while too many files are pending, before it is refused.
 const ROOM_WAIT_MAX: Duration = Duration::from_secs(20);
+
+/// How long a retry waits for a file that was set aside a moment ago, and how often it looks.
+const SETTLE_WAIT_MAX: Duration = Duration::from_secs(5);
+const SETTLE_LOOK: Duration = Duration::from_millis(20);
 
 /// A running engine.
 #[derive(Clone)]
@@ -44,6 +52,7 @@ pub(crate) struct Parts {
     pub(crate) events: Sender<Event>,
     pub(crate) journal: Mutex<JournalReader>,
     pub(crate) stop: Arc<AtomicBool>,
+    pub(crate) space: Space,
 }
 
 /// A file that was received whole and waits in `spool/`.
@@ -92,6 +101,20 @@ pub enum SubmitError {
         /// The patterns of its sources, separated by commas.
         patterns: String,
     },
+    /// The disk is too full to take files; the same upload may be sent again later.
+    #[error(
+        "the server's disk has no room for files now; send it again later (it takes files again by \
+         itself once there is space)"
+    )]
+    NoSpace,
+    /// The file cannot be tried again.
+    #[error("submission {id} cannot be tried again: {reason}")]
+    NoRetry {
+        /// The submission.
+        id: u64,
+        /// Why.
+        reason: String,
+    },
     /// The engine is stopping or its disk refuses; the same upload may be sent again later.
     #[error("the engine takes no files now: {reason}")]
     Unavailable {
@@ -115,18 +138,108 @@ impl Engine {
 
     /// Checks, before the first byte is received, that an upload of this name could be taken.
     pub fn check_upload(&self, pipeline: Option<&str>, name: &str) -> Result<(), SubmitError> {
-        self.target(pipeline, name).map(|_| ())
+        self.target(pipeline, name)?;
+        self.check_space()
+    }
+
+    fn check_space(&self) -> Result<(), SubmitError> {
+        if self.parts.space.is_short() { Err(SubmitError::NoSpace) } else { Ok(()) }
+    }
+
+    /// Returns what keeps work waiting and a person must know.
+    pub fn conditions(&self) -> Vec<Condition> {
+        self.parts.space.conditions()
+    }
+
+    /// Tries a file again that was set aside: as a new submission under its old names. Blocks for
+    /// the disk. `None`: there is no such submission.
+    pub fn retry(&self, id: u64) -> Result<Option<SubmissionReport>, SubmitError> {
+        if self.parts.stop.load(Ordering::Relaxed) {
+            return Err(SubmitError::Unavailable { reason: "it is stopping".into() });
+        }
+        self.check_space()?;
+        let until = Instant::now() + SETTLE_WAIT_MAX;
+        loop {
+            let row = self.journal().submission(id);
+            let Some(row) = row.map_err(|error| unavailable("look up", &error))? else {
+                return Ok(None);
+            };
+            let no = |reason: String| SubmitError::NoRetry { id, reason };
+            let earlier =
+                self.journal().retries(id).map_err(|error| unavailable("look up", &error))?;
+            if let Some(as_id) = earlier.retried_as {
+                return Err(no(format!("it was tried again as {as_id}")));
+            }
+            match row.outcome.as_ref().map(|outcome| &outcome.verdict) {
+                Some(VerdictRow::Quarantined { .. }) => {}
+                Some(VerdictRow::Committed { .. }) => return Err(no("it is committed".into())),
+                None => return Err(no("it is not finished".into())),
+            }
+            match self.retry_row(&row)? {
+                Retried::Accepted(file) => {
+                    let report = self.parts.board.live(file.id);
+                    let report = report.unwrap_or_else(|| board::report_of(&file));
+                    return Ok(Some(SubmissionReport { retry_of: Some(id), ..report }));
+                }
+                Retried::Before(as_id) => return Err(no(format!("it was tried again as {as_id}"))),
+                // It was set aside a moment ago; the publisher is not through with it.
+                Retried::NotQuarantined if Instant::now() < until => {
+                    self.parts.board.wait_for_change(SETTLE_LOOK);
+                }
+                Retried::NotQuarantined => return Err(no("it is still being set aside".into())),
+            }
+        }
+    }
+
+    fn retry_row(&self, row: &SubmissionRow) -> Result<Retried, SubmitError> {
+        let file = &row.file;
+        let no = |reason: String| SubmitError::NoRetry { id: file.id, reason };
+        let running = self.parts.plans.iter().position(|plan| plan.name == file.pipeline);
+        let pipeline = running.ok_or_else(|| no("its pipeline does not run".into()))?;
+        let sources = &self.parts.plans[pipeline].sources;
+        let same = sources.iter().find(|source| source.name == file.source);
+        let source = same
+            .map(|source| source.name.clone())
+            .or_else(|| self.parts.patterns[pipeline].source_of(&file.name).map(str::to_owned));
+        let source = source.ok_or_else(|| no("no source takes it any more".into()))?;
+        let found = queue::quarantined(&self.parts.folders[pipeline], &file.stored_name);
+        let found = found.map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => no("its file is not in quarantine/".into()),
+            _ => unavailable("read the file in quarantine/", &error),
+        })?;
+        let new = self.parts.numbers.take();
+        let now = to_us(SystemTime::now());
+        let again = NewFile {
+            id: new,
+            pipeline: file.pipeline.clone(),
+            source,
+            name: file.name.clone(),
+            claimed_name: queue::claimed_name(new, &file.name),
+            identity: found.identity,
+            hash: found.hash,
+            seen_at_us: now,
+            claimed_at_us: now,
+        };
+        let (reply, answer) = channel();
+        let ended = || SubmitError::Unavailable { reason: "it is stopping".into() };
+        let event = Event::Retry { of: file.id, file: Box::new(again), reply };
+        self.parts.events.send(event).map_err(|_| ended())?;
+        answer.recv().map_err(|_| ended())
     }
 
     /// Takes a received file: moves it to `underprocess/` and makes it durable in the journal.
     /// Blocks for the disk.
     pub fn submit(&self, upload: Upload) -> Result<SubmissionReport, SubmitError> {
         let (pipeline, source) = self.target(upload.pipeline.as_deref(), &upload.name)?;
+        self.check_space()?;
         self.wait_for_room(pipeline)?;
         let folders = &self.parts.folders[pipeline];
         let id = self.parts.numbers.take();
         let claimed = queue::claim_upload(folders, &upload.path, upload.name.as_ref(), id)
-            .map_err(|error| unavailable("take the upload", &error))?;
+            .map_err(|error| match error.is_full() {
+                true => SubmitError::NoSpace,
+                false => unavailable("take the upload", &error),
+            })?;
         failpoint::reach("upload-claimed")
             .unwrap_or_else(|error| fault::disk("take an upload", &error));
         queue::sync_claims(&[&claimed.file], &[folders])
@@ -158,10 +271,10 @@ impl Engine {
     pub fn submission(&self, id: u64) -> Result<Option<SubmissionReport>, SubmitError> {
         // Asked first: a file that is finished in between is then found in the journal.
         if let Some(live) = self.parts.board.live(id) {
-            return Ok(Some(live));
+            return self.with_retries(live).map(Some);
         }
         let row = self.journal().submission(id).map_err(|error| unavailable("look up", &error))?;
-        Ok(row.map(|row| self.overlay(row)))
+        row.map(|row| self.with_retries(self.overlay(row))).transpose()
     }
 
     /// Returns submissions, newest first. Reads the journal.
@@ -185,9 +298,18 @@ impl Engine {
             })
             .map_err(|error| unavailable("list", &error))?;
         let reports = rows.into_iter().map(|row| self.overlay(row));
-        Ok(reports
+        reports
             .filter(|report| filter.phase.is_none_or(|phase| report.phase == phase))
-            .collect())
+            .map(|report| self.with_retries(report))
+            .collect()
+    }
+
+    /// Adds which submissions belong to the same file.
+    fn with_retries(&self, report: SubmissionReport) -> Result<SubmissionReport, SubmitError> {
+        let retries = self.journal().retries(report.id);
+        let retries = retries.map_err(|error| unavailable("look up", &error))?;
+        let (retry_of, retried_as) = (retries.retry_of, retries.retried_as);
+        Ok(SubmissionReport { retry_of, retried_as, ..report })
     }
 
     /// Registers a function that hears of each change of each submission.

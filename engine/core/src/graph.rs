@@ -12,6 +12,7 @@ use tidemill_operators::format::{Field, Format, OutputFormat};
 use tidemill_operators::{Column, Schema, Type};
 
 use crate::diagnostic::{Mistakes, Place};
+use crate::judge::MaxRejects;
 use crate::spec::PipelineSpec;
 
 mod names;
@@ -171,6 +172,7 @@ pub(crate) struct GraphSource {
     pub(crate) names: Vec<String>,
     pub(crate) record_bytes_max: usize,
     pub(crate) inflate_ratio_max: u32,
+    pub(crate) max_rejects: Option<MaxRejects>,
     pub(crate) errors_used: bool,
 }
 

@@ -23,6 +23,7 @@ use tidemill_store::{ClaimError, Claimed, Folders, NewFile, failpoint, queue};
 use crate::board::{Board, to_us};
 use crate::ledger::Event;
 use crate::plan::SourcePlan;
+use crate::space::Space;
 
 /// Files claimed and synced together, at most.
 const GROUP_FILES: usize = 256;
@@ -116,6 +117,7 @@ pub struct Intake {
     ledger: Sender<Event>,
     patience: Patience,
     stop: Arc<AtomicBool>,
+    space: Space,
 }
 
 /// A pipeline's folder and what was seen in it.
@@ -155,6 +157,7 @@ impl Intake {
         ledger: Sender<Event>,
         patience: Patience,
         stop: Arc<AtomicBool>,
+        space: Space,
     ) -> Self {
         let watched = |line: Line| Watched {
             line,
@@ -163,7 +166,7 @@ impl Intake {
             left: BTreeSet::new(),
         };
         let lines = lines.into_iter().map(watched).collect();
-        Self { lines, numbers, board, ledger, patience, stop }
+        Self { lines, numbers, board, ledger, patience, stop, space }
     }
 
     /// Takes what is there and waits until nothing is left that may become complete.
@@ -237,7 +240,8 @@ impl Intake {
     /// Takes hints until there is something to claim or it is time to scan. Returns whether there
     /// is.
     fn listen(&mut self, heard: &Receiver<notify::Event>, until: Instant) -> bool {
-        let longest = if self.is_behind() { PENDING_WAIT } else { Duration::from_millis(100) };
+        let soon = self.is_behind() && !self.space.is_short();
+        let longest = if soon { PENDING_WAIT } else { Duration::from_millis(100) };
         let nap = until.saturating_duration_since(Instant::now()).min(longest);
         match heard.recv_timeout(nap) {
             Ok(event) => self.take_hint(&event),
@@ -340,6 +344,7 @@ impl Intake {
         for pipeline in 0..self.lines.len() {
             // A pipeline that is behind does not keep files from the others.
             while !self.stopped()
+                && !self.space.is_short()
                 && !self.lines[pipeline].complete.is_empty()
                 && self.board.pending(pipeline) < PENDING_MAX
             {
@@ -355,7 +360,7 @@ impl Intake {
         let mut bytes = 0;
         while group.len() < GROUP_FILES && bytes < GROUP_BYTES {
             let Some(name) = watched.complete.pop_first() else { break };
-            if let Some(taken) = claim_one(watched, &name, &self.numbers)? {
+            if let Some(taken) = claim_one(watched, &name, &self.numbers, &self.space)? {
                 bytes += taken.1.identity.bytes;
                 group.push(taken);
             }
@@ -379,6 +384,7 @@ fn claim_one(
     watched: &mut Watched,
     name: &OsStr,
     numbers: &Numbers,
+    space: &Space,
 ) -> Result<Option<(Claimed, NewFile)>, IntakeError> {
     let seen_at = watched.growing.remove(name).map_or_else(SystemTime::now, |seen| seen.2);
     let text = match check_name(name) {
@@ -394,7 +400,8 @@ fn claim_one(
         return Ok(None);
     };
     let id = numbers.take();
-    let claimed = match queue::claim(&watched.line.folders, name, id) {
+    let claim = || queue::claim(&watched.line.folders, name, id);
+    let claimed = match space.insist("claiming a file", claim) {
         Ok(claimed) => claimed,
         Err(ClaimError::Gone { .. }) => return Ok(None),
         Err(ClaimError::Disk { source, .. }) => {

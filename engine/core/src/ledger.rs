@@ -11,8 +11,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, SystemTime};
 
 use tidemill_store::{
-    AcceptedFile, Folders, Journal, JournalError, NewFile, Outcome, Part, PartBody, Verdict,
-    failpoint,
+    AcceptedFile, Folders, Journal, JournalError, NewFile, Outcome, Part, PartBody, Retried,
+    Verdict, failpoint, queue,
 };
 use timely::scheduling::activate::SyncActivator;
 
@@ -26,12 +26,16 @@ use crate::ingest::order::FileOrder;
 use crate::publish::Job;
 use crate::sink::body::Prepared;
 use crate::space::Space;
+use crate::turns::{Turn, Turns};
 
 /// Events taken into one transaction at most.
 const GROUP_MAX: usize = 512;
 
 /// How long the ledger sleeps when nothing happens.
 const IDLE: Duration = Duration::from_millis(500);
+
+/// How long it sleeps while files wait for their turn.
+const TURN: Duration = Duration::from_millis(5);
 
 /// Where the answer to an acceptance goes.
 pub type AcceptReply = Sender<Vec<AcceptedFile>>;
@@ -97,23 +101,25 @@ pub struct Ledger {
     publisher: Sender<Job>,
     running: BTreeMap<u64, AcceptedFile>,
     space: Space,
+    generation: u64,
     /// Who may begin when.
     turns: Turns,
     stopping: bool,
 }
 
 impl Ledger {
-    /// Returns a ledger over an open journal.
+    /// Returns a ledger over an open journal. `alone`: this generation, and who runs alone in it.
     pub fn new(
         journal: Journal,
         lines: Vec<Line>,
         board: Arc<Board>,
         publisher: Sender<Job>,
         space: Space,
-        turns: Turns,
+        alone: (u64, Turns),
     ) -> Self {
-        let running = BTreeMap::new();
-        Self { journal, lines, board, publisher, running, space, turns, stopping: false }
+        let (generation, turns) = alone;
+        let (running, stopping) = (BTreeMap::new(), false);
+        Self { journal, lines, board, publisher, running, space, generation, turns, stopping }
     }
 
     /// Gives a pipeline a file of an earlier life: one that was not finished, or (`replay`) one that
@@ -238,6 +244,54 @@ impl Ledger {
             replay,
         };
         self.running.insert(file.id, file);
+        if self.turns.is_free() {
+            self.begin(pipeline, order);
+        } else {
+            self.turns.push(pipeline, order);
+        }
+    }
+
+    /// Lets those begin whose turn it is.
+    fn give_turns(&mut self) -> Result<(), JournalError> {
+        while self.turns.is_waiting() && !self.stopping {
+            let idle = self.board.outstanding() <= self.turns.held();
+            match self.turns.next(idle) {
+                None => return Ok(()),
+                Some(Turn::Begin(pipeline, order)) => self.begin(pipeline, order),
+                Some(Turn::Alone(pipeline, order)) => {
+                    let (id, generation) = (order.submission, self.generation);
+                    tracing::warn!(submission = id, file = order.name, "runs alone");
+                    let Self { journal, space, .. } = self;
+                    space.insist("writing the journal", || journal.run_alone(id, generation))?;
+                    self.begin(pipeline, order);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Accepts a file of `quarantine/` anew and moves it back.
+    fn retry(&mut self, of: u64, file: &NewFile) -> Result<Retried, JournalError> {
+        let found = self.lines.iter().position(|line| line.name == file.pipeline);
+        let Some(pipeline) = found else { return Ok(Retried::NotQuarantined) };
+        let Self { journal, space, .. } = self;
+        let retried = space.insist("writing the journal", || journal.retry(of, file))?;
+        if let Retried::Accepted(accepted) = &retried {
+            let folders = &self.lines[pipeline].folders;
+            let (stored, claimed) = (&accepted.stored_name, &accepted.claimed_name);
+            self.space
+                .insist("moving a file back from quarantine/", || {
+                    queue::take_back(folders, stored, claimed)
+                })
+                .unwrap_or_else(|error| fault::disk("move a file back from quarantine/", &error));
+            self.board.retries(pipeline, accepted, of);
+            self.order(pipeline, (**accepted).clone(), false);
+        }
+        Ok(retried)
+    }
+
+    fn begin(&mut self, pipeline: usize, order: FileOrder) {
+        let line = &self.lines[pipeline];
         if !self.stopping {
             // A coordinator that has ended leaves the file for the next life.
             let _ = line.commands.send(Command::File(order));
@@ -262,7 +316,12 @@ impl Ledger {
                     let error = io::Error::other(format!("{}: {code}: {detail}", file.stored_name));
                     fault::end(FaultKind::Damaged, "rebuild tables from processed/", &error);
                 }
-                jobs.push(Job::Replayed { pipeline, epoch: answer.epoch, rows: answer.rows, weight });
+                jobs.push(Job::Replayed {
+                    pipeline,
+                    epoch: answer.epoch,
+                    rows: answer.rows,
+                    weight,
+                });
                 continue;
             }
             self.board.answered(pipeline, file.id);

@@ -7,7 +7,7 @@
 //! Map, in reading order. Definition: `spec` (as written), `graph` (checked), [`plan`](mod@plan)
 //! (ordered and pruned), [`draw`]; `render` (plan to dataflow). Data: `intake` (files are claimed),
 //! `ledger` (the journal's one writer), `ingest` (files to batches), `sink` (batches to staged
-//! parts), `answer` (an epoch is complete), `publish` (what is committed becomes visible). Around
+//! parts), `judge` (too many rejects), `answer` (an epoch is complete), `publish` (what is committed becomes visible). Around
 //! them: [`mod@start`], `worker`, [`mesh`], `board` and `stats` (what is known), [`engine`] and
 //! [`report`] (what the outside sees), [`space`] (whether the disk has room), [`fault`] (why a process
 //! ends).
@@ -25,6 +25,7 @@ pub mod ingest;
 pub mod sink;
 
 pub mod answer;
+pub mod judge;
 pub mod render;
 pub mod worker;
 
@@ -33,6 +34,7 @@ pub mod intake;
 pub mod ledger;
 pub mod publish;
 pub mod stats;
+pub mod turns;
 
 pub mod mesh;
 

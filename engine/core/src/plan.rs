@@ -10,6 +10,7 @@ use tidemill_operators::format::ReadPlan;
 
 use crate::diagnostic::Mistakes;
 use crate::graph::{self, Graph};
+use crate::judge::MaxRejects;
 use crate::spec;
 
 mod describe;
@@ -51,6 +52,8 @@ pub struct SourcePlan {
     pub splittable: bool,
     /// How many times larger than itself a compressed file may become.
     pub inflate_ratio_max: u32,
+    /// How many of a file's records may be rejected before the file fails; `None`: all.
+    pub max_rejects: Option<MaxRejects>,
     /// Where the records go.
     pub output: Port,
     /// Whether some sink of the file reads its errors.

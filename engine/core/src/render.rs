@@ -18,9 +18,10 @@ use tidemill_operators::parse::{Parse, UNMATCHED};
 use tidemill_operators::reject::EpochRejects;
 use tidemill_operators::route::{self, Match, Route};
 use tidemill_operators::select::Select;
+use tidemill_operators::time::Stay;
 use tidemill_operators::{Batch, Column, RejectCode, Time};
 use timely::Container;
-use timely::dataflow::operators::core::Map as _;
+use timely::dataflow::operators::core::{ConnectLoop, Feedback, Map as _};
 use timely::dataflow::operators::vec::Broadcast;
 use timely::dataflow::operators::{Concatenate, Probe};
 use timely::dataflow::{ProbeHandle, Scope, Stream, StreamVec};
@@ -32,8 +33,9 @@ use crate::answer::{Heard, Said, answers};
 use crate::ingest::backlog::Backlog;
 use crate::ingest::coordinator::{Command, Loads, coordinator};
 use crate::ingest::flow::Flow;
-use crate::ingest::order::{ReadEvent, ReadNote};
+use crate::ingest::order::{Opening, ReadEvent, ReadNote};
 use crate::ingest::reader::{Reader, reader};
+use crate::judge::{judge, tally};
 use crate::plan::{Input, NodeId, OperatorKind, OperatorPlan, Plan, PortId, SinkKind, SinkPlan};
 use crate::sink::files::files;
 use crate::sink::parts::{FileSink, Surroundings};
@@ -85,6 +87,7 @@ pub fn render(worker: &mut Worker, plan: &Plan, fittings: Fittings) -> Rendered 
             flow: Flow::default(),
             streams: BTreeMap::new(),
             rejects: BTreeMap::new(),
+            of_records: Vec::new(),
             frontiers: Vec::new(),
         }
         .build(fittings.commands, fittings.ledger)
@@ -105,6 +108,8 @@ struct Rendering<'scope, 'plan> {
     flow: Flow,
     streams: BTreeMap<PortId, Batches<'scope>>,
     rejects: BTreeMap<NodeId, Rejects<'scope>>,
+    /// Rejects of records of files, not of what was made of them behind state.
+    of_records: Vec<Rejects<'scope>>,
     frontiers: Vec<(ProbeHandle<Time>, Gauge)>,
 }
 
@@ -127,13 +132,23 @@ impl<'scope> Rendering<'scope, '_> {
             notes.push(read.0);
         }
         let notes = together(self.scope, notes);
-        let aggregates =
-            |operator: &OperatorPlan| matches!(operator.kind, OperatorKind::Aggregate { .. });
+        // A verdict on a file follows from what operators reject and leads to those that hold its
+        // rows back: it is known only when all are built.
+        let is_judged = self.plan.sources.iter().any(|source| source.max_rejects.is_some());
+        let (verdict, told) = self.scope.feedback::<Vec<ReadNote>>(Stay);
+        let failures =
+            if is_judged { together(self.scope, vec![notes.clone(), told]) } else { notes.clone() };
         // Only what is held back until a file is whole must hear of files that failed.
-        let poison = self.plan.operators.iter().any(aggregates).then(|| self.poison(notes.clone()));
+        let poison = self.plan.operators.iter().any(aggregates).then(|| self.poison(failures));
         for operator in &self.plan.operators {
             let at = self.plan.operators.iter().position(|one| std::ptr::eq(one, operator));
             self.operator(at.unwrap_or_default(), operator, poison.clone());
+        }
+        let mut said_of_files = vec![notes.clone()];
+        if is_judged {
+            let verdicts = self.judge(orders.openings.clone(), notes.clone());
+            verdicts.clone().connect_loop(verdict);
+            said_of_files.push(verdicts);
         }
         let mut parts = Vec::new();
         let mut tables = Vec::new();
@@ -174,7 +189,7 @@ impl<'scope> Rendering<'scope, '_> {
         let title = format!("Answer {}/", self.plan.name);
         let said = Said {
             openings: orders.openings,
-            notes,
+            notes: together(self.scope, said_of_files),
             rejects: together(self.scope, self.rejects.values().cloned().collect()),
             parts,
             tables,
@@ -197,6 +212,19 @@ impl<'scope> Rendering<'scope, '_> {
             .broadcast()
     }
 
+    /// The verdicts on files of which too many records were rejected, on worker 0.
+    fn judge(
+        &self,
+        openings: StreamVec<'scope, Time, Opening>,
+        notes: StreamVec<'scope, Time, ReadNote>,
+    ) -> StreamVec<'scope, Time, ReadNote> {
+        let name = &self.plan.name;
+        let rejects = together(self.scope, self.of_records.clone());
+        let tallies = tally(&format!("Count rejects {name}/"), rejects);
+        let limits = self.plan.sources.iter().map(|source| source.max_rejects).collect();
+        judge(&format!("Judge {name}/"), openings, notes, tallies, limits)
+    }
+
     fn source(
         &mut self,
         at: usize,
@@ -217,6 +245,7 @@ impl<'scope> Rendering<'scope, '_> {
         let read = reader(&title, pieces, with);
         self.watch(&read.batches, gauge);
         self.streams.insert(PortId { node, port: 0 }, read.batches);
+        self.of_records.push(read.rejects.clone());
         self.rejects.insert(node, read.rejects);
         (read.notes, read.activator)
     }
@@ -268,11 +297,18 @@ impl<'scope> Rendering<'scope, '_> {
             }
             OperatorKind::Aggregate { by, compute } => {
                 let poison = poison.expect("a plan with aggregates has the stream of failed files");
-                let (rows, rejects) =
+                let (rows, bad_rows, bad_totals) =
                     aggregate(&place, name, input, poison, by, compute, meter, &self.flow);
+                if !follows_aggregate(self.plan, operator) {
+                    self.of_records.push(bad_rows.clone());
+                }
+                let rejects = together(self.scope, vec![bad_rows, bad_totals]);
                 flow::Flow { tags: vec![rows], rejects }
             }
         };
+        if !aggregates(operator) && !follows_aggregate(self.plan, operator) {
+            self.of_records.push(flow.rejects.clone());
+        }
         if let Some(first) = flow.tags.first() {
             self.watch(first, gauge);
         }
@@ -308,6 +344,21 @@ impl<'scope> Rendering<'scope, '_> {
         self.frontiers.push((probe.clone(), gauge));
         probe
     }
+}
+
+fn aggregates(operator: &OperatorPlan) -> bool {
+    matches!(operator.kind, OperatorKind::Aggregate { .. })
+}
+
+/// Returns whether some operator before this one aggregates.
+fn follows_aggregate(plan: &Plan, operator: &OperatorPlan) -> bool {
+    // A plan has no cycles, so this ends.
+    operator.inputs.iter().any(|input| match input.from.node {
+        NodeId::Source(_) => false,
+        NodeId::Operator(at) => {
+            aggregates(&plan.operators[at]) || follows_aggregate(plan, &plan.operators[at])
+        }
+    })
 }
 
 /// Returns one stream of what comes on all of them; no operator is needed for one.
@@ -393,7 +444,7 @@ fn aggregate<'scope>(
     compute: &[(String, tidemill_operators::expr::Aggregate)],
     meter: Meter,
     flow: &Flow,
-) -> (Batches<'scope>, Rejects<'scope>) {
+) -> (Batches<'scope>, Rejects<'scope>, Rejects<'scope>) {
     let computed = |(name, one): &(String, tidemill_operators::expr::Aggregate)| Computed {
         name: name.clone(),
         function: match one.function {
@@ -427,8 +478,7 @@ fn aggregate<'scope>(
     flow.follow(probe);
     let (rows, bad_totals) = aggregate::totals(place, partials, spec);
     let rows = flow::counted(&format!("Count {place}"), rows, meter);
-    let scope = rows.scope();
-    (rows, together(scope, vec![bad_rows, bad_totals]))
+    (rows, bad_rows, bad_totals)
 }
 
 fn aggregate_inputs(

@@ -4,7 +4,9 @@
 //! build the dataflows, take up what was not finished, then let files in. At the end the same way
 //! back: no more files, dataflows end, everything said is committed, published and settled.
 
+mod breaker;
 mod earlier;
+mod error;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -15,8 +17,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use tidemill_store::{
-    DiskError, Folders, Generation, Home, HomeError, Journal, JournalError, RecoverError,
-    failpoint, recover, sweep_spool,
+    Folders, Generation, Home, HomeError, Journal, crash, failpoint, recover, sweep_spool,
 };
 use timely::WorkerConfig;
 use timely::communication::WorkerGuards;
@@ -24,21 +25,27 @@ use timely::communication::allocator::AllocatorBuilder;
 use timely::execute::execute_from;
 use timely::scheduling::activate::SyncActivator;
 
+use crate::answer::Heard;
 use crate::board::Board;
 use crate::engine::Engine;
 use crate::fault::{self, FaultKind};
+use crate::ingest::backlog::Backlog;
 use crate::ingest::coordinator::{Command, Loads};
 use crate::intake::{self, Intake, Numbers, Patience, Patterns};
 use crate::ledger::{self, Event, Ledger};
-use crate::mesh::{self, Control, ControlEvent, MeshConfig, MeshError};
+use crate::mesh::{self, Control, ControlEvent, MeshConfig};
 use crate::plan::{Plan, SinkKind};
 use crate::publish::{self, Job, Published, Publisher};
 use crate::render::{Fittings, render};
 use crate::sink::parts::Surroundings;
 use crate::sink::staging::Staging;
 use crate::sink::table::Table;
+use crate::space::{Reserve, Space};
 use crate::stats::{Stats, Told};
+use crate::turns::Turns;
 use crate::worker;
+
+pub use error::StartError;
 
 /// How often the other processes tell process 0 what their operators do.
 const TELL_EVERY: Duration = Duration::from_millis(250);
@@ -59,82 +66,13 @@ pub struct Config {
     pub mesh: Option<MeshConfig>,
     /// When a dropped file counts as complete.
     pub patience: Patience,
+    /// How much of the disk stays free: below it no file is taken in.
+    pub reserve: Reserve,
     /// Whether to take what is there, commit it and end.
     pub once: bool,
     /// Whether to start although inputs are gone from `processed/` whose rows are in tables: the
     /// tables then lose these rows.
     pub forget_missing: bool,
-}
-
-/// Why an engine did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The home cannot be used.
-    #[error("open the home")]
-    Home(#[from] HomeError),
-    /// The journal cannot be used.
-    #[error("open the journal")]
-    Journal(#[from] JournalError),
-    /// What a crash left cannot be repaired.
-    #[error("recover the home")]
-    Recover(#[from] RecoverError),
-    /// The processes do not come together.
-    #[error("meet the other processes")]
-    Mesh(#[from] MeshError),
-    /// The disk refuses.
-    #[error("look for the files of an earlier life")]
-    Disk(#[from] DiskError),
-    /// A thread cannot be started, or a folder not be made.
-    #[error("start")]
-    Io(#[from] std::io::Error),
-    /// An unfinished file belongs to a source that is not in the pipeline any more.
-    #[error(
-        "pipeline {pipeline}: {name} was accepted for the source {source_name}, which is not in the \
-         pipeline file any more, and no other source takes it; bring the source back, or let the \
-         old pipeline file finish it first"
-    )]
-    NoSource {
-        /// The pipeline.
-        pipeline: String,
-        /// The name under which the file came.
-        name: String,
-        /// The source that took it.
-        source_name: String,
-    },
-    /// Inputs are gone that the tables of a pipeline must be rebuilt from.
-    #[error(
-        "pipeline {pipeline}: its tables cannot be rebuilt: {count} committed files are not in \
-         processed/ as they were (first: {name}, {detail}); put them back, or let the tables lose \
-         their rows with --forget-missing"
-    )]
-    InputsGone {
-        /// The pipeline.
-        pipeline: String,
-        /// How many.
-        count: usize,
-        /// The first of them.
-        name: String,
-        /// What is wrong with it.
-        detail: String,
-    },
-    /// The dataflow cannot be started.
-    #[error("start the dataflow: {0}")]
-    Dataflow(String),
-}
-
-impl StartError {
-    /// Returns the exit code of a process that did not start.
-    pub const fn exit_code(&self) -> i32 {
-        match self {
-            StartError::Journal(JournalError::Damaged { .. } | JournalError::Newer { .. }) => {
-                FaultKind::Damaged.exit_code()
-            }
-            StartError::Journal(_) | StartError::Io(_) | StartError::Disk(_) => {
-                FaultKind::Disk.exit_code()
-            }
-            _ => 1,
-        }
-    }
 }
 
 /// What an engine did in its life.
@@ -173,19 +111,26 @@ impl Running {
 
 /// Starts process 0: the one that owns the journal.
 pub fn start(config: Config) -> Result<Running, StartError> {
-    let home = Arc::new(Home::open(&config.home)?);
+    let space = Space::new(&config.home, config.reserve);
+    let home = Arc::new(space.insist("opening the home", || Home::open(&config.home))?);
+    let made = || config.plans.iter().map(|plan| home.pipeline(&plan.name)).collect();
     let folders: Vec<Folders> =
-        config.plans.iter().map(|plan| home.pipeline(&plan.name)).collect::<Result<_, _>>()?;
-    let mut journal = Journal::open(&home)?;
+        space.insist::<Vec<Folders>, HomeError>("making the folders", made)?;
+    let mut journal = space.insist("opening the journal", || Journal::open(&home))?;
     let processes = config.mesh.as_ref().map_or(1, |mesh| mesh.endpoints.len());
-    let generation = journal.begin_generation(&Generation {
+    let facts = Generation {
         binary_version: env!("CARGO_PKG_VERSION").to_owned(),
         processes: processes as u64,
         workers: config.workers as u64,
         plans: config.plans.iter().map(|plan| (plan.name.clone(), plan.hash.clone())).collect(),
-    })?;
+    };
+    let generation = space.insist("writing the journal", || journal.begin_generation(&facts))?;
+    let draw = || breaker::draw_conclusions(&home, &mut journal, generation);
+    let suspects = space.insist("drawing conclusions from crashes", draw)?;
+    crash::arm(home.root(), generation, 0);
     let names: Vec<&str> = config.plans.iter().map(|plan| &*plan.name).collect();
-    let recovered = recover(&home, &mut journal, &names, generation)?;
+    let repair = || recover(&home, &mut journal, &names, generation);
+    let recovered = space.insist("repairing what a crash left", repair)?;
     tracing::info!(
         generation,
         published = recovered.finished,
@@ -206,7 +151,8 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     failpoint::reach("recover-processes-met")?;
     let (events, heard) = channel::<Event>();
     let (jobs, published) = channel::<Job>();
-    let (staging, _staging_thread) = Staging::start(fault::disk)?;
+    let (staging, _staging_thread) = Staging::start(fault::disk, space.clone())?;
+    let backlogs: Vec<Backlog> = config.plans.iter().map(|_| Backlog::default()).collect();
     let (commands, received): (Vec<_>, Vec<_>) =
         config.plans.iter().map(|_| channel::<Command>()).unzip();
     let built = Building {
@@ -215,9 +161,11 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         generation,
         workers: config.workers,
         staging,
+        space: space.clone(),
         stats: stats.clone(),
         events: Some(events.clone()),
         commands: received,
+        backlogs: backlogs.clone(),
     };
     let (guards, wakes) = built.execute(meeting.builders, meeting.guard)?;
 
@@ -235,22 +183,27 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         events: events.clone(),
         journal: Mutex::new(reader),
         stop: Arc::clone(&stop),
+        space: space.clone(),
     });
     if let Some(control) = meeting.control {
-        listen_to_peers(control, stats)?;
+        listen_to_peers(control, stats, space.clone())?;
     }
+    space.watch()?;
 
     let publisher = Publisher::new(
         home,
-        publisher_lines(&config.plans, &folders),
+        publisher_lines(&config.plans, &folders, &backlogs),
         Arc::clone(&board),
         events.clone(),
+        space.clone(),
     );
     let mut ledger = Ledger::new(
         journal,
-        ledger_lines(&config.plans, &folders, commands, wakes),
+        ledger_lines(&config.plans, &folders, commands, wakes, &backlogs),
         Arc::clone(&board),
         jobs.clone(),
+        space.clone(),
+        (generation, Turns::new(suspects)),
     );
     for earlier::Earlier { pipeline, file, replay } in earlier {
         ledger.resume(pipeline, file, replay);
@@ -271,6 +224,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         events.clone(),
         config.patience,
         Arc::clone(&stop),
+        space,
     );
     let once = config.once;
     let taking = spawn("tidemill:intake", move || {
@@ -313,24 +267,29 @@ pub fn run_member(config: Config) -> Result<(), StartError> {
     // Process 0 makes the home before it meets anybody.
     let meeting = meet(config.mesh.clone(), None, config.workers)?;
     let home = Arc::new(Home::attach(&config.home)?);
+    let index = config.mesh.as_ref().map_or(0, |mesh| mesh.index);
+    crash::arm(home.root(), meeting.generation, index);
     let stats = Stats::default();
-    let (staging, _staging_thread) = Staging::start(fault::disk)?;
+    let space = Space::new(home.root(), config.reserve);
+    let (staging, _staging_thread) = Staging::start(fault::disk, space.clone())?;
     let built = Building {
         plans: config.plans.clone(),
         home,
         generation: meeting.generation,
         workers: config.workers,
         staging,
+        space: space.clone(),
         stats: stats.clone(),
         events: None,
         commands: Vec::new(),
+        backlogs: config.plans.iter().map(|_| Backlog::default()).collect(),
     };
     let (guards, _wakes) = built.execute(meeting.builders, meeting.guard)?;
     let ended = Arc::new(AtomicBool::new(false));
     let first = meeting.control.as_ref().map(Control::sender);
     if let Some(control) = meeting.control {
         let ended = Arc::clone(&ended);
-        spawn("tidemill:tell", move || tell_first(&control, &stats, &ended))?;
+        spawn("tidemill:tell", move || tell_first(&control, &stats, &space, &ended))?;
     }
     for outcome in guards.join() {
         if let Err(panic) = outcome {
@@ -388,10 +347,12 @@ struct Building {
     generation: u64,
     workers: usize,
     staging: Staging,
+    space: Space,
     stats: Stats,
     /// To the ledger; in process 0 only.
     events: Option<Sender<Event>>,
     commands: Vec<Receiver<Command>>,
+    backlogs: Vec<Backlog>,
 }
 
 impl Building {
@@ -404,7 +365,8 @@ impl Building {
     ) -> Result<(Guards, Vec<SyncActivator>), StartError> {
         let (ready, woken) = channel();
         let is_first = self.events.is_some();
-        let Self { plans, home, generation, workers, staging, stats, events, commands } = self;
+        let Self { plans, home, generation, workers, staging, space, stats, events, .. } = self;
+        let (commands, backlogs) = (self.commands, self.backlogs);
         let commands = Mutex::new(commands.into_iter().map(Some).collect::<Vec<_>>());
         let ready = Mutex::new(ready);
         let loads: Vec<Loads> = plans.iter().map(|_| Loads::new(workers)).collect();
@@ -420,8 +382,12 @@ impl Building {
                     None
                 };
                 let events = events.clone();
+                let behind = backlogs[pipeline].clone();
                 let ledger = Box::new(move |heard| {
                     if let Some(events) = &events {
+                        if let Heard::Answered(answer) = &heard {
+                            behind.answered(answer.epoch, answer.weight());
+                        }
                         // The ledger outlives the dataflows.
                         let _ = events.send(Event::Heard { pipeline, heard });
                     }
@@ -432,6 +398,7 @@ impl Building {
                     pipeline: plan.name.clone(),
                     staging: staging.clone(),
                     on_failure: fault::disk,
+                    space: space.clone(),
                 };
                 let fittings = Fittings {
                     commands,
@@ -439,6 +406,7 @@ impl Building {
                     ledger,
                     stats: stats.clone(),
                     loads: loads[pipeline].clone(),
+                    backlog: backlogs[pipeline].clone(),
                 };
                 rendered.push(render(worker, plan, fittings));
             }
@@ -484,7 +452,11 @@ fn board(plans: &[Plan], journal: &Journal) -> Result<Board, StartError> {
     Ok(Board::new(lanes.into_iter()))
 }
 
-fn publisher_lines(plans: &[Plan], folders: &[Folders]) -> Vec<publish::Line> {
+fn publisher_lines(
+    plans: &[Plan],
+    folders: &[Folders],
+    backlogs: &[Backlog],
+) -> Vec<publish::Line> {
     let table = |(at, sink): (usize, &crate::plan::SinkPlan)| match &sink.kind {
         SinkKind::Table { format, key, schema, publish_every } => {
             let table = Table::new(format.clone(), schema.clone(), key);
@@ -495,13 +467,14 @@ fn publisher_lines(plans: &[Plan], folders: &[Folders]) -> Vec<publish::Line> {
         }
         _ => None,
     };
-    let line = |(plan, folders): (&Plan, &Folders)| publish::Line {
+    let line = |((plan, folders), backlog): ((&Plan, &Folders), &Backlog)| publish::Line {
         name: plan.name.clone(),
         plan_hash: plan.hash.clone(),
         folders: folders.clone(),
         tables: plan.sinks.iter().enumerate().filter_map(table).collect::<BTreeMap<_, _>>(),
+        backlog: backlog.clone(),
     };
-    plans.iter().zip(folders).map(line).collect()
+    plans.iter().zip(folders).zip(backlogs).map(line).collect()
 }
 
 fn ledger_lines(
@@ -509,16 +482,19 @@ fn ledger_lines(
     folders: &[Folders],
     commands: Vec<Sender<Command>>,
     wakes: Vec<SyncActivator>,
+    backlogs: &[Backlog],
 ) -> Vec<ledger::Line> {
-    let ends = commands.into_iter().zip(wakes);
-    let line = |((plan, folders), (commands, wake)): ((&Plan, &Folders), _)| ledger::Line {
-        name: plan.name.clone(),
-        folders: folders.clone(),
-        sources: plan.sources.iter().map(|source| source.name.clone()).collect(),
-        sinks: plan.sinks.iter().map(|sink| sink.name.clone()).collect(),
-        commands,
-        wake,
-    };
+    let ends = commands.into_iter().zip(wakes).zip(backlogs);
+    let line =
+        |((plan, folders), ((commands, wake), backlog)): ((&Plan, &Folders), _)| ledger::Line {
+            name: plan.name.clone(),
+            folders: folders.clone(),
+            sources: plan.sources.iter().map(|source| source.name.clone()).collect(),
+            sinks: plan.sinks.iter().map(|sink| sink.name.clone()).collect(),
+            commands,
+            wake,
+            backlog: Backlog::clone(backlog),
+        };
     plans.iter().zip(folders).zip(ends).map(line).collect()
 }
 
@@ -536,7 +512,7 @@ fn intake_lines(
 }
 
 /// Takes what the other processes tell. If one is lost before the end, the run is over.
-fn listen_to_peers(control: Control, stats: Stats) -> Result<(), StartError> {
+fn listen_to_peers(control: Control, stats: Stats, space: Space) -> Result<(), StartError> {
     spawn("tidemill:peers", move || {
         let mut through = BTreeSet::new();
         while let Some(event) = control.recv() {
@@ -546,6 +522,7 @@ fn listen_to_peers(control: Control, stats: Stats) -> Result<(), StartError> {
                 }
                 ControlEvent::Message(process, bytes) => {
                     if let Ok(told) = serde_json::from_slice::<Told>(&bytes) {
+                        space.hear(process, told.conditions.clone());
                         stats.hear(process, told);
                     }
                 }
@@ -561,12 +538,14 @@ fn listen_to_peers(control: Control, stats: Stats) -> Result<(), StartError> {
 }
 
 /// Tells process 0 what the operators here do, until the end or until process 0 is gone.
-fn tell_first(control: &Control, stats: &Stats, ended: &AtomicBool) {
+fn tell_first(control: &Control, stats: &Stats, space: &Space, ended: &AtomicBool) {
     while !ended.load(Ordering::Relaxed) {
         if let Some(ControlEvent::Lost(_)) = control.recv_timeout(TELL_EVERY) {
             return;
         }
-        if let Ok(told) = serde_json::to_vec(&stats.tell())
+        let mut told = stats.tell();
+        told.conditions = space.conditions();
+        if let Ok(told) = serde_json::to_vec(&told)
             && control.send(0, &told).is_err()
         {
             return;

@@ -18,7 +18,7 @@ use timely::logging::{StartStop, TimelyEvent, TimelyEventBuilder};
 use timely::worker::Worker;
 
 use crate::plan::{NodeId, Plan};
-use crate::report::OperatorReport;
+use crate::report::{Condition, OperatorReport};
 
 /// Stands before the name of a sink where names of nodes must differ: a sink may be called like an
 /// operator.
@@ -83,6 +83,9 @@ pub struct Stats {
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Told {
     rows: Vec<OperatorReport>,
+    /// What keeps its work waiting.
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
     /// Pipeline, operator, tag: records given out.
     given: Vec<(String, String, usize, u64)>,
 }
@@ -152,6 +155,7 @@ impl Stats {
         Told {
             rows: seats.iter().map(row).collect(),
             given: seats.iter().flat_map(given).collect(),
+            conditions: Vec::new(),
         }
     }
 

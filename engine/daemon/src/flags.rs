@@ -108,6 +108,10 @@ pub struct SettingFlags {
     /// How often the folders are scanned, whatever the system tells of changes [default: 2s]
     #[arg(long, value_name = "DURATION")]
     pub scan: Option<String>,
+    /// How much of the disk stays free, as a size like 64MiB or a share like 1%: below it no file is
+    /// taken in [default: 64MiB or 1%, whichever is less]
+    #[arg(long, value_name = "SIZE")]
+    pub reserve: Option<String>,
     /// How long the processes of a run wait for each other at the start [default: 60s]
     #[arg(long, value_name = "DURATION")]
     pub meet: Option<String>,

@@ -8,7 +8,7 @@ use tidemill_engine::mesh::{MeshConfig, parse_hostfile};
 use tidemill_engine::start::StartError;
 use tidemill_engine::{Config, Engine, Patience, Plan, Summary, run_member};
 use tidemill_server::{ServerConfig, serve};
-use tidemill_store::failpoint;
+use tidemill_store::{failpoint, trial};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
@@ -47,6 +47,12 @@ pub fn run(flags: RunFlags) -> anyhow::Result<u8> {
             return Ok(USAGE);
         }
     }
+    if let Ok(text) = std::env::var(trial::VARIABLE)
+        && let Err(error) = trial::arm(&text)
+    {
+        complain(&format!("error: {error}"));
+        return Ok(USAGE);
+    }
     if supervises {
         let arguments = std::env::args_os().skip(1).collect();
         return Ok(supervisor::supervise(settings.processes, arguments)?);
@@ -57,6 +63,7 @@ pub fn run(flags: RunFlags) -> anyhow::Result<u8> {
         mesh: mesh(&settings, &plans)?,
         plans,
         workers: settings.workers,
+        reserve: settings.reserve,
         patience: Patience { quiet: settings.quiet, scan: settings.scan },
         once: flags.once,
         forget_missing: flags.forget_missing,
@@ -181,6 +188,7 @@ fn first(config: Config, settings: &Settings) -> anyhow::Result<u8> {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let mut config = ServerConfig::new(address);
         config.reflection = settings.reflection;
+        config.limits.disk_free_bytes_min = reserve_bytes(&home, settings);
         let shutdown = async move {
             // The sender is dropped only with this process.
             let _ = closed.wait_for(|closed| *closed).await;
@@ -201,6 +209,12 @@ fn first(config: Config, settings: &Settings) -> anyhow::Result<u8> {
         return Ok(QUARANTINED);
     }
     Ok(0)
+}
+
+/// Returns how many bytes of the disk stay free when an upload is taken.
+fn reserve_bytes(home: &std::path::Path, settings: &Settings) -> u64 {
+    // A disk that cannot be asked is found by whoever writes.
+    tidemill_store::space(home).map_or(0, |(_, all)| settings.reserve.of(all))
 }
 
 /// Says what was done.

@@ -7,6 +7,8 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tidemill_engine::Reserve;
+
 use crate::flags::SettingFlags;
 
 /// The settings file that is read when it is there.
@@ -17,7 +19,7 @@ const COUNT_MAX: usize = 1024;
 
 /// Every setting: its name, its default, and what it is for. The environment variable of `log_format`
 /// is `TIDEMILL_LOG_FORMAT`.
-const ALL: [(&str, &str); 12] = [
+const ALL: [(&str, &str); 13] = [
     ("home", "./tidemill-home"),
     ("workers", "(cores)"),
     ("processes", "1"),
@@ -27,6 +29,7 @@ const ALL: [(&str, &str); 12] = [
     ("reflection", "false"),
     ("quiet", "2s"),
     ("scan", "2s"),
+    ("reserve", "standard"),
     ("meet", "60s"),
     ("log", "info"),
     ("log_format", "text"),
@@ -64,6 +67,8 @@ pub struct Settings {
     pub quiet: Duration,
     /// How often folders are scanned.
     pub scan: Duration,
+    /// How much of the disk stays free.
+    pub reserve: Reserve,
     /// How long processes wait for each other.
     pub meet: Duration,
     /// What is logged.
@@ -128,6 +133,7 @@ fn flag(flags: &SettingFlags, name: &str) -> Option<String> {
         "reflection" => flags.reflection.clone(),
         "quiet" => flags.quiet.clone(),
         "scan" => flags.scan.clone(),
+        "reserve" => flags.reserve.clone(),
         "meet" => flags.meet.clone(),
         "log" => flags.log.clone(),
         "log_format" => flags.log_format.clone(),
@@ -197,6 +203,7 @@ impl Checking<'_> {
         let reflection = self.value("reflection", "true or false", |text| text.parse().ok());
         let quiet = self.value("quiet", "a duration like 500ms, 2s or 1m", duration);
         let scan = self.value("scan", "a duration like 500ms, 2s or 1m", duration);
+        let reserve = self.value("reserve", "a size like 64MiB, a share like 1%", reserve);
         let meet = self.value("meet", "a duration like 500ms, 2s or 1m", duration);
         let log = self.text("log").unwrap_or_default();
         let log_json = self.value("log_format", "text or json", |text| match text {
@@ -229,6 +236,7 @@ impl Checking<'_> {
             reflection: reflection?,
             quiet: quiet?,
             scan: scan?.max(Duration::from_millis(50)),
+            reserve: reserve?,
             meet: meet?,
             log,
             log_json: log_json?,
@@ -279,6 +287,30 @@ impl Checking<'_> {
             text.parse().ok().filter(|count| (1..=COUNT_MAX).contains(count))
         })
     }
+}
+
+/// Reads a reserve: a share of the disk, a number of bytes with or without its unit, or `standard`.
+fn reserve(text: &str) -> Option<Reserve> {
+    if text == "standard" {
+        return Some(Reserve::Standard);
+    }
+    if let Some(percent) = text.strip_suffix('%') {
+        let percent = percent.trim().parse().ok().filter(|percent| *percent <= 100);
+        return percent.map(Reserve::Percent);
+    }
+    let split = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let unit: u64 = match unit.trim() {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "kB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(unit).map(Reserve::Bytes)
 }
 
 /// Reads a duration: a number and `ms`, `s`, `m` or `h`.
@@ -332,6 +364,23 @@ mod tests {
         assert_eq!(origin("quiet"), "environment TIDEMILL_QUIET");
         assert_eq!(origin("scan"), format!("file {}", file.display()));
         assert_eq!(origin("home"), "default");
+    }
+
+    #[test]
+    fn a_reserve_is_a_size_or_a_share() {
+        let check = |text: &str, expected: Option<Reserve>| {
+            assert_eq!(reserve(text), expected, "{text}");
+        };
+        check("standard", Some(Reserve::Standard));
+        check("0", Some(Reserve::Bytes(0)));
+        check("64MiB", Some(Reserve::Bytes(64 << 20)));
+        check("2 GB", Some(Reserve::Bytes(2_000_000_000)));
+        check("10%", Some(Reserve::Percent(10)));
+        for wrong in
+            ["", "101%", "-1", "1.5GiB", "lots", "99999999999999999999", "9999999999999GiB"]
+        {
+            check(wrong, None);
+        }
     }
 
     #[test]

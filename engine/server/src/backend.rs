@@ -6,7 +6,7 @@ use std::path::Path;
 use tidemill_engine::Engine;
 use tidemill_engine::engine::{Observer, SubmitError, Upload};
 use tidemill_engine::report::{
-    OperatorReport, PipelineReport, StageLatency, SubmissionFilter, SubmissionReport,
+    Condition, OperatorReport, PipelineReport, StageLatency, SubmissionFilter, SubmissionReport,
 };
 
 /// An engine as the server sees it. [`Engine`] is one; tests bring their own.
@@ -25,6 +25,12 @@ pub trait Backend: Clone + Send + Sync + 'static {
 
     /// Returns submissions, newest first.
     fn submissions(&self, filter: &SubmissionFilter) -> Result<Vec<SubmissionReport>, SubmitError>;
+
+    /// Tries a quarantined file again; `None`: there is no such submission.
+    fn retry(&self, id: u64) -> Result<Option<SubmissionReport>, SubmitError>;
+
+    /// Returns what keeps work waiting.
+    fn conditions(&self) -> Vec<Condition>;
 
     /// Registers a function that hears of each change of each submission.
     fn observe(&self, observer: Observer);
@@ -58,6 +64,14 @@ impl Backend for Engine {
 
     fn submissions(&self, filter: &SubmissionFilter) -> Result<Vec<SubmissionReport>, SubmitError> {
         Engine::submissions(self, filter)
+    }
+
+    fn retry(&self, id: u64) -> Result<Option<SubmissionReport>, SubmitError> {
+        Engine::retry(self, id)
+    }
+
+    fn conditions(&self) -> Vec<Condition> {
+        Engine::conditions(self)
     }
 
     fn observe(&self, observer: Observer) {

@@ -40,6 +40,8 @@ pub struct Limits {
     pub message_bytes_max: usize,
     /// How long a question may take to answer.
     pub answer_max: Duration,
+    /// How long a retry may take: its file is read once before it is accepted.
+    pub retry_max: Duration,
     /// How long `Wait` waits at most.
     pub wait_max: Duration,
     /// How many changes a watcher may fall behind before its stream is ended.
@@ -65,6 +67,7 @@ impl Limits {
             disk_free_bytes_min: 256 << 20,
             message_bytes_max: 1 << 20,
             answer_max: Duration::from_secs(10),
+            retry_max: Duration::from_secs(600),
             wait_max: Duration::from_secs(3600),
             watch_backlog: 8192,
             page_max: 1000,

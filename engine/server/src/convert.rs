@@ -9,8 +9,8 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Serializer, V2Serializer};
 use tidemill_engine::engine::SubmitError;
 use tidemill_engine::report::{
-    EdgeReport, NodeReport, OperatorReport, Phase, PipelineReport, StageLatency, SubmissionFilter,
-    SubmissionReport,
+    Condition, EdgeReport, NodeReport, OperatorReport, Phase, PipelineReport, StageLatency,
+    SubmissionFilter, SubmissionReport,
 };
 use tidemill_proto::{CODE_KEY, v1};
 use tonic::metadata::{MetadataMap, MetadataValue};
@@ -62,7 +62,11 @@ fn code_and_word(refusal: &Refusal) -> (Code, &'static str) {
             (Code::DeadlineExceeded, "E-SLOW")
         }
         Refusal::StillOpen { .. } => (Code::DeadlineExceeded, "E-WAIT"),
-        Refusal::DiskFull { .. } | Refusal::Disk => (Code::Unavailable, "E-DISK"),
+        Refusal::DiskFull { .. } | Refusal::Submit(SubmitError::NoSpace) => {
+            (Code::ResourceExhausted, "E-SPACE")
+        }
+        Refusal::Disk => (Code::Unavailable, "E-DISK"),
+        Refusal::Submit(SubmitError::NoRetry { .. }) => (Code::FailedPrecondition, "E-RETRY"),
         Refusal::Submit(SubmitError::Unavailable { .. }) | Refusal::Draining => {
             (Code::Unavailable, "E-DRAIN")
         }
@@ -142,6 +146,8 @@ pub(crate) fn submission(report: &SubmissionReport) -> v1::Submission {
         seen_at: Some(instant(report.seen_at)),
         accepted_at: Some(instant(report.accepted_at)),
         finished_at: report.finished_at.map(instant),
+        retry_of: report.retry_of,
+        retried_as: report.retried_as,
     }
 }
 
@@ -157,6 +163,16 @@ fn phase(phase: Phase) -> v1::Phase {
 
 fn instant(time: SystemTime) -> prost_types::Timestamp {
     time.into()
+}
+
+/// Translates a condition.
+pub(crate) fn condition(condition: Condition) -> v1::Condition {
+    v1::Condition {
+        code: condition.code,
+        since: Some(instant(condition.since)),
+        text: condition.text,
+        hint: condition.hint,
+    }
 }
 
 /// Translates one operator on one worker.

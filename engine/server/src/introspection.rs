@@ -41,6 +41,15 @@ impl<B: Backend> v1::introspection_server::Introspection for Introspection<B> {
         Ok(Response::new(v1::OperatorsResponse { operators }))
     }
 
+    async fn conditions(
+        &self,
+        _request: Request<v1::ConditionsRequest>,
+    ) -> Result<Response<v1::ConditionsResponse>, Status> {
+        let asked = ask(&self.backend, self.limits.answer_max, |backend| backend.conditions());
+        let conditions = asked.await?.into_iter().map(convert::condition).collect();
+        Ok(Response::new(v1::ConditionsResponse { conditions }))
+    }
+
     async fn latency(
         &self,
         request: Request<v1::LatencyRequest>,

@@ -148,6 +148,17 @@ impl<B: Backend> v1::submissions_server::Submissions for Submissions<B> {
         }))
     }
 
+    async fn retry(
+        &self,
+        request: Request<v1::RetryRequest>,
+    ) -> Result<Response<v1::Submission>, Status> {
+        let id = request.into_inner().id;
+        let limit = self.limits.retry_max;
+        let report = ask(&self.backend, limit, move |backend| backend.retry(id)).await?;
+        let report = report.map_err(Refusal::from)?.ok_or(Refusal::NoSubmission { id })?;
+        Ok(Response::new(convert::submission(&report)))
+    }
+
     async fn watch(
         &self,
         request: Request<v1::WatchRequest>,

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tempfile::NamedTempFile;
-use tidemill_engine::engine::Upload;
+use tidemill_engine::engine::{SubmitError, Upload};
 use tidemill_engine::failpoint;
 use tidemill_engine::report::SubmissionReport;
 use tidemill_proto::v1;
@@ -367,6 +367,10 @@ fn submit<B: Backend>(
 
 /// Logs what the disk said; the client is told only that it refuses.
 fn disk(error: &io::Error) -> Refusal {
+    if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        tracing::warn!(%error, "an upload was given up: the disk of the spool is full");
+        return Refusal::Submit(SubmitError::NoSpace);
+    }
     tracing::error!(%error, "cannot write to the spool");
     Refusal::Disk
 }

@@ -55,6 +55,11 @@ pub struct Orphan {
     pub path: PathBuf,
 }
 
+/// Returns the name in `underprocess/` of a file of this name and number.
+pub fn claimed_name(id: u64, name: &str) -> String {
+    format!("{id}-{}", crate::name::slug(name))
+}
+
 /// Returns the BLAKE3 of a whole file, without moving its position.
 pub fn hash(file: &File) -> io::Result<[u8; 32]> {
     disk::hash_of(file)

@@ -74,7 +74,11 @@ pub(crate) fn write_max(bytes: usize) -> usize {
     let full = on().and_then(|trial| trial.full.as_deref());
     match full {
         Some(path) if path.exists() => {
-            if bytes < HALVED_BYTES_MIN { 0 } else { bytes / 2 }
+            if bytes < HALVED_BYTES_MIN {
+                0
+            } else {
+                bytes / 2
+            }
         }
         _ => bytes,
     }

@@ -56,12 +56,27 @@ fn submission(id: u64, name: &str, bytes: u64) -> v1::Submission {
         seen_at: moment(0),
         accepted_at: moment(2),
         finished_at,
+        retry_of: None,
+        retried_as: (id == 2).then_some(7),
     }
 }
 
 #[tonic::async_trait]
 impl Submissions for Canned {
     type WatchStream = ReceiverStream<Result<v1::Submission, Status>>;
+
+    async fn retry(
+        &self,
+        request: Request<v1::RetryRequest>,
+    ) -> Result<Response<v1::Submission>, Status> {
+        match request.into_inner().id {
+            2 => Err(Status::failed_precondition("submission 2 was tried again as 7")),
+            id => {
+                let again = submission(id + 10, "bad.jsonl", 3);
+                Ok(Response::new(v1::Submission { retry_of: Some(id), ..again }))
+            }
+        }
+    }
 
     async fn submit(
         &self,
@@ -133,6 +148,13 @@ impl Submissions for Canned {
 
 #[tonic::async_trait]
 impl Introspection for Canned {
+    async fn conditions(
+        &self,
+        _request: Request<v1::ConditionsRequest>,
+    ) -> Result<Response<v1::ConditionsResponse>, Status> {
+        Ok(Response::new(v1::ConditionsResponse::default()))
+    }
+
     async fn operators(
         &self,
         _request: Request<v1::OperatorsRequest>,

@@ -15,6 +15,7 @@ use tidemill_operators::format::{self, Header, HeaderEnd, Parser, ReadPlan};
 use tidemill_operators::meter::Meter;
 use tidemill_operators::reject::EpochRejects;
 use tidemill_operators::{Batch, Origin, Reject, Time};
+use tidemill_store::{crash, trial};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Exchange;
 use timely::dataflow::operators::Capability;
@@ -182,6 +183,8 @@ impl Reading {
         }
         let Some((held, order)) = self.queue.pop_front() else { return 0 };
         self.loads.done(self.worker, order.bytes);
+        crash::reading(order.file.submission);
+        trial::read(&order.file.name);
         if self.failed.contains(&order.file.epoch) {
             return 1;
         }
@@ -230,6 +233,7 @@ impl Reading {
 
     fn read_stream(&mut self, index: usize, outputs: &mut Outputs<'_>) -> u64 {
         let mut stream = self.streams.swap_remove(index);
+        crash::reading(stream.order.file.submission);
         match stream.reader.next_chunk(&self.plan, &self.buffers) {
             Ok(Some(chunk)) => {
                 let header = stream.reader.header().cloned();

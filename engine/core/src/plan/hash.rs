@@ -31,6 +31,9 @@ fn canonical(plan: &Plan) -> String {
         }
         line(&mut text, "record_bytes_max", &source.read.record_bytes_max);
         line(&mut text, "inflate_ratio_max", &source.inflate_ratio_max);
+        if let Some(limit) = &source.max_rejects {
+            line(&mut text, "max_rejects", limit);
+        }
     }
     let mut parts: Vec<String> = Vec::new();
     for operator in &plan.operators {

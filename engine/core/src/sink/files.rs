@@ -178,8 +178,7 @@ impl Writer {
         let mut ready = Vec::new();
         while let Some(mut entry) = self.open.first_entry() {
             let epoch = *entry.key();
-            if self.parts.is_held()
-                || frontier.is_some_and(|frontier| frontier <= Time::end(epoch))
+            if self.parts.is_held() || frontier.is_some_and(|frontier| frontier <= Time::end(epoch))
             {
                 break;
             }

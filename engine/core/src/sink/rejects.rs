@@ -95,13 +95,16 @@ pub fn rejects<'scope>(
                     for some in batches.flat_map(|batch| batch.drain(..)) {
                         let offset = some.origin.offset;
                         let ahead = file.ahead.entry(time.chunk).or_default();
-                        ahead.extend(some.rejects.into_iter().map(|reject| Placed { offset, reject }));
+                        ahead.extend(
+                            some.rejects.into_iter().map(|reject| Placed { offset, reject }),
+                        );
                     }
                 });
                 note_input.for_each_stamp(|capability, notes| {
                     for note in notes.flat_map(|notes| notes.drain(..)) {
                         if let ReadEvent::Chunk { chunk, skipped_lines, lines, .. } = note.event {
-                            let end = || OpenPart::new(capability.delayed(&Time::end(note.epoch), 0));
+                            let end =
+                                || OpenPart::new(capability.delayed(&Time::end(note.epoch), 0));
                             let file = writer.file(note.epoch, end);
                             file.lines.insert(chunk, (skipped_lines, lines));
                         }
@@ -225,8 +228,7 @@ impl Writer {
         let mut ready = Vec::new();
         while let Some(mut entry) = self.open.first_entry() {
             let epoch = *entry.key();
-            if self.parts.is_held()
-                || frontier.is_some_and(|frontier| frontier <= Time::end(epoch))
+            if self.parts.is_held() || frontier.is_some_and(|frontier| frontier <= Time::end(epoch))
             {
                 break;
             }

@@ -4,6 +4,7 @@ use tidemill_operators::Type;
 use tidemill_operators::format::{CsvOptions, Format};
 
 use crate::diagnostic::{Mistakes, quoted};
+use crate::judge::MaxRejects;
 use crate::spec::read::{self, Entries, Text};
 use crate::spec::tree::{Node, Value};
 
@@ -29,6 +30,7 @@ pub(crate) struct SourceSpec {
     pub(crate) patterns: Vec<Text>,
     pub(crate) record_bytes_max: usize,
     pub(crate) inflate_ratio_max: u32,
+    pub(crate) max_rejects: Option<MaxRejects>,
 }
 
 /// One column of a source as written.
@@ -57,6 +59,7 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Sour
         patterns: Vec::new(),
         record_bytes_max: RECORD_BYTES_MAX_DEFAULT,
         inflate_ratio_max: INFLATE_RATIO_MAX_DEFAULT,
+        max_rejects: None,
     };
     let Some(mut entries) = Entries::open(node, "a source", mistakes) else { return source };
     let words =
@@ -73,6 +76,9 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Sour
         source.inflate_ratio_max =
             read::number(node, "`max_inflate_ratio`", INFLATE_RATIO_MAX_BOUNDS, mistakes)
                 .unwrap_or(INFLATE_RATIO_MAX_DEFAULT);
+    }
+    if let Some(node) = entries.take("max_rejects") {
+        source.max_rejects = max_rejects(node, mistakes);
     }
     if let Some(node) = entries.take("pattern") {
         source.patterns = patterns(node, mistakes);
@@ -125,6 +131,17 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Sour
     }
     entries.finish(mistakes);
     source
+}
+
+fn max_rejects(node: Node, mistakes: &mut Mistakes<'_>) -> Option<MaxRejects> {
+    let written = read::text(node, "`max_rejects`", mistakes)?;
+    let limit = MaxRejects::parse(&written.text);
+    if limit.is_none() {
+        let message = format!("`max_rejects` cannot be {}", quoted(&written.text));
+        let hint = "it is a number of records such as 100, or a share such as 0.5%".to_owned();
+        written.wrong(mistakes, message, Some(hint));
+    }
+    limit
 }
 
 fn refuse_csv_keys(entries: &mut Entries, format: &str, mistakes: &mut Mistakes<'_>) {

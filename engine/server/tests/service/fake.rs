@@ -108,6 +108,8 @@ impl Fake {
             seen_at: moment(1),
             accepted_at: moment(2),
             finished_at: None,
+            retry_of: None,
+            retried_as: None,
         };
         state.reports.insert(id, report);
         state.contents.insert(id, bytes.to_vec());
@@ -121,6 +123,28 @@ pub(crate) fn moment(second: u64) -> SystemTime {
 }
 
 impl Backend for Fake {
+    fn retry(&self, id: u64) -> Result<Option<SubmissionReport>, SubmitError> {
+        let Some(old) = self.state().reports.get(&id).cloned() else { return Ok(None) };
+        if old.phase != Phase::Quarantined {
+            return Err(SubmitError::NoRetry { id, reason: "it is committed".into() });
+        }
+        let new = self.insert(&old.pipeline, &old.name, b"again", Phase::Accepted);
+        let mut state = self.state();
+        Ok(state.reports.get_mut(&new).map(|report| {
+            report.retry_of = Some(id);
+            report.clone()
+        }))
+    }
+
+    fn conditions(&self) -> Vec<Condition> {
+        vec![Condition {
+            code: Condition::DISK_FULL.into(),
+            since: moment(5),
+            text: "no space".into(),
+            hint: "free some".into(),
+        }]
+    }
+
     fn spool(&self) -> &Path {
         self.0.spool.path()
     }

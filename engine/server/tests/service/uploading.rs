@@ -203,7 +203,7 @@ async fn an_engine_that_takes_no_files_says_so_without_its_paths() {
 #[tokio::test]
 async fn a_disk_without_room_refuses_before_the_first_byte() {
     let front = Front::start_with(|config| config.limits.disk_free_bytes_min = u64::MAX).await;
-    check(&front, vec![header("a.jsonl", 1)], (Code::Unavailable, "E-DISK")).await;
+    check(&front, vec![header("a.jsonl", 1)], (Code::ResourceExhausted, "E-SPACE")).await;
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ pub const STRIKES_ALONE: u64 = 2;
 
 impl Journal {
     /// Draws the conclusions from the crash of a generation, once however often it is asked: each
-    /// unfinished file gets a strike. Returns the unfinished file that ran alone then, if one did:
+    /// unfinished file of the pipelines that ran gets a strike. Returns the unfinished file that ran alone then, if one did:
     /// it is guilty, and the others get no strike.
     pub fn strike(&mut self, generation: u64, what: &str) -> Result<Option<u64>, JournalError> {
         self.write("draw conclusions from a crash", |transaction, _| {
@@ -47,16 +47,21 @@ impl Journal {
                 .prepare_cached("INSERT INTO crash VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
                 .execute(params![generation, what])?;
             if new == 1 && guilty.is_none() {
-                transaction.prepare_cached(
-                    "DELETE FROM strike WHERE submission IN
-                     (SELECT id FROM submission WHERE verdict <> 0)",
-                )?.execute([])?;
                 transaction
                     .prepare_cached(
-                        "INSERT INTO strike SELECT id, 1 FROM submission WHERE verdict = 0
-                         ON CONFLICT DO UPDATE SET strikes = strikes + 1",
+                        "DELETE FROM strike WHERE submission IN
+                     (SELECT id FROM submission WHERE verdict <> 0)",
                     )?
                     .execute([])?;
+                transaction
+                    .prepare_cached(
+                        "INSERT INTO strike SELECT s.id, 1 FROM submission s
+                         JOIN pipeline p ON p.id = s.pipeline
+                         JOIN plan ON plan.pipeline = p.name AND plan.generation = ?1
+                         WHERE s.verdict = 0
+                         ON CONFLICT DO UPDATE SET strikes = strikes + 1",
+                    )?
+                    .execute([generation])?;
             }
             Ok(guilty)
         })
@@ -69,9 +74,7 @@ impl Journal {
                 "SELECT k.submission FROM strike k JOIN submission s ON s.id = k.submission
                  WHERE s.verdict = 0 AND k.strikes >= ?1 ORDER BY k.submission",
             )?;
-            statement
-                .query_map([STRIKES_ALONE.cast_signed()], |row| unsigned(row, 0))?
-                .collect()
+            statement.query_map([STRIKES_ALONE.cast_signed()], |row| unsigned(row, 0))?.collect()
         };
         ask().map_err(of("list the suspects", &self.path()))
     }

@@ -131,7 +131,7 @@ fn take(
     let opened = file.metadata().map_err(|error| refused(source, "look at", error))?;
     before_move();
     failpoint::reach("claim-opened").map_err(|error| refused(source, "claim", error))?;
-    let claimed_name = format!("{id}-{}", name::slug(name));
+    let claimed_name = super::claimed_name(id, name);
     let path = folders.underprocess.join(&claimed_name);
     disk::rename_new(source, &path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => ClaimError::Gone { path: source.to_path_buf() },

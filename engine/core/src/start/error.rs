@@ -1,0 +1,92 @@
+//! Error: why an engine did not start, and the exit code of its process.
+
+use tidemill_store::{DiskError, Full, HomeError, JournalError, RecoverError};
+
+use crate::fault::FaultKind;
+use crate::mesh::MeshError;
+
+/// Why an engine did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The home cannot be used.
+    #[error("open the home")]
+    Home(#[from] HomeError),
+    /// The journal cannot be used.
+    #[error("open the journal")]
+    Journal(#[from] JournalError),
+    /// What a crash left cannot be repaired.
+    #[error("recover the home")]
+    Recover(#[from] RecoverError),
+    /// The processes do not come together.
+    #[error("meet the other processes")]
+    Mesh(#[from] MeshError),
+    /// The disk refuses.
+    #[error("look for the files of an earlier life")]
+    Disk(#[from] DiskError),
+    /// A thread cannot be started, or a folder not be made.
+    #[error("start")]
+    Io(#[from] std::io::Error),
+    /// An unfinished file belongs to a source that is not in the pipeline any more.
+    #[error(
+        "pipeline {pipeline}: {name} was accepted for the source {source_name}, which is not in the \
+         pipeline file any more, and no other source takes it; bring the source back, or let the \
+         old pipeline file finish it first"
+    )]
+    NoSource {
+        /// The pipeline.
+        pipeline: String,
+        /// The name under which the file came.
+        name: String,
+        /// The source that took it.
+        source_name: String,
+    },
+    /// Inputs are gone that the tables of a pipeline must be rebuilt from.
+    #[error(
+        "pipeline {pipeline}: its tables cannot be rebuilt: {count} committed files are not in \
+         processed/ as they were (first: {name}, {detail}); put them back, or let the tables lose \
+         their rows with --forget-missing"
+    )]
+    InputsGone {
+        /// The pipeline.
+        pipeline: String,
+        /// How many.
+        count: usize,
+        /// The first of them.
+        name: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The dataflow cannot be started.
+    #[error("start the dataflow: {0}")]
+    Dataflow(String),
+}
+
+impl Full for StartError {
+    fn is_full(&self) -> bool {
+        match self {
+            StartError::Home(error) => error.is_full(),
+            StartError::Journal(error) => error.is_full(),
+            StartError::Recover(error) => error.is_full(),
+            StartError::Disk(error) => error.is_full(),
+            StartError::Io(error) => error.is_full(),
+            _ => false,
+        }
+    }
+}
+
+impl StartError {
+    /// Returns the exit code of a process that did not start.
+    pub const fn exit_code(&self) -> i32 {
+        match self {
+            StartError::Journal(
+                JournalError::Damaged { .. }
+                | JournalError::Newer { .. }
+                | JournalError::Unreleased { .. },
+            ) => FaultKind::Damaged.exit_code(),
+            StartError::Journal(_) | StartError::Io(_) | StartError::Disk(_) => {
+                FaultKind::Disk.exit_code()
+            }
+            _ => 1,
+        }
+    }
+}
