@@ -138,6 +138,11 @@ impl Board {
         self.tell(&report);
     }
 
+    /// So many files were set aside by the start itself.
+    pub fn set_aside_before(&self, files: u64) {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner).quarantined += files;
+    }
+
     /// A file of an earlier life is to be read again, to rebuild tables.
     pub fn rebuilds(&self, pipeline: usize) {
         self.lanes()[pipeline].rebuilding += 1;

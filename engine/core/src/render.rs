@@ -135,9 +135,13 @@ impl<'scope> Rendering<'scope, '_> {
         // A verdict on a file follows from what operators reject and leads to those that hold its
         // rows back: it is known only when all are built.
         let is_judged = self.plan.sources.iter().any(|source| source.max_rejects.is_some());
-        let (verdict, told) = self.scope.feedback::<Vec<ReadNote>>(Stay);
-        let failures =
-            if is_judged { together(self.scope, vec![notes.clone(), told]) } else { notes.clone() };
+        let mut failures = vec![notes.clone()];
+        let verdict = is_judged.then(|| {
+            let (verdict, told) = self.scope.feedback::<Vec<ReadNote>>(Stay);
+            failures.push(told);
+            verdict
+        });
+        let failures = together(self.scope, failures);
         // Only what is held back until a file is whole must hear of files that failed.
         let poison = self.plan.operators.iter().any(aggregates).then(|| self.poison(failures));
         for operator in &self.plan.operators {
@@ -145,7 +149,7 @@ impl<'scope> Rendering<'scope, '_> {
             self.operator(at.unwrap_or_default(), operator, poison.clone());
         }
         let mut said_of_files = vec![notes.clone()];
-        if is_judged {
+        if let Some(verdict) = verdict {
             let verdicts = self.judge(orders.openings.clone(), notes.clone());
             verdicts.clone().connect_loop(verdict);
             said_of_files.push(verdicts);

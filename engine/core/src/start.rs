@@ -126,7 +126,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     };
     let generation = space.insist("writing the journal", || journal.begin_generation(&facts))?;
     let draw = || breaker::draw_conclusions(&home, &mut journal, generation);
-    let suspects = space.insist("drawing conclusions from crashes", draw)?;
+    let (suspects, aside) = space.insist("drawing conclusions from crashes", draw)?;
     crash::arm(home.root(), generation, 0);
     let names: Vec<&str> = config.plans.iter().map(|plan| &*plan.name).collect();
     let repair = || recover(&home, &mut journal, &names, generation);
@@ -140,6 +140,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         config.home.display()
     );
     let board = Arc::new(board(&config.plans, &journal)?);
+    board.set_aside_before(aside);
     let patterns: Vec<Patterns> =
         config.plans.iter().map(|plan| Patterns::new(&plan.sources)).collect();
     let earlier = earlier::earlier(&config, &journal, &folders, &patterns)?;

@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,10 @@ const MARKERS_MAX: usize = 1024;
 
 /// How much of the text of a failure is kept, in bytes.
 const WHAT_BYTES_MAX: usize = 4096;
+
+/// How long a panic waits for another one that writes its marker, and how often.
+const RECORD_WAIT: Duration = Duration::from_millis(10);
+const RECORD_WAITS_MAX: u32 = 100;
 
 /// One process that failed by itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,9 +84,16 @@ pub fn reading(submission: u64) {
 
 /// Writes the marker of a panic of this thread, as well as it can: called while the process ends.
 pub fn record_panic(thread: &str, what: &str) {
-    // Whoever holds the lock only copies three values; a thread that panicked meanwhile must not
-    // be waited for.
-    let Ok(armed) = ARMED.try_lock() else { return };
+    // Another thread that panics at the same time must finish its marker before this one ends the
+    // process; one that hangs must not hang this one.
+    let mut armed = ARMED.try_lock();
+    let mut waits = 0;
+    while armed.is_err() && waits < RECORD_WAITS_MAX {
+        waits += 1;
+        std::thread::sleep(RECORD_WAIT);
+        armed = ARMED.try_lock();
+    }
+    let Ok(armed) = armed else { return };
     let Some((home, generation, process)) = armed.as_ref() else { return };
     let submission = READING.try_with(|reading| reading.load(Ordering::Relaxed)).unwrap_or(0);
     let crash = Crash {

@@ -15,14 +15,15 @@ use crate::start::StartError;
 /// The code of a file that was set aside because it crashes the process.
 pub(super) const CRASHES: &str = "crashes_the_process";
 
-/// Draws the conclusions from all markers, and removes them; returns the files that must run alone.
+/// Draws the conclusions from all markers, and removes them; returns the files that must run alone,
+/// and how many were set aside.
 ///
 /// `generation` is the one that begins. May be repeated after a crash at any point.
 pub(super) fn draw_conclusions(
     home: &Home,
     journal: &mut Journal,
     generation: u64,
-) -> Result<BTreeSet<u64>, StartError> {
+) -> Result<(BTreeSet<u64>, u64), StartError> {
     let markers = crash::found(home.root())?;
     let mut crashes: BTreeMap<u64, String> = BTreeMap::new();
     for marker in &markers {
@@ -40,11 +41,13 @@ pub(super) fn draw_conclusions(
             crashes.entry(of).or_insert_with(|| crash.what.clone());
         }
     }
+    let mut aside = 0;
     for (of, what) in crashes {
         if let Some(id) = journal.strike(of, &what)?
             && let Some(file) = next_in_line(journal, id)?
         {
             set_aside(journal, &file, &what)?;
+            aside += 1;
         }
     }
     crash::forget(&markers)?;
@@ -55,7 +58,7 @@ pub(super) fn draw_conclusions(
             "these files were under way at two crashes or more; each is run alone, then the others"
         );
     }
-    Ok(suspects)
+    Ok((suspects, aside))
 }
 
 /// Returns a file if it is the first of its pipeline that is not finished: one that ran alone is.
