@@ -261,9 +261,9 @@ fn outputs_wait_for_space_that_a_trial_takes_away() {
 /// While nothing can be made durable, memory stays where it is, however much waits.
 #[test]
 fn a_disk_that_stands_still_costs_no_memory() {
-    const FILES: u64 = 900;
+    const FILES: u64 = 700;
     const PEAK_MAX: u64 = 400 * MIB;
-    let inputs = inputs(FILES as usize, 2500);
+    let inputs = inputs(FILES as usize, 1500);
     let bytes: usize = inputs.values().map(Vec::len).sum();
     let expected = undisturbed(&inputs);
     let mut site = Site::new(NODE, PIPELINE);
