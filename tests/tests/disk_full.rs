@@ -276,7 +276,10 @@ fn a_disk_that_stands_still_costs_no_memory() {
     // The window is full: what can be read has been read, and no more is.
     let read = |running: &Running<'_>| {
         let rows = running.ask(running.client().operators(None)).unwrap();
-        rows.iter().filter(|row| row.kind.starts_with("source")).map(|row| row.records_in).sum::<u64>()
+        rows.iter()
+            .filter(|row| row.kind.starts_with("source"))
+            .map(|row| row.records_in)
+            .sum::<u64>()
     };
     let mut before = u64::MAX;
     let deadline = Instant::now() + tidemill_tests::PATIENCE;

@@ -9,14 +9,14 @@ use crate::human;
 pub(crate) fn submission(submission: &Submission) -> Value {
     let output =
         |file: &tidemill_client::OutputFile| json!({ "path": file.path, "bytes": file.bytes });
-    json!({
+    let mut value = json!({
         "id": submission.id,
         "pipeline": submission.pipeline,
         "epoch": submission.epoch,
         "name": submission.name,
         "source": submission.source,
         "bytes": submission.bytes,
-        "blake3": submission.hash,
+        "blake3": (!submission.hash.is_empty()).then_some(&submission.hash),
         "phase": submission.phase.word(),
         "bytes_read": submission.bytes_read,
         "records": submission.records,
@@ -29,9 +29,14 @@ pub(crate) fn submission(submission: &Submission) -> Value {
         "seen_at": human::rfc3339(submission.seen_at),
         "accepted_at": human::rfc3339(submission.accepted_at),
         "finished_at": submission.finished_at.and_then(human::rfc3339),
-        "retry_of": submission.retry_of,
-        "retried_as": submission.retried_as,
-    })
+    });
+    // Only of a file that was tried again.
+    for (name, id) in [("retry_of", submission.retry_of), ("retried_as", submission.retried_as)] {
+        if let Some(id) = id {
+            value[name] = id.into();
+        }
+    }
+    value
 }
 
 /// Returns a condition.

@@ -50,7 +50,8 @@ pub(crate) async fn run(command: Retry, output: &mut Output<'_>) -> anyhow::Resu
 async fn quarantined(client: &Client, command: &Retry) -> Result<Vec<u64>, Error> {
     let matches = |submission: &Submission| {
         let code = submission.reason.as_ref().map(|reason| &reason.code);
-        submission.retried_as.is_none()
+        submission.phase == Phase::Quarantined
+            && submission.retried_as.is_none()
             && command.code.as_ref().is_none_or(|wanted| code == Some(wanted))
     };
     let mut found = Vec::new();

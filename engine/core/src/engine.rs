@@ -216,7 +216,7 @@ impl Engine {
             name: file.name.clone(),
             claimed_name: queue::claimed_name(new, &file.name),
             identity: found.identity,
-            hash: found.hash,
+            hash: Some(found.hash),
             seen_at_us: now,
             claimed_at_us: now,
         };
@@ -252,7 +252,7 @@ impl Engine {
             name: upload.name,
             claimed_name: claimed.claimed_name,
             identity: claimed.identity,
-            hash: upload.hash,
+            hash: Some(upload.hash),
             seen_at_us: to_us(upload.seen_at),
             claimed_at_us: to_us(SystemTime::now()),
         };

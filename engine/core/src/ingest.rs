@@ -6,6 +6,7 @@
 pub mod backlog;
 pub mod buffers;
 pub mod coordinator;
+pub mod digest;
 pub mod flow;
 pub mod inflate;
 pub mod order;

@@ -17,7 +17,7 @@ use tidemill_store::{
     replace_file, sync_published,
 };
 
-use crate::board::{Board, Milestones};
+use crate::board::{Board, Milestones, hex};
 use crate::ingest::backlog::Backlog;
 use crate::ledger::Event;
 use crate::report::Phase;
@@ -164,6 +164,9 @@ impl Publisher {
                 self.board.finished(pipeline, file.id, milestones, |report| {
                     report.records = outcome.records;
                     report.rejected = outcome.rejected;
+                    if let Some(hash) = &outcome.hash {
+                        report.hash = Some(hex(hash));
+                    }
                     report.bytes_read = report.bytes;
                     match &outcome.verdict {
                         Verdict::Committed { parts } => {

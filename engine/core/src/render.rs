@@ -32,6 +32,7 @@ use timely::worker::Worker;
 use crate::answer::{Heard, Said, answers};
 use crate::ingest::backlog::Backlog;
 use crate::ingest::coordinator::{Command, Loads, coordinator};
+use crate::ingest::digest::digest;
 use crate::ingest::flow::Flow;
 use crate::ingest::order::{Opening, ReadEvent, ReadNote};
 use crate::ingest::reader::{Reader, reader};
@@ -131,7 +132,10 @@ impl<'scope> Rendering<'scope, '_> {
             waiting.push(read.1);
             notes.push(read.0);
         }
-        let notes = together(self.scope, notes);
+        let read = together(self.scope, notes);
+        let title = format!("Digest {}/", self.plan.name);
+        let hashed = digest(self.scope, &title, orders.openings.clone(), read.clone());
+        let notes = together(self.scope, vec![read.clone(), hashed]);
         // A verdict on a file follows from what operators reject and leads to those that hold its
         // rows back: it is known only when all are built.
         let is_judged = self.plan.sources.iter().any(|source| source.max_rejects.is_some());
@@ -180,7 +184,7 @@ impl<'scope> Rendering<'scope, '_> {
                 Some(file) => {
                     let all = sink.errors_of.iter().filter_map(|node| self.rejects.get(node));
                     let all = together(self.scope, all.cloned().collect());
-                    rejects(&title, all, notes.clone(), openings, file, around, meter)
+                    rejects(&title, all, read.clone(), openings, file, around, meter)
                 }
             };
             let probe = ProbeHandle::new();

@@ -58,6 +58,15 @@ async fn stats_are_summed_unless_workers_are_asked_for() {
 }
 
 #[tokio::test]
+async fn retry_tells_the_new_submission_or_why_there_is_none() {
+    check(&["retry", "1"], 0, "1 bad.jsonl: retried as 11\n").await;
+    let refused = "2: submission 2 was tried again as 7\n";
+    check(&["retry", "2"], 1, refused).await;
+    check(&["retry", "--all"], 1, refused).await;
+    check(&["retry", "--all", "--code", "E-OTHER"], 0, "nothing in quarantine matches\n").await;
+}
+
+#[tokio::test]
 async fn latency_is_a_row_for_each_stage() {
     check(&["latency"], 0, include_str!("expected/latency.txt")).await;
     check(&["latency", "--json"], 0, include_str!("expected/latency.json")).await;

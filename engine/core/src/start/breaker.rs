@@ -86,6 +86,7 @@ fn set_aside(journal: &mut Journal, file: &AcceptedFile, what: &str) -> Result<(
         pipeline: pipeline.clone(),
         epoch: *epoch,
         verdict: Verdict::Quarantined { code: CRASHES.to_owned(), detail },
+        hash: None,
         records: 0,
         rejected: 0,
         answered_at_us: now,

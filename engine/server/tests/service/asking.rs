@@ -56,6 +56,30 @@ async fn a_list_is_filtered_and_paged_newest_first() {
 }
 
 #[tokio::test]
+async fn what_keeps_work_waiting_is_told() {
+    let front = Front::start().await;
+    let conditions = front.client().await.conditions().await.unwrap();
+    let told: Vec<_> = conditions.iter().map(|one| (&*one.code, &*one.text, one.since)).collect();
+    assert_eq!(told, [("disk_full", "no space", moment(5))]);
+}
+
+#[tokio::test]
+async fn a_quarantined_file_is_tried_again_as_a_new_submission() {
+    let front = Front::start().await;
+    let client = front.client().await;
+    let (bad, good) = (front.engine.accept("a.jsonl"), front.engine.accept("b.jsonl"));
+    front.engine.change(bad, P::Quarantined, 1);
+    front.engine.change(good, P::Committed, 1);
+    let again = client.retry(bad).await.unwrap();
+    assert_eq!(
+        (again.retry_of, again.phase, &*again.name),
+        (Some(bad), Phase::Accepted, "a.jsonl")
+    );
+    assert_eq!(client.retry(good).await.unwrap_err().word(), Some("E-RETRY"));
+    assert_eq!(client.retry(99).await.unwrap_err().word(), Some("E-NOT-FOUND"));
+}
+
+#[tokio::test]
 async fn operators_and_latencies_are_those_of_the_pipeline_asked_for() {
     let front = Front::start().await;
     let client = front.client().await;

@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 use tidemill_engine::engine::{Observer, SubmitError, Upload};
 use tidemill_engine::report::{
-    EdgeReport, NodeReport, OperatorReport, Phase, PipelineReport, StageLatency, SubmissionFilter,
-    SubmissionReport,
+    Condition, EdgeReport, NodeReport, OperatorReport, Phase, PipelineReport, StageLatency,
+    SubmissionFilter, SubmissionReport,
 };
 use tidemill_server::Backend;
 
@@ -98,7 +98,7 @@ impl Fake {
             name: name.into(),
             source: "in".into(),
             bytes: bytes.len() as u64,
-            hash: blake3::hash(bytes).to_string(),
+            hash: Some(blake3::hash(bytes).to_string()),
             phase,
             bytes_read: 0,
             records: 0,
