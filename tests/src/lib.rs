@@ -6,8 +6,8 @@
 //! fails, and so does one that outlasts [`PATIENCE`].
 //!
 //! Map, in reading order: [`tree`] (what lies in folders), [`process`] (one process and what it
-//! says), [`site`] (a home and how it is fed), [`oracle`] (slow programs that know the right
-//! answer).
+//! says), [`site`] (a home and how it is fed), [`torment`] (what is killed again and again),
+//! [`oracle`] (slow programs that know the right answer).
 
 #![allow(
     clippy::unwrap_used,
@@ -19,6 +19,7 @@ pub mod tree;
 
 pub mod process;
 pub mod site;
+pub mod torment;
 
 pub mod oracle;
 
