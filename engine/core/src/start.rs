@@ -126,9 +126,11 @@ impl StartError {
     /// Returns the exit code of a process that did not start.
     pub const fn exit_code(&self) -> i32 {
         match self {
-            StartError::Journal(JournalError::Damaged { .. } | JournalError::Newer { .. }) => {
-                FaultKind::Damaged.exit_code()
-            }
+            StartError::Journal(
+                JournalError::Damaged { .. }
+                | JournalError::Newer { .. }
+                | JournalError::Unreleased { .. },
+            ) => FaultKind::Damaged.exit_code(),
             StartError::Journal(_) | StartError::Io(_) | StartError::Disk(_) => {
                 FaultKind::Disk.exit_code()
             }
