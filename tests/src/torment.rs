@@ -7,8 +7,13 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
+use std::time::Duration;
 
+use crate::process::Process;
 use crate::site::{Shape, Site};
+
+/// How long a campaign may take: it starts some hundred processes.
+const CAMPAIGN_MAX: Duration = Duration::from_secs(600);
 
 /// A pipeline to be killed.
 #[derive(Clone, Copy, Debug)]
@@ -118,7 +123,7 @@ pub fn run(
     if points {
         arguments.push("--points");
     }
-    let ended = site.call(&arguments);
+    let ended = Process::start(&mut site.command(&arguments)).ended_within(CAMPAIGN_MAX);
     assert!(ended.code == Some(0) || ended.code == Some(1), "{ended}");
     let report = ended.json();
     assert_eq!(ended.code == Some(0), report["equal"] == true, "{ended}");

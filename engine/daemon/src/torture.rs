@@ -18,6 +18,7 @@ pub mod campaign;
 pub mod report;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -36,16 +37,26 @@ const DIFFERENT: u8 = 1;
 
 /// `tidemill torture`
 pub fn torture(flags: &TortureFlags) -> anyhow::Result<u8> {
+    let Some(report) = campaign(flags)? else { return Ok(USAGE) };
+    let text =
+        if flags.json { serde_json::to_string_pretty(&report)? + "\n" } else { report.text() };
+    say(text.as_bytes())?;
+    Ok(if report.equal { 0 } else { DIFFERENT })
+}
+
+/// Does what `tidemill torture` does, up to the report; `None` for a mistake in what was given, which
+/// is told.
+pub fn campaign(flags: &TortureFlags) -> anyhow::Result<Option<Report>> {
     let plan = match load(&flags.pipeline)? {
         Ok(plan) => plan,
         Err(mistakes) => {
             mistakes.complain();
-            return Ok(USAGE);
+            return Ok(None);
         }
     };
     if flags.workers.contains(&0) || flags.processes.contains(&0) {
         complain("error: a run has at least one process (-n) and one worker (-w)");
-        return Ok(USAGE);
+        return Ok(None);
     }
     let ground = Ground::create(flags.keep.as_deref())?;
     let yaml = ground.path.join("pipeline.yaml");
@@ -60,14 +71,10 @@ pub fn torture(flags: &TortureFlags) -> anyhow::Result<u8> {
     };
     let wish = Wish { kills: flags.kills, points: flags.points, keep: flags.keep.is_some() };
     let report = torture_shapes(flags, &subject, &wish, &ground)?;
-    let text =
-        if flags.json { serde_json::to_string_pretty(&report)? + "\n" } else { report.text() };
-    say(text.as_bytes())?;
     if report.equal {
         ground.remove_unless_kept()?;
-        return Ok(0);
     }
-    Ok(DIFFERENT)
+    Ok(Some(report))
 }
 
 fn torture_shapes(
@@ -116,6 +123,13 @@ fn bar(shapes: usize) -> ProgressBar {
     bar
 }
 
+/// Returns a name for a new folder that no other campaign of this process or another uses.
+fn new_name() -> String {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("tidemill-torture-{}-{number}", std::process::id())
+}
+
 /// The folder in which all homes of a campaign lie.
 struct Ground {
     path: PathBuf,
@@ -128,7 +142,7 @@ impl Ground {
     fn create(keep: Option<&Path>) -> anyhow::Result<Self> {
         let path = match keep {
             Some(path) => path.to_path_buf(),
-            None => std::env::temp_dir().join(format!("tidemill-torture-{}", std::process::id())),
+            None => std::env::temp_dir().join(new_name()),
         };
         let failed = || format!("create {}", path.display());
         std::fs::create_dir_all(&path).with_context(failed)?;
