@@ -7,6 +7,7 @@
 
 mod names;
 mod read;
+pub(crate) mod receipt;
 mod schema;
 mod write;
 
@@ -20,6 +21,7 @@ use crate::disk::DiskError;
 use crate::queue::Identity;
 
 pub use read::JournalReader;
+pub use receipt::ReceiptRow;
 
 /// The one writer of the journal.
 #[derive(Debug)]
@@ -30,6 +32,7 @@ pub struct Journal {
     generation: Option<u64>,
     /// What is known of each pipeline, as of the last commit.
     pipelines: HashMap<String, write::Counters>,
+    books: receipt::Books,
     /// Set after a write failed: nothing may be written behind it.
     failed: bool,
 }
