@@ -33,7 +33,8 @@ impl Stateless for Filter {
         let evaluated = self.keep.evaluate(&batch.columns);
         let condition = truth(&evaluated);
         let mut decided = condition.true_count();
-        let mut failed = evaluated.errors.iter().map(|error| error.row as usize).collect::<Vec<_>>();
+        let mut failed =
+            evaluated.errors.iter().map(|error| error.row as usize).collect::<Vec<_>>();
         failed.dedup();
         decided += failed.iter().filter(|row| !is_true(condition, **row)).count();
         emit.filter_out(batch.len() - decided);

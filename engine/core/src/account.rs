@@ -31,7 +31,8 @@ pub fn account<'scope>(
     let mut builder = OperatorBuilder::new(title.to_owned(), ends.scope());
     let mut input = builder.new_input(ends, Pipeline);
     let (output, counts) = builder.new_output::<Vec<EpochCounts>>();
-    let mut output = OutputBuilder::<Time, CapacityContainerBuilder<Vec<EpochCounts>>>::from(output);
+    let mut output =
+        OutputBuilder::<Time, CapacityContainerBuilder<Vec<EpochCounts>>>::from(output);
     builder.set_notify_for(0, FrontierInterest::Always);
     builder.build(move |capabilities| {
         let mut held = capabilities.into_iter().next();

@@ -7,10 +7,12 @@
 
 use tidemill_operators::tally::Counts;
 use tidemill_store::receipt::{Book, Node, NodeCounts, Receipt, Role};
+use tidemill_store::{ReceiptRow, SubmissionRow, VerdictRow};
 
 use crate::answer::Answer;
-use crate::board::to_us;
+use crate::board::{from_us, hex, to_us};
 use crate::plan::{Input, NodeId, OperatorKind, Plan, SinkKind};
+use crate::report::{ReceiptNode, ReceiptReport};
 use crate::stats::kind_word;
 
 /// Returns the place of a source or operator in the book of its plan, which is also its number in
@@ -97,6 +99,55 @@ fn counted(counts: &Counts, tags: usize) -> NodeCounts {
         merged: counts.merged,
         copies: counts.copies,
         reported: counts.reported,
+    }
+}
+
+/// Returns a receipt of the journal as the outside sees it.
+pub fn report(file: &SubmissionRow, row: &ReceiptRow) -> ReceiptReport {
+    let nodes = &row.book.nodes;
+    let name = |at: usize| nodes.get(at).map_or("?", |node| node.name.as_str());
+    let port = |(from, port): &(usize, usize)| {
+        let tag = nodes.get(*from).and_then(|node| node.tags.get(*port));
+        match tag.filter(|tag| !tag.is_empty()) {
+            Some(tag) => format!("{}.{tag}", name(*from)),
+            None => name(*from).to_owned(),
+        }
+    };
+    let node = |(node, counts): (&Node, &NodeCounts)| ReceiptNode {
+        name: node.name.clone(),
+        role: node.role.word().to_owned(),
+        kind: node.kind.clone(),
+        records_in: counts.taken,
+        out: node.tags.iter().cloned().zip(counts.given.iter().copied()).collect(),
+        filtered: counts.filtered,
+        rejected: counts.rejected,
+        merged: counts.merged,
+        copies: counts.copies,
+        reported: counts.reported,
+        fed_by: (node.inputs.iter().map(port))
+            .chain(node.errors_of.iter().map(|from| format!("{}.errors", name(*from))))
+            .collect(),
+    };
+    let mut outputs = Vec::new();
+    if let Some(VerdictRow::Committed { parts }) = file.outcome.as_ref().map(|one| &one.verdict) {
+        outputs.extend(
+            parts
+                .iter()
+                .map(|part| (format!("{}/{}", part.sink, part.name), part.bytes, hex(&part.hash))),
+        );
+    }
+    let answered_at_us = file.outcome.as_ref().map_or(0, |outcome| outcome.answered_at_us);
+    ReceiptReport {
+        generation: row.generation,
+        processes: row.processes,
+        workers: row.workers,
+        binary_version: row.binary_version.clone(),
+        plan_hash: row.plan_hash.clone(),
+        claimed_at: from_us(file.file.claimed_at_us),
+        read_at: from_us(row.receipt.read_at_us),
+        answered_at: from_us(answered_at_us),
+        nodes: nodes.iter().zip(&row.receipt.counts).map(node).collect(),
+        outputs,
     }
 }
 

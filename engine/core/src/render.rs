@@ -173,13 +173,7 @@ impl<'scope> Rendering<'scope, '_> {
         let ends = together(self.scope, self.rejects.values().cloned().collect());
         let counts = account(&format!("Account {}/", self.plan.name), ends, self.tallies.clone());
         let title = format!("Answer {}/", self.plan.name);
-        let said = Said {
-            openings: orders.openings,
-            notes,
-            counts,
-            parts,
-            tables,
-        };
+        let said = Said { openings: orders.openings, notes, counts, parts, tables };
         answers(self.scope, &title, said, ledger);
         Rendered {
             flow: self.flow,

@@ -187,7 +187,8 @@ impl Book {
         } else {
             for (at, given) in count.given.iter().enumerate() {
                 let tag = node.tags.get(at).map_or("", String::as_str);
-                went = went.plus(*given, &format!("out{}{tag}", if tag.is_empty() { "" } else { " " }));
+                went = went
+                    .plus(*given, &format!("out{}{tag}", if tag.is_empty() { "" } else { " " }));
             }
         }
         if count.filtered > 0 {
@@ -235,8 +236,7 @@ impl Receipt {
         let mut text = String::with_capacity(16 * self.counts.len() + 2);
         text.push('[');
         for (at, count) in self.counts.iter().enumerate() {
-            let rest =
-                [count.filtered, count.rejected, count.merged, count.copies, count.reported];
+            let rest = [count.filtered, count.rejected, count.merged, count.copies, count.reported];
             let kept = rest.iter().rposition(|one| *one > 0).map_or(0, |last| last + 1);
             let given = count.given.iter().rposition(|one| *one > 0).map_or(0, |last| last + 1);
             // Writing to a string cannot fail.
@@ -268,9 +268,11 @@ impl Receipt {
             };
             let mut given: Vec<u64> = match row.get(1) {
                 None => Vec::new(),
-                Some(value) => {
-                    value.as_array()?.iter().map(serde_json::Value::as_u64).collect::<Option<_>>()?
-                }
+                Some(value) => value
+                    .as_array()?
+                    .iter()
+                    .map(serde_json::Value::as_u64)
+                    .collect::<Option<_>>()?,
             };
             given.resize(node.tags.len().max(given.len()), 0);
             counts.push(NodeCounts {

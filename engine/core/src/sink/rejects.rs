@@ -57,10 +57,8 @@ pub fn rejects<'scope>(
     let index = sink.index;
     let mut builder = OperatorBuilder::new(title.to_owned(), scope);
     let wake = scope.worker().sync_activator_for(builder.operator_info().address.to_vec());
-    let mut input = builder.new_input(
-        rejects,
-        Exchange::new(move |some: &EpochRejects| writer_of(some.epoch, index)),
-    );
+    let mut input = builder
+        .new_input(rejects, Exchange::new(move |some: &EpochRejects| writer_of(some.epoch, index)));
     let mut note_input = builder
         .new_input(notes, Exchange::new(move |note: &ReadNote| writer_of(note.epoch, index)));
     let mut opening_input = builder.new_input(

@@ -91,9 +91,9 @@ pub(super) fn insert(
             if let Err(imbalance) = book.check(receipt, *records, *rejected) {
                 return refuse(format!("its receipt does not balance: {imbalance}"));
             }
-            transaction.prepare_cached("INSERT INTO receipt VALUES (?1, ?2, ?3, ?4)")?.execute(
-                params![id.cast_signed(), number, receipt.read_at_us, receipt.text()],
-            )?;
+            transaction
+                .prepare_cached("INSERT INTO receipt VALUES (?1, ?2, ?3, ?4)")?
+                .execute(params![id.cast_signed(), number, receipt.read_at_us, receipt.text()])?;
             Ok(())
         }
     }
@@ -167,3 +167,6 @@ pub(crate) fn parse(nodes: &str, read_at_us: i64, counts: &str) -> Option<(Book,
     let receipt = Receipt::parse(read_at_us, counts, &book)?;
     Some((book, receipt))
 }
+
+#[cfg(test)]
+mod tests;

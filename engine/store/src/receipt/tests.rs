@@ -107,7 +107,8 @@ fn what_is_written_is_read_again() {
 #[test]
 fn what_nobody_wrote_is_not_read() {
     let (book, _) = given();
-    for text in ["", "{}", "[1]", "[[-1]]", "[[1,2]]", "[[1,[\"2\"]]]", "[[1],[1],[1],[1],[1],[1],[1]]"]
+    for text in
+        ["", "{}", "[1]", "[[-1]]", "[[1,2]]", "[[1,[\"2\"]]]", "[[1],[1],[1],[1],[1],[1],[1]]"]
     {
         assert_eq!(Receipt::parse(0, text, &book), None, "{text}");
     }
