@@ -110,7 +110,7 @@ fn text(submission: &Submission) -> String {
     let bytes = submission.bytes;
     lines.extend([
         ("size", format!("{} ({} bytes)", human::bytes(bytes), human::count(bytes))),
-        ("blake3", human::name(&submission.hash)),
+        ("blake3", hash(submission)),
         ("records", human::count(submission.records)),
         ("rejected", human::count(submission.rejected)),
         ("seen", format!("{} UTC", human::instant(submission.seen_at))),
@@ -144,6 +144,13 @@ fn made_by(receipt: &Receipt) -> String {
     let Receipt { generation, processes, workers, binary_version, .. } = receipt;
     let version = human::name(binary_version);
     format!("generation {generation}: {processes} x {workers} workers of tidemill {version}")
+}
+
+fn hash(submission: &Submission) -> String {
+    if submission.hash.is_empty() {
+        return "known when the file is read".to_owned();
+    }
+    human::name(&submission.hash)
 }
 
 fn phase(submission: &Submission) -> String {

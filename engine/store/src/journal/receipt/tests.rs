@@ -24,7 +24,7 @@ fn given() -> (tempfile::TempDir, Journal, AcceptedFile) {
         name: "a.csv".into(),
         claimed_name: format!("{id}-a.csv"),
         identity: Identity { device: 1, inode: 2, bytes: 3, modified_ns: 4 },
-        hash: [9; 32],
+        hash: None,
         seen_at_us: 1,
         claimed_at_us: 2,
     };
@@ -56,6 +56,7 @@ fn outcome(file: &AcceptedFile, verdict: Verdict) -> Outcome {
         pipeline: "p".into(),
         epoch: file.epoch,
         verdict,
+        hash: Some([9; 32]),
         records: 10,
         rejected: 0,
         answered_at_us: 6,
