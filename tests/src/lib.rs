@@ -22,6 +22,8 @@ pub mod site;
 
 pub mod oracle;
 
+pub mod faults;
+
 pub use process::{Ended, PATIENCE};
 pub use site::{Running, Shape, Site};
 pub use tree::Tree;
