@@ -18,7 +18,7 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind, RenameMode};
 use notify::{RecursiveMode, Watcher};
 use tidemill_store::name::check_name;
-use tidemill_store::{ClaimError, Claimed, Folders, NewFile, queue};
+use tidemill_store::{ClaimError, Claimed, Folders, NewFile, failpoint, queue};
 
 use crate::board::{Board, to_us};
 use crate::ledger::Event;
@@ -406,6 +406,7 @@ fn claim_one(
         }
     };
     let hash = queue::hash(&claimed.file)
+        .and_then(|hash| failpoint::reach("claim-hashed").map(|()| hash))
         .map_err(|source| IntakeError::Claim { name: text.clone(), source })?;
     let file = NewFile {
         id,

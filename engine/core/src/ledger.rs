@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use tidemill_store::{
     AcceptedFile, Folders, Journal, JournalError, NewFile, Outcome, Part, PartBody, Verdict,
+    failpoint,
 };
 use timely::scheduling::activate::SyncActivator;
 
@@ -211,6 +212,8 @@ impl Ledger {
             // A coordinator that has ended leaves the file for the next life.
             let _ = line.commands.send(Command::File(order));
             let _ = line.wake.activate();
+            failpoint::reach("order-given")
+                .unwrap_or_else(|error| fault::disk("order a file", &error));
         }
     }
 

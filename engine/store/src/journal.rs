@@ -304,6 +304,11 @@ impl JournalError {
         Self::Invariant { detail: detail.into() }
     }
 
+    /// Returns the error of a failpoint that was asked to fail.
+    fn failpoint(doing: &'static str) -> impl Fn(io::Error) -> Self {
+        move |source| Self::Disk { doing, path: PathBuf::from("(failpoint)"), source }
+    }
+
     /// Returns what an error of SQLite means for the caller.
     fn of(doing: &'static str, path: PathBuf, error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {

@@ -84,10 +84,12 @@
 //!
 //! Map, in reading order: [`home`] (where things are), [`name`] (what files may be called),
 //! [`queue`] (the moves of an input), [`journal`] (what is known), [`stage`] and [`publish`](mod@publish)
-//! (the way of an output), [`recover`](mod@recover) (after a crash).
+//! (the way of an output), [`recover`](mod@recover) (after a crash), [`failpoint`] (where tests let
+//! it crash).
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod disk;
+pub mod failpoint;
 
 pub mod home;
 pub mod name;

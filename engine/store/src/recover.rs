@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::disk::{self, DiskError};
+use crate::failpoint;
 use crate::home::{Folders, Home, HomeError};
 use crate::journal::{AcceptedFile, Journal, JournalError, Outcome, Verdict};
 use crate::publish::{self, PublishError};
@@ -91,6 +92,7 @@ pub fn recover(
     pipelines: &[&str],
     generation: u64,
 ) -> Result<Recovery, RecoverError> {
+    failpoint::reach("recover-begin")?;
     let mut recovery = Recovery::default();
     let mut folders = BTreeMap::new();
     for pipeline in journal.pipelines()?.iter().map(String::as_str).chain(pipelines.iter().copied())
@@ -104,6 +106,7 @@ pub fn recover(
     for pipeline in pipelines {
         for file in journal.unfinished(pipeline)? {
             find_accepted(&folders[*pipeline], file, &mut recovery)?;
+            failpoint::reach("recover-input-looked-for")?;
         }
     }
     for folders in folders.values() {
@@ -115,6 +118,7 @@ pub fn recover(
         disk::sync_folder(&folders.underprocess)?;
         disk::sync_folder(&folders.unprocessed)?;
     }
+    failpoint::reach("recover-folders-synced")?;
     Ok(recovery)
 }
 
@@ -136,11 +140,14 @@ fn settle_finished(
             recovery.missing.push(file.clone());
         }
         recovery.finished += 1;
+        failpoint::reach("recover-file-settled")?;
     }
     let touched: Vec<_> = folders.values().collect();
     publish::sync_published(&touched)?;
+    failpoint::reach("recover-files-synced")?;
     let ids: Vec<_> = unsettled.iter().map(|(file, _)| file.id).collect();
     journal.settle(&ids)?;
+    failpoint::reach("recover-files-settled")?;
     Ok(())
 }
 
@@ -188,6 +195,7 @@ fn find_accepted(
         Found::Missing => match look_for(&dropped, &file)? {
             Found::Same(_) => {
                 disk::rename_new(&dropped, &claimed)?;
+                failpoint::reach("recover-input-moved-again")?;
                 None
             }
             _ => Some("it is not in underprocess/ any more".to_string()),
@@ -253,6 +261,7 @@ fn release_orphans(
         if !journal.knows(id)? {
             let name = queue::original_name(&orphan.path, claimed_name);
             recovery.released.push(queue::put_back(folders, &orphan.path, &name)?);
+            failpoint::reach("recover-orphan-put-back")?;
         }
     }
     Ok(())
@@ -275,6 +284,7 @@ fn sweep_stage(home: &Home, generation: u64) -> Result<u64, DiskError> {
             if is_folder { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
         result.map_err(|error| DiskError::new("remove", &path, error))?;
         removed += 1;
+        failpoint::reach("recover-stage-removed").map_err(DiskError::failpoint(&path))?;
     }
     Ok(removed)
 }
@@ -291,6 +301,7 @@ pub fn sweep_spool(home: &Home, before: SystemTime) -> io::Result<u64> {
             let path = entry.path();
             std::fs::remove_file(&path).map_err(|error| DiskError::new("remove", &path, error))?;
             removed += 1;
+            failpoint::reach("recover-spool-removed")?;
         }
     }
     Ok(removed)

@@ -9,6 +9,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::disk::{self, DiskError};
+use crate::failpoint;
 use crate::home::Folders;
 use crate::journal::{AcceptedFile, Outcome, Verdict};
 use crate::name::REASON_ENDING;
@@ -77,8 +78,9 @@ impl Reason {
 pub fn finish(folders: &Folders, claimed_name: &str, stored_name: &str) -> io::Result<()> {
     let source = folders.underprocess.join(claimed_name);
     let target = folders.processed.join(stored_name);
+    failpoint::reach("input-move-begin")?;
     match move_once(&source, &target)? {
-        Moved::There => Ok(()),
+        Moved::There => failpoint::reach("input-moved"),
         Moved::Nowhere => {
             let error = io::Error::new(io::ErrorKind::NotFound, "the input is in neither folder");
             Err(DiskError::new("file away", &source, error).into())
@@ -98,10 +100,12 @@ pub fn quarantine(
     let path = folders.quarantine.join(format!("{stored_name}{REASON_ENDING}"));
     let mut text = serde_json::to_vec_pretty(reason).map_err(io::Error::from)?;
     text.push(b'\n');
+    failpoint::reach("reason-begin")?;
     publish::put_file(&path, &text)?;
+    failpoint::reach("reason-placed")?;
     let target = folders.quarantine.join(stored_name);
     move_once(&folders.underprocess.join(claimed_name), &target)?;
-    Ok(())
+    failpoint::reach("quarantine-moved")
 }
 
 enum Moved {
