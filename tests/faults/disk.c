@@ -9,6 +9,7 @@
  *   FAULTS_LOG=FILE       where calls are written down, in the order in which they took effect
  *   FAULTS_AT=N           the call that fails, counted from 1 among those that FAULTS_KIND can hit
  *   FAULTS_TIMES=N        how many calls fail in a row (1)
+ *   FAULTS_ONLY=ENDING    only calls on paths that end so are counted
  *   FAULTS_KIND=eio       any call fails with EIO
  *               enospc    a call that needs space fails with ENOSPC
  *               short     a write writes half of what it was given
@@ -34,6 +35,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 /* What is written down: one header, a path, then another path or the bytes of a write. */
@@ -41,7 +43,7 @@ enum { CREATE = 1, MKDIR, WRITE, RESIZE, RENAME, LINK, UNLINK, SYNC, SYNC_ALL, S
 
 struct record {
     uint32_t magic, op;
-    uint64_t inode, number;
+    uint64_t inode, when; /* when: microseconds since 1970 */
     int64_t at;
     uint32_t path, rest;
 };
@@ -59,6 +61,7 @@ static char below[PATH_MAX];
 static size_t below_len;
 static int log_fd = -1, kind, pretend;
 static uint64_t counted, fault_at, fault_times = 1;
+static const char *only; /* the ending of the paths that count, if not all do */
 static const char *current; /* the path of the call that holds the lock */
 
 static void start(void) {
@@ -74,6 +77,7 @@ static void start(void) {
     }
     if (at) fault_at = strtoull(at, NULL, 10);
     if (times) fault_times = strtoull(times, NULL, 10);
+    only = getenv("FAULTS_ONLY");
     pretend = sync && !strcmp(sync, "pretend");
     static const char *const names[] = {"", "eio", "enospc", "short", "eintr", "sync", "kill"};
     for (int i = 1; what && i <= KIND_KILL; i++)
@@ -117,8 +121,10 @@ static int error_of_kind(void) {
 
 static void put(int op, uint64_t inode, int64_t at, const char *path, const void *rest, size_t len) {
     if (log_fd < 0) return;
-    static uint64_t number;
-    struct record record = {MAGIC, op, inode, ++number, at, strlen(path), len};
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    uint64_t when = now.tv_sec * 1000000ull + now.tv_nsec / 1000;
+    struct record record = {MAGIC, op, inode, when, at, strlen(path), len};
     struct iovec parts[3] = {{&record, sizeof record}, {(void *)path, record.path}, {(void *)rest, len}};
     ssize_t all = sizeof record + record.path + len;
     if (syscall(SYS_writev, log_fd, parts, 3) != all) { dprintf(2, "faults: the record is full\n"); _exit(125); }
@@ -129,7 +135,8 @@ static int fails(int can) {
     int hit = kind == KIND_EIO || kind == KIND_KILL || (kind == KIND_ENOSPC && can & CAN_FILL) ||
               (kind == KIND_SHORT && can & CAN_SHORT) || (kind == KIND_EINTR && can & CAN_INTR) ||
               (kind == KIND_SYNC && can & CAN_SYNC);
-    if (!hit) return 0;
+    size_t path_len = strlen(current), only_len = only ? strlen(only) : 0;
+    if (!hit || path_len < only_len || strcmp(current + path_len - only_len, only_len ? only : current + path_len)) return 0;
     counted++;
     if (!fault_at || counted < fault_at || counted >= fault_at + fault_times) return 0;
     put(FAILED, 0, 0, current, "", 0);

@@ -12,6 +12,7 @@ pub mod record;
 pub mod place;
 
 pub mod calls;
+pub mod mutate;
 pub mod power;
 
 use std::fs;
@@ -69,11 +70,23 @@ pub struct Fault {
     pub at: u64,
     /// How many fail in a row.
     pub times: u64,
+    /// How the paths end that count; empty for all.
+    pub only: &'static str,
+}
+
+impl Fault {
+    /// Returns the fault of one call.
+    pub const fn new(kind: Kind, at: u64) -> Fault {
+        Fault { kind, at, times: 1, only: "" }
+    }
 }
 
 impl std::fmt::Display for Fault {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(out, "{} at call {}", self.kind.word(), self.at)?;
+        if !self.only.is_empty() {
+            write!(out, " on {}", self.only)?;
+        }
         if self.times > 1 { write!(out, " and the {} after it", self.times - 1) } else { Ok(()) }
     }
 }
@@ -90,9 +103,12 @@ pub fn between(command: &mut Command, home: &Path, log: Option<&Path>, fault: Op
     if let Some(log) = log {
         command.env("FAULTS_LOG", log);
     }
-    if let Some(Fault { kind, at, times }) = fault {
+    if let Some(Fault { kind, at, times, only }) = fault {
         command.env("FAULTS_KIND", kind.word());
         command.env("FAULTS_AT", at.to_string()).env("FAULTS_TIMES", times.to_string());
+        if !only.is_empty() {
+            command.env("FAULTS_ONLY", only);
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use tidemill_tests::faults::calls::{count, spread, sweep};
+use tidemill_tests::faults::calls::{count, log_faults, spread, sweep};
 use tidemill_tests::faults::place::{Case, Subject};
 use tidemill_tests::faults::{Dice, Kind, possible};
 
@@ -18,7 +18,7 @@ const SAMPLE: u64 = 12;
 #[track_caller]
 fn check(case: &Case) {
     if let Err(why) = possible() {
-        println!("SKIPPED: no system call was made to fail: {why}");
+        skipped(&why);
         return;
     }
     let subject = Subject::new(NODE);
@@ -28,7 +28,7 @@ fn check(case: &Case) {
         Kind::ALL.into_iter().flat_map(|kind| spread(kind, calls[&kind], SAMPLE, &mut dice));
     let faults: Vec<_> = faults.collect();
     let report = sweep(case, &subject, faults.into_iter());
-    println!("{}: {report}", case.name);
+    eprintln!("{}: {report}", case.name);
     assert!(report.wrong.is_empty(), "{report}");
     for kind in Kind::ALL {
         // Threads race, so the last calls of one run may not be there in the next.
@@ -48,4 +48,18 @@ fn a_call_that_fails_leaves_no_trace_in_sums_and_tables() {
 #[test]
 fn a_call_that_fails_leaves_no_trace_without_state() {
     check(&Case::copied());
+}
+
+#[test]
+fn a_failed_sync_of_a_log_that_grew_long_ends_the_process() {
+    if let Err(why) = possible() {
+        skipped(&why);
+        return;
+    }
+    log_faults(&Subject::new(NODE)).unwrap_or_else(|wrong| panic!("{wrong}"));
+}
+
+/// Says loudly that nothing was tested.
+fn skipped(why: &str) {
+    eprintln!("SKIPPED: no system call was made to fail: {why}");
 }

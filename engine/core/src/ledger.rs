@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use tidemill_store::{
     AcceptedFile, Folders, Journal, JournalError, NewFile, Outcome, Part, PartBody, Verdict,
-    failpoint,
+    barrier, failpoint, queue,
 };
 use timely::scheduling::activate::SyncActivator;
 
@@ -236,6 +236,10 @@ impl Ledger {
                 Milestones { read_at: answer.read_at, answered_at: answer.answered_at };
             let (outcome, staged) = self.decide(pipeline, &answer);
             outcomes.push(outcome.clone());
+            if !barrier::holds("move-after-commit") {
+                let folders = &self.lines[pipeline].folders;
+                let _ = queue::finish(folders, &file.claimed_name, &file.stored_name);
+            }
             let rows = if answer.failure.is_none() { answer.rows } else { Vec::new() };
             jobs.push(Job::Finished {
                 pipeline,
@@ -246,15 +250,22 @@ impl Ledger {
                 milestones,
             });
         }
+        if !barrier::holds("publish-after-commit") {
+            self.publish(std::mem::take(&mut jobs));
+        }
         if !outcomes.is_empty() {
             // The commit point: nothing is published before this returns.
             self.journal.finish(&outcomes)?;
         }
+        self.publish(jobs);
+        Ok(())
+    }
+
+    fn publish(&self, jobs: Vec<Job>) {
         for job in jobs {
             // The publisher ends after the ledger.
             let _ = self.publisher.send(job);
         }
-        Ok(())
     }
 
     /// Returns what becomes of a file, and the staged parts that must be removed.

@@ -103,6 +103,21 @@ pub fn sweep(case: &Case, subject: &Subject, faults: impl Iterator<Item = Fault>
     sweep
 }
 
+/// Lets the sync fail with which a log that has grown long is moved into the database, and says
+/// what is wrong afterwards: it must end the process, for what the log lost cannot be known.
+pub fn log_faults(subject: &Subject) -> Result<(), String> {
+    let case = Case::long_log();
+    let folder = tempfile::tempdir().unwrap();
+    let place = Place::new(&case, subject, folder.path());
+    // The first two make the database; the last is done when it is closed.
+    let fault = Fault { only: "journal.db", ..Fault::new(Kind::Sync, 3) };
+    let ended = place.live(Some(fault));
+    if ended.code != Some(DISK) {
+        return Err(format!("the process went on behind a failed sync of its journal: {ended}"));
+    }
+    place.finish(&Promised::all(&case))
+}
+
 fn judge(place: &Place<'_>, ended: &Ended, hit: bool) -> Result<(), String> {
     let killed = ended.code.is_none() && hit;
     let mut promised = Promised::all(place.case);
@@ -133,5 +148,5 @@ fn tells(line: &str) -> bool {
 pub fn spread(kind: Kind, calls: u64, count: u64, dice: &mut Dice) -> Vec<Fault> {
     let count = count.clamp(1, calls.max(1));
     let first = dice.below((calls / count).max(1) as usize) as u64;
-    (0..count).map(|n| Fault { kind, at: 1 + first + n * calls / count, times: 1 }).collect()
+    (0..count).map(|n| Fault::new(kind, 1 + first + n * calls / count)).collect()
 }

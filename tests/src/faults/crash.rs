@@ -267,8 +267,9 @@ impl Disk {
             if !chosen[later] {
                 continue;
             }
-            for earlier in 0..later {
-                chosen[earlier] |= depends(&self.pending[later], &self.pending[earlier]);
+            let (before, change) = (&self.pending[..later], &self.pending[later]);
+            for (chosen, earlier) in chosen.iter_mut().zip(before) {
+                *chosen |= depends(change, earlier);
             }
         }
         let mut left = Vec::new();

@@ -58,6 +58,14 @@ impl Case {
         let (inputs, oracle) = (inputs(), copies as fn(&Tree) -> Tree);
         Case { name: "stateless", pipeline: "copies", yaml: COPIES, inputs, oracle }
     }
+
+    /// Returns many files whose outputs all ride in the journal, more than its log may hold.
+    pub fn long_log() -> Case {
+        const FILES: usize = 800;
+        let line = format!("{{\"status\":500,\"pad\":\"{}\"}}\n", "x".repeat(44_000)).into_bytes();
+        let inputs = (0..FILES).map(|n| (format!("{n:04}.jsonl"), line.clone())).collect();
+        Case { name: "long log", inputs, ..Case::copied() }
+    }
 }
 
 /// One file whose outputs are staged, and two whose outputs ride in the journal.

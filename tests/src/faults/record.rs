@@ -17,6 +17,8 @@ pub struct Entry {
     pub what: What,
     /// The number of the file it was done to, as the file system counts.
     pub inode: u64,
+    /// When, in microseconds since 1970; 0 for a mark.
+    pub when_us: u64,
     /// Where, absolute; before a rename.
     pub path: String,
 }
@@ -104,7 +106,7 @@ fn take(bytes: &[u8]) -> Option<(Entry, &[u8])> {
         MARK => What::Mark(text(more)),
         other => panic!("the record has an entry of kind {other}"),
     };
-    Some((Entry { what, inode: long(8), path: text(path) }, rest))
+    Some((Entry { what, inode: long(8), when_us: long(16), path: text(path) }, rest))
 }
 
 /// Writes down that somebody outside has heard something, behind all that happened before.
