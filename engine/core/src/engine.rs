@@ -139,7 +139,7 @@ impl Engine {
             name: upload.name,
             claimed_name: claimed.claimed_name,
             identity: claimed.identity,
-            hash: upload.hash,
+            hash: Some(upload.hash),
             seen_at_us: to_us(upload.seen_at),
             claimed_at_us: to_us(SystemTime::now()),
         };

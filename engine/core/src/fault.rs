@@ -54,7 +54,9 @@ pub fn journal(doing: &str, error: &JournalError) -> ! {
 /// Returns what an error of the journal is.
 pub fn kind_of_journal(error: &JournalError) -> FaultKind {
     match error {
-        JournalError::Damaged { .. } | JournalError::Newer { .. } => FaultKind::Damaged,
+        JournalError::Damaged { .. }
+        | JournalError::Newer { .. }
+        | JournalError::Unreleased { .. } => FaultKind::Damaged,
         JournalError::Invariant { .. } => FaultKind::Invariant,
         JournalError::Disk { .. } => FaultKind::Disk,
     }

@@ -18,7 +18,7 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind, RenameMode};
 use notify::{RecursiveMode, Watcher};
 use tidemill_store::name::check_name;
-use tidemill_store::{ClaimError, Claimed, Folders, NewFile, failpoint, queue};
+use tidemill_store::{ClaimError, Claimed, Folders, NewFile, queue};
 
 use crate::board::{Board, to_us};
 use crate::ledger::Event;
@@ -405,9 +405,6 @@ fn claim_one(
             return Ok(None);
         }
     };
-    let hash = queue::hash(&claimed.file)
-        .and_then(|hash| failpoint::reach("claim-hashed").map(|()| hash))
-        .map_err(|source| IntakeError::Claim { name: text.clone(), source })?;
     let file = NewFile {
         id,
         pipeline: watched.line.name.clone(),
@@ -415,7 +412,8 @@ fn claim_one(
         name: text,
         claimed_name: claimed.claimed_name.clone(),
         identity: claimed.identity,
-        hash,
+        // It is hashed while it is processed.
+        hash: None,
         seen_at_us: to_us(seen_at),
         claimed_at_us: to_us(SystemTime::now()),
     };

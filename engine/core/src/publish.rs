@@ -17,7 +17,7 @@ use tidemill_store::{
     publish, queue, replace_file, sync_published,
 };
 
-use crate::board::{Board, Milestones};
+use crate::board::{Board, Milestones, hex};
 use crate::ledger::Event;
 use crate::report::Phase;
 use crate::sink::table::Table;
@@ -153,6 +153,9 @@ impl Publisher {
                 self.board.finished(pipeline, file.id, milestones, |report| {
                     report.records = outcome.records;
                     report.rejected = outcome.rejected;
+                    if let Some(hash) = &outcome.hash {
+                        report.hash = Some(hex(hash));
+                    }
                     report.bytes_read = report.bytes;
                     match &outcome.verdict {
                         Verdict::Committed { parts } => {

@@ -57,7 +57,6 @@ pub const NAMES: &[&str] = &[
     // a dropped file
     "claim-opened",
     "claim-renamed",
-    "claim-hashed",
     "claim-files-synced",
     "claim-folders-synced",
     // an upload

@@ -62,8 +62,8 @@ pub struct NewFile {
     pub claimed_name: String,
     /// Which file it is and how it looked.
     pub identity: Identity,
-    /// BLAKE3 of its bytes.
-    pub hash: [u8; 32],
+    /// BLAKE3 of its bytes, if it is known before they are processed.
+    pub hash: Option<[u8; 32]>,
     /// When it was first seen.
     pub seen_at_us: i64,
     /// When it was claimed.
@@ -91,8 +91,8 @@ pub struct AcceptedFile {
     pub output_name: String,
     /// Which file it is and how it looked when it was claimed.
     pub identity: Identity,
-    /// BLAKE3 of its bytes.
-    pub hash: [u8; 32],
+    /// BLAKE3 of its bytes, once it is known: at the latest when it is committed.
+    pub hash: Option<[u8; 32]>,
     /// When it was first seen.
     pub seen_at_us: i64,
     /// When it was claimed.
@@ -112,6 +112,8 @@ pub struct Outcome {
     pub epoch: u64,
     /// What became of it.
     pub verdict: Verdict,
+    /// BLAKE3 of the bytes that were processed. A committed file has one.
+    pub hash: Option<[u8; 32]>,
     /// How many records were read.
     pub records: u64,
     /// How many of them were rejected.
@@ -272,6 +274,14 @@ pub enum JournalError {
         found: i64,
         /// The newest schema this version knows.
         known: i64,
+    },
+    /// It was written by a version that was never released: there is no way to bring it up to date.
+    #[error("the journal {} has schema {found}, made by an unreleased version; start with an empty home", path.display())]
+    Unreleased {
+        /// Where it lies.
+        path: PathBuf,
+        /// Its schema.
+        found: i64,
     },
     /// It is not a journal, or not whole: it is left untouched, a person must look at it.
     #[error("the journal {} is damaged: {detail}", path.display())]

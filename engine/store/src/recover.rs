@@ -226,8 +226,8 @@ pub enum Found {
 
 /// Returns whether the bytes that were accepted are at `path`.
 ///
-/// A file that looks exactly as it did when it was claimed is believed; else its bytes decide: it
-/// may have been moved away and back, or restored from a backup.
+/// A file that looks exactly as it did when it was claimed is believed. Else its bytes decide, if
+/// their hash is known: it may have been moved away and back, or restored from a backup.
 pub fn look_for(path: &Path, file: &AcceptedFile) -> Result<Found, DiskError> {
     let Some(found) = disk::look(path)? else { return Ok(Found::Missing) };
     if !found.is_file() {
@@ -242,10 +242,15 @@ pub fn look_for(path: &Path, file: &AcceptedFile) -> Result<Found, DiskError> {
     if (identity.inode, identity.modified_ns) == (file.identity.inode, file.identity.modified_ns) {
         return Ok(Found::Same(identity));
     }
+    let Some(accepted) = file.hash else {
+        // Nobody has read it yet, so nothing tells whether these are its bytes.
+        let detail = "it was written to, or replaced, since it was accepted";
+        return Ok(Found::Changed(detail.to_string()));
+    };
     let opened = disk::open_plain(path).map_err(|error| DiskError::new("open", path, error))?;
     let hash = disk::hash_of(&opened).map_err(|error| DiskError::new("hash", path, error))?;
     let changed = "its bytes are not those that were accepted";
-    Ok(if hash == file.hash { Found::Same(identity) } else { Found::Changed(changed.to_string()) })
+    Ok(if hash == accepted { Found::Same(identity) } else { Found::Changed(changed.to_string()) })
 }
 
 /// Puts back what was claimed and never accepted.

@@ -445,6 +445,11 @@ fn finish_one(
     outcome: &Outcome,
 ) -> Result<(), Trouble> {
     let id = outcome.id.cast_signed();
+    if outcome.hash.is_none() && matches!(outcome.verdict, Verdict::Committed { .. }) {
+        let detail =
+            format!("submission {} is committed without the hash of its bytes", outcome.id);
+        return Err(JournalError::invariant(detail).into());
+    }
     let (verdict, code, detail, parts): (i64, _, _, &[Part]) = match &outcome.verdict {
         Verdict::Committed { parts } => (1, None, None, parts),
         Verdict::Quarantined { code, detail } => (2, Some(code), Some(detail), &[]),
@@ -452,7 +457,8 @@ fn finish_one(
     let changed = transaction
         .prepare_cached(
             "UPDATE submission SET verdict = ?4, records = ?5, rejected = ?6, answered_at_us = ?7,
-                 finished_at_us = ?8, generation = ?9, code = ?10, detail = ?11
+                 finished_at_us = ?8, generation = ?9, code = ?10, detail = ?11,
+                 hash = coalesce(?12, hash)
              WHERE id = ?1 AND pipeline = ?2 AND epoch = ?3 AND verdict = 0",
         )?
         .execute(params![
@@ -467,6 +473,7 @@ fn finish_one(
             generation,
             code,
             detail,
+            outcome.hash,
         ])?;
     if changed != 1 {
         let Outcome { id, pipeline, epoch, .. } = outcome;

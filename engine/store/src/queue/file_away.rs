@@ -37,8 +37,9 @@ pub struct Reason {
     pub plan_hash: Option<String>,
     /// Its size in bytes.
     pub bytes: u64,
-    /// BLAKE3 of its bytes, in hex.
-    pub hash: String,
+    /// BLAKE3 of its bytes, in hex; absent if it was refused before all of them were read.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub hash: Option<String>,
     /// How many records were read before it was refused.
     pub records: u64,
     /// How many of them were rejected.
@@ -54,6 +55,7 @@ impl Reason {
             Verdict::Quarantined { code, detail } => (code.clone(), detail.clone()),
             Verdict::Committed { .. } => Default::default(),
         };
+        let hash = outcome.hash.or(file.hash);
         Reason {
             code,
             text,
@@ -64,7 +66,7 @@ impl Reason {
             epoch: file.epoch,
             plan_hash,
             bytes: file.identity.bytes,
-            hash: blake3::Hash::from_bytes(file.hash).to_hex().to_string(),
+            hash: hash.map(|hash| blake3::Hash::from_bytes(hash).to_hex().to_string()),
             records: outcome.records,
             rejected: outcome.rejected,
             finished_at_us: outcome.finished_at_us,
