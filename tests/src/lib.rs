@@ -25,6 +25,8 @@ pub mod torment;
 
 pub mod oracle;
 
+pub mod faults;
+
 pub use process::{Ended, PATIENCE};
 pub use site::{Running, Shape, Site};
 pub use tree::Tree;
