@@ -37,7 +37,7 @@ pub use error::Error;
 pub use hdrhistogram;
 pub use model::{
     Condition, Edge, Filter, Frontier, Node, Operator, OutputFile, Page, Phase, Pipeline, Reason,
-    StageLatency, Submission,
+    Receipt, ReceiptNode, ReceiptOutput, StageLatency, Submission,
 };
 pub use submit::SubmitOptions;
 pub use watch::{Watch, WatchFilter};

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant, SystemTime};
 use tidemill_store::journal::VerdictRow;
 use tidemill_store::name::check_name;
 use tidemill_store::{
-    Filter, Folders, Full, JournalReader, NewFile, Retried, SubmissionRow, failpoint, queue,
+    Filter, Folders, Full, JournalError, JournalReader, NewFile, Retried, SubmissionRow, failpoint,
+    queue,
 };
 
 use crate::board::{self, Board, to_us};
@@ -20,9 +21,10 @@ use crate::fault;
 use crate::intake::{Numbers, PENDING_MAX, Patterns};
 use crate::ledger::Event;
 use crate::plan::{self, Plan};
+use crate::receipt;
 use crate::report::{
-    Condition, OperatorReport, Phase, PipelineReport, StageLatency, SubmissionFilter,
-    SubmissionReport,
+    Condition, OperatorReport, Phase, PipelineReport, ReceiptReport, StageLatency,
+    SubmissionFilter, SubmissionReport,
 };
 use crate::space::Space;
 use crate::stats::Stats;
@@ -275,6 +277,15 @@ impl Engine {
         }
         let row = self.journal().submission(id).map_err(|error| unavailable("look up", &error))?;
         row.map(|row| self.with_retries(self.overlay(row))).transpose()
+    }
+
+    /// Returns the receipt of a committed file; `None` for any other. Reads the journal.
+    pub fn receipt(&self, id: u64) -> Result<Option<ReceiptReport>, SubmitError> {
+        let failed = |error: JournalError| unavailable("look up a receipt", &error);
+        let journal = self.journal();
+        let Some(row) = journal.receipt(id).map_err(failed)? else { return Ok(None) };
+        let file = journal.submission(id).map_err(failed)?;
+        Ok(file.map(|file| receipt::report(&file, &row)))
     }
 
     /// Returns submissions, newest first. Reads the journal.

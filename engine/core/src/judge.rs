@@ -87,20 +87,19 @@ pub struct Tally {
 }
 
 /// Counts rejected records where they are, so that only numbers travel.
-pub fn tally<'scope>(
+pub fn count_rejects<'scope>(
     title: &str,
     rejects: StreamVec<'scope, Time, EpochRejects>,
 ) -> StreamVec<'scope, Time, Tally> {
     rejects.unary::<CapacityContainerBuilder<Vec<Tally>>, _, _, _>(Pipeline, title, |_, _| {
         move |input, output| {
             input.for_each_stamp(|capability, batches| {
-                let Some(epoch) = capability.least().map(|time| time.epoch) else { return };
                 for some in batches.flat_map(|batch| batch.drain(..)) {
                     let first = some.rejects.iter().min_by_key(|reject| reject.offset);
                     let Some(first) = first else { continue };
                     let why = format!("{}: {}: {}", first.operator, first.code, first.reason);
                     output.session(&capability).give(Tally {
-                        epoch,
+                        epoch: some.epoch,
                         rejected: some.rejects.len() as u64,
                         first: (some.origin.chunk, first.offset, why),
                     });

@@ -7,7 +7,8 @@
 //! Map, in reading order. Definition: `spec` (as written), `graph` (checked), [`plan`](mod@plan)
 //! (ordered and pruned), [`draw`]; `render` (plan to dataflow). Data: `intake` (files are claimed),
 //! `ledger` (the journal's one writer), `ingest` (files to batches), `sink` (batches to staged
-//! parts), `judge` (too many rejects), `answer` (an epoch is complete), `publish` (what is committed becomes visible). Around
+//! parts), `judge` (too many rejects), `account` (what was counted), `answer` (an epoch is complete),
+//! `receipt` (it balances), `publish` (what is committed becomes visible). Around
 //! them: [`mod@start`], `worker`, [`mesh`], `board` and `stats` (what is known), [`engine`] and
 //! [`report`] (what the outside sees), [`space`] (whether the disk has room), [`fault`] (why a process
 //! ends).
@@ -24,8 +25,10 @@ pub mod plan;
 pub mod ingest;
 pub mod sink;
 
+pub mod account;
 pub mod answer;
 pub mod judge;
+pub mod receipt;
 pub mod render;
 pub mod worker;
 

@@ -7,6 +7,7 @@
 mod breaker;
 mod earlier;
 mod error;
+mod exit;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -36,6 +37,7 @@ use crate::ledger::{self, Event, Ledger};
 use crate::mesh::{self, Control, ControlEvent, MeshConfig};
 use crate::plan::{Plan, SinkKind};
 use crate::publish::{self, Job, Published, Publisher};
+use crate::receipt;
 use crate::render::{Fittings, render};
 use crate::sink::parts::Surroundings;
 use crate::sink::staging::Staging;
@@ -128,6 +130,9 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let draw = || breaker::draw_conclusions(&home, &mut journal, generation);
     let (suspects, aside) = space.insist("drawing conclusions from crashes", draw)?;
     crash::arm(home.root(), generation, 0);
+    let books: Vec<_> =
+        config.plans.iter().map(|plan| (plan.name.clone(), receipt::book(plan))).collect();
+    space.insist("writing the journal", || journal.keep_books(&books))?;
     let names: Vec<&str> = config.plans.iter().map(|plan| &*plan.name).collect();
     let repair = || recover(&home, &mut journal, &names, generation);
     let recovered = space.insist("repairing what a crash left", repair)?;
@@ -492,6 +497,7 @@ fn ledger_lines(
             folders: folders.clone(),
             sources: plan.sources.iter().map(|source| source.name.clone()).collect(),
             sinks: plan.sinks.iter().map(|sink| sink.name.clone()).collect(),
+            book: receipt::book(plan),
             commands,
             wake,
             backlog: Backlog::clone(backlog),

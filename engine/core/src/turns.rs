@@ -90,6 +90,7 @@ mod tests {
             name: "a".into(),
             output_name: "a".into(),
             replay: false,
+            hash: None,
         }
     }
 

@@ -7,8 +7,9 @@
 
 mod names;
 mod read;
+mod receipt;
 mod retry;
-mod schema;
+pub(crate) mod schema;
 mod strike;
 mod write;
 
@@ -22,6 +23,8 @@ use crate::disk::{DiskError, Full};
 use crate::queue::Identity;
 
 pub use read::JournalReader;
+pub use receipt::ReceiptRow;
+pub(crate) use receipt::parse as parse_receipt;
 pub use retry::{Retried, Retries, UnderWay};
 pub use strike::STRIKES_ALONE;
 
@@ -34,6 +37,7 @@ pub struct Journal {
     generation: Option<u64>,
     /// What is known of each pipeline, as of the last commit.
     pipelines: HashMap<String, write::Counters>,
+    books: receipt::Books,
     /// Set after a write failed: nothing may be written behind it.
     failed: bool,
 }

@@ -83,12 +83,15 @@
 //! ```
 //!
 //! Map, in reading order: [`home`] (where things are), [`name`] (what files may be called),
-//! [`queue`] (the moves of an input), [`journal`] (what is known), [`stage`] and [`publish`](mod@publish)
-//! (the way of an output), [`recover`](mod@recover) (after a crash), [`crash`] (whose fault it was),
-//! [`failpoint`] and [`trial`] (where and how tests let it fail).
+//! [`queue`] (the moves of an input), [`journal`] (what is known), [`receipt`] (where the records of a
+//! file went), [`stage`] and [`publish`](mod@publish) (the way of an output),
+//! [`recover`](mod@recover) (after a crash), [`crash`] (whose fault it was), [`mod@doctor`] (what is
+//! wrong with a home), [`failpoint`] and [`trial`] (where and how tests let it fail).
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod disk;
+
+pub mod barrier;
 pub mod failpoint;
 
 pub mod home;
@@ -97,6 +100,7 @@ pub mod name;
 pub mod queue;
 
 pub mod journal;
+pub mod receipt;
 
 pub mod publish;
 pub mod stage;
@@ -104,16 +108,18 @@ pub mod stage;
 pub mod recover;
 
 pub mod crash;
+pub mod doctor;
 pub mod trial;
 
 pub use disk::{DiskError, Full, space};
 pub use home::{Folders, Home, HomeError};
 pub use journal::{
     AcceptedFile, Counts, Filter, Generation, Journal, JournalError, JournalReader, NewFile,
-    Outcome, OutcomeRow, Part, PartBody, PartRow, Phase, Retried, Retries, SubmissionRow, Verdict,
-    VerdictRow,
+    Outcome, OutcomeRow, Part, PartBody, PartRow, Phase, ReceiptRow, Retried, Retries,
+    SubmissionRow, Verdict, VerdictRow,
 };
 pub use publish::{PublishError, publish, replace_file, sync_published};
 pub use queue::{ClaimError, Claimed, Identity, Reason};
+pub use receipt::{Book, Receipt};
 pub use recover::{Found, RecoverError, Recovery, look_for, recover, sweep_spool};
 pub use stage::{StageWriter, Unsynced, sync_parts};

@@ -6,7 +6,8 @@
 //! | errors | if the disk refuses, the process ends                                          |
 //!
 //! A reader knows the line of a record only inside its chunk. How many lines stand before that chunk
-//! is known here, once the frontier has passed the chunks before it.
+//! is known here, once the frontier has passed the chunks before it. What is said of a file as a whole
+//! (a sum that fits no int) stands on no line: it comes last, as line 0.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -58,15 +59,13 @@ pub fn rejects<'scope>(
     let address = builder.operator_info().address;
     let wake = scope.worker().sync_activator_for(address.to_vec());
     let again = scope.activator_for(address);
-    let mut input = builder.new_input(
-        rejects,
-        Exchange::new(move |some: &EpochRejects| writer_of(some.origin.submission, index)),
-    );
+    let mut input = builder
+        .new_input(rejects, Exchange::new(move |some: &EpochRejects| writer_of(some.epoch, index)));
     let mut note_input = builder
-        .new_input(notes, Exchange::new(move |note: &ReadNote| writer_of(note.submission, index)));
+        .new_input(notes, Exchange::new(move |note: &ReadNote| writer_of(note.epoch, index)));
     let mut opening_input = builder.new_input(
         openings,
-        Exchange::new(move |opening: &Opening| writer_of(opening.submission, index)),
+        Exchange::new(move |opening: &Opening| writer_of(opening.epoch, index)),
     );
     let (output, parts) = builder.new_output::<Vec<PreparedPart>>();
     let mut part_output =
@@ -196,26 +195,9 @@ impl Writer {
                 let (skipped, lines) = entry.remove();
                 let first_line = file.lines_before + u64::from(skipped) + 1;
                 file.lines_before += u64::from(skipped) + u64::from(lines);
-                let Some(rejects) = file.ahead.remove(&chunk) else { continue };
-                if file.part.is_replay() {
-                    continue;
+                if let Some(rejects) = file.ahead.remove(&chunk) {
+                    write(&mut self.encoder, &self.parts, *epoch, file, first_line, rejects);
                 }
-                let name = file.part.opening.as_ref().map_or("", |opening| &opening.name);
-                let rows = rejects.len();
-                let batch = to_batch(name, first_line, rejects);
-                let before = file.part.body.bytes();
-                let target = file.part.body.gathering();
-                let gathered = target.len();
-                if before == 0 {
-                    self.encoder.preamble(target);
-                }
-                self.encoder.encode(&batch, target);
-                let count = target.len() - gathered;
-                file.part.rows += rows as u64;
-                let outcome = file.part.body.appended(count, &|| self.parts.stage(*epoch));
-                self.parts.written(outcome);
-                self.parts.meter.took(rows, count);
-                self.parts.meter.gave(0, rows, count);
                 if file.part.body.is_full() {
                     self.parts.hold();
                     return;
@@ -232,7 +214,11 @@ impl Writer {
             {
                 break;
             }
-            let part = &mut entry.get_mut().part;
+            let file = entry.get_mut();
+            if let Some(rejects) = file.ahead.remove(&Time::END) {
+                write(&mut self.encoder, &self.parts, epoch, file, 0, rejects);
+            }
+            let part = &mut file.part;
             if part.body.bytes() == 0 && part.body.gathering().is_empty() {
                 self.encoder.preamble(part.body.gathering());
             }
@@ -245,6 +231,36 @@ impl Writer {
         }
         ready
     }
+}
+
+/// Appends the rejects of one chunk to the output of a file.
+fn write(
+    encoder: &mut Encoder,
+    parts: &Parts,
+    epoch: u64,
+    file: &mut OpenFile,
+    first_line: u64,
+    rejects: Vec<Placed>,
+) {
+    if file.part.is_replay() {
+        return;
+    }
+    let name = file.part.opening.as_ref().map_or("", |opening| &opening.name);
+    let rows = rejects.len();
+    let batch = to_batch(name, first_line, rejects);
+    let before = file.part.body.bytes();
+    let target = file.part.body.gathering();
+    let gathered = target.len();
+    if before == 0 {
+        encoder.preamble(target);
+    }
+    encoder.encode(&batch, target);
+    let count = target.len() - gathered;
+    file.part.rows += rows as u64;
+    let outcome = file.part.body.appended(count, &|| parts.stage(epoch));
+    parts.written(outcome);
+    parts.meter.took(rows, count);
+    parts.meter.gave(0, rows, count);
 }
 
 /// Returns the rejects of one chunk as rows of [`schema`], in input order.

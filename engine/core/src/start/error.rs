@@ -1,8 +1,9 @@
-//! Error: why an engine did not start, and the exit code of its process.
+//! Error: why an engine did not start, by what was tried.
+//!
+//! Holds no more than the reasons; the exit code is decided in `exit`.
 
 use tidemill_store::{DiskError, Full, HomeError, JournalError, RecoverError};
 
-use crate::fault::FaultKind;
 use crate::mesh::MeshError;
 
 /// Why an engine did not start.
@@ -70,23 +71,6 @@ impl Full for StartError {
             StartError::Disk(error) => error.is_full(),
             StartError::Io(error) => error.is_full(),
             _ => false,
-        }
-    }
-}
-
-impl StartError {
-    /// Returns the exit code of a process that did not start.
-    pub const fn exit_code(&self) -> i32 {
-        match self {
-            StartError::Journal(
-                JournalError::Damaged { .. }
-                | JournalError::Newer { .. }
-                | JournalError::Unreleased { .. },
-            ) => FaultKind::Damaged.exit_code(),
-            StartError::Journal(_) | StartError::Io(_) | StartError::Disk(_) => {
-                FaultKind::Disk.exit_code()
-            }
-            _ => 1,
         }
     }
 }

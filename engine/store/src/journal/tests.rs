@@ -520,7 +520,9 @@ fn a_crash_strikes_each_unfinished_file_once_and_proves_the_guilt_of_one_that_ra
     accept(&mut journal, "b", &["of a pipeline that did not run"]);
     let plans = vec![("a".to_owned(), "hash".to_owned())];
     let facts = Generation { binary_version: "1".into(), processes: 1, workers: 1, plans };
-    (0..4).for_each(|_| drop(journal.begin_generation(&facts).unwrap()));
+    for _ in 0..4 {
+        journal.begin_generation(&facts).unwrap();
+    }
     journal.finish(&[committed(&files[0], vec![])]).unwrap();
     assert_eq!(journal.strike(1, "boom").unwrap(), None);
     assert_eq!(journal.strike(1, "boom").unwrap(), None);
