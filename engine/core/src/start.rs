@@ -34,6 +34,7 @@ use crate::ledger::{self, Event, Ledger};
 use crate::mesh::{self, Control, ControlEvent, MeshConfig, MeshError};
 use crate::plan::{Plan, SinkKind};
 use crate::publish::{self, Job, Published, Publisher};
+use crate::receipt;
 use crate::render::{Fittings, render};
 use crate::sink::parts::Surroundings;
 use crate::sink::staging::Staging;
@@ -170,6 +171,9 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         workers: config.workers as u64,
         plans: config.plans.iter().map(|plan| (plan.name.clone(), plan.hash.clone())).collect(),
     })?;
+    let books: Vec<_> =
+        config.plans.iter().map(|plan| (plan.name.clone(), receipt::book(plan))).collect();
+    journal.keep_books(&books)?;
     let names: Vec<&str> = config.plans.iter().map(|plan| &*plan.name).collect();
     let recovered = recover(&home, &mut journal, &names, generation)?;
     tracing::info!(
@@ -502,6 +506,7 @@ fn ledger_lines(
         folders: folders.clone(),
         sources: plan.sources.iter().map(|source| source.name.clone()).collect(),
         sinks: plan.sinks.iter().map(|sink| sink.name.clone()).collect(),
+        book: receipt::book(plan),
         commands,
         wake,
     };

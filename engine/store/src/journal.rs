@@ -7,7 +7,8 @@
 
 mod names;
 mod read;
-mod schema;
+mod receipt;
+pub(crate) mod schema;
 mod write;
 
 use std::collections::HashMap;
@@ -20,6 +21,8 @@ use crate::disk::DiskError;
 use crate::queue::Identity;
 
 pub use read::JournalReader;
+pub use receipt::ReceiptRow;
+pub(crate) use receipt::parse as parse_receipt;
 
 /// The one writer of the journal.
 #[derive(Debug)]
@@ -30,6 +33,7 @@ pub struct Journal {
     generation: Option<u64>,
     /// What is known of each pipeline, as of the last commit.
     pipelines: HashMap<String, write::Counters>,
+    books: receipt::Books,
     /// Set after a write failed: nothing may be written behind it.
     failed: bool,
 }

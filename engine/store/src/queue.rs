@@ -102,7 +102,7 @@ pub fn orphans(folders: &Folders) -> io::Result<Vec<Orphan>> {
 }
 
 /// Returns the id in front of a claimed name.
-fn claimed_id(claimed_name: &str) -> Option<u64> {
+pub(crate) fn claimed_id(claimed_name: &str) -> Option<u64> {
     let (digits, slug) = claimed_name.split_once('-')?;
     let id: u64 = digits.parse().ok()?;
     (!slug.is_empty() && id.to_string() == digits).then_some(id)
