@@ -32,6 +32,10 @@ pub enum Command {
     /// Prove that a pipeline survives: kill it again and again over copies of the inputs, and compare
     /// every byte with a run that nobody disturbed (0 if all is equal)
     Torture(TortureFlags),
+    /// Examine a home, running or not: what is wrong, what it means, what to do. Changes nothing
+    ///
+    /// Exit code 0 when nothing needs a person, 1 when something does, 65 when something is damaged.
+    Doctor(DoctorFlags),
     /// Print completions for a shell: `tidemill completions bash > /etc/bash_completion.d/tidemill`
     Completions {
         /// Which shell.
@@ -124,6 +128,20 @@ pub struct SettingFlags {
     /// The settings file [default: ./tidemill.settings.yaml if it is there]
     #[arg(long, value_name = "FILE")]
     pub settings: Option<PathBuf>,
+}
+
+/// Flags of `doctor`.
+#[derive(Clone, Debug, Args)]
+pub struct DoctorFlags {
+    /// The home
+    #[arg(value_name = "HOME", default_value = "./tidemill-home")]
+    pub home: PathBuf,
+    /// Read every input and output and compare its hash with the journal
+    #[arg(long)]
+    pub deep: bool,
+    /// Print JSON instead of text; codes and field names are stable
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Flags of `check`.
