@@ -22,6 +22,6 @@ pub mod site;
 
 pub mod oracle;
 
-pub use process::{Ended, PATIENCE};
+pub use process::{Ended, PATIENCE, Process};
 pub use site::{Running, Shape, Site};
 pub use tree::Tree;
