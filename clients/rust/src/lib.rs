@@ -37,8 +37,8 @@ pub use error::Error;
 /// Latencies are decoded into histograms of this crate.
 pub use hdrhistogram;
 pub use model::{
-    Edge, Filter, Frontier, Node, Operator, OutputFile, Page, Phase, Pipeline, Reason,
-    StageLatency, Stats, Submission,
+    Edge, Filter, Frontier, Node, Operator, OutputFile, Page, Phase, Pipeline, Reason, Receipt,
+    ReceiptNode, ReceiptOutput, StageLatency, Stats, Submission,
 };
 pub use submit::SubmitOptions;
 pub use watch::{Watch, WatchFilter};

@@ -11,15 +11,19 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tidemill_store::journal::VerdictRow;
 use tidemill_store::name::check_name;
-use tidemill_store::{Filter, Folders, JournalReader, NewFile, SubmissionRow, queue};
+use tidemill_store::{
+    Filter, Folders, JournalError, JournalReader, NewFile, SubmissionRow, failpoint, queue,
+};
 
 use crate::board::{self, Board, to_us};
 use crate::fault;
 use crate::intake::{Numbers, PENDING_MAX, Patterns};
 use crate::ledger::Event;
 use crate::plan::{self, Plan};
+use crate::receipt;
 use crate::report::{
-    OperatorReport, Phase, PipelineReport, StageLatency, SubmissionFilter, SubmissionReport,
+    OperatorReport, Phase, PipelineReport, ReceiptReport, StageLatency, SubmissionFilter,
+    SubmissionReport,
 };
 use crate::stats::Stats;
 
@@ -133,7 +137,10 @@ impl Engine {
         let id = self.parts.numbers.take();
         let claimed = queue::claim_upload(folders, &upload.path, upload.name.as_ref(), id)
             .map_err(|error| unavailable("take the upload", &error))?;
+        failpoint::reach("upload-claimed")
+            .unwrap_or_else(|error| fault::disk("take an upload", &error));
         queue::sync_claims(&[&claimed.file], &[folders])
+            .and_then(|()| failpoint::reach("upload-claim-synced"))
             .unwrap_or_else(|error| fault::disk("sync an upload", &error));
         let file = NewFile {
             id,
@@ -142,7 +149,7 @@ impl Engine {
             name: upload.name,
             claimed_name: claimed.claimed_name,
             identity: claimed.identity,
-            hash: upload.hash,
+            hash: Some(upload.hash),
             seen_at_us: to_us(upload.seen_at),
             claimed_at_us: to_us(SystemTime::now()),
         };
@@ -152,6 +159,8 @@ impl Engine {
         self.parts.events.send(event).map_err(|_| ended())?;
         let accepted = answer.recv().map_err(|_| ended())?;
         let accepted = accepted.first().ok_or_else(ended)?;
+        failpoint::reach("upload-accepted")
+            .unwrap_or_else(|error| fault::disk("accept an upload", &error));
         Ok(self.parts.board.live(accepted.id).unwrap_or_else(|| board::report_of(accepted)))
     }
 
@@ -163,6 +172,15 @@ impl Engine {
         }
         let row = self.journal().submission(id).map_err(|error| unavailable("look up", &error))?;
         Ok(row.map(|row| self.overlay(row)))
+    }
+
+    /// Returns the receipt of a committed file; `None` for any other. Reads the journal.
+    pub fn receipt(&self, id: u64) -> Result<Option<ReceiptReport>, SubmitError> {
+        let failed = |error: JournalError| unavailable("look up a receipt", &error);
+        let journal = self.journal();
+        let Some(row) = journal.receipt(id).map_err(failed)? else { return Ok(None) };
+        let file = journal.submission(id).map_err(failed)?;
+        Ok(file.map(|file| receipt::report(&file, &row)))
     }
 
     /// Returns submissions, newest first. Reads the journal.

@@ -3,7 +3,7 @@
 //!
 //! Runs in process 0. Holds no ground state of its own; the journal is the ground state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,7 +11,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, SystemTime};
 
 use tidemill_store::{
-    AcceptedFile, Folders, Journal, JournalError, NewFile, Outcome, Part, PartBody, Verdict,
+    AcceptedFile, Book, Folders, Journal, JournalError, NewFile, Outcome, Part, PartBody, Verdict,
+    failpoint,
 };
 use timely::scheduling::activate::SyncActivator;
 
@@ -22,6 +23,7 @@ use crate::ingest::coordinator::Command;
 use crate::ingest::inflate::Compression;
 use crate::ingest::order::FileOrder;
 use crate::publish::Job;
+use crate::receipt;
 use crate::sink::body::Prepared;
 
 /// Events taken into one transaction at most.
@@ -69,6 +71,8 @@ pub struct Line {
     pub sources: Vec<String>,
     /// Its sinks, in the order of the plan.
     pub sinks: Vec<String>,
+    /// What its receipts speak of.
+    pub book: Book,
     /// To its coordinator.
     pub commands: Sender<Command>,
     /// Wakes its coordinator.
@@ -202,6 +206,7 @@ impl Ledger {
             compression: compression_of(&path),
             path,
             identity: file.identity,
+            hash: file.hash,
             name: file.name.clone(),
             output_name: file.output_name.clone(),
             replay,
@@ -211,12 +216,15 @@ impl Ledger {
             // A coordinator that has ended leaves the file for the next life.
             let _ = line.commands.send(Command::File(order));
             let _ = line.wake.activate();
+            failpoint::reach("order-given")
+                .unwrap_or_else(|error| fault::disk("order a file", &error));
         }
     }
 
     fn finish(&mut self, answers: Vec<(usize, Answer)>) -> Result<(), JournalError> {
         let mut outcomes = Vec::with_capacity(answers.len());
         let mut jobs = Vec::with_capacity(answers.len());
+        let mut receipts = HashMap::with_capacity(answers.len());
         for (pipeline, answer) in answers {
             let Some(file) = self.running.remove(&answer.submission) else { continue };
             if answer.replay {
@@ -232,6 +240,9 @@ impl Ledger {
             let milestones =
                 Milestones { read_at: answer.read_at, answered_at: answer.answered_at };
             let (outcome, staged) = self.decide(pipeline, &answer);
+            if answer.failure.is_none() {
+                receipts.insert(file.id, receipt::receipt(&self.lines[pipeline].book, &answer));
+            }
             outcomes.push(outcome.clone());
             let rows = if answer.failure.is_none() { answer.rows } else { Vec::new() };
             jobs.push(Job::Finished {
@@ -244,8 +255,9 @@ impl Ledger {
             });
         }
         if !outcomes.is_empty() {
-            // The commit point: nothing is published before this returns.
-            self.journal.finish(&outcomes)?;
+            // The commit point: nothing is published before this returns. A receipt that does not
+            // balance commits nothing, and ends the process.
+            self.journal.finish_with(&outcomes, &receipts)?;
         }
         for job in jobs {
             // The publisher ends after the ledger.
@@ -284,6 +296,7 @@ impl Ledger {
             pipeline: self.lines[pipeline].name.clone(),
             epoch: answer.epoch,
             verdict,
+            hash: answer.hash,
             records: answer.records,
             rejected: answer.rejected,
             answered_at_us: to_us(answer.answered_at),

@@ -16,8 +16,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use tidemill_store::{
-    DiskError, Folders, Generation, Home, HomeError, Journal, JournalError, RecoverError, recover,
-    sweep_spool,
+    DiskError, Folders, Generation, Home, HomeError, Journal, JournalError, RecoverError,
+    failpoint, recover, sweep_spool,
 };
 use timely::WorkerConfig;
 use timely::communication::WorkerGuards;
@@ -34,6 +34,7 @@ use crate::ledger::{self, Event, Ledger};
 use crate::mesh::{self, Control, MeshConfig, MeshError};
 use crate::plan::{Plan, SinkKind};
 use crate::publish::{self, Job, Published, Publisher};
+use crate::receipt;
 use crate::render::{Fittings, render};
 use crate::sink::parts::Surroundings;
 use crate::sink::staging::Staging;
@@ -135,9 +136,11 @@ impl StartError {
     /// Returns the exit code of a process that did not start.
     pub const fn exit_code(&self) -> i32 {
         match self {
-            StartError::Journal(JournalError::Damaged { .. } | JournalError::Newer { .. }) => {
-                FaultKind::Damaged.exit_code()
-            }
+            StartError::Journal(
+                JournalError::Damaged { .. }
+                | JournalError::Newer { .. }
+                | JournalError::Unreleased { .. },
+            ) => FaultKind::Damaged.exit_code(),
             StartError::Journal(_) | StartError::Io(_) | StartError::Disk(_) => {
                 FaultKind::Disk.exit_code()
             }
@@ -196,6 +199,9 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     if let Some(announce) = &config.announce {
         announce(generation);
     }
+    let books: Vec<_> =
+        config.plans.iter().map(|plan| (plan.name.clone(), receipt::book(plan))).collect();
+    journal.keep_books(&books)?;
     let names: Vec<&str> = config.plans.iter().map(|plan| &*plan.name).collect();
     let recovered = recover(&home, &mut journal, &names, generation)?;
     tracing::info!(
@@ -215,6 +221,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let stats = Stats::default();
 
     let meeting = meet(config.mesh.clone(), Some(generation), config.workers)?;
+    failpoint::reach("recover-processes-met")?;
     let (events, heard) = channel::<Event>();
     let (jobs, published) = channel::<Job>();
     let (staging, _staging_thread) = Staging::start(fault::disk)?;
@@ -268,6 +275,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     for earlier::Earlier { pipeline, file, replay } in earlier {
         ledger.resume(pipeline, file, replay);
     }
+    failpoint::reach("recover-files-resumed")?;
     let ledger_thread = spawn("tidemill:ledger", move || {
         ledger.run(&heard).unwrap_or_else(|error| fault::journal("write the journal", &error));
     })?;
@@ -311,10 +319,13 @@ pub fn start(config: Config) -> Result<Running, StartError> {
             peers::say_through(&others);
         }
         flush(&events);
+        pass(failpoint::reach("end-begin"));
         let _ = jobs.send(Job::End);
         wait_for(publisher_thread);
+        pass(failpoint::reach("end-published"));
         let _ = events.send(Event::End);
         wait_for(ledger_thread);
+        pass(failpoint::reach("end-done"));
         board.summary()
     })?;
     Ok(Running { engine, ending })
@@ -534,6 +545,7 @@ fn ledger_lines(
         folders: folders.clone(),
         sources: plan.sources.iter().map(|source| source.name.clone()).collect(),
         sinks: plan.sinks.iter().map(|sink| sink.name.clone()).collect(),
+        book: receipt::book(plan),
         commands,
         wake,
     };
@@ -567,6 +579,11 @@ fn spawn<R: Send + 'static>(
     run: impl FnOnce() -> R + Send + 'static,
 ) -> std::io::Result<JoinHandle<R>> {
     std::thread::Builder::new().name(name.into()).spawn(run)
+}
+
+/// Ends the process if a failpoint asks for an error where nothing can fail by itself.
+fn pass(reached: std::io::Result<()>) {
+    reached.unwrap_or_else(|error| fault::disk("end", &error));
 }
 
 fn wait_for(thread: JoinHandle<()>) {

@@ -7,7 +7,7 @@
 //! The order in which the functions are called is the protocol:
 //!
 //! ```text
-//! claim     queue::claim, queue::hash           unprocessed/ -> underprocess/
+//! claim     queue::claim                        unprocessed/ -> underprocess/
 //! A1 A2     queue::sync_claims                  the file, then both folders
 //! A3        Journal::accept                     epoch and names are given: accepted
 //! P1 P2     StageWriter, sync_parts             big outputs, before anyone is told of them
@@ -39,7 +39,6 @@
 //!
 //! let id = journal.next_submission();
 //! let claimed = queue::claim(&folders, OsStr::new("a.csv"), id)?;
-//! let hash = queue::hash(&claimed.file)?;
 //! queue::sync_claims(&[&claimed.file], &[&folders])?;
 //! let accepted = journal.accept(&[NewFile {
 //!     id,
@@ -48,7 +47,7 @@
 //!     name: "a.csv".into(),
 //!     claimed_name: claimed.claimed_name,
 //!     identity: claimed.identity,
-//!     hash,
+//!     hash: None,
 //!     seen_at_us: 0,
 //!     claimed_at_us: 0,
 //! }])?;
@@ -67,6 +66,7 @@
 //!     pipeline: "orders".into(),
 //!     epoch: file.epoch,
 //!     verdict: Verdict::Committed { parts: vec![part.clone()] },
+//!     hash: Some(queue::hash(&claimed.file)?),
 //!     records: 2,
 //!     rejected: 0,
 //!     answered_at_us: 0,
@@ -83,11 +83,14 @@
 //! ```
 //!
 //! Map, in reading order: [`home`] (where things are), [`name`] (what files may be called),
-//! [`queue`] (the moves of an input), [`journal`] (what is known), [`stage`] and [`publish`](mod@publish)
-//! (the way of an output), [`recover`](mod@recover) (after a crash).
+//! [`queue`] (the moves of an input), [`journal`] (what is known), [`receipt`] (where the records of a
+//! file went), [`stage`] and [`publish`](mod@publish) (the way of an output),
+//! [`recover`](mod@recover) (after a crash), [`mod@doctor`] (what is wrong
+//! with a home), [`failpoint`] (where tests let it crash).
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod disk;
+pub mod failpoint;
 
 pub mod home;
 pub mod name;
@@ -95,19 +98,24 @@ pub mod name;
 pub mod queue;
 
 pub mod journal;
+pub mod receipt;
 
 pub mod publish;
 pub mod stage;
 
 pub mod recover;
 
+pub mod doctor;
+
 pub use disk::DiskError;
 pub use home::{Folders, Home, HomeError};
 pub use journal::{
     AcceptedFile, Counts, Filter, Generation, Journal, JournalError, JournalReader, NewFile,
-    Outcome, OutcomeRow, Part, PartBody, PartRow, Phase, SubmissionRow, Verdict, VerdictRow,
+    Outcome, OutcomeRow, Part, PartBody, PartRow, Phase, ReceiptRow, SubmissionRow, Verdict,
+    VerdictRow,
 };
 pub use publish::{PublishError, publish, replace_file, sync_published};
 pub use queue::{ClaimError, Claimed, Identity, Reason};
+pub use receipt::{Book, Receipt};
 pub use recover::{Found, RecoverError, Recovery, look_for, recover, sweep_spool};
 pub use stage::{StageWriter, Unsynced, sync_parts};

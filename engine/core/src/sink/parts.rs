@@ -11,8 +11,8 @@ use tidemill_operators::exchange;
 use tidemill_operators::format::OutputFormat;
 use tidemill_operators::meter::Meter;
 use tidemill_operators::{Schema, Time};
-use tidemill_store::Home;
 use tidemill_store::stage::StageWriter;
+use tidemill_store::{Home, failpoint};
 use timely::dataflow::StreamVec;
 use timely::dataflow::operators::Capability;
 use timely::progress::Antichain;
@@ -29,6 +29,8 @@ pub struct PreparedPart {
     pub epoch: u64,
     /// The sink, by its place in the plan.
     pub sink: usize,
+    /// How many records it holds.
+    pub rows: u64,
     /// The file's name in the sink's folder.
     pub name: String,
     /// Its length.
@@ -179,6 +181,7 @@ impl Parts {
         let part = |bytes: u64, hash: [u8; 32], body: Prepared| PreparedPart {
             epoch,
             sink: self.sink.index,
+            rows: open.rows,
             name,
             bytes,
             hash,
@@ -210,6 +213,7 @@ impl Parts {
                 part.bytes = durable.bytes;
                 part.hash = durable.hash;
                 part.body = Prepared::Staged(durable.staged);
+                self.written(failpoint::reach("part-prepared"));
                 ready.push((capability, part));
             }
         }

@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use tidemill_store::failpoint;
 
 use super::link::{Link, Report};
 use super::place::Place;
@@ -111,17 +112,21 @@ impl Group {
         if let Some(listener) = order.listener.filter(|_| index == 0) {
             link.hand_over(listener).map_err(linked)?;
         }
-        let child = Command::new(order.program)
+        let mut command = Command::new(order.program);
+        command
             .args(with_index(order.arguments, index))
             .envs(self._place.environment())
             .stdin(Stdio::from(theirs))
-            .process_group(0) // the terminal's ^C reaches the parent only, which passes it on once
-            .spawn()
-            .map_err(|source| SupervisorError::Start {
-                index,
-                program: order.program.to_path_buf(),
-                source,
-            })?;
+            .process_group(0); // the terminal's ^C reaches the parent only, which passes it on once
+        if self.number > 1 {
+            // Armed for the first generation: the next one is to go on where that was killed.
+            command.env_remove(failpoint::VARIABLE);
+        }
+        let child = command.spawn().map_err(|source| SupervisorError::Start {
+            index,
+            program: order.program.to_path_buf(),
+            source,
+        })?;
         let pid = Pid::from_child(&child);
         let (number, told) = (self.number, events.clone());
         let hear = link.hear(move |report| {

@@ -18,8 +18,8 @@ use crate::queue::Identity;
 /// A view of the journal that never blocks its writer.
 #[derive(Debug)]
 pub struct JournalReader {
-    connection: Connection,
-    path: PathBuf,
+    pub(super) connection: Connection,
+    pub(super) path: PathBuf,
 }
 
 /// The columns that [`submission_row`] reads, in its order.
@@ -320,6 +320,7 @@ fn whole_outcome(
         pipeline: row.file.pipeline.clone(),
         epoch: row.file.epoch,
         verdict,
+        hash: row.file.hash,
         records: outcome.records,
         rejected: outcome.rejected,
         answered_at_us: outcome.answered_at_us,

@@ -10,17 +10,20 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::JournalError;
+use super::{JournalError, receipt};
 use crate::disk::{self, DiskError};
 
 /// The newest schema this version knows.
-pub(super) const SCHEMA: i64 = 1;
+pub(crate) const SCHEMA: i64 = 2;
+
+/// The oldest schema this version can use: those before it were never released.
+const OLDEST: i64 = 2;
 
 /// "tide": says to `file` and to us that a database is a journal.
-const APPLICATION_ID: i64 = 0x7469_6465;
+pub(crate) const APPLICATION_ID: i64 = 0x7469_6465;
 
 /// How long a write waits for somebody who holds the database with a tool of their own.
-const BUSY: Duration = Duration::from_secs(10);
+pub(crate) const BUSY: Duration = Duration::from_secs(10);
 
 /// One thread at a time uses a connection, and no link leads it elsewhere.
 const ALWAYS: OpenFlags = OpenFlags::SQLITE_OPEN_NO_MUTEX.union(OpenFlags::SQLITE_OPEN_NOFOLLOW);
@@ -68,7 +71,7 @@ CREATE TABLE submission (
     bytes          INTEGER NOT NULL,
     modified_s     INTEGER NOT NULL,
     modified_ns    INTEGER NOT NULL,
-    hash           BLOB NOT NULL CHECK (length(hash) = 32),
+    hash           BLOB CHECK (length(hash) = 32),
     seen_at_us     INTEGER NOT NULL,
     claimed_at_us  INTEGER NOT NULL,
     accepted_at_us INTEGER NOT NULL,
@@ -79,7 +82,8 @@ CREATE TABLE submission (
     finished_at_us INTEGER NOT NULL DEFAULT 0,
     generation     INTEGER,
     code           TEXT,
-    detail         TEXT
+    detail         TEXT,
+    CHECK (verdict <> 1 OR hash IS NOT NULL)
 ) STRICT;
 CREATE UNIQUE INDEX submission_epoch ON submission (pipeline, epoch);
 CREATE UNIQUE INDEX submission_stored_name ON submission (stored_name, pipeline);
@@ -152,8 +156,9 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, JournalError> {
         .map_err(of("open", path))?;
     if version == 0 {
         let script = format!(
-            "BEGIN IMMEDIATE; {TABLES}
-             PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA}; COMMIT;"
+            "BEGIN IMMEDIATE; {TABLES} {}
+             PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA}; COMMIT;",
+            receipt::TABLES
         );
         connection.execute_batch(&script).map_err(of("create the tables", path))?;
     }
@@ -203,7 +208,10 @@ fn check_version(connection: &Connection, path: &Path) -> Result<i64, JournalErr
         (APPLICATION_ID, found, _) if found > SCHEMA => {
             Err(JournalError::Newer { path: path.to_path_buf(), found, known: SCHEMA })
         }
-        (APPLICATION_ID, 1..=SCHEMA, _) => Ok(version),
+        (APPLICATION_ID, OLDEST..=SCHEMA, _) => Ok(version),
+        (APPLICATION_ID, found @ 1.., _) => {
+            Err(JournalError::Unreleased { path: path.to_path_buf(), found })
+        }
         (APPLICATION_ID, ..) => damaged("its schema number makes no sense"),
         _ => damaged("it is a database of another program"),
     }

@@ -13,15 +13,18 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::names::{Folder, free_name};
+use super::receipt::{self, Books};
 use super::schema::{self, of};
 use super::{
     AcceptedFile, Generation, INLINE_BYTES_MAX, Journal, JournalError, JournalReader, NewFile,
     Outcome, Part, PartBody, Verdict, read,
 };
 use crate::disk;
+use crate::failpoint;
 use crate::home::{self, Home};
 use crate::name;
 use crate::publish::is_staged_path;
+use crate::receipt::Receipt;
 
 /// What is counted for each pipeline.
 #[derive(Clone, Copy, Debug)]
@@ -48,12 +51,14 @@ impl Journal {
             .query_row("SELECT coalesce(max(id), 0) FROM submission", [], |row| row.get(0))
             .map_err(of("read", &path))?;
         let pipelines = counters(&connection).map_err(of("read", &path))?;
+        failpoint::reach("journal-opened").map_err(JournalError::failpoint("open"))?;
         Ok(Journal {
             connection,
             root: home.root().to_path_buf(),
             next_id: last.cast_unsigned() + 1,
             generation: None,
             pipelines,
+            books: HashMap::new(),
             failed: false,
         })
     }
@@ -80,8 +85,12 @@ impl Journal {
             for (pipeline, plan_hash) in &facts.plans {
                 plan.execute(params![number, pipeline, plan_hash])?;
             }
+            failpoint::reach("generation-written")
+                .map_err(JournalError::failpoint("begin a generation"))?;
             Ok(number.cast_unsigned())
         })?;
+        failpoint::reach("generation-durable")
+            .map_err(JournalError::failpoint("begin a generation"))?;
         self.generation = Some(number);
         Ok(number)
     }
@@ -108,6 +117,8 @@ impl Journal {
         for file in files {
             check_new(file)?;
         }
+        let stop = JournalError::failpoint("accept");
+        failpoint::reach("accept-begin").map_err(&stop)?;
         let root = self.root.clone();
         let now = now_us();
         let accepted = self.write("accept", |transaction, pipelines| {
@@ -125,8 +136,10 @@ impl Journal {
                 accepted.push(file);
             }
             save_counters(transaction, pipelines)?;
+            failpoint::reach("accept-written").map_err(&stop)?;
             Ok(accepted)
         })?;
+        failpoint::reach("accept-durable").map_err(&stop)?;
         for file in files {
             self.raise_submission(file.id);
         }
@@ -138,7 +151,34 @@ impl Journal {
     /// One transaction, durable on return. Of each pipeline the epochs must follow one another
     /// without a gap; staged parts must have been synced before.
     pub fn finish(&mut self, outcomes: &[Outcome]) -> Result<(), JournalError> {
+        self.finish_with(outcomes, &HashMap::new())
+    }
+
+    /// Commits or sets aside files with the receipts of those that are committed, by submission.
+    ///
+    /// A receipt that does not balance, or is missing for a pipeline whose book is kept, commits
+    /// nothing.
+    pub fn finish_with(
+        &mut self,
+        outcomes: &[Outcome],
+        receipts: &HashMap<u64, Receipt>,
+    ) -> Result<(), JournalError> {
+        // Not borrowed while the transaction has all of `self`.
+        let books = std::mem::take(&mut self.books);
+        let result = self.finish_all(outcomes, receipts, &books);
+        self.books = books;
+        result
+    }
+
+    fn finish_all(
+        &mut self,
+        outcomes: &[Outcome],
+        receipts: &HashMap<u64, Receipt>,
+        books: &Books,
+    ) -> Result<(), JournalError> {
         let generation = self.generation.map(u64::cast_signed);
+        let stop = JournalError::failpoint("commit");
+        failpoint::reach("commit-begin").map_err(&stop)?;
         self.write("commit", |transaction, pipelines| {
             for outcome in outcomes {
                 let Some(counters) = pipelines.get_mut(&outcome.pipeline) else {
@@ -147,14 +187,17 @@ impl Journal {
                 };
                 check_order(counters, outcome)?;
                 finish_one(transaction, counters.id, generation, outcome)?;
+                receipt::insert(transaction, books, outcome, receipts.get(&outcome.id))?;
                 counters.finished_epoch = outcome.epoch;
                 match outcome.verdict {
                     Verdict::Committed { .. } => counters.committed += 1,
                     Verdict::Quarantined { .. } => counters.quarantined += 1,
                 }
             }
-            save_counters(transaction, pipelines)
-        })
+            save_counters(transaction, pipelines)?;
+            Ok(failpoint::reach("commit-written").map_err(&stop)?)
+        })?;
+        failpoint::reach("commit-durable").map_err(&stop)
     }
 
     /// Writes down that publication and moves of these submissions are durable, and forgets the
@@ -171,10 +214,12 @@ impl Journal {
                 unsettled.execute([id.cast_signed()])?;
                 body.execute([id.cast_signed()])?;
             }
-            Ok(())
+            let stop = JournalError::failpoint("settle");
+            Ok(failpoint::reach("settle-written").map_err(stop)?)
         });
         self.synchronous("FULL").inspect_err(|_| self.failed = true)?;
-        result
+        result?;
+        failpoint::reach("settle-done").map_err(JournalError::failpoint("settle"))
     }
 
     fn synchronous(&self, how: &str) -> Result<(), JournalError> {
@@ -198,7 +243,7 @@ impl Journal {
 
     /// Runs one transaction over the tables and a copy of the counters; the copy counts only if
     /// the transaction does.
-    fn write<T>(
+    pub(super) fn write<T>(
         &mut self,
         doing: &'static str,
         work: impl FnOnce(&Transaction<'_>, &mut HashMap<String, Counters>) -> Result<T, Trouble>,
@@ -405,6 +450,11 @@ fn finish_one(
     outcome: &Outcome,
 ) -> Result<(), Trouble> {
     let id = outcome.id.cast_signed();
+    if outcome.hash.is_none() && matches!(outcome.verdict, Verdict::Committed { .. }) {
+        let detail =
+            format!("submission {} is committed without the hash of its bytes", outcome.id);
+        return Err(JournalError::invariant(detail).into());
+    }
     let (verdict, code, detail, parts): (i64, _, _, &[Part]) = match &outcome.verdict {
         Verdict::Committed { parts } => (1, None, None, parts),
         Verdict::Quarantined { code, detail } => (2, Some(code), Some(detail), &[]),
@@ -412,7 +462,8 @@ fn finish_one(
     let changed = transaction
         .prepare_cached(
             "UPDATE submission SET verdict = ?4, records = ?5, rejected = ?6, answered_at_us = ?7,
-                 finished_at_us = ?8, generation = ?9, code = ?10, detail = ?11
+                 finished_at_us = ?8, generation = ?9, code = ?10, detail = ?11,
+                 hash = coalesce(?12, hash)
              WHERE id = ?1 AND pipeline = ?2 AND epoch = ?3 AND verdict = 0",
         )?
         .execute(params![
@@ -427,6 +478,7 @@ fn finish_one(
             generation,
             code,
             detail,
+            outcome.hash,
         ])?;
     if changed != 1 {
         let Outcome { id, pipeline, epoch, .. } = outcome;
