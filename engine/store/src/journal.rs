@@ -5,6 +5,8 @@
 //! [`Journal::accept`] and [`Journal::finish`] have returned survives a crash and a loss of power.
 //! Never touches the files it speaks of, except to see which names are taken.
 
+mod client_id;
+mod dedupe;
 mod names;
 mod read;
 mod schema;
@@ -19,6 +21,8 @@ use rusqlite::{Connection, ErrorCode};
 use crate::disk::DiskError;
 use crate::queue::Identity;
 
+pub use client_id::{CLIENT_IDS_KEPT, ClientId, ClientIdError};
+pub use dedupe::Dedupe;
 pub use read::JournalReader;
 
 /// The one writer of the journal.
@@ -68,6 +72,17 @@ pub struct NewFile {
     pub seen_at_us: i64,
     /// When it was claimed.
     pub claimed_at_us: i64,
+    /// The id its sender gave it.
+    pub client_id: Option<ClientId>,
+    /// Which earlier files of its source it must not repeat.
+    pub dedupe: Dedupe,
+}
+
+impl NewFile {
+    /// Returns its hash, if it was hashed already.
+    pub(crate) fn known_hash(&self) -> Option<[u8; 32]> {
+        Some(self.hash)
+    }
 }
 
 /// A file in the journal. Times are microseconds since 1970.
@@ -77,7 +92,7 @@ pub struct AcceptedFile {
     pub id: u64,
     /// The pipeline that runs it.
     pub pipeline: String,
-    /// Its epoch there, dense from 1.
+    /// Its epoch there, dense from 1; 0 for a duplicate, which is not run.
     pub epoch: u64,
     /// The source that reads it.
     pub source: String,
@@ -99,6 +114,8 @@ pub struct AcceptedFile {
     pub claimed_at_us: i64,
     /// When it was accepted.
     pub accepted_at_us: i64,
+    /// The earlier file that it repeats: it is not run, only filed away.
+    pub duplicate_of: Option<u64>,
 }
 
 /// How the run of a file ended. Times are microseconds since 1970.
@@ -172,6 +189,8 @@ pub enum Phase {
     Committed,
     /// Set aside.
     Quarantined,
+    /// Not run, because it repeats an earlier file.
+    Duplicate,
 }
 
 /// Which submissions to list.
@@ -234,6 +253,11 @@ pub enum VerdictRow {
         /// What happened, for a person.
         detail: String,
     },
+    /// It was not run: it repeats an earlier file of its source.
+    Duplicate {
+        /// That file.
+        of: u64,
+    },
 }
 
 /// One output file as it is listed.
@@ -272,6 +296,14 @@ pub enum JournalError {
         found: i64,
         /// The newest schema this version knows.
         known: i64,
+    },
+    /// It was written by a version that was never released.
+    #[error("the journal {} was made by an unreleased version of tidemill (schema {found}); start with an empty home", path.display())]
+    Older {
+        /// Where it lies.
+        path: PathBuf,
+        /// Its schema.
+        found: i64,
     },
     /// It is not a journal, or not whole: it is left untouched, a person must look at it.
     #[error("the journal {} is damaged: {detail}", path.display())]

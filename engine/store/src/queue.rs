@@ -6,6 +6,7 @@
 
 mod claim;
 mod file_away;
+pub mod spool;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::disk::{self, DiskError};
 use crate::home::Folders;
+use crate::journal::ClientId;
 pub use crate::name::{NameError, check_name};
 
 pub use claim::{ClaimError, Claimed, claim, claim_upload, open_plain, release};
@@ -48,6 +50,8 @@ impl Identity {
 pub struct Orphan {
     /// The submission whose claim put it there; `None` for a file that we did not put there.
     pub id: Option<u64>,
+    /// The id its client gave it, if it is an upload.
+    pub client_id: Option<ClientId>,
     /// Its name in `underprocess/`.
     pub claimed_name: OsString,
     /// Where it is.
@@ -88,19 +92,25 @@ pub fn orphans(folders: &Folders) -> io::Result<Vec<Orphan>> {
         let entry = entry.map_err(failed)?;
         if entry.file_type().map_err(failed)?.is_file() {
             let claimed_name = entry.file_name();
-            let id = claimed_name.to_str().and_then(claimed_id);
-            found.push(Orphan { id, claimed_name, path: entry.path() });
+            let (id, client_id) = claimed_name.to_str().and_then(claimed_ids).unzip();
+            let client_id = client_id.flatten();
+            found.push(Orphan { id, client_id, claimed_name, path: entry.path() });
         }
     }
     found.sort_by(|a, b| (a.id, &a.claimed_name).cmp(&(b.id, &b.claimed_name)));
     Ok(found)
 }
 
-/// Returns the id in front of a claimed name.
-fn claimed_id(claimed_name: &str) -> Option<u64> {
-    let (digits, slug) = claimed_name.split_once('-')?;
+/// Returns the id in front of a claimed name, and that of its client if it is an upload. A slug holds
+/// no `+`, so that no dropped file is taken for an upload.
+fn claimed_ids(claimed_name: &str) -> Option<(u64, Option<ClientId>)> {
+    let (ids, slug) = claimed_name.split_once('-')?;
+    let (digits, client_id) = match ids.split_once('+') {
+        Some((digits, hex)) => (digits, Some(ClientId::parse(hex).ok()?)),
+        None => (ids, None),
+    };
     let id: u64 = digits.parse().ok()?;
-    (!slug.is_empty() && id.to_string() == digits).then_some(id)
+    (!slug.is_empty() && id.to_string() == digits).then_some((id, client_id))
 }
 
 #[cfg(test)]

@@ -10,11 +10,14 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::JournalError;
+use super::{JournalError, client_id, dedupe};
 use crate::disk::{self, DiskError};
 
 /// The newest schema this version knows.
-pub(super) const SCHEMA: i64 = 1;
+pub(super) const SCHEMA: i64 = 2;
+
+/// The oldest schema this version reads.
+const SCHEMA_OLDEST: i64 = 2;
 
 /// "tide": says to `file` and to us that a database is a journal.
 const APPLICATION_ID: i64 = 0x7469_6465;
@@ -53,7 +56,8 @@ CREATE TABLE pipeline (
     quarantined    INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
--- verdict: 0 accepted, 1 committed, 2 quarantined
+-- verdict: 0 accepted, 1 committed, 2 quarantined, 3 duplicate: not run, so it has no epoch, and -id
+-- stands in its place
 CREATE TABLE submission (
     id             INTEGER PRIMARY KEY,
     pipeline       INTEGER NOT NULL REFERENCES pipeline (id),
@@ -79,7 +83,8 @@ CREATE TABLE submission (
     finished_at_us INTEGER NOT NULL DEFAULT 0,
     generation     INTEGER,
     code           TEXT,
-    detail         TEXT
+    detail         TEXT,
+    duplicate_of   INTEGER
 ) STRICT;
 CREATE UNIQUE INDEX submission_epoch ON submission (pipeline, epoch);
 CREATE UNIQUE INDEX submission_stored_name ON submission (stored_name, pipeline);
@@ -122,9 +127,10 @@ CREATE TABLE body (
 
 -- for people
 CREATE VIEW file AS
-SELECT s.id, p.name AS pipeline, s.epoch, s.name, s.stored_name, s.bytes,
-       CASE s.verdict WHEN 0 THEN 'accepted' WHEN 1 THEN 'committed' ELSE 'quarantined' END AS phase,
-       s.records, s.rejected, s.code, s.detail, lower(hex(s.hash)) AS blake3,
+SELECT s.id, p.name AS pipeline, max(s.epoch, 0) AS epoch, s.name, s.stored_name, s.bytes,
+       CASE s.verdict WHEN 0 THEN 'accepted' WHEN 1 THEN 'committed' WHEN 2 THEN 'quarantined'
+            ELSE 'duplicate' END AS phase,
+       s.records, s.rejected, s.code, s.detail, s.duplicate_of, lower(hex(s.hash)) AS blake3,
        strftime('%Y-%m-%dT%H:%M:%fZ', s.accepted_at_us / 1e6, 'unixepoch') AS accepted_at,
        CASE WHEN s.verdict <> 0
             THEN strftime('%Y-%m-%dT%H:%M:%fZ', s.finished_at_us / 1e6, 'unixepoch') END AS finished_at
@@ -152,8 +158,10 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, JournalError> {
         .map_err(of("open", path))?;
     if version == 0 {
         let script = format!(
-            "BEGIN IMMEDIATE; {TABLES}
-             PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA}; COMMIT;"
+            "BEGIN IMMEDIATE; {TABLES} {} {}
+             PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA}; COMMIT;",
+            client_id::TABLES,
+            dedupe::TABLES,
         );
         connection.execute_batch(&script).map_err(of("create the tables", path))?;
     }
@@ -203,7 +211,10 @@ fn check_version(connection: &Connection, path: &Path) -> Result<i64, JournalErr
         (APPLICATION_ID, found, _) if found > SCHEMA => {
             Err(JournalError::Newer { path: path.to_path_buf(), found, known: SCHEMA })
         }
-        (APPLICATION_ID, 1..=SCHEMA, _) => Ok(version),
+        (APPLICATION_ID, found @ 1..SCHEMA_OLDEST, _) => {
+            Err(JournalError::Older { path: path.to_path_buf(), found })
+        }
+        (APPLICATION_ID, SCHEMA_OLDEST..=SCHEMA, _) => Ok(version),
         (APPLICATION_ID, ..) => damaged("its schema number makes no sense"),
         _ => damaged("it is a database of another program"),
     }

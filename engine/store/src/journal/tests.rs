@@ -7,14 +7,14 @@ use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::fs;
 
-fn given() -> (tempfile::TempDir, Home, Journal) {
+pub(super) fn given() -> (tempfile::TempDir, Home, Journal) {
     let folder = tempfile::tempdir().unwrap();
     let home = Home::open(&folder.path().join("home")).unwrap();
     let journal = Journal::open(&home).unwrap();
     (folder, home, journal)
 }
 
-fn new_file(journal: &mut Journal, pipeline: &str, name: &str) -> NewFile {
+pub(super) fn new_file(journal: &mut Journal, pipeline: &str, name: &str) -> NewFile {
     let id = journal.next_submission();
     NewFile {
         id,
@@ -31,15 +31,17 @@ fn new_file(journal: &mut Journal, pipeline: &str, name: &str) -> NewFile {
         hash: [9; 32],
         seen_at_us: 1,
         claimed_at_us: 2,
+        client_id: None,
+        dedupe: Dedupe::None,
     }
 }
 
-fn accept(journal: &mut Journal, pipeline: &str, names: &[&str]) -> Vec<AcceptedFile> {
+pub(super) fn accept(journal: &mut Journal, pipeline: &str, names: &[&str]) -> Vec<AcceptedFile> {
     let files: Vec<_> = names.iter().map(|name| new_file(journal, pipeline, name)).collect();
     journal.accept(&files).unwrap()
 }
 
-fn committed(file: &AcceptedFile, parts: Vec<Part>) -> Outcome {
+pub(super) fn committed(file: &AcceptedFile, parts: Vec<Part>) -> Outcome {
     Outcome {
         id: file.id,
         pipeline: file.pipeline.clone(),
@@ -52,7 +54,7 @@ fn committed(file: &AcceptedFile, parts: Vec<Part>) -> Outcome {
     }
 }
 
-fn quarantined(file: &AcceptedFile) -> Outcome {
+pub(super) fn quarantined(file: &AcceptedFile) -> Outcome {
     let verdict = Verdict::Quarantined { code: "E-FORMAT".into(), detail: "no".into() };
     Outcome { verdict, ..committed(file, vec![]) }
 }
@@ -409,9 +411,19 @@ fn a_journal_of_a_newer_version_is_refused() {
     journal.connection().execute_batch("PRAGMA user_version = 99").unwrap();
     drop(journal);
     match Journal::open(&home) {
-        Err(JournalError::Newer { found: 99, known: 1, .. }) => {}
+        Err(JournalError::Newer { found: 99, known: 2, .. }) => {}
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn a_journal_of_an_unreleased_version_is_refused() {
+    let (_folder, home, journal) = given();
+    journal.connection().execute_batch("PRAGMA user_version = 1").unwrap();
+    drop(journal);
+    let error = Journal::open(&home).unwrap_err();
+    assert!(matches!(error, JournalError::Older { found: 1, .. }), "{error}");
+    assert!(error.to_string().contains("start with an empty home"), "{error}");
 }
 
 #[test]
