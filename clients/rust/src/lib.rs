@@ -1,8 +1,9 @@
 //! Async client of a tidemill server.
 //!
-//! Plain Rust values in and out; nothing of the wire shows. It holds no state but its connection,
-//! and never retries anything but connecting: whether a failed call may be made again is the
-//! caller's to decide, and [`Error::is_temporary`] helps.
+//! Plain Rust values in and out; nothing of the wire shows. It holds no state but its connection. It
+//! tries again only what cannot do harm: connecting, and sending a file, which carries an id so that
+//! it is taken once. Whether another failed call may be made again is the caller's to decide, and
+//! [`Error::is_temporary`] helps.
 //!
 //! ```no_run
 //! use std::path::Path;
@@ -19,10 +20,11 @@
 //! # }
 //! ```
 //!
-//! Map, in reading order: `model` (the values), `error`, `client` (connection and questions),
+//! Map, in reading order: `model` (the values), `id`, `error`, `client` (connection and questions),
 //! `submit` (sending a file), `watch` (changes as a stream), `convert` (from the wire).
 
 mod error;
+mod id;
 mod model;
 
 mod client;
@@ -33,6 +35,7 @@ mod convert;
 
 pub use client::Client;
 pub use error::Error;
+pub use id::{NotAnId, SubmissionId};
 /// Latencies are decoded into histograms of this crate.
 pub use hdrhistogram;
 pub use model::{

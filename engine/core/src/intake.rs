@@ -417,6 +417,8 @@ fn claim_one(
         hash,
         seen_at_us: to_us(seen_at),
         claimed_at_us: to_us(SystemTime::now()),
+        client_id: None,
+        dedupe: tidemill_store::Dedupe::None,
     };
     Ok(Some((claimed, file)))
 }

@@ -8,10 +8,10 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tidemill_store::{
-    AcceptedFile, Folders, Journal, JournalError, NewFile, Outcome, Part, PartBody, Verdict,
+    AcceptedFile, CLIENT_IDS_KEPT, Folders, Journal, JournalError, NewFile, Outcome, Part, PartBody, Verdict,
 };
 use timely::scheduling::activate::SyncActivator;
 
@@ -29,6 +29,12 @@ const GROUP_MAX: usize = 512;
 
 /// How long the ledger sleeps when nothing happens.
 const IDLE: Duration = Duration::from_millis(500);
+
+/// How often ids of clients that are too old are forgotten.
+const FORGET_EVERY: Duration = Duration::from_secs(60);
+
+/// How much longer ids are remembered than promised: clocks step back a little.
+const FORGET_MARGIN: Duration = Duration::from_secs(3600);
 
 /// Where the answer to an acceptance goes.
 pub type AcceptReply = Sender<Vec<AcceptedFile>>;
@@ -109,7 +115,13 @@ impl Ledger {
 
     /// Works until [`Event::End`]. An error ends the process.
     pub fn run(mut self, events: &Receiver<Event>) -> Result<(), JournalError> {
+        let mut forgot = Instant::now();
         loop {
+            if forgot.elapsed() >= FORGET_EVERY {
+                let before = SystemTime::now() - CLIENT_IDS_KEPT - FORGET_MARGIN;
+                self.journal.forget_client_ids(before)?;
+                forgot = Instant::now();
+            }
             let first = match events.recv_timeout(IDLE) {
                 Ok(event) => event,
                 Err(RecvTimeoutError::Timeout) => continue,
@@ -174,6 +186,12 @@ impl Ledger {
                 if let Some(pipeline) =
                     self.lines.iter().position(|line| line.name == file.pipeline)
                 {
+                    if file.duplicate_of.is_some() {
+                        // It is final; the publisher ends after the ledger.
+                        let file = Box::new(file.clone());
+                        let _ = self.publisher.send(Job::Duplicate { pipeline, file });
+                        continue;
+                    }
                     self.board.accepted(pipeline, file);
                     self.order(pipeline, file.clone(), false);
                 }

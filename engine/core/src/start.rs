@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use tidemill_store::{
     DiskError, Folders, Generation, Home, HomeError, Journal, JournalError, RecoverError, recover,
-    sweep_spool,
+    spool, sweep_spool,
 };
 use timely::WorkerConfig;
 use timely::communication::WorkerGuards;
@@ -126,7 +126,11 @@ impl StartError {
     /// Returns the exit code of a process that did not start.
     pub const fn exit_code(&self) -> i32 {
         match self {
-            StartError::Journal(JournalError::Damaged { .. } | JournalError::Newer { .. }) => {
+            StartError::Journal(
+                JournalError::Damaged { .. }
+                | JournalError::Newer { .. }
+                | JournalError::Older { .. },
+            ) => {
                 FaultKind::Damaged.exit_code()
             }
             StartError::Journal(_) | StartError::Io(_) | StartError::Disk(_) => {
@@ -191,6 +195,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         published = recovered.finished,
         unfinished = recovered.unfinished.len(),
         put_back = recovered.released.len(),
+        uploads_kept = recovered.respooled.len(),
         "opened {}",
         config.home.display()
     );
@@ -198,8 +203,9 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let patterns: Vec<Patterns> =
         config.plans.iter().map(|plan| Patterns::new(&plan.sources)).collect();
     let earlier = earlier::earlier(&config, &journal, &folders, &patterns)?;
-    // Nobody uploads yet: what lies there was left by a life that was killed.
-    sweep_spool(&home, SystemTime::now())?;
+    // Nobody uploads yet: what lies there was left by a life that was killed. What broke off may be
+    // gone on with for a while.
+    sweep_spool(&home, SystemTime::now() - spool::KEPT_FOR)?;
     let stats = Stats::default();
 
     let meeting = meet(config.mesh.clone(), Some(generation), config.workers)?;
@@ -234,6 +240,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         events: events.clone(),
         journal: Mutex::new(reader),
         stop: Arc::clone(&stop),
+        taking: Mutex::default(),
     });
     if let Some(control) = meeting.control {
         listen_to_peers(control, stats)?;

@@ -4,7 +4,9 @@
 
 mod fake;
 mod front;
+mod proxy;
 
 mod asking;
 mod following;
+mod resuming;
 mod uploading;

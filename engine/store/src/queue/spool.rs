@@ -19,6 +19,9 @@ use crate::journal::ClientId;
 /// The ending of an upload that may be gone on with.
 const ENDING: &str = ".upload";
 
+/// How many uploads that broke off are kept, at most.
+const KEPT_FILES_MAX: usize = 10_000;
+
 /// How long an upload that broke off is kept after its last byte came.
 pub const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 
@@ -66,7 +69,7 @@ pub fn remove(spool: &Path, id: &ClientId) -> io::Result<()> {
 }
 
 /// Removes uploads that broke off and were last written before `before`, then the oldest ones until
-/// the rest has at most `bytes_max` bytes. Those that are `busy` count and stay. Returns how many
+/// the rest has at most `bytes_max` bytes and is not too many. Those that are `busy` count and stay. Returns how many
 /// were removed.
 pub fn sweep_kept(
     spool: &Path,
@@ -86,8 +89,10 @@ pub fn sweep_kept(
     kept.sort();
     let mut bytes: u64 = kept.iter().map(|(_, _, bytes, _)| bytes).sum();
     let mut removed = 0;
+    let mut files = kept.len();
     for (written, path, length, is_busy) in kept {
-        if is_busy || (written >= before && bytes <= bytes_max) {
+        let is_within = bytes <= bytes_max && files <= KEPT_FILES_MAX;
+        if is_busy || (written >= before && is_within) {
             continue;
         }
         match std::fs::remove_file(&path) {
@@ -97,6 +102,7 @@ pub fn sweep_kept(
             Ok(()) => removed += 1,
         }
         bytes -= length;
+        files -= 1;
     }
     Ok(removed)
 }
