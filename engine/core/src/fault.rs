@@ -51,7 +51,7 @@ pub fn journal(doing: &str, error: &JournalError) -> ! {
     let kind = match error {
         JournalError::Damaged { .. }
         | JournalError::Newer { .. }
-        | JournalError::Older { .. } => FaultKind::Damaged,
+        | JournalError::Unreleased { .. } => FaultKind::Damaged,
         JournalError::Invariant { .. } => FaultKind::Invariant,
         _ => FaultKind::Disk,
     };

@@ -171,6 +171,7 @@ pub(crate) struct GraphSource {
     pub(crate) names: Vec<String>,
     pub(crate) record_bytes_max: usize,
     pub(crate) inflate_ratio_max: u32,
+    pub(crate) taking: Taking,
     pub(crate) errors_used: bool,
 }
 

@@ -11,7 +11,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime};
 
 use tidemill_store::{
-    AcceptedFile, CLIENT_IDS_KEPT, Folders, Journal, JournalError, NewFile, Outcome, Part, PartBody, Verdict,
+    AcceptedFile, CLIENT_IDS_KEPT, Folders, Journal, JournalError, NewFile, Outcome, Part, PartBody,
+    Verdict, failpoint,
 };
 use timely::scheduling::activate::SyncActivator;
 
@@ -220,6 +221,7 @@ impl Ledger {
             compression: compression_of(&path),
             path,
             identity: file.identity,
+            hash: file.hash,
             name: file.name.clone(),
             output_name: file.output_name.clone(),
             replay,
@@ -229,6 +231,8 @@ impl Ledger {
             // A coordinator that has ended leaves the file for the next life.
             let _ = line.commands.send(Command::File(order));
             let _ = line.wake.activate();
+            failpoint::reach("order-given")
+                .unwrap_or_else(|error| fault::disk("order a file", &error));
         }
     }
 
@@ -302,6 +306,7 @@ impl Ledger {
             pipeline: self.lines[pipeline].name.clone(),
             epoch: answer.epoch,
             verdict,
+            hash: answer.hash,
             records: answer.records,
             rejected: answer.rejected,
             answered_at_us: to_us(answer.answered_at),

@@ -30,6 +30,7 @@ use timely::worker::Worker;
 
 use crate::answer::{Heard, Said, answers};
 use crate::ingest::coordinator::{Command, Loads, coordinator};
+use crate::ingest::digest::digest;
 use crate::ingest::flow::Flow;
 use crate::ingest::order::{ReadEvent, ReadNote};
 use crate::ingest::reader::{Reader, reader};
@@ -120,7 +121,10 @@ impl<'scope> Rendering<'scope, '_> {
             waiting.push(read.1);
             notes.push(read.0);
         }
-        let notes = together(self.scope, notes);
+        let read = together(self.scope, notes);
+        let title = format!("Digest {}/", self.plan.name);
+        let hashed = digest(self.scope, &title, orders.openings.clone(), read.clone());
+        let notes = together(self.scope, vec![read.clone(), hashed]);
         let aggregates =
             |operator: &OperatorPlan| matches!(operator.kind, OperatorKind::Aggregate { .. });
         // Only what is held back until a file is whole must hear of files that failed.
@@ -155,7 +159,7 @@ impl<'scope> Rendering<'scope, '_> {
                 Some(file) => {
                     let all = sink.errors_of.iter().filter_map(|node| self.rejects.get(node));
                     let all = together(self.scope, all.cloned().collect());
-                    rejects(&title, all, notes.clone(), openings, file, around, meter)
+                    rejects(&title, all, read.clone(), openings, file, around, meter)
                 }
             };
             let probe = ProbeHandle::new();

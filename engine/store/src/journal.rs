@@ -66,8 +66,8 @@ pub struct NewFile {
     pub claimed_name: String,
     /// Which file it is and how it looked.
     pub identity: Identity,
-    /// BLAKE3 of its bytes.
-    pub hash: [u8; 32],
+    /// BLAKE3 of its bytes, if it is known before they are processed.
+    pub hash: Option<[u8; 32]>,
     /// When it was first seen.
     pub seen_at_us: i64,
     /// When it was claimed.
@@ -76,13 +76,6 @@ pub struct NewFile {
     pub client_id: Option<ClientId>,
     /// Which earlier files of its source it must not repeat.
     pub dedupe: Dedupe,
-}
-
-impl NewFile {
-    /// Returns its hash, if it was hashed already.
-    pub(crate) fn known_hash(&self) -> Option<[u8; 32]> {
-        Some(self.hash)
-    }
 }
 
 /// A file in the journal. Times are microseconds since 1970.
@@ -106,8 +99,8 @@ pub struct AcceptedFile {
     pub output_name: String,
     /// Which file it is and how it looked when it was claimed.
     pub identity: Identity,
-    /// BLAKE3 of its bytes.
-    pub hash: [u8; 32],
+    /// BLAKE3 of its bytes, once it is known: at the latest when it is committed.
+    pub hash: Option<[u8; 32]>,
     /// When it was first seen.
     pub seen_at_us: i64,
     /// When it was claimed.
@@ -129,6 +122,8 @@ pub struct Outcome {
     pub epoch: u64,
     /// What became of it.
     pub verdict: Verdict,
+    /// BLAKE3 of the bytes that were processed. A committed file has one.
+    pub hash: Option<[u8; 32]>,
     /// How many records were read.
     pub records: u64,
     /// How many of them were rejected.
@@ -297,9 +292,9 @@ pub enum JournalError {
         /// The newest schema this version knows.
         known: i64,
     },
-    /// It was written by a version that was never released.
-    #[error("the journal {} was made by an unreleased version of tidemill (schema {found}); start with an empty home", path.display())]
-    Older {
+    /// It was written by a version that was never released: there is no way to bring it up to date.
+    #[error("the journal {} has schema {found}, made by an unreleased version; start with an empty home", path.display())]
+    Unreleased {
         /// Where it lies.
         path: PathBuf,
         /// Its schema.
@@ -334,6 +329,11 @@ pub enum JournalError {
 impl JournalError {
     fn invariant(detail: impl Into<String>) -> Self {
         Self::Invariant { detail: detail.into() }
+    }
+
+    /// Returns the error of a failpoint that was asked to fail.
+    fn failpoint(doing: &'static str) -> impl Fn(io::Error) -> Self {
+        move |source| Self::Disk { doing, path: PathBuf::from("(failpoint)"), source }
     }
 
     /// Returns what an error of SQLite means for the caller.

@@ -10,7 +10,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant, SystemTime};
 
 use tidemill_store::name::check_name;
-use tidemill_store::{CLIENT_IDS_KEPT, ClientId, Dedupe, NewFile, SubmissionRow, queue};
+use tidemill_store::{CLIENT_IDS_KEPT, ClientId, Dedupe, NewFile, SubmissionRow, failpoint, queue};
 
 use super::{Engine, unavailable};
 use crate::board::{self, to_us};
@@ -164,7 +164,10 @@ impl Engine {
         let claimed =
             queue::claim_upload(folders, &upload.path, name, id, upload.client_id.as_ref())
                 .map_err(|error| unavailable("take the upload", &error))?;
+        failpoint::reach("upload-claimed")
+            .unwrap_or_else(|error| fault::disk("take an upload", &error));
         queue::sync_claims(&[&claimed.file], &[folders])
+            .and_then(|()| failpoint::reach("upload-claim-synced"))
             .unwrap_or_else(|error| fault::disk("sync an upload", &error));
         let plan = &self.parts.plans[pipeline];
         let file = NewFile {
@@ -175,7 +178,7 @@ impl Engine {
             name: upload.name,
             claimed_name: claimed.claimed_name,
             identity: claimed.identity,
-            hash: upload.hash,
+            hash: Some(upload.hash),
             seen_at_us: to_us(upload.seen_at),
             claimed_at_us: to_us(SystemTime::now()),
             client_id: upload.client_id,
@@ -186,6 +189,8 @@ impl Engine {
         self.parts.events.send(event).map_err(|_| ended())?;
         let accepted = answer.recv().map_err(|_| ended())?;
         let accepted = accepted.first().ok_or_else(ended)?;
+        failpoint::reach("upload-accepted")
+            .unwrap_or_else(|error| fault::disk("accept an upload", &error));
         Ok(self.parts.board.live(accepted.id).unwrap_or_else(|| board::report_of(accepted)))
     }
 
@@ -228,7 +233,7 @@ impl Engine {
     ) -> Result<SubmissionReport, SubmitError> {
         let file = &row.file;
         let same_pipeline = upload.pipeline.as_ref().is_none_or(|name| *name == file.pipeline);
-        if same_pipeline && file.name == upload.name && file.hash == upload.hash {
+        if same_pipeline && file.name == upload.name && file.hash == Some(upload.hash) {
             return Ok(self.overlay(row));
         }
         let (name, pipeline, submission) = (file.name.clone(), file.pipeline.clone(), file.id);

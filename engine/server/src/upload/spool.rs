@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use tempfile::NamedTempFile;
 use tidemill_engine::engine::{ClientId, spool};
+use tidemill_engine::failpoint;
 use tokio::sync::mpsc;
 
 use super::parts::Header;
@@ -92,7 +93,8 @@ pub(super) fn receive(
     pieces: mpsc::Receiver<Piece>,
 ) -> Result<(Spooled, blake3::Hash), Refusal> {
     let mut spooled = Spooled::open(folder, header)?;
-    match write(spooled.file(), header.offset, pieces) {
+    let created = failpoint::reach("upload-created").map_err(|error| disk(&error));
+    match created.and_then(|()| write(spooled.file(), header.offset, pieces)) {
         Ok(hash) => Ok((spooled, hash)),
         Err(refusal) => {
             // What broke off before its first byte is nothing to go on with.
@@ -126,7 +128,9 @@ fn write(
                 {
                     return Err(Refusal::Hash { declared, received });
                 }
+                failpoint::reach("upload-written").map_err(|error| disk(&error))?;
                 file.sync_all().map_err(|error| disk(&error))?;
+                failpoint::reach("upload-synced").map_err(|error| disk(&error))?;
                 return Ok(received);
             }
         }

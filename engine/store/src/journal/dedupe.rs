@@ -38,7 +38,7 @@ pub(super) fn original(
     pipeline: i64,
     file: &NewFile,
 ) -> Result<Option<u64>, Trouble> {
-    let found: Option<i64> = match (file.dedupe, file.known_hash()) {
+    let found: Option<i64> = match (file.dedupe, file.hash) {
         (Dedupe::None, _) | (Dedupe::Content, None) => None,
         (Dedupe::Name, _) => transaction
             .prepare_cached(
@@ -64,7 +64,7 @@ pub(super) fn remember(
     pipeline: i64,
     file: &NewFile,
 ) -> Result<(), Trouble> {
-    if let (Dedupe::Content, Some(hash)) = (file.dedupe, file.known_hash()) {
+    if let (Dedupe::Content, Some(hash)) = (file.dedupe, file.hash) {
         // One that is there already was set aside since.
         transaction
             .prepare_cached("INSERT OR REPLACE INTO content VALUES (?1, ?2, ?3, ?4)")?
@@ -100,7 +100,7 @@ mod tests {
 
     /// Accepts a file with these facts.
     fn accept(journal: &mut Journal, name: &str, byte: u8, dedupe: Dedupe) -> AcceptedFile {
-        let file = NewFile { hash: [byte; 32], dedupe, ..new_file(journal, "p", name) };
+        let file = NewFile { hash: Some([byte; 32]), dedupe, ..new_file(journal, "p", name) };
         journal.accept(&[file]).unwrap().remove(0)
     }
 
@@ -109,7 +109,7 @@ mod tests {
     fn check(dedupe: Dedupe, files: &[(&str, u8)], expected: &[Option<u64>]) {
         let all_at_once = {
             let (_folder, _home, mut journal) = given();
-            let new = |&(name, byte): &(&str, u8)| (name.to_owned(), [byte; 32]);
+            let new = |&(name, byte): &(&str, u8)| (name.to_owned(), Some([byte; 32]));
             let files: Vec<NewFile> = files
                 .iter()
                 .map(new)
@@ -160,7 +160,7 @@ mod tests {
         for (pipeline, source) in [("p", "one"), ("p", "two"), ("q", "one")] {
             for dedupe in [Dedupe::Name, Dedupe::Content] {
                 let new = new_file(&mut journal, pipeline, &format!("{dedupe:?}"));
-                let hash = [dedupe as u8; 32];
+                let hash = Some([dedupe as u8; 32]);
                 let file = NewFile { source: source.into(), hash, dedupe, ..new };
                 assert_eq!(journal.accept(&[file]).unwrap()[0].duplicate_of, None);
             }

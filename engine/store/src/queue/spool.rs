@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::OFlags;
 
 use crate::disk::{self, DiskError};
+use crate::failpoint;
 use crate::home::Home;
 use crate::journal::ClientId;
 
@@ -122,6 +123,7 @@ pub fn sweep_spool(home: &Home, before: SystemTime) -> io::Result<u64> {
             let path = entry.path();
             std::fs::remove_file(&path).map_err(|error| DiskError::new("remove", &path, error))?;
             removed += 1;
+            failpoint::reach("recover-spool-removed")?;
         }
     }
     Ok(removed)
