@@ -13,6 +13,7 @@ use tidemill_operators::{Column, Schema, Type};
 
 use crate::diagnostic::{Mistakes, Place};
 use crate::spec::PipelineSpec;
+use crate::spec::taking::Taking;
 
 mod names;
 
@@ -103,6 +104,17 @@ impl OperatorKind {
             OperatorKind::Route { .. } => "route",
             OperatorKind::Parse { .. } => "parse",
             OperatorKind::Aggregate { .. } => "aggregate",
+        }
+    }
+
+    /// Returns whether it keeps something of one file for the next.
+    pub const fn keeps_state(&self) -> bool {
+        match self {
+            OperatorKind::Filter { .. }
+            | OperatorKind::Select { .. }
+            | OperatorKind::Route { .. }
+            | OperatorKind::Parse { .. } => false,
+            OperatorKind::Aggregate { .. } => true,
         }
     }
 }

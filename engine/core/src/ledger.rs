@@ -11,8 +11,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime};
 
 use tidemill_store::{
-    AcceptedFile, CLIENT_IDS_KEPT, Folders, Journal, JournalError, NewFile, Outcome, Part, PartBody,
-    Verdict, failpoint,
+    AcceptedFile, CLIENT_IDS_KEPT, Folders, Identity, Journal, JournalError, NewFile, Outcome, Part,
+    PartBody, Verdict, failpoint,
 };
 use timely::scheduling::activate::SyncActivator;
 
@@ -76,6 +76,8 @@ pub struct Line {
     pub sources: Vec<String>,
     /// Its sinks, in the order of the plan.
     pub sinks: Vec<String>,
+    /// Whether operators keep something of one file for the next.
+    pub keeps_state: bool,
     /// To its coordinator.
     pub commands: Sender<Command>,
     /// Wakes its coordinator.
@@ -239,7 +241,7 @@ impl Ledger {
     fn finish(&mut self, answers: Vec<(usize, Answer)>) -> Result<(), JournalError> {
         let mut outcomes = Vec::with_capacity(answers.len());
         let mut jobs = Vec::with_capacity(answers.len());
-        for (pipeline, answer) in answers {
+        for (pipeline, mut answer) in answers {
             let Some(file) = self.running.remove(&answer.submission) else { continue };
             if answer.replay {
                 if let Some((code, detail)) = answer.failure {
@@ -250,6 +252,7 @@ impl Ledger {
                 jobs.push(Job::Replayed { pipeline, epoch: answer.epoch, rows: answer.rows });
                 continue;
             }
+            self.check_again(pipeline, &file, &mut answer);
             self.board.answered(pipeline, file.id);
             let milestones =
                 Milestones { read_at: answer.read_at, answered_at: answer.answered_at };
@@ -274,6 +277,31 @@ impl Ledger {
             let _ = self.publisher.send(job);
         }
         Ok(())
+    }
+
+    /// Looks at a file once more, now that all of it was read: somebody who holds it open may have
+    /// written to it since, or put another in its place. Then it leaves no output.
+    fn check_again(&self, pipeline: usize, file: &AcceptedFile, answer: &mut Answer) {
+        if answer.failure.is_some() {
+            return;
+        }
+        let line = &self.lines[pipeline];
+        let path = line.folders.underprocess.join(&file.claimed_name);
+        let now = Identity::at(&path)
+            .unwrap_or_else(|error| fault::disk("look at a file before its commit", &error));
+        let Some(difference) = file.identity.difference(now) else { return };
+        if line.keeps_state {
+            // Its readers found it unchanged after its last byte, and its rows are in sums that others
+            // are built on: what was read counts.
+            tracing::warn!(
+                pipeline = line.name,
+                file = file.name,
+                submission = file.id,
+                "after all of it was read, {difference}; what was read is committed"
+            );
+            return;
+        }
+        answer.failure = Some(("E-CHANGED".to_owned(), difference));
     }
 
     /// Returns what becomes of a file, and the staged parts that must be removed.

@@ -197,6 +197,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         "opened {}",
         config.home.display()
     );
+    earlier::remember_contents(&config.plans, &mut journal)?;
     let board = Arc::new(board(&config.plans, &journal)?);
     let patterns: Vec<Patterns> =
         config.plans.iter().map(|plan| Patterns::new(&plan.sources)).collect();
@@ -521,6 +522,7 @@ fn ledger_lines(
         folders: folders.clone(),
         sources: plan.sources.iter().map(|source| source.name.clone()).collect(),
         sinks: plan.sinks.iter().map(|sink| sink.name.clone()).collect(),
+        keeps_state: plan.operators.iter().any(|operator| operator.kind.keeps_state()),
         commands,
         wake,
     };

@@ -44,6 +44,29 @@ impl Identity {
     pub fn of(file: &File) -> io::Result<Self> {
         Ok(claim::identity(&file.metadata()?))
     }
+
+    /// Looks at what a path leads to, without following a link or opening it; `None` if nothing is
+    /// there.
+    pub fn at(path: &Path) -> io::Result<Option<Self>> {
+        Ok(disk::look(path)?.map(|found| claim::identity(&found)))
+    }
+
+    /// Returns what has become of a file that looked like this when it was accepted; `None` if it
+    /// still is that file and nobody has written to it.
+    pub fn difference(&self, now: Option<Self>) -> Option<String> {
+        let Some(now) = now else { return Some("it is gone from underprocess/".to_owned()) };
+        // The number of a device can change when the machine starts again.
+        if now == (Self { device: now.device, ..*self }) {
+            return None;
+        }
+        Some(if now.inode != self.inode {
+            "another file was put in its place".to_owned()
+        } else if now.bytes != self.bytes {
+            format!("it was written to: {} bytes when accepted, {} now", self.bytes, now.bytes)
+        } else {
+            "it was written to".to_owned()
+        })
+    }
 }
 
 /// A file in `underprocess/`, as [`orphans`] finds it.
@@ -132,6 +155,41 @@ mod tests {
         std::fs::create_dir(folders.underprocess.join("11-folder")).unwrap();
         let ids: Vec<_> = orphans(&folders).unwrap().iter().map(|orphan| orphan.id).collect();
         assert_eq!(ids, [None, None, None, None, Some(9), Some(10)]);
+    }
+
+    #[test]
+    fn a_file_that_changed_since_it_was_claimed_is_told_from_one_that_did_not() {
+        use std::io::{Seek, Write};
+        let folder = tempfile::tempdir().unwrap();
+        let folders = Home::open(folder.path()).unwrap().pipeline("p").unwrap();
+        let check = |change: &dyn Fn(&Path, &mut File), expected: Option<&str>| {
+            let dropped = folders.unprocessed.join("a");
+            std::fs::write(&dropped, "abc").unwrap();
+            let old = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000);
+            let mut writer = std::fs::OpenOptions::new().write(true).open(&dropped).unwrap();
+            writer.set_modified(old).unwrap();
+            let claimed = claim(&folders, OsStr::new("a"), 1).unwrap();
+            change(&claimed.path, &mut writer);
+            let now = Identity::at(&claimed.path).unwrap();
+            let found = claimed.identity.difference(now);
+            assert_eq!(found.as_deref(), expected);
+            let _ = std::fs::remove_file(&claimed.path);
+        };
+        check(&|_, _| {}, None);
+        check(&|path, _| drop(std::fs::read(path).unwrap()), None);
+        check(
+            &|_, writer| drop(writer.seek(io::SeekFrom::End(0)).and_then(|_| writer.write(b"d"))),
+            Some("it was written to: 3 bytes when accepted, 4 now"),
+        );
+        check(&|_, writer| writer.set_len(1).unwrap(), Some("it was written to: 3 bytes when accepted, 1 now"));
+        check(&|_, writer| drop(writer.write(b"xyz").unwrap()), Some("it was written to"));
+        check(&|path, _| std::fs::remove_file(path).unwrap(), Some("it is gone from underprocess/"));
+        let replace = |path: &Path, _: &mut File| {
+            let other = path.with_file_name("other");
+            std::fs::write(&other, "abc").unwrap();
+            std::fs::rename(&other, path).unwrap();
+        };
+        check(&replace, Some("another file was put in its place"));
     }
 
     #[test]

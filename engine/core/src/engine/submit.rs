@@ -10,7 +10,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant, SystemTime};
 
 use tidemill_store::name::check_name;
-use tidemill_store::{CLIENT_IDS_KEPT, ClientId, Dedupe, NewFile, SubmissionRow, failpoint, queue};
+use tidemill_store::{CLIENT_IDS_KEPT, ClientId, NewFile, SubmissionRow, failpoint, queue};
 
 use super::{Engine, unavailable};
 use crate::board::{self, to_us};
@@ -173,7 +173,7 @@ impl Engine {
         let file = NewFile {
             id,
             pipeline: plan.name.clone(),
-            dedupe: Dedupe::None,
+            dedupe: self.parts.patterns[pipeline].dedupe_of(&source),
             source,
             name: upload.name,
             claimed_name: claimed.claimed_name,

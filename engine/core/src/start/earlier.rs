@@ -109,3 +109,18 @@ fn find_source(plan: &Plan, patterns: &Patterns, file: &mut AcceptedFile) -> boo
     source.clone_into(&mut file.source);
     true
 }
+
+/// Sources that look for equal contents know those of earlier lives, however they took files then.
+pub(super) fn remember_contents(
+    plans: &[Plan],
+    journal: &mut Journal,
+) -> Result<(), JournalError> {
+    for plan in plans {
+        for source in &plan.sources {
+            if source.taking.dedupe == Dedupe::Content {
+                journal.remember_contents(&plan.name, &source.name)?;
+            }
+        }
+    }
+    Ok(())
+}
