@@ -6,8 +6,8 @@
 //! fails, and so does one that outlasts [`PATIENCE`].
 //!
 //! Map, in reading order: [`tree`] (what lies in folders), [`process`] (one process and what it
-//! says), [`site`] (a home and how it is fed), [`oracle`] (slow programs that know the right
-//! answer).
+//! says), [`site`] (a home and how it is fed), [`scenario`] (homes that are folders of the
+//! repository), [`oracle`] (slow programs that know the right answer).
 
 #![allow(
     clippy::unwrap_used,
@@ -18,6 +18,7 @@
 pub mod tree;
 
 pub mod process;
+pub mod scenario;
 pub mod site;
 
 pub mod oracle;

@@ -3,7 +3,7 @@
 //!
 //! Runs in process 0. Holds no ground state of its own; the journal is the ground state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime};
 
 use tidemill_store::{
-    AcceptedFile, CLIENT_IDS_KEPT, Folders, Identity, Journal, JournalError, NewFile, Outcome, Part,
-    PartBody, Verdict, failpoint,
+    AcceptedFile, Book, CLIENT_IDS_KEPT, Folders, Identity, Journal, JournalError, NewFile, Outcome,
+    Part, PartBody, Verdict, failpoint,
 };
 use timely::scheduling::activate::SyncActivator;
 
@@ -23,6 +23,7 @@ use crate::ingest::coordinator::Command;
 use crate::ingest::inflate::Compression;
 use crate::ingest::order::FileOrder;
 use crate::publish::Job;
+use crate::receipt;
 use crate::sink::body::Prepared;
 
 /// Events taken into one transaction at most.
@@ -78,6 +79,8 @@ pub struct Line {
     pub sinks: Vec<String>,
     /// Whether operators keep something of one file for the next.
     pub keeps_state: bool,
+    /// What its receipts speak of.
+    pub book: Book,
     /// To its coordinator.
     pub commands: Sender<Command>,
     /// Wakes its coordinator.
@@ -241,6 +244,7 @@ impl Ledger {
     fn finish(&mut self, answers: Vec<(usize, Answer)>) -> Result<(), JournalError> {
         let mut outcomes = Vec::with_capacity(answers.len());
         let mut jobs = Vec::with_capacity(answers.len());
+        let mut receipts = HashMap::with_capacity(answers.len());
         for (pipeline, mut answer) in answers {
             let Some(file) = self.running.remove(&answer.submission) else { continue };
             if answer.replay {
@@ -257,6 +261,9 @@ impl Ledger {
             let milestones =
                 Milestones { read_at: answer.read_at, answered_at: answer.answered_at };
             let (outcome, staged) = self.decide(pipeline, &answer);
+            if answer.failure.is_none() {
+                receipts.insert(file.id, receipt::receipt(&self.lines[pipeline].book, &answer));
+            }
             outcomes.push(outcome.clone());
             let rows = if answer.failure.is_none() { answer.rows } else { Vec::new() };
             jobs.push(Job::Finished {
@@ -269,8 +276,9 @@ impl Ledger {
             });
         }
         if !outcomes.is_empty() {
-            // The commit point: nothing is published before this returns.
-            self.journal.finish(&outcomes)?;
+            // The commit point: nothing is published before this returns. A receipt that does not
+            // balance commits nothing, and ends the process.
+            self.journal.finish_with(&outcomes, &receipts)?;
         }
         for job in jobs {
             // The publisher ends after the ledger.

@@ -33,6 +33,7 @@ use crate::ledger::{self, Event, Ledger};
 use crate::mesh::{self, Control, ControlEvent, MeshConfig, MeshError};
 use crate::plan::{Plan, SinkKind};
 use crate::publish::{self, Job, Published, Publisher};
+use crate::receipt;
 use crate::render::{Fittings, render};
 use crate::sink::parts::Surroundings;
 use crate::sink::staging::Staging;
@@ -186,6 +187,9 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         workers: config.workers as u64,
         plans: config.plans.iter().map(|plan| (plan.name.clone(), plan.hash.clone())).collect(),
     })?;
+    let books: Vec<_> =
+        config.plans.iter().map(|plan| (plan.name.clone(), receipt::book(plan))).collect();
+    journal.keep_books(&books)?;
     let names: Vec<&str> = config.plans.iter().map(|plan| &*plan.name).collect();
     let recovered = recover(&home, &mut journal, &names, generation)?;
     tracing::info!(
@@ -523,6 +527,7 @@ fn ledger_lines(
         sources: plan.sources.iter().map(|source| source.name.clone()).collect(),
         sinks: plan.sinks.iter().map(|sink| sink.name.clone()).collect(),
         keeps_state: plan.operators.iter().any(|operator| operator.kind.keeps_state()),
+        book: receipt::book(plan),
         commands,
         wake,
     };

@@ -9,7 +9,8 @@ mod client_id;
 mod dedupe;
 mod names;
 mod read;
-mod schema;
+mod receipt;
+pub(crate) mod schema;
 mod write;
 
 use std::collections::HashMap;
@@ -24,6 +25,8 @@ use crate::queue::Identity;
 pub use client_id::{CLIENT_IDS_KEPT, ClientId, ClientIdError};
 pub use dedupe::Dedupe;
 pub use read::JournalReader;
+pub use receipt::ReceiptRow;
+pub(crate) use receipt::parse as parse_receipt;
 
 /// The one writer of the journal.
 #[derive(Debug)]
@@ -34,6 +37,7 @@ pub struct Journal {
     generation: Option<u64>,
     /// What is known of each pipeline, as of the last commit.
     pipelines: HashMap<String, write::Counters>,
+    books: receipt::Books,
     /// Set after a write failed: nothing may be written behind it.
     failed: bool,
 }

@@ -85,9 +85,10 @@
 //! ```
 //!
 //! Map, in reading order: [`home`] (where things are), [`name`] (what files may be called),
-//! [`queue`] (the moves of an input), [`journal`] (what is known), [`stage`] and [`publish`](mod@publish)
-//! (the way of an output), [`recover`](mod@recover) (after a crash), [`failpoint`] (where tests let
-//! it crash).
+//! [`queue`] (the moves of an input), [`journal`] (what is known), [`receipt`] (where the records of a
+//! file went), [`stage`] and [`publish`](mod@publish) (the way of an output),
+//! [`recover`](mod@recover) (after a crash), [`mod@doctor`] (what is wrong
+//! with a home), [`failpoint`] (where tests let it crash).
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod disk;
@@ -99,20 +100,25 @@ pub mod name;
 pub mod queue;
 
 pub mod journal;
+pub mod receipt;
 
 pub mod publish;
 pub mod stage;
 
 pub mod recover;
 
+pub mod doctor;
+
 pub use disk::DiskError;
 pub use home::{Folders, Home, HomeError};
 pub use journal::{
-    AcceptedFile, CLIENT_IDS_KEPT, ClientId, ClientIdError, Counts, Dedupe, Filter, Generation, Journal, JournalError, JournalReader, NewFile,
-    Outcome, OutcomeRow, Part, PartBody, PartRow, Phase, SubmissionRow, Verdict, VerdictRow,
+    AcceptedFile, CLIENT_IDS_KEPT, ClientId, ClientIdError, Counts, Dedupe, Filter, Generation,
+    Journal, JournalError, JournalReader, NewFile, Outcome, OutcomeRow, Part, PartBody, PartRow, Phase,
+    ReceiptRow, SubmissionRow, Verdict, VerdictRow,
 };
 pub use publish::{PublishError, publish, replace_file, sync_published};
 pub use queue::spool::{self, sweep_spool};
 pub use queue::{ClaimError, Claimed, Identity, Reason};
+pub use receipt::{Book, Receipt};
 pub use recover::{Found, RecoverError, Recovery, look_for, recover};
 pub use stage::{StageWriter, Unsynced, sync_parts};

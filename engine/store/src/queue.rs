@@ -127,6 +127,11 @@ pub fn orphans(folders: &Folders) -> io::Result<Vec<Orphan>> {
     Ok(found)
 }
 
+/// Returns the id in front of a claimed name.
+pub(crate) fn claimed_id(claimed_name: &str) -> Option<u64> {
+    claimed_ids(claimed_name).map(|(id, _)| id)
+}
+
 /// Returns the id in front of a claimed name, and that of its client if it is an upload. A slug holds
 /// no `+`, so that no dropped file is taken for an upload.
 fn claimed_ids(claimed_name: &str) -> Option<(u64, Option<ClientId>)> {

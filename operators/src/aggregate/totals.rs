@@ -28,6 +28,7 @@ use super::key::{Key, decode_columns};
 use super::value::{ColumnBuilder, Value};
 use crate::batch::{Batch, Origin, rows_without_columns};
 use crate::reject::{EpochRejects, Reject, RejectCode};
+use crate::tally::Tally;
 use crate::time::Time;
 
 /// The most rows of one batch that leaves.
@@ -42,11 +43,13 @@ type Change = ((Key, Accumulator), Time, isize);
 ///
 /// The batches come from no one place of a file: their origin has the epoch as its submission and
 /// [`Time::END`] as its chunk. The second stream reports sums that no longer fit an int, once when
-/// that happens.
+/// that happens, in the name of `operator`.
 pub fn totals<'s>(
     name: &str,
+    operator: &str,
     partials: StreamVec<'s, Time, Partial>,
     spec: AggregateSpec,
+    tally: Tally,
 ) -> (Stream<'s, Time, Batch>, StreamVec<'s, Time, EpochRejects>) {
     let updates = partials.map(|(key, time, accumulator)| ((key, ()), time, accumulator));
     let to_home = Exchange::new(|update: &((Key, ()), Time, Accumulator)| update.0.0.hash());
@@ -57,14 +60,16 @@ pub fn totals<'s>(
         KeySpine<Key, Time, Accumulator>,
     >(updates, to_home, &format!("Arrange {name}"), KeyBatcher::new);
     // Counting reads the totals before and after each epoch, and compacts the arrangement.
-    present(name, arranged.count_total().inner, spec)
+    present(name, operator, arranged.count_total().inner, spec, tally)
 }
 
 /// Turns changes of accumulators into batches of rows, one epoch at a time.
 fn present<'s>(
     name: &str,
+    operator: &str,
     changes: StreamVec<'s, Time, Change>,
     spec: AggregateSpec,
+    tally: Tally,
 ) -> (Stream<'s, Time, Batch>, StreamVec<'s, Time, EpochRejects>) {
     let mut builder = OperatorBuilder::new(format!("Aggregate {name}"), changes.scope());
     let mut input = builder.new_input(changes, Pipeline);
@@ -72,7 +77,7 @@ fn present<'s>(
     let (rejects, rejects_stream) = builder.new_output::<Vec<EpochRejects>>();
     let mut rows = OutputBuilder::<_, CapacityContainerBuilder<_>>::from(rows);
     let mut rejects = OutputBuilder::<_, CapacityContainerBuilder<_>>::from(rejects);
-    let operator = name.to_owned();
+    let operator = operator.to_owned();
 
     builder.build(move |initial| {
         drop(initial);
@@ -105,6 +110,7 @@ fn present<'s>(
                         let columns = to_columns(part, &spec, &schema);
                         let (raw, positions) = (None, None);
                         let mut batch = Batch { columns, raw, positions, diff, origin };
+                        tally.gave(time.epoch, 0, batch.len(), 0);
                         session.give_container(&mut batch);
                     }
                 }
@@ -117,8 +123,11 @@ fn present<'s>(
                         reason,
                         raw: key.text(&spec.keys).into_bytes(),
                     };
-                    let reported = correction.overflows.into_iter().map(overflow).collect();
-                    let reported = EpochRejects { origin, rejects: reported };
+                    let reported: Vec<Reject> =
+                        correction.overflows.into_iter().map(overflow).collect();
+                    tally.reported(time.epoch, reported.len());
+                    let epoch = time.epoch;
+                    let reported = EpochRejects { epoch, origin, rejects: reported };
                     rejects.session(&one.for_rejects).give(reported);
                 }
             }

@@ -1,8 +1,8 @@
 //! Earlier: what earlier lives left that this one takes up.
 //!
-//! Looks at the journal and the folders before anything runs; moves and writes nothing.
+//! Looks at the journal and the folders before anything runs; moves nothing.
 
-use tidemill_store::{AcceptedFile, Folders, Found, Journal, look_for};
+use tidemill_store::{AcceptedFile, Dedupe, Folders, Found, Journal, JournalError, look_for};
 
 use crate::intake::Patterns;
 use crate::plan::{Plan, SinkKind};

@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 use tidemill_engine::engine::{ClientId, Observer, SubmitError, Upload, spool};
 use tidemill_engine::report::{
-    EdgeReport, NodeReport, OperatorReport, Phase, PipelineReport, StageLatency, SubmissionFilter,
-    SubmissionReport,
+    EdgeReport, NodeReport, OperatorReport, Phase, PipelineReport, ReceiptReport, StageLatency,
+    SubmissionFilter, SubmissionReport,
 };
 use tidemill_server::Backend;
 
@@ -30,6 +30,7 @@ struct State {
     reports: BTreeMap<u64, SubmissionReport>,
     contents: BTreeMap<u64, Vec<u8>>,
     ids: BTreeMap<ClientId, u64>,
+    receipts: BTreeMap<u64, ReceiptReport>,
     observers: Vec<Observer>,
     after_look: Option<Hook>,
     unavailable: Option<String>,
@@ -68,6 +69,11 @@ impl Fake {
     /// Does something between the next look at a submission and the answer to it.
     pub(crate) fn after_look(&self, hook: impl FnOnce(&Fake) + Send + 'static) {
         self.state().after_look = Some(Box::new(hook));
+    }
+
+    /// Gives a submission a receipt.
+    pub(crate) fn receive_receipt(&self, id: u64, receipt: ReceiptReport) {
+        self.state().receipts.insert(id, receipt);
     }
 
     /// Takes no files from now on.
@@ -183,6 +189,10 @@ impl Backend for Fake {
             hook(self);
         }
         Ok(report)
+    }
+
+    fn receipt(&self, id: u64) -> Result<Option<ReceiptReport>, SubmitError> {
+        Ok(self.state().receipts.get(&id).cloned())
     }
 
     fn submissions(&self, filter: &SubmissionFilter) -> Result<Vec<SubmissionReport>, SubmitError> {

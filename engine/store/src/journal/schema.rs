@@ -10,20 +10,20 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::{JournalError, client_id, dedupe};
+use super::{JournalError, client_id, dedupe, receipt};
 use crate::disk::{self, DiskError};
 
 /// The newest schema this version knows.
-pub(super) const SCHEMA: i64 = 2;
+pub(crate) const SCHEMA: i64 = 2;
 
 /// The oldest schema this version can use: those before it were never released.
 const OLDEST: i64 = 2;
 
 /// "tide": says to `file` and to us that a database is a journal.
-const APPLICATION_ID: i64 = 0x7469_6465;
+pub(crate) const APPLICATION_ID: i64 = 0x7469_6465;
 
 /// How long a write waits for somebody who holds the database with a tool of their own.
-const BUSY: Duration = Duration::from_secs(10);
+pub(crate) const BUSY: Duration = Duration::from_secs(10);
 
 /// One thread at a time uses a connection, and no link leads it elsewhere.
 const ALWAYS: OpenFlags = OpenFlags::SQLITE_OPEN_NO_MUTEX.union(OpenFlags::SQLITE_OPEN_NOFOLLOW);
@@ -159,10 +159,11 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, JournalError> {
         .map_err(of("open", path))?;
     if version == 0 {
         let script = format!(
-            "BEGIN IMMEDIATE; {TABLES} {} {}
+            "BEGIN IMMEDIATE; {TABLES} {} {} {}
              PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA}; COMMIT;",
             client_id::TABLES,
             dedupe::TABLES,
+            receipt::TABLES,
         );
         connection.execute_batch(&script).map_err(of("create the tables", path))?;
     }

@@ -13,6 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::names::{Folder, free_name};
+use super::receipt::{self, Books};
 use super::schema::{self, of};
 use super::{
     AcceptedFile, Generation, INLINE_BYTES_MAX, Journal, JournalError, JournalReader, NewFile,
@@ -23,6 +24,7 @@ use crate::failpoint;
 use crate::home::{self, Home};
 use crate::name;
 use crate::publish::is_staged_path;
+use crate::receipt::Receipt;
 
 /// What is counted for each pipeline.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +58,7 @@ impl Journal {
             next_id: last.cast_unsigned() + 1,
             generation: None,
             pipelines,
+            books: HashMap::new(),
             failed: false,
         })
     }
@@ -161,6 +164,31 @@ impl Journal {
     /// One transaction, durable on return. Of each pipeline the epochs must follow one another
     /// without a gap; staged parts must have been synced before.
     pub fn finish(&mut self, outcomes: &[Outcome]) -> Result<(), JournalError> {
+        self.finish_with(outcomes, &HashMap::new())
+    }
+
+    /// Commits or sets aside files with the receipts of those that are committed, by submission.
+    ///
+    /// A receipt that does not balance, or is missing for a pipeline whose book is kept, commits
+    /// nothing.
+    pub fn finish_with(
+        &mut self,
+        outcomes: &[Outcome],
+        receipts: &HashMap<u64, Receipt>,
+    ) -> Result<(), JournalError> {
+        // Not borrowed while the transaction has all of `self`.
+        let books = std::mem::take(&mut self.books);
+        let result = self.finish_all(outcomes, receipts, &books);
+        self.books = books;
+        result
+    }
+
+    fn finish_all(
+        &mut self,
+        outcomes: &[Outcome],
+        receipts: &HashMap<u64, Receipt>,
+        books: &Books,
+    ) -> Result<(), JournalError> {
         let generation = self.generation.map(u64::cast_signed);
         let stop = JournalError::failpoint("commit");
         failpoint::reach("commit-begin").map_err(&stop)?;
@@ -172,6 +200,7 @@ impl Journal {
                 };
                 check_order(counters, outcome)?;
                 finish_one(transaction, counters.id, generation, outcome)?;
+                receipt::insert(transaction, books, outcome, receipts.get(&outcome.id))?;
                 counters.finished_epoch = outcome.epoch;
                 match outcome.verdict {
                     Verdict::Committed { .. } => counters.committed += 1,
