@@ -106,7 +106,7 @@ impl Intake {
     /// Takes what is there and waits until nothing is left that may become complete.
     pub fn run_once(mut self) -> Result<(), IntakeError> {
         while !self.stopped() {
-            let growing = self.scan(Scan::Full, None)?;
+            let growing = self.scan(Heard::Lost, None)?;
             let claimed = self.claim_complete()?;
             let behind = self.is_behind();
             while self.is_behind() && !self.stopped() {
@@ -130,18 +130,18 @@ impl Intake {
             self.inboxes.iter().map(|inbox| &*inbox.folders.unprocessed).collect();
         let mut watch = Watch::start(&folders, hints);
         let mut next_scan = Instant::now();
-        let mut how = Scan::Full;
+        let mut heard_last = Heard::Lost;
         while !self.stopped() {
             if Instant::now() >= next_scan {
                 let began = Instant::now();
-                let growing = self.scan(how, Some(&mut watch))?;
+                let growing = self.scan(heard_last, Some(&mut watch))?;
                 let rest = self.patience.scan.max(began.elapsed() * SCAN_REST);
                 // A growing file is looked at as often as it takes to see that it grows no more.
                 let wait = if growing > 0 { rest.min(self.patience.quiet / 4) } else { rest };
-                (next_scan, how) = (Instant::now() + wait, Scan::Changes);
+                (next_scan, heard_last) = (Instant::now() + wait, Heard::Hints);
             }
             if self.listen(&heard, next_scan) == Heard::Lost {
-                (next_scan, how) = (Instant::now(), Scan::Full);
+                (next_scan, heard_last) = (Instant::now(), Heard::Lost);
             }
             self.claim_complete()?;
         }
@@ -184,8 +184,10 @@ impl Intake {
         Heard::Hints
     }
 
-    /// Looks at every folder; returns how many files in them may still be written.
-    fn scan(&mut self, how: Scan, mut watch: Option<&mut Watch>) -> Result<usize, IntakeError> {
+    /// Looks at every folder; returns how many files in them may still be written. When something
+    /// was not told, it looks at each name, and begins anew to watch.
+    fn scan(&mut self, heard: Heard, mut watch: Option<&mut Watch>) -> Result<usize, IntakeError> {
+        let how = if heard == Heard::Lost { Scan::Full } else { Scan::Changes };
         let mut all = 0;
         for inbox in &mut self.inboxes {
             let folder = inbox.folders.unprocessed.clone();
@@ -194,8 +196,9 @@ impl Intake {
             let Found { growing, is_other } =
                 inbox.scan(how, self.patience.quiet).map_err(failed)?;
             all += growing;
-            if is_other && let Some(watch) = &mut watch {
-                tracing::info!(folder = %folder.display(), "the folder was replaced; watching the new one");
+            if (is_other || heard == Heard::Lost)
+                && let Some(watch) = &mut watch
+            {
                 watch.follow_again(&folder);
                 // What came before it was watched was not told.
                 all += inbox.scan(Scan::Full, self.patience.quiet).map_err(failed)?.growing;

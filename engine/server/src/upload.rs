@@ -242,8 +242,8 @@ impl Same<'_> {
         report: SubmissionReport,
     ) -> Result<SubmissionReport, Refusal> {
         let same_pipeline = self.pipeline.is_none_or(|name| name == report.pipeline);
-        if same_pipeline && self.name == report.name && report.hash.is_some_and(|hash| hash == self.hash.to_string())
-        {
+        let same_hash = report.hash.as_ref().is_some_and(|hash| *hash == self.hash.to_string());
+        if same_pipeline && self.name == report.name && same_hash {
             return Ok(report);
         }
         let SubmissionReport { id: submission, name, pipeline, .. } = report;

@@ -134,14 +134,17 @@ impl Inbox {
     /// Looks at the folder; files that do not change for `quiet` are complete.
     pub(super) fn scan(&mut self, how: Scan, quiet: Duration) -> io::Result<Found> {
         let folder = self.folders.unprocessed.clone();
-        if self.folders.restore_unprocessed().map_err(io::Error::other)? {
+        let is_restored = self.folders.restore_unprocessed().map_err(io::Error::other)?;
+        if is_restored {
             tracing::warn!(folder = %folder.display(), "somebody removed the folder; made it again");
         }
         // Looked at before it is listed: what changes meanwhile is a change for the next time.
         let look = Look::of(&std::fs::symlink_metadata(&folder)?);
-        let is_other = self
-            .listed
-            .is_some_and(|(last, _)| (last.device, last.inode) != (look.device, look.inode));
+        // A new folder may have the number of the old one.
+        let is_other = is_restored
+            || self
+                .listed
+                .is_some_and(|(last, _)| (last.device, last.inode) != (look.device, look.inode));
         self.round += 1;
         let names = if how == Scan::Full || is_other || self.may_have_changed(&look) {
             let names = list(&folder)?;
