@@ -5,6 +5,7 @@
 //! back: no more files, dataflows end, everything said is committed, published and settled.
 
 mod earlier;
+mod exit;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -121,23 +122,6 @@ pub enum StartError {
     /// The dataflow cannot be started.
     #[error("start the dataflow: {0}")]
     Dataflow(String),
-}
-
-impl StartError {
-    /// Returns the exit code of a process that did not start.
-    pub const fn exit_code(&self) -> i32 {
-        match self {
-            StartError::Journal(
-                JournalError::Damaged { .. }
-                | JournalError::Newer { .. }
-                | JournalError::Unreleased { .. },
-            ) => FaultKind::Damaged.exit_code(),
-            StartError::Journal(_) | StartError::Io(_) | StartError::Disk(_) => {
-                FaultKind::Disk.exit_code()
-            }
-            _ => 1,
-        }
-    }
 }
 
 /// What an engine did in its life.

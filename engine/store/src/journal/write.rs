@@ -19,6 +19,7 @@ use super::{
     AcceptedFile, Generation, INLINE_BYTES_MAX, Journal, JournalError, JournalReader, NewFile,
     Outcome, Part, PartBody, Verdict, client_id, dedupe, read,
 };
+use crate::barrier;
 use crate::disk;
 use crate::failpoint;
 use crate::home::{self, Home};
@@ -123,7 +124,7 @@ impl Journal {
         failpoint::reach("accept-begin").map_err(&stop)?;
         let root = self.root.clone();
         let now = now_us();
-        let accepted = self.write("accept", |transaction, pipelines| {
+        let accepted = self.write_synced("A3", "accept", |transaction, pipelines| {
             let mut folders = HashMap::new();
             let mut accepted = Vec::with_capacity(files.len());
             for file in files {
@@ -192,7 +193,7 @@ impl Journal {
         let generation = self.generation.map(u64::cast_signed);
         let stop = JournalError::failpoint("commit");
         failpoint::reach("commit-begin").map_err(&stop)?;
-        self.write("commit", |transaction, pipelines| {
+        self.write_synced("C1", "commit", |transaction, pipelines| {
             for outcome in outcomes {
                 let Some(counters) = pipelines.get_mut(&outcome.pipeline) else {
                     let detail = format!("pipeline {} has no accepted files", outcome.pipeline);
@@ -218,8 +219,7 @@ impl Journal {
     ///
     /// Not synced: a loss of power may lose it, and then recovery repeats what was done already.
     pub fn settle(&mut self, ids: &[u64]) -> Result<(), JournalError> {
-        self.synchronous("NORMAL")?;
-        let result = self.write("settle", |transaction, _| {
+        self.write_unsynced("settle", |transaction, _| {
             let mut unsettled =
                 transaction.prepare_cached("DELETE FROM unsettled WHERE submission = ?1")?;
             let mut body = transaction.prepare_cached("DELETE FROM body WHERE submission = ?1")?;
@@ -229,9 +229,7 @@ impl Journal {
             }
             let stop = JournalError::failpoint("settle");
             Ok(failpoint::reach("settle-written").map_err(stop)?)
-        });
-        self.synchronous("FULL").inspect_err(|_| self.failed = true)?;
-        result?;
+        })?;
         failpoint::reach("settle-done").map_err(JournalError::failpoint("settle"))
     }
 
@@ -252,6 +250,32 @@ impl Journal {
 
     pub(super) fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    /// Runs a transaction that is durable on return; this is a barrier.
+    fn write_synced<T>(
+        &mut self,
+        barrier: &str,
+        doing: &'static str,
+        work: impl FnOnce(&Transaction<'_>, &mut HashMap<String, Counters>) -> Result<T, Trouble>,
+    ) -> Result<T, JournalError> {
+        if barrier::holds(barrier) {
+            self.write(doing, work)
+        } else {
+            self.write_unsynced(doing, work)
+        }
+    }
+
+    /// Runs a transaction that becomes durable with the next one that is synced.
+    fn write_unsynced<T>(
+        &mut self,
+        doing: &'static str,
+        work: impl FnOnce(&Transaction<'_>, &mut HashMap<String, Counters>) -> Result<T, Trouble>,
+    ) -> Result<T, JournalError> {
+        self.synchronous("NORMAL")?;
+        let result = self.write(doing, work);
+        self.synchronous("FULL").inspect_err(|_| self.failed = true)?;
+        result
     }
 
     /// Runs one transaction over the tables and a copy of the counters; the copy counts only if
@@ -509,9 +533,33 @@ fn finish_one(
         let detail = format!("epoch {epoch} of {pipeline} is not submission {id}, or is finished");
         return Err(JournalError::invariant(detail).into());
     }
+    check_parts(generation, outcome, parts)?;
     transaction.prepare_cached("INSERT INTO unsettled VALUES (?1)")?.execute([id])?;
     for (ordinal, part) in parts.iter().enumerate() {
         insert_part(transaction, id, ordinal, part)?;
+    }
+    Ok(())
+}
+
+/// Checks that each output is this file's, of this generation, and the only one of its sink: a
+/// staged file can then be named by one commit only.
+fn check_parts(generation: Option<i64>, outcome: &Outcome, parts: &[Part]) -> Result<(), Trouble> {
+    for (at, part) in parts.iter().enumerate() {
+        let Part { sink, name, .. } = part;
+        let refuse = |what: String| {
+            let whose = format!("part {sink}/{name} of submission {}", outcome.id);
+            Err(JournalError::invariant(format!("{whose}: {what}")).into())
+        };
+        if parts.iter().take(at).any(|other| other.sink == *sink) {
+            return refuse("its sink has another output of the same file".to_owned());
+        }
+        if let (Some(generation), PartBody::Staged(staged)) = (generation, &part.body) {
+            let begin =
+                format!("stage/{generation}/{}/{}-{sink}-", outcome.pipeline, outcome.epoch);
+            if !staged.as_os_str().as_bytes().starts_with(begin.as_bytes()) {
+                return refuse(format!("{} was staged for something else", staged.display()));
+            }
+        }
     }
     Ok(())
 }
