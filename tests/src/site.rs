@@ -73,11 +73,6 @@ impl Site {
         self.announced.push(text.to_owned());
     }
 
-    /// Starts servers with more flags.
-    pub fn flags(&mut self, flags: &[&str]) {
-        self.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
-    }
-
     /// Switches on a fault in whatever is started from now on: `panic=NAME`, ...; nothing ends it.
     pub fn trial(&mut self, text: Option<&str>) {
         self.variable("TIDEMILL_TRIAL", text);
@@ -96,6 +91,11 @@ impl Site {
         let disk = Disk::mount(kind, mib, &self.home(), &self.path().join("disk.img"))?;
         fs::create_dir_all(self.folder("unprocessed")).unwrap();
         Some(disk)
+    }
+
+    /// Adds flags to each run from now on.
+    pub fn run_with(&mut self, flags: &[&str]) {
+        self.flags.extend(flags.iter().map(|flag| flag.to_string()));
     }
 
     /// Returns the temporary folder: everything of the site lies below it.
@@ -176,9 +176,9 @@ impl Site {
     fn run(&self, shape: Shape) -> Command {
         let mut command = self.command(&["run", "pipeline.yaml", "--home", "home"]);
         command.args(["--grpc", "127.0.0.1:0", "--quiet", "1ms", "--scan", "50ms"]);
-        command.args(&self.flags);
         command.envs(&self.variables);
         command.args(["-w", &shape.workers.to_string(), "-n", &shape.processes.to_string()]);
+        command.args(&self.flags);
         command
     }
 
@@ -190,10 +190,25 @@ impl Site {
         ended
     }
 
+    /// Starts a run with more flags, and returns at once.
+    pub fn launch(&self, shape: Shape, more: &[&str]) -> Process {
+        Process::start(self.run(shape).args(more))
+    }
+
+    /// Returns the texts that ERROR lines may hold.
+    pub fn announced(&self) -> &[String] {
+        &self.announced
+    }
+
     /// Starts the server and returns once it listens.
     #[track_caller]
     pub fn start(&self, shape: Shape) -> Running<'_> {
-        let mut process = Process::start(&mut self.run(shape));
+        self.serve(Process::start(&mut self.run(shape)))
+    }
+
+    /// Returns the server of a process that was launched, once it listens.
+    #[track_caller]
+    pub fn serve(&self, mut process: Process) -> Running<'_> {
         let Some(line) = process.line(|line| line.starts_with("listening on ")) else {
             panic!("it did not come up\n{}", process.ended());
         };
@@ -221,6 +236,11 @@ pub struct Running<'site> {
 }
 
 impl Running<'_> {
+    /// Returns the process that was started.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
     /// Returns the client that is connected to it.
     pub fn client(&self) -> &Client {
         &self.client

@@ -81,6 +81,37 @@ fn a_file_that_crashes_the_process_is_set_aside_on_three_workers() {
     check_crash_loop(Shape::new(1, 3));
 }
 
+/// With several processes the supervisor starts them again by itself: the run ends well, and says
+/// that one file was set aside.
+#[track_caller]
+fn check_supervised(trial: &str, evidence: &str) {
+    let mut site = Site::new(NODE, PIPELINE);
+    for announced in ["set aside: it crashes", "a worker ended with", "process ", "generation "] {
+        site.announce(announced);
+    }
+    innocents().iter().for_each(|(name, bytes)| site.put(name, bytes));
+    site.put(GUILTY, &row(7));
+    site.trial(Some(&format!("{trial}={GUILTY}")));
+    let ended = site.once(Shape::new(2, 2));
+    assert_eq!(ended.code, Some(3), "{ended}");
+    let aside = site.quarantine();
+    assert_eq!(aside.len(), 1, "{aside:?}");
+    let begin = format!("{GUILTY} crashes_the_process: ");
+    assert!(aside[0].starts_with(&begin) && aside[0].contains(evidence), "{aside:?}");
+    assert_eq!(markers(&site), 0);
+    assert_eq!(tree::difference(&expected(), &site.out()), None);
+}
+
+#[test]
+fn a_file_that_panics_one_of_two_processes_is_set_aside_in_one_run() {
+    check_supervised("panic", "a trial: reading m-guilty.jsonl fails");
+}
+
+#[test]
+fn a_file_that_aborts_one_of_two_processes_is_set_aside_in_one_run() {
+    check_supervised("abort", "it died of SIGABRT");
+}
+
 #[test]
 fn a_process_that_is_killed_leaves_no_strike() {
     let mut site = Site::new(NODE, PIPELINE);

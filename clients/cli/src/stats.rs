@@ -24,7 +24,8 @@ pub(crate) async fn run(command: Stats, output: &mut Output<'_>) -> anyhow::Resu
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let mut rows = client.operators(command.pipeline.as_deref()).await?;
+        let stats = client.stats(command.pipeline.as_deref()).await?;
+        let (generation, mut rows) = (stats.generation, stats.operators);
         if !command.workers {
             rows = summed(rows);
         }
@@ -36,6 +37,7 @@ pub(crate) async fn run(command: Stats, output: &mut Output<'_>) -> anyhow::Resu
                 output.out,
                 "{}",
                 json!({
+                    "generation": generation,
                     "operators": operators,
                     "conditions": conditions.iter().map(json::condition).collect::<Vec<_>>(),
                 })

@@ -14,6 +14,7 @@ use tidemill_operators::{Column, Schema, Type};
 use crate::diagnostic::{Mistakes, Place};
 use crate::judge::MaxRejects;
 use crate::spec::PipelineSpec;
+use crate::spec::taking::Taking;
 
 mod names;
 
@@ -106,6 +107,17 @@ impl OperatorKind {
             OperatorKind::Aggregate { .. } => "aggregate",
         }
     }
+
+    /// Returns whether it keeps something of one file for the next.
+    pub const fn keeps_state(&self) -> bool {
+        match self {
+            OperatorKind::Filter { .. }
+            | OperatorKind::Select { .. }
+            | OperatorKind::Route { .. }
+            | OperatorKind::Parse { .. } => false,
+            OperatorKind::Aggregate { .. } => true,
+        }
+    }
 }
 
 /// What a sink writes.
@@ -173,6 +185,7 @@ pub(crate) struct GraphSource {
     pub(crate) record_bytes_max: usize,
     pub(crate) inflate_ratio_max: u32,
     pub(crate) max_rejects: Option<MaxRejects>,
+    pub(crate) taking: Taking,
     pub(crate) errors_used: bool,
 }
 

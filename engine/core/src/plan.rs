@@ -19,6 +19,7 @@ mod prune;
 
 pub use crate::diagnostic::Diagnostic;
 pub use crate::graph::{Input, NodeId, OperatorKind, PortId, SinkKind, error_schema};
+pub use crate::spec::taking::{Order, Taking};
 pub use describe::describe;
 
 /// A pipeline that can be run.
@@ -54,6 +55,8 @@ pub struct SourcePlan {
     pub inflate_ratio_max: u32,
     /// How many of a file's records may be rejected before the file fails; `None`: all.
     pub max_rejects: Option<MaxRejects>,
+    /// Which files it takes, and in which order.
+    pub taking: Taking,
     /// Where the records go.
     pub output: Port,
     /// Whether some sink of the file reads its errors.

@@ -52,6 +52,13 @@ pub enum Job {
         /// What it holds of the pipeline's backlog, in bytes.
         weight: u64,
     },
+    /// A file repeats an earlier one: it is only filed away.
+    Duplicate {
+        /// Which pipeline.
+        pipeline: usize,
+        /// The file.
+        file: Box<AcceptedFile>,
+    },
     /// A file of an earlier life was read again.
     Replayed {
         /// Which pipeline.
@@ -184,6 +191,19 @@ impl Publisher {
                 });
                 self.lines[pipeline].backlog.release(weight);
             }
+            Job::Duplicate { pipeline, file } => {
+                tracing::info!(
+                    pipeline = self.lines[pipeline].name,
+                    file = file.name,
+                    submission = file.id,
+                    "not run: a duplicate of file {}",
+                    file.duplicate_of.unwrap_or_default()
+                );
+                self.file_away(pipeline, &file)?;
+                self.unsettled.push(file.id);
+                self.first_unsettled.get_or_insert_with(Instant::now);
+                self.board.duplicate(&file);
+            }
             Job::End => {}
         }
         Ok(())
@@ -214,17 +234,7 @@ impl Publisher {
                         other => other?,
                     }
                 }
-                let moved = self.space.insist("moving an input to processed/", || {
-                    queue::finish(&line.folders, &file.claimed_name, &file.stored_name)
-                });
-                match moved {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                        // Its outputs are whole all the same.
-                        tracing::warn!(submission = file.id, name = ?file.name,
-                            "somebody took the input of a committed file out of underprocess/");
-                    }
-                    moved => moved.map_err(disk("move the input to processed/"))?,
-                }
+                self.file_away(pipeline, file)?;
             }
             Verdict::Quarantined { code, detail } => {
                 tracing::warn!(pipeline = line.name, file = file.name, code, "set aside: {detail}");
@@ -239,6 +249,23 @@ impl Publisher {
             }
         }
         Ok(whole)
+    }
+
+    /// Moves an input to `processed/`.
+    fn file_away(&self, pipeline: usize, file: &AcceptedFile) -> Result<(), PublisherError> {
+        let folders = &self.lines[pipeline].folders;
+        let moved = self.space.insist("moving an input to processed/", || {
+            queue::finish(folders, &file.claimed_name, &file.stored_name)
+        });
+        match moved {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // Its outputs are whole all the same.
+                tracing::warn!(submission = file.id, name = ?file.name,
+                    "somebody took the input of a finished file out of underprocess/");
+                Ok(())
+            }
+            moved => moved.map_err(disk("move the input to processed/")),
+        }
     }
 
     fn apply(&mut self, pipeline: usize, epoch: u64, rows: &[(usize, Batch)]) {

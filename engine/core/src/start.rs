@@ -8,8 +8,9 @@ mod breaker;
 mod earlier;
 mod error;
 mod exit;
+mod peers;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -18,7 +19,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use tidemill_store::{
-    Folders, Generation, Home, HomeError, Journal, crash, failpoint, recover, sweep_spool,
+    Folders, Generation, Home, HomeError, Journal, crash, failpoint, recover, spool, sweep_spool,
 };
 use timely::WorkerConfig;
 use timely::communication::WorkerGuards;
@@ -34,7 +35,7 @@ use crate::ingest::backlog::Backlog;
 use crate::ingest::coordinator::{Command, Loads};
 use crate::intake::{self, Intake, Numbers, Patience, Patterns};
 use crate::ledger::{self, Event, Ledger};
-use crate::mesh::{self, Control, ControlEvent, MeshConfig};
+use crate::mesh::{self, Control, MeshConfig};
 use crate::plan::{Plan, SinkKind};
 use crate::publish::{self, Job, Published, Publisher};
 use crate::receipt;
@@ -43,17 +44,14 @@ use crate::sink::parts::Surroundings;
 use crate::sink::staging::Staging;
 use crate::sink::table::Table;
 use crate::space::{Reserve, Space};
-use crate::stats::{Stats, Told};
+use crate::stats::Stats;
 use crate::turns::Turns;
 use crate::worker;
 
 pub use error::StartError;
 
-/// How often the other processes tell process 0 what their operators do.
-const TELL_EVERY: Duration = Duration::from_millis(250);
-
-/// What another process tells process 0 before it ends well: its loss is none.
-const THROUGH: &[u8] = b"through";
+/// Hears the number of a generation that begins.
+pub type Announce = Arc<dyn Fn(u64) + Send + Sync>;
 
 /// What an engine runs.
 #[derive(Clone)]
@@ -75,6 +73,8 @@ pub struct Config {
     /// Whether to start although inputs are gone from `processed/` whose rows are in tables: the
     /// tables then lose these rows.
     pub forget_missing: bool,
+    /// Told the number of the generation as soon as the journal has it; in process 0 only.
+    pub announce: Option<Announce>,
 }
 
 /// What an engine did in its life.
@@ -127,6 +127,9 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         plans: config.plans.iter().map(|plan| (plan.name.clone(), plan.hash.clone())).collect(),
     };
     let generation = space.insist("writing the journal", || journal.begin_generation(&facts))?;
+    if let Some(announce) = &config.announce {
+        announce(generation);
+    }
     let draw = || breaker::draw_conclusions(&home, &mut journal, generation);
     let (suspects, aside) = space.insist("drawing conclusions from crashes", draw)?;
     crash::arm(home.root(), generation, 0);
@@ -141,16 +144,19 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         published = recovered.finished,
         unfinished = recovered.unfinished.len(),
         put_back = recovered.released.len(),
+        uploads_kept = recovered.respooled.len(),
         "opened {}",
         config.home.display()
     );
+    earlier::remember_contents(&config.plans, &mut journal)?;
     let board = Arc::new(board(&config.plans, &journal)?);
     board.set_aside_before(aside);
     let patterns: Vec<Patterns> =
         config.plans.iter().map(|plan| Patterns::new(&plan.sources)).collect();
     let earlier = earlier::earlier(&config, &journal, &folders, &patterns)?;
-    // Nobody uploads yet: what lies there was left by a life that was killed.
-    sweep_spool(&home, SystemTime::now())?;
+    // Nobody uploads yet: what lies there was left by a life that was killed. What broke off may be
+    // gone on with for a while.
+    sweep_spool(&home, SystemTime::now() - spool::KEPT_FOR)?;
     let stats = Stats::default();
 
     let meeting = meet(config.mesh.clone(), Some(generation), config.workers)?;
@@ -179,6 +185,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let numbers = Numbers::from(journal.next_submission());
     let reader = journal.reader()?;
     let engine = Engine::new(crate::engine::Parts {
+        generation,
         spool: home.spool(),
         plans: config.plans.clone(),
         folders: folders.clone(),
@@ -189,10 +196,12 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         events: events.clone(),
         journal: Mutex::new(reader),
         stop: Arc::clone(&stop),
+        taking: Mutex::default(),
         space: space.clone(),
     });
+    let others = meeting.control.as_ref().map(Control::sender);
     if let Some(control) = meeting.control {
-        listen_to_peers(control, stats, space.clone())?;
+        peers::listen(control, stats, space.clone())?;
     }
     space.watch()?;
 
@@ -255,6 +264,9 @@ pub fn start(config: Config) -> Result<Running, StartError> {
                 tracing::error!("a worker ended with: {panic}");
             }
         }
+        if let Some(others) = others {
+            peers::say_through(&others);
+        }
         flush(&events);
         pass(failpoint::reach("end-begin"));
         let _ = jobs.send(Job::End);
@@ -293,20 +305,26 @@ pub fn run_member(config: Config) -> Result<(), StartError> {
     let (guards, _wakes) = built.execute(meeting.builders, meeting.guard)?;
     let ended = Arc::new(AtomicBool::new(false));
     let first = meeting.control.as_ref().map(Control::sender);
-    if let Some(control) = meeting.control {
-        let ended = Arc::clone(&ended);
-        spawn("tidemill:tell", move || tell_first(&control, &stats, &space, &ended))?;
-    }
+    // The thread's result is the control connection, so that it lasts until we have said goodbye.
+    let _telling = match meeting.control {
+        Some(control) => {
+            let ended = Arc::clone(&ended);
+            Some(spawn("tidemill:tell", move || {
+                peers::tell(&control, &stats, &space, &ended);
+                control
+            })?)
+        }
+        None => None,
+    };
     for outcome in guards.join() {
         if let Err(panic) = outcome {
             tracing::error!("a worker ended with: {panic}");
         }
     }
-    ended.store(true, Ordering::Relaxed);
     if let Some(first) = first {
-        // If process 0 is gone too, nobody is left to tell.
-        let _ = first.send(0, THROUGH);
+        peers::say_through(&first);
     }
+    ended.store(true, Ordering::Relaxed);
     Ok(())
 }
 
@@ -497,6 +515,7 @@ fn ledger_lines(
             folders: folders.clone(),
             sources: plan.sources.iter().map(|source| source.name.clone()).collect(),
             sinks: plan.sinks.iter().map(|sink| sink.name.clone()).collect(),
+            keeps_state: plan.operators.iter().any(|operator| operator.kind.keeps_state()),
             book: receipt::book(plan),
             commands,
             wake,
@@ -516,48 +535,6 @@ fn intake_lines(
         patterns,
     };
     plans.iter().zip(folders).zip(patterns).map(line).collect()
-}
-
-/// Takes what the other processes tell. If one is lost before the end, the run is over.
-fn listen_to_peers(control: Control, stats: Stats, space: Space) -> Result<(), StartError> {
-    spawn("tidemill:peers", move || {
-        let mut through = BTreeSet::new();
-        while let Some(event) = control.recv() {
-            match event {
-                ControlEvent::Message(process, bytes) if bytes == THROUGH => {
-                    through.insert(process);
-                }
-                ControlEvent::Message(process, bytes) => {
-                    if let Ok(told) = serde_json::from_slice::<Told>(&bytes) {
-                        space.hear(process, told.conditions.clone());
-                        stats.hear(process, told);
-                    }
-                }
-                ControlEvent::Lost(process) if through.contains(&process) => {}
-                ControlEvent::Lost(process) => {
-                    let error = std::io::Error::other(format!("process {process} is gone"));
-                    fault::end(FaultKind::Peer, "run as one of several processes", &error);
-                }
-            }
-        }
-    })?;
-    Ok(())
-}
-
-/// Tells process 0 what the operators here do, until the end or until process 0 is gone.
-fn tell_first(control: &Control, stats: &Stats, space: &Space, ended: &AtomicBool) {
-    while !ended.load(Ordering::Relaxed) {
-        if let Some(ControlEvent::Lost(_)) = control.recv_timeout(TELL_EVERY) {
-            return;
-        }
-        let mut told = stats.tell();
-        told.conditions = space.conditions();
-        if let Ok(told) = serde_json::to_vec(&told)
-            && control.send(0, &told).is_err()
-        {
-            return;
-        }
-    }
 }
 
 /// Waits until the ledger has worked off everything it was told so far.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,9 +18,12 @@ const USUAL_FILE: &str = "tidemill.settings.yaml";
 /// The most workers in one process, and the most processes.
 const COUNT_MAX: usize = 1024;
 
+/// How long a process may be allowed to be silent.
+const SILENCES: RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_secs(3600);
+
 /// Every setting: its name, its default, and what it is for. The environment variable of `log_format`
 /// is `TIDEMILL_LOG_FORMAT`.
-const ALL: [(&str, &str); 13] = [
+const ALL: [(&str, &str); 14] = [
     ("home", "./tidemill-home"),
     ("workers", "(cores)"),
     ("processes", "1"),
@@ -31,6 +35,7 @@ const ALL: [(&str, &str); 13] = [
     ("scan", "2s"),
     ("reserve", "standard"),
     ("meet", "60s"),
+    ("silence", "15s"),
     ("log", "info"),
     ("log_format", "text"),
 ];
@@ -71,6 +76,8 @@ pub struct Settings {
     pub reserve: Reserve,
     /// How long processes wait for each other.
     pub meet: Duration,
+    /// How long a process may be silent before it counts as lost.
+    pub silence: Duration,
     /// What is logged.
     pub log: String,
     /// Whether it is logged as JSON.
@@ -135,6 +142,7 @@ fn flag(flags: &SettingFlags, name: &str) -> Option<String> {
         "scan" => flags.scan.clone(),
         "reserve" => flags.reserve.clone(),
         "meet" => flags.meet.clone(),
+        "silence" => flags.silence.clone(),
         "log" => flags.log.clone(),
         "log_format" => flags.log_format.clone(),
         _ => None,
@@ -205,6 +213,9 @@ impl Checking<'_> {
         let scan = self.value("scan", "a duration like 500ms, 2s or 1m", duration);
         let reserve = self.value("reserve", "a size like 64MiB, a share like 1%", reserve);
         let meet = self.value("meet", "a duration like 500ms, 2s or 1m", duration);
+        let silence = self.value("silence", "a duration from 500ms to 1h", |text| {
+            duration(text).filter(|silence| SILENCES.contains(silence))
+        });
         let log = self.text("log").unwrap_or_default();
         let log_json = self.value("log_format", "text or json", |text| match text {
             "text" => Some(false),
@@ -238,6 +249,7 @@ impl Checking<'_> {
             scan: scan?.max(Duration::from_millis(50)),
             reserve: reserve?,
             meet: meet?,
+            silence: silence?,
             log,
             log_json: log_json?,
             written: Vec::new(),

@@ -65,7 +65,7 @@ pub struct Marker {
 }
 
 /// Where this process would leave a marker: home, generation, index.
-static ARMED: Mutex<Option<(PathBuf, u64, usize)>> = Mutex::new(None);
+static ARMED: Mutex<Option<(PathBuf, Option<u64>, usize)>> = Mutex::new(None);
 
 thread_local! {
     static READING: AtomicU64 = const { AtomicU64::new(0) };
@@ -74,7 +74,25 @@ thread_local! {
 /// Says where [`record_panic`] is to write. Called once the generation is known.
 pub fn arm(home: &Path, generation: u64, process: usize) {
     *ARMED.lock().unwrap_or_else(PoisonError::into_inner) =
-        Some((home.to_path_buf(), generation, process));
+        Some((home.to_path_buf(), Some(generation), process));
+}
+
+/// Says, in a supervisor, where [`record_child`] is to write.
+pub fn watch_children(home: &Path) {
+    *ARMED.lock().unwrap_or_else(PoisonError::into_inner) = Some((home.to_path_buf(), None, 0));
+}
+
+/// Writes the marker of a child that died of a fault of its own. Such a child could not: the system
+/// ended it in the middle of an instruction. Never for one that was killed.
+pub fn record_child(pid: u32, what: &str) {
+    let armed = ARMED.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let Some((home, generation, _)) = armed else { return };
+    let (process, what) = (pid as usize, what.to_owned());
+    let crash = Crash { generation, process, what, ..Crash::default() };
+    if let Err(error) = record(&home, &crash) {
+        // Without the marker the crash is one that nobody can be blamed for.
+        tracing::warn!("a crash cannot be noted: {error}");
+    }
 }
 
 /// Notes which submission this thread reads from.
@@ -97,7 +115,7 @@ pub fn record_panic(thread: &str, what: &str) {
     let Some((home, generation, process)) = armed.as_ref() else { return };
     let submission = READING.try_with(|reading| reading.load(Ordering::Relaxed)).unwrap_or(0);
     let crash = Crash {
-        generation: Some(*generation),
+        generation: *generation,
         process: *process,
         thread: Some(thread.to_owned()),
         what: what.to_owned(),

@@ -47,6 +47,7 @@ fn check_one(
         record_bytes_max: source.record_bytes_max,
         inflate_ratio_max: source.inflate_ratio_max,
         max_rejects: source.max_rejects,
+        taking: source.taking.clone(),
         errors_used,
     })
 }

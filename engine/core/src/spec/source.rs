@@ -6,6 +6,7 @@ use tidemill_operators::format::{CsvOptions, Format};
 use crate::diagnostic::{Mistakes, quoted};
 use crate::judge::MaxRejects;
 use crate::spec::read::{self, Entries, Text};
+use crate::spec::taking::{self, Taking};
 use crate::spec::tree::{Node, Value};
 
 /// The longest record when `max_record` is not given, in bytes.
@@ -31,6 +32,7 @@ pub(crate) struct SourceSpec {
     pub(crate) record_bytes_max: usize,
     pub(crate) inflate_ratio_max: u32,
     pub(crate) max_rejects: Option<MaxRejects>,
+    pub(crate) taking: Taking,
 }
 
 /// One column of a source as written.
@@ -60,6 +62,7 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Sour
         record_bytes_max: RECORD_BYTES_MAX_DEFAULT,
         inflate_ratio_max: INFLATE_RATIO_MAX_DEFAULT,
         max_rejects: None,
+        taking: Taking::default(),
     };
     let Some(mut entries) = Entries::open(node, "a source", mistakes) else { return source };
     let words =
@@ -80,6 +83,7 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Sour
     if let Some(node) = entries.take("max_rejects") {
         source.max_rejects = max_rejects(node, mistakes);
     }
+    source.taking = taking::parse(&mut entries, mistakes);
     if let Some(node) = entries.take("pattern") {
         source.patterns = patterns(node, mistakes);
     } else {
@@ -276,7 +280,13 @@ fn patterns(node: Node, mistakes: &mut Mistakes<'_>) -> Vec<Text> {
     if patterns.is_empty() {
         mistakes.add(owner.0, &owner.1, "`pattern` is an empty list: no file would be taken", None);
     }
-    for pattern in &patterns {
+    check_globs(&patterns, mistakes);
+    patterns
+}
+
+/// Notes what cannot match the name of a file.
+pub(super) fn check_globs(patterns: &[Text], mistakes: &mut Mistakes<'_>) {
+    for pattern in patterns {
         if pattern.text.contains('/') {
             let message = "a pattern is matched against the name of a file, not its path";
             pattern.wrong(mistakes, message, Some("leave out everything up to the `/`".to_owned()));
@@ -291,5 +301,4 @@ fn patterns(node: Node, mistakes: &mut Mistakes<'_>) -> Vec<Text> {
             pattern.wrong(mistakes, message, None);
         }
     }
-    patterns
 }

@@ -88,6 +88,7 @@ impl Journal {
                 seen_at_us: file.seen_at_us,
                 claimed_at_us: file.claimed_at_us,
                 accepted_at_us: now,
+                duplicate_of: None,
             };
             insert_file(transaction, counters.id(), &accepted)?;
             transaction

@@ -17,7 +17,7 @@ use super::receipt::{self, Books};
 use super::schema::{self, of};
 use super::{
     AcceptedFile, Generation, INLINE_BYTES_MAX, Journal, JournalError, JournalReader, NewFile,
-    Outcome, Part, PartBody, Verdict, read,
+    Outcome, Part, PartBody, Verdict, client_id, dedupe, read,
 };
 use crate::barrier;
 use crate::disk::{self, Full};
@@ -125,7 +125,9 @@ impl Journal {
         }
     }
 
-    /// Accepts claimed files: gives each the next epoch of its pipeline and its names.
+    /// Accepts claimed files: gives each the next epoch of its pipeline and its names. One that
+    /// repeats an earlier file of its source gets no epoch: it is final, and has only to be moved to
+    /// `processed/` and settled.
     ///
     /// One transaction, durable on return. The claims must have been synced before.
     pub fn accept(&mut self, files: &[NewFile]) -> Result<Vec<AcceptedFile>, JournalError> {
@@ -145,9 +147,20 @@ impl Journal {
                     .entry(file.pipeline.as_str())
                     .or_insert_with(|| Folder::look(&root.join(&file.pipeline)));
                 let stored_name = free_name(transaction, counters.id, &file.name, taken)?;
-                let file = with_names(file, stored_name, counters.take_epoch(), now);
-                insert_file(transaction, counters.id, &file)?;
-                accepted.push(file);
+                let original = dedupe::original(transaction, counters.id, file)?;
+                let epoch = if original.is_some() { 0 } else { counters.take_epoch() };
+                let named = AcceptedFile {
+                    duplicate_of: original,
+                    ..with_names(file, stored_name, epoch, now)
+                };
+                insert_file(transaction, counters.id, &named)?;
+                if original.is_none() {
+                    dedupe::remember(transaction, counters.id, file)?;
+                }
+                if let Some(id) = &file.client_id {
+                    client_id::insert(transaction, id, file.id)?;
+                }
+                accepted.push(named);
             }
             save_counters(transaction, pipelines)?;
             failpoint::reach("accept-written").map_err(&stop)?;
@@ -434,6 +447,7 @@ fn with_names(file: &NewFile, stored_name: String, epoch: u64, now: i64) -> Acce
         seen_at_us: file.seen_at_us,
         claimed_at_us: file.claimed_at_us,
         accepted_at_us: now,
+        duplicate_of: None,
     }
 }
 
@@ -448,17 +462,19 @@ pub(super) fn insert_file(
         return Err(JournalError::invariant(detail).into());
     };
     let nanoseconds = file.identity.modified_ns.rem_euclid(1_000_000_000) as i64;
+    let is_duplicate = file.duplicate_of.is_some();
     transaction
         .prepare_cached(
             "INSERT INTO submission (id, pipeline, epoch, source, name, claimed_name, stored_name,
                  output_name, device, inode, bytes, modified_s, modified_ns, hash, seen_at_us,
-                 claimed_at_us, accepted_at_us)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+                 claimed_at_us, accepted_at_us, verdict, finished_at_us, duplicate_of)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17,
+                 ?18, ?19, ?20)",
         )?
         .execute(params![
             file.id.cast_signed(),
             pipeline,
-            file.epoch.cast_signed(),
+            if is_duplicate { -file.id.cast_signed() } else { file.epoch.cast_signed() },
             file.source,
             file.name,
             file.claimed_name,
@@ -473,7 +489,15 @@ pub(super) fn insert_file(
             file.seen_at_us,
             file.claimed_at_us,
             file.accepted_at_us,
+            if is_duplicate { 3 } else { 0 },
+            if is_duplicate { file.accepted_at_us } else { 0 },
+            file.duplicate_of.map(u64::cast_signed),
         ])?;
+    if is_duplicate {
+        // It has still to be moved.
+        let id = file.id.cast_signed();
+        transaction.prepare_cached("INSERT INTO unsettled VALUES (?1)")?.execute([id])?;
+    }
     Ok(())
 }
 
@@ -532,9 +556,33 @@ fn finish_one(
         let detail = format!("epoch {epoch} of {pipeline} is not submission {id}, or is finished");
         return Err(JournalError::invariant(detail).into());
     }
+    check_parts(generation, outcome, parts)?;
     transaction.prepare_cached("INSERT INTO unsettled VALUES (?1)")?.execute([id])?;
     for (ordinal, part) in parts.iter().enumerate() {
         insert_part(transaction, id, ordinal, part)?;
+    }
+    Ok(())
+}
+
+/// Checks that each output is this file's, of this generation, and the only one of its sink: a
+/// staged file can then be named by one commit only.
+fn check_parts(generation: Option<i64>, outcome: &Outcome, parts: &[Part]) -> Result<(), Trouble> {
+    for (at, part) in parts.iter().enumerate() {
+        let Part { sink, name, .. } = part;
+        let refuse = |what: String| {
+            let whose = format!("part {sink}/{name} of submission {}", outcome.id);
+            Err(JournalError::invariant(format!("{whose}: {what}")).into())
+        };
+        if parts.iter().take(at).any(|other| other.sink == *sink) {
+            return refuse("its sink has another output of the same file".to_owned());
+        }
+        if let (Some(generation), PartBody::Staged(staged)) = (generation, &part.body) {
+            let begin =
+                format!("stage/{generation}/{}/{}-{sink}-", outcome.pipeline, outcome.epoch);
+            if !staged.as_os_str().as_bytes().starts_with(begin.as_bytes()) {
+                return refuse(format!("{} was staged for something else", staged.display()));
+            }
+        }
     }
     Ok(())
 }
