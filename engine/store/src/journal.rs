@@ -19,9 +19,9 @@ use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{Connection, ErrorCode, ffi};
 
-use crate::disk::{DiskError, Full};
+use crate::disk::{self, DiskError, Full};
 use crate::queue::Identity;
 
 pub use client_id::{CLIENT_IDS_KEPT, ClientId, ClientIdError};
@@ -342,6 +342,17 @@ impl JournalError {
     /// Returns the error of a failpoint that was asked to fail.
     fn failpoint(doing: &'static str) -> impl Fn(io::Error) -> Self {
         move |source| Self::Disk { doing, path: PathBuf::from("(failpoint)"), source }
+    }
+
+    /// Does what [`JournalError::of`] does, and finds out what SQLite does not say: whether it could
+    /// not write for lack of space (a quota, or the index of its log). Not of a sync that failed.
+    fn of_write(doing: &'static str, path: PathBuf, error: rusqlite::Error) -> Self {
+        let code = error.sqlite_error().map(|error| error.extended_code);
+        let unexplained = matches!(code, Some(ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_SHMSIZE));
+        match path.parent().filter(|_| unexplained).and_then(disk::full_at) {
+            Some(source) => Self::Disk { doing, path, source },
+            None => Self::of(doing, path, error),
+        }
     }
 
     /// Returns what an error of SQLite means for the caller.

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rusqlite::{Connection, Transaction, TransactionBehavior, ffi, params};
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::names::{Folder, free_name};
 use super::receipt::{self, Books};
@@ -320,22 +320,12 @@ impl Journal {
             }
             Err(Trouble::Ours(error)) => Err(error),
             Err(Trouble::Sqlite(error)) => {
-                let error = match unexplained(&error).then(|| disk::full_at(&self.root)).flatten() {
-                    Some(source) => JournalError::Disk { doing, path, source },
-                    None => JournalError::of(doing, path, error),
-                };
+                let error = JournalError::of_write(doing, path, error);
                 self.failed = !matches!(error, JournalError::Invariant { .. }) && !error.is_full();
                 Err(error)
             }
         }
     }
-}
-
-/// Returns whether SQLite could not write and does not say whether it was for lack of space: a
-/// quota, or the index of its log. A sync that failed is not among them.
-fn unexplained(error: &rusqlite::Error) -> bool {
-    let code = error.sqlite_error().map(|error| error.extended_code);
-    matches!(code, Some(ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_SHMSIZE))
 }
 
 /// What ends a transaction: a rule of ours, or SQLite.
