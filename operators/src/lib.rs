@@ -8,7 +8,7 @@
 //! Map, in reading order: [`time`] and [`types`] (the vocabulary), [`batch`] and [`reject`] (what
 //! flows), [`format`](mod@format) (bytes to columns and columns to bytes), [`expr`] (SQL over
 //! columns), [`exchange`] (how batches change workers), [`flow`] and [`meter`] (what an operator
-//! takes, gives and counts), then one module per operator: [`filter`], [`select`], [`route`],
+//! takes, gives and counts), [`shards`] (how state is cut for checkpoints), then one module per operator: [`filter`], [`select`], [`route`],
 //! [`parse`], [`aggregate`].
 
 pub mod time;
@@ -24,6 +24,7 @@ pub mod expr;
 pub mod exchange;
 pub mod flow;
 pub mod meter;
+pub mod shards;
 
 pub mod filter;
 pub mod parse;

@@ -5,6 +5,7 @@
 //! [`Journal::accept`] and [`Journal::finish`] have returned survives a crash and a loss of power.
 //! Never touches the files it speaks of, except to see which names are taken.
 
+mod checkpoint;
 mod names;
 mod read;
 mod schema;
@@ -19,6 +20,7 @@ use rusqlite::{Connection, ErrorCode};
 use crate::disk::DiskError;
 use crate::queue::Identity;
 
+pub use checkpoint::{CheckpointRow, Committed};
 pub use read::JournalReader;
 
 /// The one writer of the journal.

@@ -84,7 +84,8 @@
 //!
 //! Map, in reading order: [`home`] (where things are), [`name`] (what files may be called),
 //! [`queue`] (the moves of an input), [`journal`] (what is known), [`stage`] and [`publish`](mod@publish)
-//! (the way of an output), [`recover`](mod@recover) (after a crash).
+//! (the way of an output), [`checkpoint`] (state that need not be built again),
+//! [`recover`](mod@recover) (after a crash).
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod disk;
@@ -99,12 +100,14 @@ pub mod journal;
 pub mod publish;
 pub mod stage;
 
+pub mod checkpoint;
+
 pub mod recover;
 
 pub use disk::DiskError;
 pub use home::{Folders, Home, HomeError};
 pub use journal::{
-    AcceptedFile, Counts, Filter, Generation, Journal, JournalError, JournalReader, NewFile,
+    AcceptedFile, CheckpointRow, Committed, Counts, Filter, Generation, Journal, JournalError, JournalReader, NewFile,
     Outcome, OutcomeRow, Part, PartBody, PartRow, Phase, SubmissionRow, Verdict, VerdictRow,
 };
 pub use publish::{PublishError, publish, replace_file, sync_published};

@@ -2,7 +2,8 @@
 //!
 //! | input  | `(key, time, accumulator)`, any number per key and epoch, from any worker            |
 //! | output | per epoch the rows taken back (diff -1), then the rows now there (+1), each by key    |
-//! | state  | one entry per key in a differential arrangement, whose difference is the accumulator |
+//! | state  | one entry per key in a differential arrangement, whose difference is the accumulator; |
+//! |        | written down for checkpoints and put back from them ([`Kept`])                        |
 //! | errors | sums of integers that do not fit an int: the cell is NULL and the key is reported    |
 //! | leaves | a key leaves when its last row is taken back; history is compacted with the frontier  |
 
@@ -11,6 +12,7 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, RecordBatch};
 use differential_dataflow::operators::CountTotal;
+use differential_dataflow::operators::arrange::Arranged;
 use differential_dataflow::operators::arrange::arrangement::arrange_core;
 use differential_dataflow::trace::implementations::{KeyBatcher, KeySpine};
 use timely::container::CapacityContainerBuilder;
@@ -18,16 +20,20 @@ use timely::dataflow::channels::pact::{Exchange, Pipeline};
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::vec::Map;
 use timely::dataflow::{Stream, StreamVec};
+use timely::scheduling::activate::SyncActivator;
 
 use super::AggregateSpec;
 use super::accumulator::Accumulator;
+use super::checkpoint::{Trace, keep};
 use super::gather::Partial;
 use super::key::{Key, decode_columns};
 use super::value::{ColumnBuilder, Value};
 use crate::batch::{Batch, Origin, rows_without_columns};
 use crate::reject::{EpochRejects, Reject, RejectCode};
+use crate::shards::{Mark, ShardSink, shard_of};
 use crate::time::Time;
 
 /// The most rows of one batch that leaves.
@@ -48,16 +54,53 @@ pub fn totals<'s>(
     partials: StreamVec<'s, Time, Partial>,
     spec: AggregateSpec,
 ) -> (Stream<'s, Time, Batch>, StreamVec<'s, Time, EpochRejects>) {
-    let updates = partials.map(|(key, time, accumulator)| ((key, ()), time, accumulator));
-    let to_home = Exchange::new(|update: &((Key, ()), Time, Accumulator)| update.0.0.hash());
-    let arranged = arrange_core::<
-        _,
-        _,
-        KeyBatcher<Key, Time, Accumulator>,
-        KeySpine<Key, Time, Accumulator>,
-    >(updates, to_home, &format!("Arrange {name}"), KeyBatcher::new);
-    // Counting reads the totals before and after each epoch, and compacts the arrangement.
+    let arranged = arrange(name, partials);
     present(name, arranged.count_total().inner, spec)
+}
+
+/// What surrounds totals that survive the process.
+pub struct Kept<'s, F> {
+    /// What an earlier life kept: rows at times of epoch 0, from any worker. They are the state before
+    /// the first epoch, and nothing is said of them downstream.
+    pub restored: StreamVec<'s, Time, Partial>,
+    /// When to write the state down; broadcast to every worker. A mark that asks for the end of an
+    /// epoch comes at a time of the next epoch.
+    pub marks: StreamVec<'s, Time, Mark>,
+    /// Makes what takes the rows of this worker, from what wakes the operator that gives them.
+    pub sink: F,
+}
+
+/// [`totals`] that can be written down and put back. The last stream says what was written, at the
+/// time of each mark; when its frontier has passed that time, every worker has.
+pub fn kept_totals<'s, S, F>(
+    name: &str,
+    partials: StreamVec<'s, Time, Partial>,
+    spec: AggregateSpec,
+    kept: Kept<'s, F>,
+) -> (Stream<'s, Time, Batch>, StreamVec<'s, Time, EpochRejects>, StreamVec<'s, Time, S::Part>)
+where
+    S: ShardSink,
+    F: FnOnce(SyncActivator) -> S,
+{
+    let arranged = arrange(name, partials.concat(kept.restored));
+    let parts = keep(name, arranged.clone(), kept.marks, kept.sink);
+    let (rows, rejects) = present(name, arranged.count_total().inner, spec);
+    (rows, rejects, parts)
+}
+
+/// Arranges what is added up, each key on the worker of its shard.
+fn arrange<'s>(name: &str, partials: StreamVec<'s, Time, Partial>) -> Arranged<'s, Trace> {
+    let updates = partials.map(|(key, time, accumulator)| ((key, ()), time, accumulator));
+    let to_home = Exchange::new(|update: &((Key, ()), Time, Accumulator)| {
+        u64::from(shard_of(update.0.0.hash()))
+    });
+    // Counting reads the totals before and after each epoch, and compacts the arrangement.
+    arrange_core::<_, _, KeyBatcher<Key, Time, Accumulator>, KeySpine<Key, Time, Accumulator>>(
+        updates,
+        to_home,
+        &format!("Arrange {name}"),
+        KeyBatcher::new,
+    )
 }
 
 /// Turns changes of accumulators into batches of rows, one epoch at a time.
@@ -84,6 +127,9 @@ fn present<'s>(
                 let Some(for_rows) = stamp.retain_least(0) else { return };
                 let Some(for_rejects) = stamp.retain_least(1) else { return };
                 for (change, time, diff) in batches.flat_map(|batch| batch.drain(..)) {
+                    if time.epoch == 0 {
+                        continue; // restored: whoever is downstream has these rows already
+                    }
                     let entry = open.entry(time).or_insert_with(|| Open {
                         for_rows: for_rows.delayed(&time),
                         for_rejects: for_rejects.delayed(&time),

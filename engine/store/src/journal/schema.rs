@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::JournalError;
+use super::{JournalError, checkpoint};
 use crate::disk::{self, DiskError};
 
 /// The newest schema this version knows.
@@ -152,8 +152,9 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, JournalError> {
         .map_err(of("open", path))?;
     if version == 0 {
         let script = format!(
-            "BEGIN IMMEDIATE; {TABLES}
-             PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA}; COMMIT;"
+            "BEGIN IMMEDIATE; {TABLES} {}
+             PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA}; COMMIT;",
+            checkpoint::TABLES
         );
         connection.execute_batch(&script).map_err(of("create the tables", path))?;
     }

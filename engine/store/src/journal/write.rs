@@ -26,9 +26,9 @@ use crate::publish::is_staged_path;
 /// What is counted for each pipeline.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Counters {
-    id: i64,
+    pub(super) id: i64,
     next_epoch: u64,
-    finished_epoch: u64,
+    pub(super) finished_epoch: u64,
     committed: u64,
     quarantined: u64,
 }
@@ -198,7 +198,7 @@ impl Journal {
 
     /// Runs one transaction over the tables and a copy of the counters; the copy counts only if
     /// the transaction does.
-    fn write<T>(
+    pub(super) fn write<T>(
         &mut self,
         doing: &'static str,
         work: impl FnOnce(&Transaction<'_>, &mut HashMap<String, Counters>) -> Result<T, Trouble>,
@@ -251,7 +251,7 @@ impl From<rusqlite::Error> for Trouble {
     }
 }
 
-fn now_us() -> i64 {
+pub(super) fn now_us() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
