@@ -113,7 +113,12 @@ impl Default for Blocks {
 impl Blocks {
     /// Adds one row, which `encode` appends to the bytes of its shard.
     #[inline]
-    pub fn add<S: ShardSink>(&mut self, sink: &mut S, shard: u8, encode: impl FnOnce(&mut Vec<u8>)) {
+    pub fn add<S: ShardSink>(
+        &mut self,
+        sink: &mut S,
+        shard: u8,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) {
         let (bytes, count) = &mut self.shards[usize::from(shard)];
         encode(bytes);
         *count += 1;

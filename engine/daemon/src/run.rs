@@ -49,6 +49,7 @@ pub fn run(flags: RunFlags) -> anyhow::Result<u8> {
         patience: Patience { quiet: settings.quiet, scan: settings.scan },
         once: flags.once,
         forget_missing: flags.forget_missing,
+        checkpoint_every: settings.checkpoint_every,
     };
     if settings.process.is_some_and(|process| process > 0) {
         return member(config);

@@ -17,7 +17,7 @@ const COUNT_MAX: usize = 1024;
 
 /// Every setting: its name, its default, and what it is for. The environment variable of `log_format`
 /// is `TIDEMILL_LOG_FORMAT`.
-const ALL: [(&str, &str); 12] = [
+const ALL: [(&str, &str); 13] = [
     ("home", "./tidemill-home"),
     ("workers", "(cores)"),
     ("processes", "1"),
@@ -27,6 +27,7 @@ const ALL: [(&str, &str); 12] = [
     ("reflection", "false"),
     ("quiet", "2s"),
     ("scan", "2s"),
+    ("checkpoint_every", "60s"),
     ("meet", "60s"),
     ("log", "info"),
     ("log_format", "text"),
@@ -64,6 +65,8 @@ pub struct Settings {
     pub quiet: Duration,
     /// How often folders are scanned.
     pub scan: Duration,
+    /// The least time between two checkpoints; zero for none but at a clean end.
+    pub checkpoint_every: Duration,
     /// How long processes wait for each other.
     pub meet: Duration,
     /// What is logged.
@@ -128,6 +131,7 @@ fn flag(flags: &SettingFlags, name: &str) -> Option<String> {
         "reflection" => flags.reflection.clone(),
         "quiet" => flags.quiet.clone(),
         "scan" => flags.scan.clone(),
+        "checkpoint_every" => flags.checkpoint_every.clone(),
         "meet" => flags.meet.clone(),
         "log" => flags.log.clone(),
         "log_format" => flags.log_format.clone(),
@@ -197,6 +201,11 @@ impl Checking<'_> {
         let reflection = self.value("reflection", "true or false", |text| text.parse().ok());
         let quiet = self.value("quiet", "a duration like 500ms, 2s or 1m", duration);
         let scan = self.value("scan", "a duration like 500ms, 2s or 1m", duration);
+        let checkpoint_every = self.value(
+            "checkpoint_every",
+            "a duration like 500ms, 2s or 1m; 0s for none but at a clean end",
+            duration,
+        );
         let meet = self.value("meet", "a duration like 500ms, 2s or 1m", duration);
         let log = self.text("log").unwrap_or_default();
         let log_json = self.value("log_format", "text or json", |text| match text {
@@ -229,6 +238,7 @@ impl Checking<'_> {
             reflection: reflection?,
             quiet: quiet?,
             scan: scan?.max(Duration::from_millis(50)),
+            checkpoint_every: checkpoint_every?,
             meet: meet?,
             log,
             log_json: log_json?,

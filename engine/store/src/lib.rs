@@ -107,8 +107,9 @@ pub mod recover;
 pub use disk::DiskError;
 pub use home::{Folders, Home, HomeError};
 pub use journal::{
-    AcceptedFile, CheckpointRow, Committed, Counts, Filter, Generation, Journal, JournalError, JournalReader, NewFile,
-    Outcome, OutcomeRow, Part, PartBody, PartRow, Phase, SubmissionRow, Verdict, VerdictRow,
+    AcceptedFile, CheckpointRow, Committed, Counts, Filter, Generation, Journal, JournalError,
+    JournalReader, NewFile, Outcome, OutcomeRow, Part, PartBody, PartRow, Phase, SubmissionRow,
+    Verdict, VerdictRow,
 };
 pub use publish::{PublishError, publish, replace_file, sync_published};
 pub use queue::{ClaimError, Claimed, Identity, Reason};

@@ -255,9 +255,8 @@ impl Walk {
                         }
                     }
                 });
-                let is_there = |one: &Accumulator| {
-                    !differential_dataflow::difference::IsZero::is_zero(one)
-                };
+                let is_there =
+                    |one: &Accumulator| !differential_dataflow::difference::IsZero::is_zero(one);
                 if let Some(total) = total.filter(is_there) {
                     self.blocks.add(sink, shard, |bytes| encode_row(key, &total, bytes));
                 }

@@ -106,7 +106,7 @@ pub fn rejects<'scope>(
                 for opening in openings.flat_map(|openings| openings.drain(..)) {
                     let epoch = opening.epoch;
                     let end = || OpenPart::new(capability.delayed(&Time::end(epoch), 0));
-                    writer.file(epoch, end).part.opening = Some(opening);
+                    writer.file(epoch, end).part.announce(opening);
                 }
             });
             let upto = least(frontiers);
@@ -170,9 +170,6 @@ impl Writer {
                 let first_line = file.lines_before + u64::from(skipped) + 1;
                 file.lines_before += u64::from(skipped) + u64::from(lines);
                 let Some(rejects) = file.ahead.remove(&chunk) else { continue };
-                if file.part.is_replay() {
-                    continue;
-                }
                 let name = file.part.opening.as_ref().map_or("", |opening| &opening.name);
                 let rows = rejects.len();
                 let batch = to_batch(name, first_line, rejects);

@@ -238,8 +238,7 @@ pub fn sweep(folder: &Path, kept: &[CheckpointRow]) -> io::Result<u64> {
         let ours = [".pack", ".manifest.json", ".tmp"].iter().any(|end| name.ends_with(end));
         if ours && !named.contains(&name) {
             let path = entry.path();
-            std::fs::remove_file(&path)
-                .map_err(|error| DiskError::new("remove", &path, error))?;
+            std::fs::remove_file(&path).map_err(|error| DiskError::new("remove", &path, error))?;
             removed += 1;
         }
     }

@@ -314,8 +314,7 @@ fn open(path: &Path) -> Result<File, CheckpointError> {
 /// Checks that a pack is, byte by byte, what was written.
 pub fn verify_pack(path: &Path, bytes: u64, hash: &[u8; 32]) -> Result<(), CheckpointError> {
     let mut file = open(path)?;
-    let damaged =
-        |detail: String| CheckpointError::Damaged { path: path.to_path_buf(), detail };
+    let damaged = |detail: String| CheckpointError::Damaged { path: path.to_path_buf(), detail };
     let failed = |error| DiskError::new("read", path, error);
     let found = file.metadata().map_err(failed)?.len();
     if found != bytes {
