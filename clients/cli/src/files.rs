@@ -104,7 +104,7 @@ fn text(submission: &Submission) -> String {
     let bytes = submission.bytes;
     lines.extend([
         ("size", format!("{} ({} bytes)", human::bytes(bytes), human::count(bytes))),
-        ("blake3", human::name(&submission.hash)),
+        ("blake3", hash(submission)),
         ("records", human::count(submission.records)),
         ("rejected", human::count(submission.rejected)),
         ("seen", format!("{} UTC", human::instant(submission.seen_at))),
@@ -118,6 +118,13 @@ fn text(submission: &Submission) -> String {
         lines.push((title, format!("{} ({})", human::name(&file.path), human::bytes(file.bytes))));
     }
     lines.iter().map(|(title, value)| format!("{title:<9} {value}\n")).collect()
+}
+
+fn hash(submission: &Submission) -> String {
+    if submission.hash.is_empty() {
+        return "known when the file is read".to_owned();
+    }
+    human::name(&submission.hash)
 }
 
 fn phase(submission: &Submission) -> String {

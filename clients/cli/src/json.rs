@@ -16,7 +16,7 @@ pub(crate) fn submission(submission: &Submission) -> Value {
         "name": submission.name,
         "source": submission.source,
         "bytes": submission.bytes,
-        "blake3": submission.hash,
+        "blake3": (!submission.hash.is_empty()).then_some(&submission.hash),
         "phase": submission.phase.word(),
         "bytes_read": submission.bytes_read,
         "records": submission.records,

@@ -59,7 +59,8 @@ pub struct Submission {
     pub source: String,
     /// Its size as it came, in bytes.
     pub bytes: u64,
-    /// BLAKE3 of the bytes as they came, in hex.
+    /// BLAKE3 of the bytes as they came, in hex; empty while it is not known, which for a dropped
+    /// file is until it is committed.
     pub hash: String,
     /// Where it stands.
     pub phase: Phase,

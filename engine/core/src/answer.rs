@@ -1,7 +1,7 @@
 //! Answer: everything that has been said about an epoch, gathered on worker 0 when its frontier has
 //! passed.
 //!
-//! | input  | prepared parts, notes of the readers, announcements, rows for tables; all sent to worker 0 |
+//! | input  | prepared parts, notes on the reading, announcements, rows for tables; all sent to worker 0 |
 //! | output | none; an [`Answer`] per epoch, in order, to the ledger's queue                             |
 //! | state  | what was said about open epochs                                                          |
 //! | errors | none; a failed file is an answer too                                                     |
@@ -35,6 +35,8 @@ pub struct Answer {
     /// Whether it was committed in an earlier life: only its table rows count, and its parts are
     /// there to be compared.
     pub replay: bool,
+    /// BLAKE3 of the bytes that were read, if all were.
+    pub hash: Option<[u8; 32]>,
     /// Why the file cannot count, if it cannot: a stable word and the text.
     pub failure: Option<(String, String)>,
     /// Its outputs.
@@ -84,7 +86,7 @@ pub enum Heard {
 pub struct Said<'scope> {
     /// Which epochs there are.
     pub openings: StreamVec<'scope, Time, Opening>,
-    /// What readers report.
+    /// What is reported of the reading of files.
     pub notes: StreamVec<'scope, Time, ReadNote>,
     /// The records that were rejected, by whichever operator.
     pub rejects: StreamVec<'scope, Time, EpochRejects>,
@@ -178,6 +180,7 @@ struct Open {
     opening: Option<Opening>,
     parts: Vec<PreparedPart>,
     rows: Vec<(usize, Batch)>,
+    hash: Option<[u8; 32]>,
     failure: Option<(String, String)>,
     records: u64,
     rejected: u64,
@@ -190,6 +193,10 @@ impl Open {
             ReadEvent::Chunk { records, bytes, .. } => {
                 self.records += records;
                 Some(Heard::Progress { submission: note.submission, bytes, records })
+            }
+            ReadEvent::Hashed { hash } => {
+                self.hash = Some(hash);
+                None
             }
             ReadEvent::Failed { code, detail } => {
                 // Several pieces may fail for one reason; which one is heard first is chance.
@@ -210,6 +217,7 @@ impl Open {
             epoch,
             submission: opening.submission,
             replay: opening.replay,
+            hash: self.hash,
             failure: self.failure,
             parts: self.parts,
             rows: self.rows,

@@ -77,7 +77,7 @@ pub fn report_of(file: &AcceptedFile) -> SubmissionReport {
         name: file.name.clone(),
         source: file.source.clone(),
         bytes: file.identity.bytes,
-        hash: hex(&file.hash),
+        hash: file.hash.as_ref().map(|hash| hex(hash)),
         phase: Phase::Accepted,
         bytes_read: 0,
         records: 0,

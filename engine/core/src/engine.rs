@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tidemill_store::journal::VerdictRow;
 use tidemill_store::name::check_name;
-use tidemill_store::{Filter, Folders, JournalReader, NewFile, SubmissionRow, queue};
+use tidemill_store::{Filter, Folders, JournalReader, NewFile, SubmissionRow, failpoint, queue};
 
 use crate::board::{self, Board, to_us};
 use crate::fault;
@@ -127,7 +127,10 @@ impl Engine {
         let id = self.parts.numbers.take();
         let claimed = queue::claim_upload(folders, &upload.path, upload.name.as_ref(), id)
             .map_err(|error| unavailable("take the upload", &error))?;
+        failpoint::reach("upload-claimed")
+            .unwrap_or_else(|error| fault::disk("take an upload", &error));
         queue::sync_claims(&[&claimed.file], &[folders])
+            .and_then(|()| failpoint::reach("upload-claim-synced"))
             .unwrap_or_else(|error| fault::disk("sync an upload", &error));
         let file = NewFile {
             id,
@@ -136,7 +139,7 @@ impl Engine {
             name: upload.name,
             claimed_name: claimed.claimed_name,
             identity: claimed.identity,
-            hash: upload.hash,
+            hash: Some(upload.hash),
             seen_at_us: to_us(upload.seen_at),
             claimed_at_us: to_us(SystemTime::now()),
         };
@@ -146,6 +149,8 @@ impl Engine {
         self.parts.events.send(event).map_err(|_| ended())?;
         let accepted = answer.recv().map_err(|_| ended())?;
         let accepted = accepted.first().ok_or_else(ended)?;
+        failpoint::reach("upload-accepted")
+            .unwrap_or_else(|error| fault::disk("accept an upload", &error));
         Ok(self.parts.board.live(accepted.id).unwrap_or_else(|| board::report_of(accepted)))
     }
 

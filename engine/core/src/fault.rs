@@ -49,7 +49,9 @@ pub fn disk(doing: &str, error: &io::Error) -> ! {
 /// Ends the process because the journal refuses.
 pub fn journal(doing: &str, error: &JournalError) -> ! {
     let kind = match error {
-        JournalError::Damaged { .. } | JournalError::Newer { .. } => FaultKind::Damaged,
+        JournalError::Damaged { .. }
+        | JournalError::Newer { .. }
+        | JournalError::Unreleased { .. } => FaultKind::Damaged,
         JournalError::Invariant { .. } => FaultKind::Invariant,
         _ => FaultKind::Disk,
     };

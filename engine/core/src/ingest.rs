@@ -5,6 +5,7 @@
 
 pub mod buffers;
 pub mod coordinator;
+pub mod digest;
 pub mod flow;
 pub mod inflate;
 pub mod order;

@@ -405,8 +405,6 @@ fn claim_one(
             return Ok(None);
         }
     };
-    let hash = queue::hash(&claimed.file)
-        .map_err(|source| IntakeError::Claim { name: text.clone(), source })?;
     let file = NewFile {
         id,
         pipeline: watched.line.name.clone(),
@@ -414,7 +412,8 @@ fn claim_one(
         name: text,
         claimed_name: claimed.claimed_name.clone(),
         identity: claimed.identity,
-        hash,
+        // It is hashed while it is processed.
+        hash: None,
         seen_at_us: to_us(seen_at),
         claimed_at_us: to_us(SystemTime::now()),
     };

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tidemill_store::checkpoint::Manifest;
 use tidemill_store::{
     AcceptedFile, Folders, Journal, JournalError, NewFile, Outcome, Part, PartBody, Verdict,
+    failpoint,
 };
 use timely::scheduling::activate::SyncActivator;
 
@@ -276,6 +277,7 @@ impl Ledger {
             compression: compression_of(&path),
             path,
             identity: file.identity,
+            hash: file.hash,
             name: file.name.clone(),
             output_name: file.output_name.clone(),
             replay,
@@ -285,6 +287,8 @@ impl Ledger {
             // A coordinator that has ended leaves the file for the next life.
             let _ = line.commands.send(Command::File(order));
             let _ = line.wake.activate();
+            failpoint::reach("order-given")
+                .unwrap_or_else(|error| fault::disk("order a file", &error));
         }
     }
 
@@ -364,6 +368,7 @@ impl Ledger {
             pipeline: self.lines[pipeline].name.clone(),
             epoch: answer.epoch,
             verdict,
+            hash: answer.hash,
             records: answer.records,
             rejected: answer.rejected,
             answered_at_us: to_us(answer.answered_at),

@@ -47,3 +47,4 @@ pub use engine::Engine;
 pub use intake::Patience;
 pub use plan::{Plan, plan};
 pub use start::{Config, Running, Summary, run_member, start};
+pub use tidemill_store::failpoint;

@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 
 use tidemill_operators::Batch;
 use tidemill_store::{
-    AcceptedFile, Folders, Home, Outcome, PublishError, Reason, Verdict, publish, queue,
+    AcceptedFile, Folders, Home, Outcome, PublishError, Reason, Verdict, failpoint, publish, queue,
     replace_file, sync_published,
 };
 
-use crate::board::{Board, Milestones};
+use crate::board::{Board, Milestones, hex};
 use crate::checkpoint::KeptPart;
 use crate::checkpoint::keeper::{Keeper, PackPlace, TableDesk};
 use crate::ledger::Event;
@@ -153,6 +153,7 @@ impl Publisher {
             Job::Replayed { pipeline, epoch, rows } => {
                 self.apply(pipeline, epoch, &rows);
                 self.board.rebuilt(pipeline);
+                failpoint::reach("recover-rows-applied").map_err(disk("rebuild a table"))?;
             }
             Job::Finished { pipeline, file, outcome, rows, staged, milestones } => {
                 for path in staged {
@@ -168,6 +169,9 @@ impl Publisher {
                 self.board.finished(pipeline, file.id, milestones, |report| {
                     report.records = outcome.records;
                     report.rejected = outcome.rejected;
+                    if let Some(hash) = &outcome.hash {
+                        report.hash = Some(hex(hash));
+                    }
                     report.bytes_read = report.bytes;
                     match &outcome.verdict {
                         Verdict::Committed { parts } => {
@@ -264,7 +268,9 @@ impl Publisher {
             return Ok(());
         }
         let folders: Vec<&Folders> = self.lines.iter().map(|line| &line.folders).collect();
+        failpoint::reach("settle-begin").map_err(disk("settle"))?;
         sync_published(&folders).map_err(disk("sync published outputs"))?;
+        failpoint::reach("settle-synced").map_err(disk("settle"))?;
         let ids = std::mem::take(&mut self.unsettled);
         self.first_unsettled = None;
         // The ledger ends only after the publisher has said everything.
@@ -301,15 +307,18 @@ impl Publisher {
 
 fn write_snapshot(folders: &Folders, published: &mut Published) -> io::Result<()> {
     let folder = folders.out.join(&published.sink);
+    failpoint::reach("snapshot-begin")?;
     std::fs::create_dir_all(&folder)?;
     let (bytes, about) = published.table.snapshot();
     replace_file(&folder.join(&published.file_name), |file| file.write_all(&bytes))?;
+    failpoint::reach("snapshot-placed")?;
     let about = serde_json::to_vec(&about)?;
     let about_name = format!("{}.about.json", published.file_name);
     replace_file(&folder.join(about_name), |file| {
         file.write_all(&about)?;
         file.write_all(b"\n")
-    })
+    })?;
+    failpoint::reach("snapshot-told")
 }
 
 /// Why the publisher cannot go on. The process ends; recovery repeats what was not done.

@@ -37,6 +37,7 @@ use crate::checkpoint::keeper::{Desk, Keeper, PackPlace};
 use crate::checkpoint::restore::restored;
 use crate::checkpoint::{self, KeptPart, Order, operator_fingerprint, operator_state};
 use crate::ingest::coordinator::{Command, Loads, coordinator};
+use crate::ingest::digest::digest;
 use crate::ingest::flow::Flow;
 use crate::ingest::order::{ReadEvent, ReadNote};
 use crate::ingest::reader::{Reader, reader};
@@ -144,7 +145,10 @@ impl<'scope> Rendering<'scope, '_> {
             waiting.push(read.1);
             notes.push(read.0);
         }
-        let notes = together(self.scope, notes);
+        let read = together(self.scope, notes);
+        let title = format!("Digest {}/", self.plan.name);
+        let hashed = digest(self.scope, &title, orders.openings.clone(), read.clone());
+        let notes = together(self.scope, vec![read.clone(), hashed]);
         let aggregates =
             |operator: &OperatorPlan| matches!(operator.kind, OperatorKind::Aggregate { .. });
         // Only what is held back until a file is whole must hear of files that failed.
@@ -179,7 +183,7 @@ impl<'scope> Rendering<'scope, '_> {
                 Some(file) => {
                     let all = sink.errors_of.iter().filter_map(|node| self.rejects.get(node));
                     let all = together(self.scope, all.cloned().collect());
-                    rejects(&title, all, notes.clone(), openings, file, around, meter)
+                    rejects(&title, all, read.clone(), openings, file, around, meter)
                 }
             };
             let probe = ProbeHandle::new();

@@ -55,8 +55,9 @@ pub struct SubmissionReport {
     pub source: String,
     /// Its size as it came, in bytes.
     pub bytes: u64,
-    /// BLAKE3 of the bytes as they came, in hex.
-    pub hash: String,
+    /// BLAKE3 of the bytes as they came, in hex, once it is known: a dropped file is hashed while it
+    /// is read.
+    pub hash: Option<String>,
     /// Where it stands.
     pub phase: Phase,
     /// How many of its bytes have been read, while it is being read.

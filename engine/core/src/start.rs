@@ -17,8 +17,8 @@ use std::time::{Duration, SystemTime};
 
 use tidemill_store::checkpoint::CheckpointError;
 use tidemill_store::{
-    DiskError, Folders, Generation, Home, HomeError, Journal, JournalError, RecoverError, recover,
-    sweep_spool,
+    DiskError, Folders, Generation, Home, HomeError, Journal, JournalError, RecoverError,
+    failpoint, recover, sweep_spool,
 };
 use timely::WorkerConfig;
 use timely::communication::WorkerGuards;
@@ -143,8 +143,12 @@ impl StartError {
     /// Returns the exit code of a process that did not start.
     pub const fn exit_code(&self) -> i32 {
         match self {
-            StartError::Journal(JournalError::Damaged { .. } | JournalError::Newer { .. })
-            | StartError::Checkpoint { .. } => FaultKind::Damaged.exit_code(),
+            StartError::Checkpoint { .. }
+            | StartError::Journal(
+                JournalError::Damaged { .. }
+                | JournalError::Newer { .. }
+                | JournalError::Unreleased { .. },
+            ) => FaultKind::Damaged.exit_code(),
             StartError::Journal(_) | StartError::Io(_) | StartError::Disk(_) => {
                 FaultKind::Disk.exit_code()
             }
@@ -222,6 +226,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let stats = Stats::default();
 
     let meeting = meet(config.mesh.clone(), Some(generation), config.workers)?;
+    failpoint::reach("recover-processes-met")?;
     let (events, heard) = channel::<Event>();
     let (jobs, published) = channel::<Job>();
     let (staging, _staging_thread) = Staging::start(fault::disk)?;
@@ -276,6 +281,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     for earlier::Earlier { pipeline, file, replay } in earlier {
         ledger.resume(pipeline, file, replay);
     }
+    failpoint::reach("recover-files-resumed")?;
     let ledger_thread = spawn("tidemill:ledger", move || {
         ledger.run(&heard).unwrap_or_else(|error| fault::journal("write the journal", &error));
     })?;
@@ -316,10 +322,13 @@ pub fn start(config: Config) -> Result<Running, StartError> {
             }
         }
         flush(&events);
+        pass(failpoint::reach("end-begin"));
         let _ = jobs.send(Job::End);
         wait_for(publisher_thread);
+        pass(failpoint::reach("end-published"));
         let _ = events.send(Event::End);
         wait_for(ledger_thread);
+        pass(failpoint::reach("end-done"));
         board.summary()
     })?;
     Ok(Running { engine, ending })
@@ -558,6 +567,11 @@ fn spawn<R: Send + 'static>(
     run: impl FnOnce() -> R + Send + 'static,
 ) -> std::io::Result<JoinHandle<R>> {
     std::thread::Builder::new().name(name.into()).spawn(run)
+}
+
+/// Ends the process if a failpoint asks for an error where nothing can fail by itself.
+fn pass(reached: std::io::Result<()>) {
+    reached.unwrap_or_else(|error| fault::disk("end", &error));
 }
 
 fn wait_for(thread: JoinHandle<()>) {

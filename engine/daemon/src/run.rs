@@ -8,6 +8,7 @@ use tidemill_engine::mesh::{MeshConfig, parse_hostfile};
 use tidemill_engine::start::StartError;
 use tidemill_engine::{Config, Engine, Patience, Plan, Summary, run_member};
 use tidemill_server::{ServerConfig, serve};
+use tidemill_store::failpoint;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
@@ -36,7 +37,17 @@ pub fn run(flags: RunFlags) -> anyhow::Result<u8> {
     };
     start_log(&settings)?;
     let Some(plans) = load_all(&flags)? else { return Ok(USAGE) };
-    if settings.processes > 1 && settings.process.is_none() {
+    let supervises = settings.processes > 1 && settings.process.is_none();
+    if let Ok(text) = std::env::var(failpoint::VARIABLE) {
+        let process = settings.process.unwrap_or_default();
+        let armed =
+            if supervises { failpoint::check(&text) } else { failpoint::arm(&text, process) };
+        if let Err(error) = armed {
+            complain(&format!("error: {error}"));
+            return Ok(USAGE);
+        }
+    }
+    if supervises {
         let arguments = std::env::args_os().skip(1).collect();
         return Ok(supervisor::supervise(settings.processes, arguments)?);
     }

@@ -129,7 +129,7 @@ pub(crate) fn submission(report: &SubmissionReport) -> v1::Submission {
         name: report.name.clone(),
         source: report.source.clone(),
         bytes: report.bytes,
-        blake3: report.hash.clone(),
+        blake3: report.hash.clone().unwrap_or_default(),
         phase: phase(report.phase).into(),
         bytes_read: report.bytes_read,
         records: report.records,

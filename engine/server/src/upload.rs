@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use tempfile::NamedTempFile;
 use tidemill_engine::engine::Upload;
+use tidemill_engine::failpoint;
 use tidemill_engine::report::SubmissionReport;
 use tidemill_proto::v1;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -317,6 +318,7 @@ fn spool<B: Backend>(
         .prefix("upload-")
         .tempfile_in(backend.spool())
         .map_err(|error| disk(&error))?;
+    failpoint::reach("upload-created").map_err(|error| disk(&error))?;
     let mut hasher = blake3::Hasher::new();
     loop {
         match pieces.blocking_recv() {
@@ -332,7 +334,9 @@ fn spool<B: Backend>(
                 {
                     return Err(Refusal::Hash { declared, received });
                 }
+                failpoint::reach("upload-written").map_err(|error| disk(&error))?;
                 file.as_file().sync_all().map_err(|error| disk(&error))?;
+                failpoint::reach("upload-synced").map_err(|error| disk(&error))?;
                 return Ok((file, received));
             }
         }

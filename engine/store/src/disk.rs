@@ -32,6 +32,11 @@ impl DiskError {
         Self { doing, path: path.to_path_buf(), source: source.into() }
     }
 
+    /// Returns the error of a failpoint that was asked to fail, in words of the step around it.
+    pub(crate) fn failpoint(path: &Path) -> impl Fn(io::Error) -> DiskError {
+        move |source| DiskError::new("go on with", path, source)
+    }
+
     /// Returns the kind of the error below.
     pub fn kind(&self) -> io::ErrorKind {
         self.source.kind()

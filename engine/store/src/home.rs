@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, OFlags};
 
 use crate::disk::{self, DiskError};
+use crate::failpoint;
 
 /// The longest name of a pipeline, in bytes.
 pub const PIPELINE_NAME_BYTES_MAX: usize = 100;
@@ -132,6 +133,7 @@ impl Home {
         create_folder(root)?;
         let mut home = Home::at(root)?;
         home.lock = Some(home.take_lock()?);
+        failpoint::reach("home-locked").map_err(DiskError::failpoint(root))?;
         for folder in [home.spool(), home.root.join("stage")] {
             home.folder(&folder)?;
         }

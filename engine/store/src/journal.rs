@@ -64,8 +64,8 @@ pub struct NewFile {
     pub claimed_name: String,
     /// Which file it is and how it looked.
     pub identity: Identity,
-    /// BLAKE3 of its bytes.
-    pub hash: [u8; 32],
+    /// BLAKE3 of its bytes, if it is known before they are processed.
+    pub hash: Option<[u8; 32]>,
     /// When it was first seen.
     pub seen_at_us: i64,
     /// When it was claimed.
@@ -93,8 +93,8 @@ pub struct AcceptedFile {
     pub output_name: String,
     /// Which file it is and how it looked when it was claimed.
     pub identity: Identity,
-    /// BLAKE3 of its bytes.
-    pub hash: [u8; 32],
+    /// BLAKE3 of its bytes, once it is known: at the latest when it is committed.
+    pub hash: Option<[u8; 32]>,
     /// When it was first seen.
     pub seen_at_us: i64,
     /// When it was claimed.
@@ -114,6 +114,8 @@ pub struct Outcome {
     pub epoch: u64,
     /// What became of it.
     pub verdict: Verdict,
+    /// BLAKE3 of the bytes that were processed. A committed file has one.
+    pub hash: Option<[u8; 32]>,
     /// How many records were read.
     pub records: u64,
     /// How many of them were rejected.
@@ -275,6 +277,14 @@ pub enum JournalError {
         /// The newest schema this version knows.
         known: i64,
     },
+    /// It was written by a version that was never released: there is no way to bring it up to date.
+    #[error("the journal {} has schema {found}, made by an unreleased version; start with an empty home", path.display())]
+    Unreleased {
+        /// Where it lies.
+        path: PathBuf,
+        /// Its schema.
+        found: i64,
+    },
     /// It is not a journal, or not whole: it is left untouched, a person must look at it.
     #[error("the journal {} is damaged: {detail}", path.display())]
     Damaged {
@@ -304,6 +314,11 @@ pub enum JournalError {
 impl JournalError {
     fn invariant(detail: impl Into<String>) -> Self {
         Self::Invariant { detail: detail.into() }
+    }
+
+    /// Returns the error of a failpoint that was asked to fail.
+    fn failpoint(doing: &'static str) -> impl Fn(io::Error) -> Self {
+        move |source| Self::Disk { doing, path: PathBuf::from("(failpoint)"), source }
     }
 
     /// Returns what an error of SQLite means for the caller.

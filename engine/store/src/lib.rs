@@ -7,7 +7,7 @@
 //! The order in which the functions are called is the protocol:
 //!
 //! ```text
-//! claim     queue::claim, queue::hash           unprocessed/ -> underprocess/
+//! claim     queue::claim                        unprocessed/ -> underprocess/
 //! A1 A2     queue::sync_claims                  the file, then both folders
 //! A3        Journal::accept                     epoch and names are given: accepted
 //! P1 P2     StageWriter, sync_parts             big outputs, before anyone is told of them
@@ -39,7 +39,6 @@
 //!
 //! let id = journal.next_submission();
 //! let claimed = queue::claim(&folders, OsStr::new("a.csv"), id)?;
-//! let hash = queue::hash(&claimed.file)?;
 //! queue::sync_claims(&[&claimed.file], &[&folders])?;
 //! let accepted = journal.accept(&[NewFile {
 //!     id,
@@ -48,7 +47,7 @@
 //!     name: "a.csv".into(),
 //!     claimed_name: claimed.claimed_name,
 //!     identity: claimed.identity,
-//!     hash,
+//!     hash: None,
 //!     seen_at_us: 0,
 //!     claimed_at_us: 0,
 //! }])?;
@@ -67,6 +66,7 @@
 //!     pipeline: "orders".into(),
 //!     epoch: file.epoch,
 //!     verdict: Verdict::Committed { parts: vec![part.clone()] },
+//!     hash: Some(queue::hash(&claimed.file)?),
 //!     records: 2,
 //!     rejected: 0,
 //!     answered_at_us: 0,
@@ -85,10 +85,11 @@
 //! Map, in reading order: [`home`] (where things are), [`name`] (what files may be called),
 //! [`queue`] (the moves of an input), [`journal`] (what is known), [`stage`] and [`publish`](mod@publish)
 //! (the way of an output), [`checkpoint`] (state that need not be built again),
-//! [`recover`](mod@recover) (after a crash).
+//! [`recover`](mod@recover) (after a crash), [`failpoint`] (where tests let it crash).
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod disk;
+pub mod failpoint;
 
 pub mod home;
 pub mod name;

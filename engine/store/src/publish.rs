@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::OFlags;
 
 use crate::disk::{self, DiskError};
+use crate::failpoint;
 use crate::home::{Folders, Home};
 use crate::journal::{Part, PartBody};
 
@@ -61,12 +62,19 @@ pub enum PublishError {
 /// Durable after [`sync_published`].
 pub fn publish(home: &Home, folders: &Folders, part: &Part) -> Result<(), PublishError> {
     check_names(part)?;
+    failpoint::reach("publish-begin").map_err(stop_at(part))?;
     let sink = folders.out.join(&part.sink);
     let path = sink.join(&part.name);
     match &part.body {
         PartBody::Staged(staged) => publish_staged(&home.root().join(staged), &sink, &path, part),
         PartBody::Inline(bytes) => publish_inline(home, bytes, &sink, &path, part),
-    }
+    }?;
+    failpoint::reach("publish-part-done").map_err(stop_at(part))
+}
+
+/// Returns what a failpoint's error is here.
+fn stop_at(part: &Part) -> impl Fn(io::Error) -> PublishError {
+    |error| PublishError::Disk(DiskError::failpoint(Path::new(&part.name))(error))
 }
 
 fn publish_staged(
@@ -89,7 +97,7 @@ fn publish_staged(
         Some(_) => {}
     }
     match rename_into(sink, staged, path) {
-        Ok(()) => Ok(()),
+        Ok(()) => failpoint::reach("publish-staged-moved").map_err(stop_at(part)),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             if !is_same(path, part)? {
                 return Err(PublishError::Occupied { path: path.into() });
@@ -122,7 +130,11 @@ fn publish_inline(
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let temporary = home.stage_root().join(format!("inline-{}-{number}", std::process::id()));
     let written = write_new(&temporary, |file| file.write_all(bytes));
-    let moved = written.and_then(|_| rename_into(sink, &temporary, path));
+    let moved = written.and_then(|_| {
+        failpoint::reach("publish-inline-written").map_err(DiskError::failpoint(path))?;
+        rename_into(sink, &temporary, path)?;
+        failpoint::reach("publish-inline-moved").map_err(DiskError::failpoint(path))
+    });
     moved.map_err(|error| {
         let _ = std::fs::remove_file(&temporary);
         match error.kind() {
@@ -137,6 +149,7 @@ fn rename_into(sink: &Path, source: &Path, path: &Path) -> Result<(), DiskError>
     match disk::rename_new(source, path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             create_sink(sink)?;
+            failpoint::reach("publish-sink-created").map_err(DiskError::failpoint(sink))?;
             disk::rename_new(source, path)
         }
         result => result,
@@ -206,10 +219,20 @@ pub fn replace_file(
     write: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> io::Result<()> {
     let temporary = beside(path)?;
+    let stop = DiskError::failpoint(path);
     let result = write_new(&temporary, write)
-        .and_then(|file| disk::sync_file(&file, &temporary))
-        .and_then(|()| replace(&temporary, path))
-        .and_then(|()| disk::sync_folder(path.parent().unwrap_or(Path::new("."))));
+        .and_then(|file| {
+            failpoint::reach("snapshot-written").map_err(&stop)?;
+            disk::sync_file(&file, &temporary)
+        })
+        .and_then(|()| {
+            failpoint::reach("snapshot-synced").map_err(&stop)?;
+            replace(&temporary, path)
+        })
+        .and_then(|()| {
+            failpoint::reach("snapshot-replaced").map_err(&stop)?;
+            disk::sync_folder(path.parent().unwrap_or(Path::new(".")))
+        });
     result.map_err(|error| {
         let _ = std::fs::remove_file(&temporary);
         error.into()
@@ -220,7 +243,11 @@ pub fn replace_file(
 pub(crate) fn put_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = beside(path)?;
     let written = write_new(&temporary, |file| file.write_all(bytes));
-    written.and_then(|_| replace(&temporary, path)).map_err(|error| {
+    let placed = written.and_then(|_| {
+        failpoint::reach("reason-written").map_err(DiskError::failpoint(path))?;
+        replace(&temporary, path)
+    });
+    placed.map_err(|error| {
         let _ = std::fs::remove_file(&temporary);
         error.into()
     })

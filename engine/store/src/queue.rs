@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::disk::{self, DiskError};
+use crate::failpoint;
 use crate::home::Folders;
 pub use crate::name::{NameError, check_name};
 
@@ -70,11 +71,13 @@ pub fn sync_claims(claims: &[&File], folders: &[&Folders]) -> io::Result<()> {
         [first, ..] if claims.len() >= disk::SYNC_ALL_FROM => disk::sync_all(first, somewhere)?,
         few => few.iter().try_for_each(|file| disk::sync_file(file, somewhere))?,
     }
+    failpoint::reach("claim-files-synced")?;
     let distinct: BTreeMap<_, _> = folders.iter().map(|folders| (&folders.root, folders)).collect();
     for folders in distinct.values() {
         disk::sync_folder(&folders.underprocess)?;
         disk::sync_folder(&folders.unprocessed)?;
     }
+    failpoint::reach("claim-folders-synced")?;
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::disk::{self, DiskError};
+use crate::failpoint;
 use crate::home::{Folders, Home, HomeError};
 use crate::journal::{AcceptedFile, Journal, JournalError, Outcome, Verdict};
 use crate::publish::{self, PublishError};
@@ -91,6 +92,7 @@ pub fn recover(
     pipelines: &[&str],
     generation: u64,
 ) -> Result<Recovery, RecoverError> {
+    failpoint::reach("recover-begin")?;
     let mut recovery = Recovery::default();
     let mut folders = BTreeMap::new();
     for pipeline in journal.pipelines()?.iter().map(String::as_str).chain(pipelines.iter().copied())
@@ -104,6 +106,7 @@ pub fn recover(
     for pipeline in pipelines {
         for file in journal.unfinished(pipeline)? {
             find_accepted(&folders[*pipeline], file, &mut recovery)?;
+            failpoint::reach("recover-input-looked-for")?;
         }
     }
     for folders in folders.values() {
@@ -115,6 +118,7 @@ pub fn recover(
         disk::sync_folder(&folders.underprocess)?;
         disk::sync_folder(&folders.unprocessed)?;
     }
+    failpoint::reach("recover-folders-synced")?;
     Ok(recovery)
 }
 
@@ -136,11 +140,14 @@ fn settle_finished(
             recovery.missing.push(file.clone());
         }
         recovery.finished += 1;
+        failpoint::reach("recover-file-settled")?;
     }
     let touched: Vec<_> = folders.values().collect();
     publish::sync_published(&touched)?;
+    failpoint::reach("recover-files-synced")?;
     let ids: Vec<_> = unsettled.iter().map(|(file, _)| file.id).collect();
     journal.settle(&ids)?;
+    failpoint::reach("recover-files-settled")?;
     Ok(())
 }
 
@@ -188,6 +195,7 @@ fn find_accepted(
         Found::Missing => match look_for(&dropped, &file)? {
             Found::Same(_) => {
                 disk::rename_new(&dropped, &claimed)?;
+                failpoint::reach("recover-input-moved-again")?;
                 None
             }
             _ => Some("it is not in underprocess/ any more".to_string()),
@@ -215,8 +223,8 @@ pub enum Found {
 
 /// Returns whether the bytes that were accepted are at `path`.
 ///
-/// A file that looks exactly as it did when it was claimed is believed; else its bytes decide: it
-/// may have been moved away and back, or restored from a backup.
+/// A file that looks exactly as it did when it was claimed is believed. Else its bytes decide, if
+/// their hash is known: it may have been moved away and back, or restored from a backup.
 pub fn look_for(path: &Path, file: &AcceptedFile) -> Result<Found, DiskError> {
     let Some(found) = disk::look(path)? else { return Ok(Found::Missing) };
     if !found.is_file() {
@@ -231,10 +239,15 @@ pub fn look_for(path: &Path, file: &AcceptedFile) -> Result<Found, DiskError> {
     if (identity.inode, identity.modified_ns) == (file.identity.inode, file.identity.modified_ns) {
         return Ok(Found::Same(identity));
     }
+    let Some(accepted) = file.hash else {
+        // Nobody has read it yet, so nothing tells whether these are its bytes.
+        let detail = "it was written to, or replaced, since it was accepted";
+        return Ok(Found::Changed(detail.to_string()));
+    };
     let opened = disk::open_plain(path).map_err(|error| DiskError::new("open", path, error))?;
     let hash = disk::hash_of(&opened).map_err(|error| DiskError::new("hash", path, error))?;
     let changed = "its bytes are not those that were accepted";
-    Ok(if hash == file.hash { Found::Same(identity) } else { Found::Changed(changed.to_string()) })
+    Ok(if hash == accepted { Found::Same(identity) } else { Found::Changed(changed.to_string()) })
 }
 
 /// Puts back what was claimed and never accepted.
@@ -253,6 +266,7 @@ fn release_orphans(
         if !journal.knows(id)? {
             let name = queue::original_name(&orphan.path, claimed_name);
             recovery.released.push(queue::put_back(folders, &orphan.path, &name)?);
+            failpoint::reach("recover-orphan-put-back")?;
         }
     }
     Ok(())
@@ -275,6 +289,7 @@ fn sweep_stage(home: &Home, generation: u64) -> Result<u64, DiskError> {
             if is_folder { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
         result.map_err(|error| DiskError::new("remove", &path, error))?;
         removed += 1;
+        failpoint::reach("recover-stage-removed").map_err(DiskError::failpoint(&path))?;
     }
     Ok(removed)
 }
@@ -291,6 +306,7 @@ pub fn sweep_spool(home: &Home, before: SystemTime) -> io::Result<u64> {
             let path = entry.path();
             std::fs::remove_file(&path).map_err(|error| DiskError::new("remove", &path, error))?;
             removed += 1;
+            failpoint::reach("recover-spool-removed")?;
         }
     }
     Ok(removed)

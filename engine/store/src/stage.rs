@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Advice, OFlags};
 
 use crate::disk::{self, DiskError};
+use crate::failpoint;
 use crate::home::Home;
 use crate::journal::{Part, PartBody};
 
@@ -72,6 +73,7 @@ impl StageWriter {
             .create(&folder)
             .map_err(|error| DiskError::new("create", &folder, error))?;
         let (file, path) = create_free(&folder, epoch, sink)?;
+        failpoint::reach("part-created")?;
         let staged = path.strip_prefix(home.root()).unwrap_or(&path).to_path_buf();
         let hasher = blake3::Hasher::new();
         Ok(StageWriter { file: Some(file), path, staged, hasher, bytes: 0, writeback_from: 0 })
@@ -105,6 +107,7 @@ impl StageWriter {
 
     /// Ends the part. It is durable only after [`sync_parts`].
     pub fn finish(mut self) -> io::Result<Unsynced> {
+        failpoint::reach("part-written")?;
         let file = self.file.take().ok_or(io::ErrorKind::InvalidInput)?;
         Ok(Unsynced {
             file,
@@ -171,6 +174,7 @@ pub fn sync_parts(parts: &[Unsynced]) -> io::Result<()> {
         }
         few => few.iter().try_for_each(|part| disk::sync_file(&part.file, &part.path))?,
     }
+    failpoint::reach("part-files-synced")?;
     let mut folders = BTreeSet::new();
     for part in parts {
         // `stage/<generation>/<pipeline>/<part>`: any of the three may be new.
@@ -180,7 +184,7 @@ pub fn sync_parts(parts: &[Unsynced]) -> io::Result<()> {
     for folder in folders.iter().rev() {
         disk::sync_folder(folder)?;
     }
-    Ok(())
+    failpoint::reach("part-folders-synced")
 }
 
 #[cfg(test)]

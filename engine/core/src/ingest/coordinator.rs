@@ -328,6 +328,8 @@ impl State {
                 epoch: file.epoch,
                 submission: file.submission,
                 source: file.source,
+                bytes: size,
+                hash: file.hash,
                 name: file.name.clone(),
                 output_name: file.output_name.clone(),
                 replay: file.replay,

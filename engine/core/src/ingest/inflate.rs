@@ -5,8 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -80,11 +79,15 @@ pub enum InflateError {
     Disk(#[source] io::Error),
 }
 
-/// Reads the plain bytes of a file, in order.
+/// Packed bytes that a decoder is given at once.
+const PACKED_BUFFER_BYTES: usize = 64 << 10;
+
+/// Reads the plain bytes of a file, in order, and hashes the packed ones.
 pub struct Inflater {
     compression: Compression,
     decoder: Box<dyn Read>,
-    packed: Arc<AtomicU64>,
+    /// The same file at the same position: what the decoder leaves behind is read here.
+    rest: Packed,
     inflated: u64,
     ratio_max: u64,
 }
@@ -92,20 +95,19 @@ pub struct Inflater {
 impl Inflater {
     /// Starts at the beginning of `file`.
     pub fn open(file: File, compression: Compression, ratio_max: u32) -> io::Result<Self> {
-        let packed = Arc::new(AtomicU64::new(0));
-        let counted = Counted { file, bytes: Arc::clone(&packed) };
+        let rest = Packed { file: file.try_clone()?, seen: Arc::default() };
+        let packed = Packed { file, seen: Arc::clone(&rest.seen) };
+        let buffered = |packed| BufReader::with_capacity(PACKED_BUFFER_BYTES, packed);
         let decoder: Box<dyn Read> = match compression {
-            Compression::None => Box::new(counted),
-            Compression::Gzip => {
-                Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::new(counted)))
-            }
+            Compression::None => Box::new(packed),
+            Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(buffered(packed))),
             Compression::Zstd => {
-                let mut decoder = zstd::stream::read::Decoder::new(counted)?;
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(buffered(packed))?;
                 decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
                 Box::new(decoder)
             }
         };
-        Ok(Self { compression, decoder, packed, inflated: 0, ratio_max: u64::from(ratio_max) })
+        Ok(Self { compression, decoder, rest, inflated: 0, ratio_max: u64::from(ratio_max) })
     }
 
     /// Fills `target` as far as the file goes; less than its length only at the end.
@@ -128,7 +130,20 @@ impl Inflater {
 
     /// Returns how many bytes of the file have been read.
     pub fn packed(&self) -> u64 {
-        self.packed.load(Ordering::Relaxed)
+        self.rest.seen().bytes
+    }
+
+    /// Reads what is left of the file and returns the BLAKE3 of all of it, as it came.
+    pub fn finish(&mut self) -> Result<[u8; 32], InflateError> {
+        let mut left = [0; 4096];
+        loop {
+            match self.rest.read(&mut left) {
+                Ok(0) => return Ok(self.rest.seen().hasher.finalize().into()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(InflateError::Disk(error)),
+            }
+        }
     }
 
     fn check_bounds(&self) -> Result<(), InflateError> {
@@ -156,15 +171,32 @@ impl Inflater {
     }
 }
 
-struct Counted {
+/// A file whose bytes are counted and hashed as they are read.
+struct Packed {
     file: File,
-    bytes: Arc<AtomicU64>,
+    seen: Arc<Mutex<Seen>>,
 }
 
-impl Read for Counted {
+/// What was read of a file, through whichever handle.
+#[derive(Default)]
+struct Seen {
+    bytes: u64,
+    hasher: blake3::Hasher,
+}
+
+impl Packed {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        // One thread uses it; whoever panicked has ended the process.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Read for Packed {
     fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
         let count = self.file.read(target)?;
-        self.bytes.fetch_add(count as u64, Ordering::Relaxed);
+        let mut seen = self.seen();
+        seen.bytes += count as u64;
+        seen.hasher.update(&target[..count]);
         Ok(count)
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use tidemill_store::Identity;
 
+use crate::ingest::digest::ChunkHash;
 use crate::ingest::inflate::Compression;
 
 /// One accepted file, ready to be read as one epoch.
@@ -20,6 +21,8 @@ pub struct FileOrder {
     pub path: PathBuf,
     /// What it was when it was accepted; checked again when it is read.
     pub identity: Identity,
+    /// The hash its bytes must have, if it is known already.
+    pub hash: Option<[u8; 32]>,
     /// How its bytes are packed.
     pub compression: Compression,
     /// The name under which it came, for people.
@@ -66,6 +69,10 @@ pub struct Opening {
     pub submission: u64,
     /// Which source of the plan reads it.
     pub source: usize,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// The hash its bytes must have, if it is known already.
+    pub hash: Option<[u8; 32]>,
     /// The name under which it came, for people.
     pub name: String,
     /// The stem of the names of its outputs.
@@ -74,7 +81,7 @@ pub struct Opening {
     pub replay: bool,
 }
 
-/// What a reader reports.
+/// What is reported of the reading of a file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ReadNote {
     /// The epoch.
@@ -85,7 +92,7 @@ pub struct ReadNote {
     pub event: ReadEvent,
 }
 
-/// What happened to a piece of a file.
+/// What happened to a file or a piece of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ReadEvent {
     /// A chunk was read and parsed.
@@ -102,6 +109,13 @@ pub enum ReadEvent {
         rejected: u64,
         /// Bytes of the file, as it came, that were read for it.
         bytes: u64,
+        /// What is known of the file's hash by them.
+        hash: ChunkHash,
+    },
+    /// All of the file was read, and its bytes are what they must be.
+    Hashed {
+        /// BLAKE3 of its bytes as they came.
+        hash: [u8; 32],
     },
     /// The file cannot be read: nothing of it may count.
     Failed {

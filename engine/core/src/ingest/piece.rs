@@ -19,6 +19,7 @@ use tidemill_store::Identity;
 
 use crate::ingest::buffers::Buffers;
 use crate::ingest::coordinator::PIECE_BYTES;
+use crate::ingest::digest::{ChunkHash, hash_piece};
 use crate::ingest::inflate::{Compression, InflateError, Inflater};
 use crate::ingest::order::FileOrder;
 
@@ -75,6 +76,8 @@ pub struct Chunk {
     pub too_long: Option<Reject>,
     /// Bytes of the file, as it came, that were read for this chunk.
     pub packed_bytes: u64,
+    /// What is known of the file's hash by them.
+    pub hash: ChunkHash,
 }
 
 /// What stands before the first record of a file.
@@ -150,9 +153,9 @@ pub fn read_range(
     let from = start.saturating_sub(1);
     let mut bytes = buffers.take((end - from) as usize);
     read_exactly(&file, &mut bytes, from, order)?;
-    if end == size {
-        unchanged(&file, order)?;
-    }
+    unchanged(&file, order)?;
+    // While they are in the cache, and before more is read behind them.
+    let hash = hash_piece(&bytes[(start - from) as usize..], start, size);
     let preamble = match known {
         Some(preamble) => preamble,
         None if start > 0 => Preamble::default(),
@@ -175,6 +178,7 @@ pub fn read_range(
         skipped_lines,
         too_long: None,
         packed_bytes: end - start,
+        hash,
     };
     if first >= bytes.len() {
         return Ok((chunk, preamble));
@@ -212,6 +216,7 @@ fn complete_last_record(
         read_exactly(file, &mut bytes[old..], at, order)?;
         at += more as u64;
         if let Some(found) = memchr(b'\n', &bytes[old..]) {
+            unchanged(file, order)?;
             return Ok(old + found + 1);
         }
         if bytes.len() - begin > plan.record_bytes_max {
@@ -329,8 +334,13 @@ impl StreamReader {
         let filled = kept + self.inflater.fill(&mut bytes[kept..])?;
         self.ended = filled < bytes.len();
         bytes.truncate(filled);
+        let mut hash = ChunkHash::Later;
         if self.ended {
+            hash = ChunkHash::Whole(self.inflater.finish()?);
             unchanged(&self.check, &self.order)?;
+            if self.inflater.packed() != self.order.identity.bytes {
+                return Err(FileFailure::changed("its length changed while it was read"));
+            }
         }
         let packed = self.inflater.packed();
         let mut chunk = Chunk {
@@ -340,6 +350,7 @@ impl StreamReader {
             skipped_lines: 0,
             too_long: None,
             packed_bytes: packed - self.packed_before,
+            hash,
         };
         self.packed_before = packed;
 

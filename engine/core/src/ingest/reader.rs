@@ -297,6 +297,7 @@ impl Reading {
             records,
             rejected: rejects.len() as u64,
             bytes: chunk.packed_bytes,
+            hash: chunk.hash,
         };
         if let Some(mut batch) = parsed.batch {
             batch.origin = origin;

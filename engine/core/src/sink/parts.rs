@@ -11,8 +11,8 @@ use tidemill_operators::exchange;
 use tidemill_operators::format::OutputFormat;
 use tidemill_operators::meter::Meter;
 use tidemill_operators::{Schema, Time};
-use tidemill_store::Home;
 use tidemill_store::stage::StageWriter;
+use tidemill_store::{Home, failpoint};
 use timely::dataflow::StreamVec;
 use timely::dataflow::operators::Capability;
 use timely::progress::Antichain;
@@ -216,6 +216,7 @@ impl Parts {
                 part.bytes = durable.bytes;
                 part.hash = durable.hash;
                 part.body = Prepared::Staged(durable.staged);
+                self.written(failpoint::reach("part-prepared"));
                 ready.push((capability, part));
             }
         }

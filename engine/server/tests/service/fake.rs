@@ -98,7 +98,7 @@ impl Fake {
             name: name.into(),
             source: "in".into(),
             bytes: bytes.len() as u64,
-            hash: blake3::hash(bytes).to_string(),
+            hash: Some(blake3::hash(bytes).to_string()),
             phase,
             bytes_read: 0,
             records: 0,

@@ -320,6 +320,7 @@ fn whole_outcome(
         pipeline: row.file.pipeline.clone(),
         epoch: row.file.epoch,
         verdict,
+        hash: row.file.hash,
         records: outcome.records,
         rejected: outcome.rejected,
         answered_at_us: outcome.answered_at_us,

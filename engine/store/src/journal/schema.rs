@@ -14,7 +14,10 @@ use super::{JournalError, checkpoint};
 use crate::disk::{self, DiskError};
 
 /// The newest schema this version knows.
-pub(super) const SCHEMA: i64 = 1;
+pub(super) const SCHEMA: i64 = 2;
+
+/// The oldest schema this version can use: those before it were never released.
+const OLDEST: i64 = 2;
 
 /// "tide": says to `file` and to us that a database is a journal.
 const APPLICATION_ID: i64 = 0x7469_6465;
@@ -68,7 +71,7 @@ CREATE TABLE submission (
     bytes          INTEGER NOT NULL,
     modified_s     INTEGER NOT NULL,
     modified_ns    INTEGER NOT NULL,
-    hash           BLOB NOT NULL CHECK (length(hash) = 32),
+    hash           BLOB CHECK (length(hash) = 32),
     seen_at_us     INTEGER NOT NULL,
     claimed_at_us  INTEGER NOT NULL,
     accepted_at_us INTEGER NOT NULL,
@@ -79,7 +82,8 @@ CREATE TABLE submission (
     finished_at_us INTEGER NOT NULL DEFAULT 0,
     generation     INTEGER,
     code           TEXT,
-    detail         TEXT
+    detail         TEXT,
+    CHECK (verdict <> 1 OR hash IS NOT NULL)
 ) STRICT;
 CREATE UNIQUE INDEX submission_epoch ON submission (pipeline, epoch);
 CREATE UNIQUE INDEX submission_stored_name ON submission (stored_name, pipeline);
@@ -204,7 +208,10 @@ fn check_version(connection: &Connection, path: &Path) -> Result<i64, JournalErr
         (APPLICATION_ID, found, _) if found > SCHEMA => {
             Err(JournalError::Newer { path: path.to_path_buf(), found, known: SCHEMA })
         }
-        (APPLICATION_ID, 1..=SCHEMA, _) => Ok(version),
+        (APPLICATION_ID, OLDEST..=SCHEMA, _) => Ok(version),
+        (APPLICATION_ID, found @ 1.., _) => {
+            Err(JournalError::Unreleased { path: path.to_path_buf(), found })
+        }
         (APPLICATION_ID, ..) => damaged("its schema number makes no sense"),
         _ => damaged("it is a database of another program"),
     }

@@ -28,7 +28,7 @@ fn new_file(journal: &mut Journal, pipeline: &str, name: &str) -> NewFile {
             bytes: 3,
             modified_ns: -1_500_000_000_123,
         },
-        hash: [9; 32],
+        hash: Some([9; 32]),
         seen_at_us: 1,
         claimed_at_us: 2,
     }
@@ -45,6 +45,7 @@ fn committed(file: &AcceptedFile, parts: Vec<Part>) -> Outcome {
         pipeline: file.pipeline.clone(),
         epoch: file.epoch,
         verdict: Verdict::Committed { parts },
+        hash: file.hash,
         records: 10,
         rejected: 1,
         answered_at_us: 3,
@@ -409,8 +410,53 @@ fn a_journal_of_a_newer_version_is_refused() {
     journal.connection().execute_batch("PRAGMA user_version = 99").unwrap();
     drop(journal);
     match Journal::open(&home) {
-        Err(JournalError::Newer { found: 99, known: 1, .. }) => {}
+        Err(JournalError::Newer { found: 99, known: 2, .. }) => {}
         other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_journal_of_an_unreleased_version_is_refused() {
+    let (_folder, home, journal) = given();
+    journal.connection().execute_batch("PRAGMA user_version = 1").unwrap();
+    drop(journal);
+    let error = Journal::open(&home).unwrap_err();
+    assert!(matches!(error, JournalError::Unreleased { found: 1, .. }), "{error:?}");
+    assert!(error.to_string().ends_with("unreleased version; start with an empty home"), "{error}");
+}
+
+#[test]
+fn a_file_is_committed_with_the_hash_that_was_known_or_came_with_its_outcome() {
+    #[track_caller]
+    fn check(before: Option<[u8; 32]>, after: Option<[u8; 32]>, expected: Option<[u8; 32]>) {
+        let (_folder, _home, mut journal) = given();
+        let file = NewFile { hash: before, ..new_file(&mut journal, "p", "a") };
+        let file = journal.accept(&[file]).unwrap().remove(0);
+        assert_eq!(file.hash, before);
+        let outcome = Outcome { hash: after, ..committed(&file, vec![]) };
+        let finished = journal.finish(&[outcome]);
+        let Some(expected) = expected else {
+            assert!(matches!(finished, Err(JournalError::Invariant { .. })), "{finished:?}");
+            return;
+        };
+        finished.unwrap();
+        let (file, outcome) = journal.unsettled().unwrap().remove(0);
+        assert_eq!((file.hash, outcome.hash), (Some(expected), Some(expected)));
+    }
+    check(None, Some([1; 32]), Some([1; 32]));
+    check(Some([1; 32]), Some([1; 32]), Some([1; 32]));
+    check(None, None, None);
+    check(Some([1; 32]), None, None);
+}
+
+#[test]
+fn a_file_set_aside_keeps_the_hash_it_had() {
+    for (before, after) in [(None, None), (Some([1; 32]), None), (None, Some([2; 32]))] {
+        let (_folder, _home, mut journal) = given();
+        let file = NewFile { hash: before, ..new_file(&mut journal, "p", "a") };
+        let file = journal.accept(&[file]).unwrap().remove(0);
+        journal.finish(&[Outcome { hash: after, ..quarantined(&file) }]).unwrap();
+        assert_eq!(journal.unsettled().unwrap()[0].0.hash, after.or(before));
     }
 }
 

@@ -19,6 +19,7 @@ use super::{
     Outcome, Part, PartBody, Verdict, read,
 };
 use crate::disk;
+use crate::failpoint;
 use crate::home::{self, Home};
 use crate::name;
 use crate::publish::is_staged_path;
@@ -48,6 +49,7 @@ impl Journal {
             .query_row("SELECT coalesce(max(id), 0) FROM submission", [], |row| row.get(0))
             .map_err(of("read", &path))?;
         let pipelines = counters(&connection).map_err(of("read", &path))?;
+        failpoint::reach("journal-opened").map_err(JournalError::failpoint("open"))?;
         Ok(Journal {
             connection,
             root: home.root().to_path_buf(),
@@ -80,8 +82,12 @@ impl Journal {
             for (pipeline, plan_hash) in &facts.plans {
                 plan.execute(params![number, pipeline, plan_hash])?;
             }
+            failpoint::reach("generation-written")
+                .map_err(JournalError::failpoint("begin a generation"))?;
             Ok(number.cast_unsigned())
         })?;
+        failpoint::reach("generation-durable")
+            .map_err(JournalError::failpoint("begin a generation"))?;
         self.generation = Some(number);
         Ok(number)
     }
@@ -108,6 +114,8 @@ impl Journal {
         for file in files {
             check_new(file)?;
         }
+        let stop = JournalError::failpoint("accept");
+        failpoint::reach("accept-begin").map_err(&stop)?;
         let root = self.root.clone();
         let now = now_us();
         let accepted = self.write("accept", |transaction, pipelines| {
@@ -125,8 +133,10 @@ impl Journal {
                 accepted.push(file);
             }
             save_counters(transaction, pipelines)?;
+            failpoint::reach("accept-written").map_err(&stop)?;
             Ok(accepted)
         })?;
+        failpoint::reach("accept-durable").map_err(&stop)?;
         for file in files {
             self.raise_submission(file.id);
         }
@@ -139,6 +149,8 @@ impl Journal {
     /// without a gap; staged parts must have been synced before.
     pub fn finish(&mut self, outcomes: &[Outcome]) -> Result<(), JournalError> {
         let generation = self.generation.map(u64::cast_signed);
+        let stop = JournalError::failpoint("commit");
+        failpoint::reach("commit-begin").map_err(&stop)?;
         self.write("commit", |transaction, pipelines| {
             for outcome in outcomes {
                 let Some(counters) = pipelines.get_mut(&outcome.pipeline) else {
@@ -153,8 +165,10 @@ impl Journal {
                     Verdict::Quarantined { .. } => counters.quarantined += 1,
                 }
             }
-            save_counters(transaction, pipelines)
-        })
+            save_counters(transaction, pipelines)?;
+            Ok(failpoint::reach("commit-written").map_err(&stop)?)
+        })?;
+        failpoint::reach("commit-durable").map_err(&stop)
     }
 
     /// Writes down that publication and moves of these submissions are durable, and forgets the
@@ -171,10 +185,12 @@ impl Journal {
                 unsettled.execute([id.cast_signed()])?;
                 body.execute([id.cast_signed()])?;
             }
-            Ok(())
+            let stop = JournalError::failpoint("settle");
+            Ok(failpoint::reach("settle-written").map_err(stop)?)
         });
         self.synchronous("FULL").inspect_err(|_| self.failed = true)?;
-        result
+        result?;
+        failpoint::reach("settle-done").map_err(JournalError::failpoint("settle"))
     }
 
     fn synchronous(&self, how: &str) -> Result<(), JournalError> {
@@ -405,6 +421,11 @@ fn finish_one(
     outcome: &Outcome,
 ) -> Result<(), Trouble> {
     let id = outcome.id.cast_signed();
+    if outcome.hash.is_none() && matches!(outcome.verdict, Verdict::Committed { .. }) {
+        let detail =
+            format!("submission {} is committed without the hash of its bytes", outcome.id);
+        return Err(JournalError::invariant(detail).into());
+    }
     let (verdict, code, detail, parts): (i64, _, _, &[Part]) = match &outcome.verdict {
         Verdict::Committed { parts } => (1, None, None, parts),
         Verdict::Quarantined { code, detail } => (2, Some(code), Some(detail), &[]),
@@ -412,7 +433,8 @@ fn finish_one(
     let changed = transaction
         .prepare_cached(
             "UPDATE submission SET verdict = ?4, records = ?5, rejected = ?6, answered_at_us = ?7,
-                 finished_at_us = ?8, generation = ?9, code = ?10, detail = ?11
+                 finished_at_us = ?8, generation = ?9, code = ?10, detail = ?11,
+                 hash = coalesce(?12, hash)
              WHERE id = ?1 AND pipeline = ?2 AND epoch = ?3 AND verdict = 0",
         )?
         .execute(params![
@@ -427,6 +449,7 @@ fn finish_one(
             generation,
             code,
             detail,
+            outcome.hash,
         ])?;
     if changed != 1 {
         let Outcome { id, pipeline, epoch, .. } = outcome;

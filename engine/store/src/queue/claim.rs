@@ -14,6 +14,7 @@ use rustix::fs::XattrFlags;
 
 use super::Identity;
 use crate::disk::{self, DiskError};
+use crate::failpoint;
 use crate::home::Folders;
 use crate::name::{self, check_name};
 
@@ -123,6 +124,7 @@ fn take(
     let file = open_checked(source, folders)?;
     let opened = file.metadata().map_err(|error| refused(source, "look at", error))?;
     before_move();
+    failpoint::reach("claim-opened").map_err(|error| refused(source, "claim", error))?;
     let claimed_name = format!("{id}-{}", name::slug(name));
     let path = folders.underprocess.join(&claimed_name);
     disk::rename_new(source, &path).map_err(|error| match error.kind() {
@@ -133,6 +135,7 @@ fn take(
         }
         _ => ClaimError::Disk { path: source.to_path_buf(), source: error },
     })?;
+    failpoint::reach("claim-renamed").map_err(|error| refused(&path, "claim", error))?;
     let moved = disk::look(&path)
         .map_err(|error| ClaimError::Disk { path: source.to_path_buf(), source: error })?;
     if moved.is_none_or(|moved| (moved.dev(), moved.ino()) != (opened.dev(), opened.ino())) {

@@ -9,6 +9,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::disk::{self, DiskError};
+use crate::failpoint;
 use crate::home::Folders;
 use crate::journal::{AcceptedFile, Outcome, Verdict};
 use crate::name::REASON_ENDING;
@@ -36,8 +37,9 @@ pub struct Reason {
     pub plan_hash: Option<String>,
     /// Its size in bytes.
     pub bytes: u64,
-    /// BLAKE3 of its bytes, in hex.
-    pub hash: String,
+    /// BLAKE3 of its bytes, in hex; absent if it was refused before all of them were read.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub hash: Option<String>,
     /// How many records were read before it was refused.
     pub records: u64,
     /// How many of them were rejected.
@@ -53,6 +55,7 @@ impl Reason {
             Verdict::Quarantined { code, detail } => (code.clone(), detail.clone()),
             Verdict::Committed { .. } => Default::default(),
         };
+        let hash = outcome.hash.or(file.hash);
         Reason {
             code,
             text,
@@ -63,7 +66,7 @@ impl Reason {
             epoch: file.epoch,
             plan_hash,
             bytes: file.identity.bytes,
-            hash: blake3::Hash::from_bytes(file.hash).to_hex().to_string(),
+            hash: hash.map(|hash| blake3::Hash::from_bytes(hash).to_hex().to_string()),
             records: outcome.records,
             rejected: outcome.rejected,
             finished_at_us: outcome.finished_at_us,
@@ -77,8 +80,9 @@ impl Reason {
 pub fn finish(folders: &Folders, claimed_name: &str, stored_name: &str) -> io::Result<()> {
     let source = folders.underprocess.join(claimed_name);
     let target = folders.processed.join(stored_name);
+    failpoint::reach("input-move-begin")?;
     match move_once(&source, &target)? {
-        Moved::There => Ok(()),
+        Moved::There => failpoint::reach("input-moved"),
         Moved::Nowhere => {
             let error = io::Error::new(io::ErrorKind::NotFound, "the input is in neither folder");
             Err(DiskError::new("file away", &source, error).into())
@@ -98,10 +102,12 @@ pub fn quarantine(
     let path = folders.quarantine.join(format!("{stored_name}{REASON_ENDING}"));
     let mut text = serde_json::to_vec_pretty(reason).map_err(io::Error::from)?;
     text.push(b'\n');
+    failpoint::reach("reason-begin")?;
     publish::put_file(&path, &text)?;
+    failpoint::reach("reason-placed")?;
     let target = folders.quarantine.join(stored_name);
     move_once(&folders.underprocess.join(claimed_name), &target)?;
-    Ok(())
+    failpoint::reach("quarantine-moved")
 }
 
 enum Moved {

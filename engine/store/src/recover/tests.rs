@@ -20,6 +20,8 @@ struct Run {
     accepted: Option<AcceptedFile>,
     staged: Option<Unsynced>,
     outcome: Option<Outcome>,
+    /// Whether the hash of the input is known when it is accepted, as it is for an upload.
+    hash_before: bool,
 }
 
 const STEPS: usize = 11;
@@ -33,7 +35,13 @@ impl Run {
         let folders = home.pipeline("p").unwrap();
         let journal = Journal::open(&home).unwrap();
         let (claimed, accepted, staged, outcome) = (None, None, None, None);
-        Run { home, folders, journal, generation: 1, claimed, accepted, staged, outcome }
+        let (generation, hash_before) = (1, true);
+        Run { home, folders, journal, generation, claimed, accepted, staged, outcome, hash_before }
+    }
+
+    /// Starts a run whose input is only hashed while it is processed, as a dropped file is.
+    fn dropped(root: &Path) -> Run {
+        Run { hash_before: false, ..Run::start(root) }
     }
 
     /// Does step `k` (0 based) of a file that ends well, or in quarantine.
@@ -79,7 +87,7 @@ impl Run {
             name: NAME.into(),
             claimed_name: claimed.claimed_name.clone(),
             identity: claimed.identity,
-            hash: queue::hash(&claimed.file).unwrap(),
+            hash: self.hash_before.then(|| queue::hash(&claimed.file).unwrap()),
             seen_at_us: 1,
             claimed_at_us: 2,
         };
@@ -106,6 +114,7 @@ impl Run {
             pipeline: "p".into(),
             epoch: file.epoch,
             verdict,
+            hash: Some(*blake3::hash(b"input").as_bytes()),
             records: 1,
             rejected: 0,
             answered_at_us: 3,
@@ -151,15 +160,19 @@ fn tree(root: &Path) -> BTreeMap<String, String> {
 }
 
 /// Runs a file with a crash after `steps`, then to its end, and returns what is there.
-fn crashed_after(steps: usize, ends_well: bool) -> BTreeMap<String, String> {
+fn crashed_after(
+    steps: usize,
+    ends_well: bool,
+    start: fn(&Path) -> Run,
+) -> BTreeMap<String, String> {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("home");
-    let mut run = Run::start(&root);
+    let mut run = start(&root);
     fs::write(run.folders.unprocessed.join(NAME), "input").unwrap();
     (0..steps).for_each(|k| run.step(k, ends_well));
     drop(run);
 
-    let mut run = Run::start(&root);
+    let mut run = start(&root);
     let recovery = run.recover();
     assert_eq!(recovery.finished, u64::from((FINISHED..STEPS).contains(&steps)), "{steps}");
     assert_eq!(recovery.changed, []);
@@ -196,15 +209,17 @@ fn a_crash_after_any_step_of_a_commit_ends_in_the_same_files() {
         ]
         .map(|(name, bytes)| (name.to_string(), bytes.to_string())),
     );
-    for steps in 0..=STEPS {
-        assert_eq!(crashed_after(steps, true), expected, "after {steps} steps");
+    for start in [Run::start, Run::dropped] {
+        for steps in 0..=STEPS {
+            assert_eq!(crashed_after(steps, true, start), expected, "after {steps} steps");
+        }
     }
 }
 
 #[test]
 fn a_crash_after_any_step_of_a_quarantine_ends_in_the_same_files() {
     for steps in 0..=STEPS {
-        let found = crashed_after(steps, false);
+        let found = crashed_after(steps, false, Run::dropped);
         let names: Vec<_> = found.keys().map(String::as_str).collect();
         let expected = ["p/quarantine/März.csv", "p/quarantine/März.csv.reason.json"];
         assert_eq!(names, expected, "after {steps} steps");
@@ -215,10 +230,10 @@ fn a_crash_after_any_step_of_a_quarantine_ends_in_the_same_files() {
 }
 
 /// Runs a file up to its acceptance, lets the world change, and returns what recovery says.
-fn changed_by(change: impl FnOnce(&Folders, &Path)) -> Recovery {
+fn changed_by(start: fn(&Path) -> Run, change: impl FnOnce(&Folders, &Path)) -> Recovery {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("home");
-    let mut run = Run::start(&root);
+    let mut run = start(&root);
     fs::write(run.folders.unprocessed.join(NAME), "input").unwrap();
     (0..ACCEPTED).for_each(|k| run.step(k, true));
     change(&run.folders, &run.claimed.take().unwrap().path);
@@ -228,23 +243,29 @@ fn changed_by(change: impl FnOnce(&Folders, &Path)) -> Recovery {
 
 #[test]
 fn an_accepted_file_that_moved_back_is_claimed_again() {
-    let recovery = changed_by(|folders, claimed| {
-        fs::rename(claimed, folders.unprocessed.join(NAME)).unwrap();
-    });
-    assert_eq!((recovery.unfinished.len(), recovery.changed.len()), (1, 0));
+    for start in [Run::start, Run::dropped] {
+        let recovery = changed_by(start, |folders, claimed| {
+            fs::rename(claimed, folders.unprocessed.join(NAME)).unwrap();
+        });
+        assert_eq!((recovery.unfinished.len(), recovery.changed.len()), (1, 0));
+    }
 }
 
 #[test]
-fn an_accepted_file_that_was_only_touched_goes_on() {
-    let recovery = changed_by(|_, claimed| fs::write(claimed, "input").unwrap());
+fn an_accepted_file_that_was_only_touched_goes_on_if_its_hash_tells() {
+    let recovery = changed_by(Run::start, |_, claimed| fs::write(claimed, "input").unwrap());
     assert_eq!((recovery.unfinished.len(), recovery.changed.len()), (1, 0));
+    let recovery = changed_by(Run::dropped, |_, claimed| fs::write(claimed, "input").unwrap());
+    assert_eq!((recovery.unfinished.len(), recovery.changed.len()), (0, 1));
+    let expected = "it was written to, or replaced, since it was accepted";
+    assert_eq!(recovery.changed[0].1, expected);
 }
 
 #[test]
 fn an_accepted_file_that_is_not_what_it_was_is_reported() {
     #[track_caller]
     fn check(change: impl FnOnce(&Folders, &Path), expected: &str) {
-        let recovery = changed_by(change);
+        let recovery = changed_by(Run::start, change);
         assert_eq!(recovery.unfinished, []);
         assert_eq!(recovery.changed.len(), 1);
         assert_eq!(recovery.changed[0].1, expected);
