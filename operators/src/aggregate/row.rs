@@ -286,3 +286,148 @@ fn fits(state: &State, computed: &Computed) -> bool {
         State::MaxText(_) => function == Function::Max && argument == Some(Type::String),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::aggregate::key::KeyEncoder;
+    use crate::types::Column;
+
+    fn spec() -> AggregateSpec {
+        let computed = |function: Function, argument: Option<Type>| Computed {
+            name: "x".into(),
+            function,
+            argument,
+            kind: function.result(argument).unwrap(),
+        };
+        let (int, float, text) = (Some(Type::Int), Some(Type::Float), Some(Type::String));
+        AggregateSpec {
+            keys: vec![Column::new("a", Type::String), Column::new("b", Type::Int)],
+            compute: vec![
+                computed(Function::CountAll, None),
+                computed(Function::Count, text),
+                computed(Function::Sum, int),
+                computed(Function::Avg, float),
+                computed(Function::Min, float),
+                computed(Function::Max, int),
+                computed(Function::Min, text),
+                computed(Function::Max, text),
+            ],
+        }
+    }
+
+    fn key(text: Option<&str>, number: i64) -> Key {
+        let columns: [arrow_array::ArrayRef; 2] = [
+            std::sync::Arc::new(arrow_array::StringViewArray::from(vec![text])),
+            std::sync::Arc::new(arrow_array::Int64Array::from(vec![number])),
+        ];
+        let mut bytes = Vec::new();
+        KeyEncoder::new(&columns).append(0, &mut bytes);
+        Key::new(&bytes)
+    }
+
+    prop_compose! {
+        fn row()(
+            text in proptest::option::of("[a\\x00\\x01é]{0,5}"),
+            number in any::<i64>(),
+            counts in any::<[i64; 4]>(),
+            sum in any::<i128>(),
+            narrow in any::<bool>(),
+            floats in proptest::collection::vec(any::<f64>(), 0..6),
+            words in any::<[Option<u64>; 2]>(),
+            texts in any::<[Option<String>; 2]>(),
+            none in proptest::bool::weighted(0.1),
+        ) -> (Key, Accumulator) {
+            let mut exact = ExactSum::default();
+            floats.iter().for_each(|float| exact.add(*float, 1));
+            let sum = if narrow { sum >> 70 } else { sum };
+            let [least, greatest] = texts.map(|text| text.map(String::into_boxed_str));
+            let states = [
+                State::Count(counts[1]),
+                State::int(counts[2], sum),
+                State::Float(Box::new(FloatSum { count: counts[3], sum: exact })),
+                State::MinWord(words[0]),
+                State::MaxWord(words[1]),
+                State::MinText(least),
+                State::MaxText(greatest),
+            ];
+            let states = if none { Box::default() } else { states.into() };
+            (key(text.as_deref(), number), Accumulator { rows: counts[0], states })
+        }
+    }
+
+    fn encoded(rows: &[(Key, Accumulator)]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        rows.iter().for_each(|(key, total)| encode_row(key, total, &mut bytes));
+        bytes
+    }
+
+    proptest! {
+        #[test]
+        fn rows_read_back_as_they_were(rows in proptest::collection::vec(row(), 0..8)) {
+            prop_assert_eq!(decode_rows(&encoded(&rows), &spec()), Ok(rows));
+        }
+
+        #[test]
+        fn hostile_bytes_are_refused_or_read(bytes in proptest::collection::vec(0..12_u8, 0..60)) {
+            // What is read fits the aggregate: it can be added up and finished.
+            for (_, mut total) in decode_rows(&bytes, &spec()).unwrap_or_default() {
+                let again = total.clone();
+                if total.rows.checked_add(again.rows).is_some() {
+                    let _ = total.finish(&spec());
+                }
+                total.states.iter_mut().for_each(|state| { let _ = state.clone(); });
+            }
+        }
+
+        #[test]
+        fn a_changed_byte_is_refused_or_read(
+            rows in proptest::collection::vec(row(), 1..4),
+            at in any::<prop::sample::Index>(),
+            byte in any::<u8>(),
+        ) {
+            let mut bytes = encoded(&rows);
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            let _ = decode_rows(&bytes, &spec());
+        }
+
+        #[test]
+        fn rows_that_end_early_are_refused(row in row(), at in any::<prop::sample::Index>()) {
+            let bytes = encoded(&[row]);
+            let at = at.index(bytes.len());
+            if at > 0 {
+                prop_assert!(decode_rows(&bytes[..at], &spec()).is_err());
+            }
+        }
+    }
+
+    #[track_caller]
+    fn refused(bytes: &[u8], reason: &str) {
+        assert_eq!(decode_rows(bytes, &spec()).unwrap_err().reason, reason);
+    }
+
+    #[test]
+    fn rows_of_another_aggregate_are_refused() {
+        refused(&[1, 7], "a key of other columns");
+        let mut other = spec();
+        other.compute.truncate(3);
+        let states = [State::Count(1), State::int(1, 5)].into();
+        let row = (key(Some("a"), 1), Accumulator { rows: 1, states });
+        refused(&encoded(std::slice::from_ref(&row)), "another number of aggregates");
+        assert_eq!(decode_rows(&encoded(std::slice::from_ref(&row)), &other).unwrap(), [row]);
+        let states = [State::int(1, 5), State::Count(1)].into();
+        let swapped = encoded(&[(key(None, 1), Accumulator { rows: 1, states })]);
+        assert_eq!(decode_rows(&swapped, &other).unwrap_err().reason, "another aggregate");
+    }
+
+    #[test]
+    fn lengths_that_cannot_be_take_no_memory() {
+        refused(&[0xff, 0xff, 0xff, 0xff, 0x0f], "a text is too long");
+        refused(&[0x80, 0x80, 0x80, 0x02], "it ends");
+        refused(&[0xff; 11], "a number is too large");
+    }
+}
