@@ -8,6 +8,7 @@ use prost::Message as _;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let files = [
+        "tidemill/v1/receipts.proto",
         "tidemill/v1/submissions.proto",
         "tidemill/v1/introspection.proto",
         "tidemill/v1/pipelines.proto",

@@ -34,7 +34,7 @@ pub use gather::{Inputs, Partial, gather};
 pub use groups::Groups;
 pub use key::{Key, KeyEncoder, KeyError, decode_columns, decode_values};
 pub use row::{ROW_FORMAT, RowError, RowReader, decode_rows, encode_row, put_number};
-pub use totals::{Kept, kept_totals, totals};
+pub use totals::{Kept, KeptTotals, kept_totals, totals};
 pub use value::Value;
 
 /// What one aggregate computes.

@@ -8,7 +8,6 @@
 use arrow_array::{Array, BooleanArray};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
-use timely::dataflow::operators::Operator;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::{Stream, StreamVec};
@@ -16,8 +15,8 @@ use timely::progress::operate::FrontierInterest;
 
 use crate::batch::{Batch, position_line, position_offset};
 use crate::expr::{Evaluated, RowError};
-use crate::meter::Meter;
 use crate::reject::{EpochRejects, REJECT_RAW_BYTES_MAX, Reject, RejectCode};
+use crate::tally::Tally;
 use crate::time::Time;
 
 /// The streams that leave an operator.
@@ -39,12 +38,15 @@ pub struct Emit {
     operator: String,
     tags: Vec<Vec<Batch>>,
     rejects: Vec<Reject>,
+    filtered: usize,
+    copies: usize,
 }
 
 impl Emit {
     /// Returns an empty collection for an operator of this name with so many tags.
     pub fn new(operator: &str, tags: usize) -> Self {
-        Self { operator: operator.to_owned(), tags: vec![Vec::new(); tags], rejects: Vec::new() }
+        let (operator, tags) = (operator.to_owned(), vec![Vec::new(); tags]);
+        Self { operator, tags, rejects: Vec::new(), filtered: 0, copies: 0 }
     }
 
     /// Sends a batch out by a tag. An empty batch is nothing.
@@ -52,6 +54,17 @@ impl Emit {
         if !batch.is_empty() {
             self.tags[tag].push(batch);
         }
+    }
+
+    /// Says that rows were left out on purpose. To be counted by what decided it, not by what is
+    /// missing from the output: the balance is worth what its sides know of each other.
+    pub fn filter_out(&mut self, rows: usize) {
+        self.filtered += rows;
+    }
+
+    /// Says how often a row left once more than once.
+    pub fn copy(&mut self, times: usize) {
+        self.copies += times;
     }
 
     /// Rejects one row of `batch`.
@@ -74,6 +87,16 @@ impl Emit {
     /// Returns what was sent out by each tag so far.
     pub fn tags(&self) -> &[Vec<Batch>] {
         &self.tags
+    }
+
+    /// Returns how many rows were left out on purpose so far.
+    pub fn filtered(&self) -> usize {
+        self.filtered
+    }
+
+    /// Returns how often a row left once more than once so far.
+    pub fn copies(&self) -> usize {
+        self.copies
     }
 
     /// Returns what was rejected so far.
@@ -125,7 +148,7 @@ pub fn stateless<'scope, L>(
     operator: &str,
     input: Stream<'scope, Time, Batch>,
     tags: usize,
-    meter: Meter,
+    tally: Tally,
     mut logic: L,
 ) -> Flow<'scope>
 where
@@ -150,21 +173,24 @@ where
         drop(capabilities);
         move |_frontiers| {
             input.for_each_stamp(|capability, batches| {
+                let Some(epoch) = capability.least().map(|time| time.epoch) else { return };
                 for batch in batches.map(std::mem::take) {
                     let origin = batch.origin;
-                    meter.took(batch.len(), 0);
+                    tally.took(epoch, batch.len(), 0);
                     logic.apply(batch, &mut emit);
                     for (tag, (output, given)) in outputs.iter_mut().zip(&mut emit.tags).enumerate()
                     {
                         for mut batch in given.drain(..) {
-                            meter.gave(tag, batch.len(), 0);
+                            tally.gave(epoch, tag, batch.len(), 0);
                             output.activate().session(&capability).give_container(&mut batch);
                         }
                     }
+                    tally.filtered(epoch, std::mem::take(&mut emit.filtered));
+                    tally.copied(epoch, std::mem::take(&mut emit.copies));
                     if !emit.rejects.is_empty() {
                         let rejects = std::mem::take(&mut emit.rejects);
-                        meter.rejected(rejects.len());
-                        let rejects = EpochRejects { origin, rejects };
+                        tally.rejected(epoch, rejects.len());
+                        let rejects = EpochRejects { epoch, origin, rejects };
                         reject_output.activate().session(&capability).give(rejects);
                     }
                 }
@@ -172,22 +198,4 @@ where
         }
     });
     Flow { tags: streams, rejects }
-}
-
-/// Passes batches on and counts them as given out by the only tag of `meter`.
-pub fn counted<'scope>(
-    title: &str,
-    batches: Stream<'scope, Time, Batch>,
-    meter: Meter,
-) -> Stream<'scope, Time, Batch> {
-    batches.unary::<CapacityContainerBuilder<Batch>, _, _, _>(Pipeline, title, |_, _| {
-        move |input, output| {
-            input.for_each_stamp(|capability, batches| {
-                for batch in batches {
-                    meter.gave(0, batch.len(), 0);
-                    output.session(&capability).give_container(batch);
-                }
-            });
-        }
-    })
 }

@@ -7,9 +7,9 @@
 //!
 //! Map, in reading order: [`time`] and [`types`] (the vocabulary), [`batch`] and [`reject`] (what
 //! flows), [`format`](mod@format) (bytes to columns and columns to bytes), [`expr`] (SQL over
-//! columns), [`exchange`] (how batches change workers), [`flow`] and [`meter`] (what an operator
-//! takes, gives and counts), [`shards`] (how state is cut for checkpoints), then one module per operator: [`filter`], [`select`], [`route`],
-//! [`parse`], [`aggregate`].
+//! columns), [`exchange`] (how batches change workers), [`flow`], [`meter`] and [`tally`] (what an
+//! operator takes, gives and counts), [`shards`] (how state is cut for checkpoints), then one module
+//! per operator: [`filter`], [`select`], [`route`], [`parse`], [`aggregate`].
 
 pub mod time;
 pub mod types;
@@ -25,6 +25,7 @@ pub mod exchange;
 pub mod flow;
 pub mod meter;
 pub mod shards;
+pub mod tally;
 
 pub mod filter;
 pub mod parse;

@@ -78,6 +78,8 @@ pub struct Reject {
 /// Rejects of one batch; what flows on the `errors` tag of an operator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EpochRejects {
+    /// The epoch they belong to: the one the batch flowed at.
+    pub epoch: u64,
     /// Where the rejected records were read.
     pub origin: Origin,
     /// The records, in the order in which they were met.

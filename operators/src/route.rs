@@ -86,10 +86,20 @@ impl Stateless for Route {
         if let Some(port) = &self.otherwise {
             chosen.push((port, unclaimed));
         }
+        let mut leaving = BooleanBuffer::new_unset(batch.len());
+        let mut ways = 0;
         for (port, rows) in chosen.into_iter().filter(|(port, _)| port.used) {
             // With match all a later rule may have failed on a row an earlier one had taken.
-            let rows = BooleanArray::new(&rows & &!&failed, None);
+            let rows = &rows & &!&failed;
+            ways += rows.count_set_bits();
+            leaving = &leaving | &rows;
+            let rows = BooleanArray::new(rows, None);
             emit.give(port.tag, batch.project(&port.shape).filter(&rows));
+        }
+        let leaving_once = leaving.count_set_bits();
+        emit.filter_out(batch.len() - (&leaving | &failed).count_set_bits());
+        if self.matching == Match::All {
+            emit.copy(ways - leaving_once);
         }
         failures.sort_by_key(|error| error.row);
         emit.reject_failed(&batch, &failures);

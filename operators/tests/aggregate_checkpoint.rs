@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex};
 use tidemill_operators::aggregate::{
     Accumulator, AggregateSpec, Computed, Function, Kept, Key, State, decode_rows, kept_totals,
 };
+use tidemill_operators::meter::Meter;
 use tidemill_operators::shards::{Mark, ShardSet, ShardSink, shard_of};
+use tidemill_operators::tally::Tally;
 use tidemill_operators::{Column, Time, Type};
 use timely::dataflow::InputHandle;
 use timely::dataflow::operators::vec::Broadcast;
@@ -145,9 +147,10 @@ fn run(run: Run) -> (Written, BTreeMap<u64, usize>, Vec<u64>) {
                 sink,
             };
             let partials = scope.input_from(&mut input);
-            let (rows, _, parts) = kept_totals("sums", partials, spec(), surroundings);
-            parts.inspect(move |epoch| *told.lock().unwrap().entry(*epoch).or_default() += 1);
-            let rows = rows.inspect_core(move |event| {
+            let tally = Tally::alone(Meter::new(1));
+            let made = kept_totals("sums", "sums", partials, spec(), tally, surroundings);
+            made.parts.inspect(move |epoch| *told.lock().unwrap().entry(*epoch).or_default() += 1);
+            let rows = made.rows.inspect_core(move |event| {
                 if let Ok((_, batch)) = event {
                     spoken.lock().unwrap().push(batch.origin.submission);
                 }

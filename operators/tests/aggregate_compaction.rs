@@ -9,6 +9,8 @@ use differential_dataflow::logging::{DifferentialEvent, DifferentialEventBuilder
 use tidemill_operators::aggregate::{
     Accumulator, AggregateSpec, Computed, Function, Key, State, totals,
 };
+use tidemill_operators::meter::Meter;
+use tidemill_operators::tally::Tally;
 use tidemill_operators::{Column, Time, Type};
 use timely::dataflow::InputHandle;
 use timely::dataflow::operators::{Input, Probe};
@@ -42,7 +44,8 @@ fn held(epochs: u64, keys: u64) -> (i64, i64) {
         let spec = AggregateSpec { keys: vec![Column::new("key", kind)], compute: vec![compute] };
         let mut input = InputHandle::new();
         let probe = worker.dataflow::<Time, _, _>(|scope| {
-            totals("few keys", scope.input_from(&mut input), spec).0.probe().0
+            let tally = Tally::alone(Meter::new(1));
+            totals("few keys", "few keys", scope.input_from(&mut input), spec, tally).0.probe().0
         });
         let mut most = 0;
         for epoch in 1..=epochs {

@@ -10,6 +10,8 @@ use arrow_array::types::{Float64Type, Int64Type};
 use arrow_array::{Array, ArrayRef, Float64Array, Int64Array, RecordBatch, StringViewArray};
 use proptest::prelude::*;
 use tidemill_operators::aggregate::{AggregateSpec, Computed, Function, Inputs, gather, totals};
+use tidemill_operators::meter::Meter;
+use tidemill_operators::tally::Tally;
 use tidemill_operators::{Batch, Column, Origin, Reject, RejectCode, Schema, Time, Type};
 use timely::dataflow::InputHandle;
 use timely::dataflow::operators::vec::Broadcast;
@@ -136,11 +138,12 @@ fn run(config: Config, spec: &AggregateSpec, files: &[File]) -> (Changes, Vec<St
             let (rows, stream) = scope.new_input::<Batch>();
             let poisoned = scope.input_from(&mut poison).broadcast();
             let reader = spec.clone();
+            let tally = Tally::alone(Meter::new(1));
             let (partials, rejects) =
-                gather("traffic", stream, poisoned, spec.clone(), move |batch| {
+                gather("traffic", stream, poisoned, spec.clone(), tally.clone(), move |batch| {
                     evaluate(&reader, batch)
                 });
-            let (table, overflows) = totals("traffic", partials, spec.clone());
+            let (table, overflows) = totals("traffic", "traffic", partials, spec.clone(), tally);
             let (one, two) = (Arc::clone(&told), Arc::clone(&told));
             for stream in [rejects, overflows] {
                 let two = Arc::clone(&two);

@@ -6,8 +6,9 @@
 //! fails, and so does one that outlasts [`PATIENCE`].
 //!
 //! Map, in reading order: [`tree`] (what lies in folders), [`process`] (one process and what it
-//! says), [`site`] (a home and how it is fed), [`oracle`] (slow programs that know the right
-//! answer).
+//! says), [`site`] (a home and how it is fed), [`scenario`] (homes that are folders of the
+//! repository), [`torment`] (what is killed again and again), [`oracle`] (slow programs that know
+//! the right answer).
 
 #![allow(
     clippy::unwrap_used,
@@ -18,9 +19,13 @@
 pub mod tree;
 
 pub mod process;
+pub mod scenario;
 pub mod site;
+pub mod torment;
 
 pub mod oracle;
+
+pub mod faults;
 
 pub use process::{Ended, PATIENCE};
 pub use site::{Running, Shape, Site};

@@ -3,11 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fmt::Write as _;
-use std::fs;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use tidemill_tests::{Shape, Site, Tree, tree};
+use tidemill_tests::{Shape, Tree, scenario, tree};
 
 const NODE: &str = env!("CARGO_BIN_EXE_node");
 
@@ -38,8 +36,7 @@ fn check(shape: Shape) {
         return; // what it would be compared with is just being written
     }
     let mut wrong = String::new();
-    let folders = scenarios();
-    assert!(folders.len() >= 20, "only {} scenarios: were some moved?", folders.len());
+    let folders = scenario::folders();
     for folder in &folders {
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
         let known_wrong = KNOWN_WRONG.iter().any(|(known, _)| *known == name);
@@ -62,25 +59,10 @@ fn check(shape: Shape) {
     assert!(wrong.is_empty(), "scenarios that do not hold:\n{wrong}");
 }
 
-/// Returns the scenario folders, sorted.
-fn scenarios() -> Vec<PathBuf> {
-    let all = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
-    let entries = fs::read_dir(all).unwrap().map(|entry| entry.unwrap().path());
-    let mut folders: Vec<PathBuf> = entries.filter(|path| path.is_dir()).collect();
-    folders.sort();
-    folders
-}
-
 /// Returns what came out: `out/` as it is, and `exit`, `quarantine.txt` and `unprocessed.txt` (the
 /// names that nobody took) unless they say nothing.
 fn run(folder: &Path, shape: Shape) -> Tree {
-    let site = Site::new(NODE, &fs::read_to_string(folder.join("pipeline.yaml")).unwrap());
-    for (name, bytes) in tree::read(&folder.join("in")) {
-        match name.strip_suffix(".plain") {
-            None => site.put(&name, &bytes),
-            Some(name) => site.put(name, &packed(name, &bytes)),
-        }
-    }
+    let site = scenario::site(NODE, folder);
     let ended = site.once(shape);
     let mut found = site.out();
     if ended.code != Some(0) {
@@ -95,21 +77,4 @@ fn run(folder: &Path, shape: Shape) -> Tree {
     let waiting = site.names("underprocess");
     assert!(waiting.is_empty(), "{}: {waiting:?} are still under process", folder.display());
     found
-}
-
-/// Compresses by the ending of the name, in two members so that readers must go on after the first.
-fn packed(name: &str, bytes: &[u8]) -> Vec<u8> {
-    let (one, other) = bytes.split_at(bytes.len() / 2);
-    let member = |bytes: &[u8]| match Path::new(name).extension().and_then(|ending| ending.to_str())
-    {
-        Some("gz") => {
-            let level = flate2::Compression::default();
-            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
-            encoder.write_all(bytes).unwrap();
-            encoder.finish().unwrap()
-        }
-        Some("zst") => zstd::encode_all(bytes, 3).unwrap(),
-        _ => panic!("{name}.plain: only .gz and .zst can be made"),
-    };
-    [member(one), member(other)].concat()
 }

@@ -15,7 +15,7 @@ pub enum ClientCommand {
     Submit(Submit),
     /// List files, newest first: where each stands
     Files(Files),
-    /// Show everything about one file: phase, counts, outputs, times, reason
+    /// Show everything about one file: phase, outputs, times, reason, and where each record went
     File(File),
     /// Show what each operator does: records, bytes, time, backlog, frontier
     Stats(Stats),

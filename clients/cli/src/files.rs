@@ -2,12 +2,12 @@
 
 use std::time::SystemTime;
 
-use tidemill_client::{Client, Filter, Submission};
+use tidemill_client::{Client, Filter, Receipt, Submission};
 
 use crate::command::{File, Files};
 use crate::output::Output;
 use crate::table::{Side, Table};
-use crate::{human, json};
+use crate::{human, json, receipt};
 
 /// The largest page a server gives.
 const PAGE_MAX: usize = 1000;
@@ -80,9 +80,15 @@ pub(crate) async fn show(command: File, output: &mut Output<'_>) -> anyhow::Resu
     let client = Client::connect(&command.common.server).await?;
     let submission = client.get(command.id).await?;
     if command.common.json {
-        writeln!(output.out, "{}", json::submission(&submission))?;
+        let mut whole = json::submission(&submission);
+        whole["receipt"] = submission.receipt.as_ref().map(receipt::json).into();
+        writeln!(output.out, "{whole}")?;
     } else {
         output.out.write_all(text(&submission).as_bytes())?;
+        if let Some(receipt) = &submission.receipt {
+            let table = receipt::table(receipt, output.colours);
+            write!(output.out, "\nreceipt: every record is accounted for\n{table}")?;
+        }
     }
     Ok(0)
 }
@@ -108,16 +114,36 @@ fn text(submission: &Submission) -> String {
         ("records", human::count(submission.records)),
         ("rejected", human::count(submission.rejected)),
         ("seen", format!("{} UTC", human::instant(submission.seen_at))),
-        ("accepted", format!("+{}", since(submission.seen_at, submission.accepted_at))),
     ]);
-    if let Some(finished) = submission.finished_at {
-        lines.push(("finished", format!("+{}", since(submission.seen_at, finished))));
+    let receipt = submission.receipt.as_ref();
+    let steps = [
+        ("claimed", receipt.map(|receipt| receipt.claimed_at)),
+        ("accepted", Some(submission.accepted_at)),
+        ("read", receipt.map(|receipt| receipt.read_at)),
+        ("answered", receipt.map(|receipt| receipt.answered_at)),
+        ("finished", submission.finished_at),
+    ];
+    for (step, at) in steps {
+        lines.extend(at.map(|at| (step, format!("+{}", since(submission.seen_at, at)))));
+    }
+    if let Some(receipt) = receipt {
+        lines.extend([("plan", human::name(&receipt.plan_hash)), ("made by", made_by(receipt))]);
     }
     for (index, file) in submission.outputs.iter().enumerate() {
         let title = if index == 0 { "outputs" } else { "" };
-        lines.push((title, format!("{} ({})", human::name(&file.path), human::bytes(file.bytes))));
+        let outputs = submission.receipt.iter().flat_map(|receipt| &receipt.outputs);
+        let hash = outputs.into_iter().find(|output| output.path == file.path);
+        let hash = hash.map(|output| format!(", blake3 {}", human::name(&output.hash)));
+        let (path, bytes) = (human::name(&file.path), human::bytes(file.bytes));
+        lines.push((title, format!("{path} ({bytes}{})", hash.unwrap_or_default())));
     }
     lines.iter().map(|(title, value)| format!("{title:<9} {value}\n")).collect()
+}
+
+fn made_by(receipt: &Receipt) -> String {
+    let Receipt { generation, processes, workers, binary_version, .. } = receipt;
+    let version = human::name(binary_version);
+    format!("generation {generation}: {processes} x {workers} workers of tidemill {version}")
 }
 
 fn hash(submission: &Submission) -> String {

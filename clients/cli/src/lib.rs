@@ -11,6 +11,7 @@ mod output;
 
 mod files;
 mod latency;
+mod receipt;
 mod stats;
 mod submit;
 

@@ -7,7 +7,8 @@ use tidemill_proto::v1;
 
 use crate::error::Error;
 use crate::model::{
-    Edge, Frontier, Node, Operator, OutputFile, Phase, Pipeline, Reason, StageLatency, Submission,
+    Edge, Frontier, Node, Operator, OutputFile, Phase, Pipeline, Reason, Receipt, ReceiptNode,
+    ReceiptOutput, StageLatency, Submission,
 };
 
 /// Translates a phase to send it.
@@ -60,6 +61,41 @@ pub(crate) fn submission(wire: v1::Submission) -> Result<Submission, Error> {
             None => None,
             some => Some(instant(some, "finished_at")?),
         },
+        receipt: wire.receipt.map(receipt).transpose()?,
+    })
+}
+
+/// Translates the receipt of a committed file.
+fn receipt(wire: v1::Receipt) -> Result<Receipt, Error> {
+    let node = |node: v1::ReceiptNode| ReceiptNode {
+        name: node.name,
+        role: node.role,
+        kind: node.kind,
+        records_in: node.records_in,
+        out: node.out.into_iter().map(|port| (port.tag, port.records)).collect(),
+        filtered: node.filtered,
+        rejected: node.rejected,
+        merged: node.merged,
+        copies: node.copies,
+        reported: node.reported,
+        fed_by: node.fed_by,
+    };
+    let output = |output: v1::ReceiptOutput| ReceiptOutput {
+        path: output.path,
+        bytes: output.bytes,
+        hash: output.blake3,
+    };
+    Ok(Receipt {
+        generation: wire.generation,
+        processes: wire.processes,
+        workers: wire.workers,
+        binary_version: wire.binary_version,
+        plan_hash: wire.plan_hash,
+        claimed_at: instant(wire.claimed_at, "claimed_at")?,
+        read_at: instant(wire.read_at, "read_at")?,
+        answered_at: instant(wire.answered_at, "answered_at")?,
+        nodes: wire.nodes.into_iter().map(node).collect(),
+        outputs: wire.outputs.into_iter().map(output).collect(),
     })
 }
 

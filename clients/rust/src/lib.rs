@@ -36,8 +36,8 @@ pub use error::Error;
 /// Latencies are decoded into histograms of this crate.
 pub use hdrhistogram;
 pub use model::{
-    Edge, Filter, Frontier, Node, Operator, OutputFile, Page, Phase, Pipeline, Reason,
-    StageLatency, Submission,
+    Edge, Filter, Frontier, Node, Operator, OutputFile, Page, Phase, Pipeline, Reason, Receipt,
+    ReceiptNode, ReceiptOutput, StageLatency, Submission,
 };
 pub use submit::SubmitOptions;
 pub use watch::{Watch, WatchFilter};

@@ -80,6 +80,74 @@ pub struct Submission {
     pub accepted_at: SystemTime,
     /// When it was committed or quarantined.
     pub finished_at: Option<SystemTime>,
+    /// Where every record went: of a committed file that was asked for by its id.
+    pub receipt: Option<Receipt>,
+}
+
+/// Where every record of one committed file went. It balances.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The generation (one life of the whole server) that committed the file.
+    pub generation: u64,
+    /// The processes of that generation.
+    pub processes: u64,
+    /// The workers in each of them.
+    pub workers: u64,
+    /// The version of the server.
+    pub binary_version: String,
+    /// A hash over everything in the pipeline file that changes what it does.
+    pub plan_hash: String,
+    /// When the file was claimed: moved out of reach of its sender.
+    pub claimed_at: SystemTime,
+    /// When its last piece had been read.
+    pub read_at: SystemTime,
+    /// When every operator had said all it will say about it.
+    pub answered_at: SystemTime,
+    /// Sources, operators, sinks.
+    pub nodes: Vec<ReceiptNode>,
+    /// The outputs, with the hashes of their bytes.
+    pub outputs: Vec<ReceiptOutput>,
+}
+
+/// What one source, operator or sink did with the records of one file, over all workers.
+///
+/// `records_in + copies` = what is in `out` + `filtered` + `rejected`; for an aggregate `merged`
+/// stands in place of what it gives out, and sinks only take in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReceiptNode {
+    /// Its name in the pipeline file.
+    pub name: String,
+    /// `source`, `operator`, `aggregate`, `files`, `table` or `rejects`.
+    pub role: String,
+    /// `source jsonl`, `route`, `sink files`, and so on.
+    pub kind: String,
+    /// Records taken in: by a source, found in the file; by a sink, delivered.
+    pub records_in: u64,
+    /// Records given out: tag and count.
+    pub out: Vec<(String, u64)>,
+    /// Records left out on purpose.
+    pub filtered: u64,
+    /// Records rejected, each with a reason.
+    pub rejected: u64,
+    /// Records added to the state of an aggregate.
+    pub merged: u64,
+    /// How often a record left once more than once.
+    pub copies: u64,
+    /// Troubles told of what is no record of the file.
+    pub reported: u64,
+    /// What feeds it: `operator`, `operator.tag`, `operator.errors`.
+    pub fed_by: Vec<String>,
+}
+
+/// One output of a file, with its hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReceiptOutput {
+    /// Its path below the pipeline's `out/`.
+    pub path: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// BLAKE3 of its bytes, in hex.
+    pub hash: String,
 }
 
 /// Why a file was quarantined.

@@ -1,7 +1,7 @@
 //! Answer: everything that has been said about an epoch, gathered on worker 0 when its frontier has
 //! passed.
 //!
-//! | input  | prepared parts, notes on the reading, announcements, rows for tables; all sent to worker 0 |
+//! | input  | prepared parts, notes on the reading, announcements, counts, rows for tables; all sent to worker 0 |
 //! | output | none; an [`Answer`] per epoch, in order, to the ledger's queue                             |
 //! | state  | what was said about open epochs                                                          |
 //! | errors | none; a failed file is an answer too                                                     |
@@ -13,10 +13,9 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use tidemill_operators::exchange;
-use tidemill_operators::reject::EpochRejects;
+use tidemill_operators::tally::{Counts, EpochCounts};
 use tidemill_operators::{Batch, Time};
 use timely::dataflow::channels::pact::Exchange;
-use timely::dataflow::operators::core::Map;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::{Scope, Stream, StreamVec};
 use timely::progress::operate::FrontierInterest;
@@ -47,6 +46,8 @@ pub struct Answer {
     pub records: u64,
     /// Records rejected, by whichever operator.
     pub rejected: u64,
+    /// What each source and operator did with its records, by its place in the book.
+    pub counts: Vec<Counts>,
     /// When its last piece had been read.
     pub read_at: SystemTime,
     /// When its frontier had passed.
@@ -88,8 +89,8 @@ pub struct Said<'scope> {
     pub openings: StreamVec<'scope, Time, Opening>,
     /// What is reported of the reading of files.
     pub notes: StreamVec<'scope, Time, ReadNote>,
-    /// The records that were rejected, by whichever operator.
-    pub rejects: StreamVec<'scope, Time, EpochRejects>,
+    /// What sources and operators did with the records of each epoch.
+    pub counts: StreamVec<'scope, Time, EpochCounts>,
     /// The outputs that are prepared.
     pub parts: StreamVec<'scope, Time, PreparedPart>,
     /// The rows that tables gain and lose, by the sink's place in the plan.
@@ -103,13 +104,11 @@ pub fn answers<'scope>(
     said: Said<'scope>,
     mut ledger: impl FnMut(Heard) + 'static,
 ) {
-    let Said { openings, notes, rejects, parts, tables } = said;
+    let Said { openings, notes, counts, parts, tables } = said;
     let mut builder = OperatorBuilder::new(title.to_owned(), scope);
     let mut opening_input = builder.new_input(openings, Exchange::new(|_: &Opening| 0));
     let mut note_input = builder.new_input(notes, Exchange::new(|_: &ReadNote| 0));
-    // Only how many there are is wanted here; the records go to their sinks.
-    let rejects = rejects.map(|some| some.rejects.len() as u64).container::<Vec<u64>>();
-    let mut reject_input = builder.new_input(rejects, Exchange::new(|_: &u64| 0));
+    let mut count_input = builder.new_input(counts, Exchange::new(|_: &EpochCounts| 0));
     let mut part_input = builder.new_input(parts, Exchange::new(|_: &PreparedPart| 0));
     let mut table_inputs: Vec<_> = tables
         .into_iter()
@@ -137,10 +136,9 @@ pub fn answers<'scope>(
                     }
                 }
             });
-            reject_input.for_each_stamp(|capability, counts| {
-                if let Some(time) = capability.least() {
-                    let said = open.entry(time.epoch).or_default();
-                    said.rejected += counts.flat_map(|counts| counts.drain(..)).sum::<u64>();
+            count_input.for_each(|_, counts| {
+                for counts in counts.drain(..) {
+                    open.entry(counts.epoch).or_default().count(counts);
                 }
             });
             part_input.for_each(|_, parts| {
@@ -183,7 +181,7 @@ struct Open {
     hash: Option<[u8; 32]>,
     failure: Option<(String, String)>,
     records: u64,
-    rejected: u64,
+    counts: Vec<Counts>,
     read_at: Option<SystemTime>,
 }
 
@@ -209,6 +207,15 @@ impl Open {
         }
     }
 
+    fn count(&mut self, counts: EpochCounts) {
+        for (node, counts) in counts.nodes {
+            if self.counts.len() <= node {
+                self.counts.resize(node + 1, Counts::default());
+            }
+            self.counts[node].add(&counts);
+        }
+    }
+
     fn answer(mut self, epoch: u64) -> Answer {
         let opening = self.opening.expect("every epoch is announced before it is complete");
         let answered_at = SystemTime::now();
@@ -222,7 +229,8 @@ impl Open {
             parts: self.parts,
             rows: self.rows,
             records: self.records,
-            rejected: self.rejected,
+            rejected: self.counts.iter().map(|one| one.rejected + one.reported).sum(),
+            counts: self.counts,
             read_at: self.read_at.unwrap_or(answered_at),
             answered_at,
         }

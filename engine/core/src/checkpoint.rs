@@ -26,7 +26,7 @@ use tidemill_operators::aggregate::ROW_FORMAT;
 use tidemill_operators::shards::Mark;
 use tidemill_store::checkpoint::Pack;
 
-use crate::plan::{OperatorKind, Plan, SinkKind, hash};
+use crate::plan::{OperatorKind, OperatorPlan, Plan, SinkKind, SinkPlan, hash};
 use crate::sink::table;
 
 /// What the coordinator tells everybody on every worker.
@@ -103,25 +103,28 @@ pub fn states(plan: &Plan) -> Vec<State> {
     if !has_state(plan) {
         return Vec::new();
     }
-    let operators = plan.operators.iter().enumerate().filter_map(|(at, operator)| {
-        let fingerprint = operator_fingerprint(plan, at);
-        matches!(operator.kind, OperatorKind::Aggregate { .. }).then(|| State {
-            id: operator_state(&operator.name),
-            fingerprint,
-            place: Place::Operator(at),
-        })
+    let is_aggregate =
+        |operator: &OperatorPlan| matches!(operator.kind, OperatorKind::Aggregate { .. });
+    let operators = plan.operators.iter().enumerate().filter(|(_, one)| is_aggregate(one));
+    let operators = operators.map(|(at, operator)| State {
+        id: operator_state(&operator.name),
+        fingerprint: operator_fingerprint(plan, at),
+        place: Place::Operator(at),
     });
-    let tables = plan.sinks.iter().enumerate().filter_map(|(at, sink)| {
-        matches!(sink.kind, SinkKind::Table { .. }).then(|| State {
-            id: table_state(&sink.name),
-            fingerprint: table_fingerprint(plan, at),
-            place: Place::Table(at),
-        })
+    let tables = plan.sinks.iter().enumerate().filter(|(_, sink)| is_table(sink));
+    let tables = tables.map(|(at, sink)| State {
+        id: table_state(&sink.name),
+        fingerprint: table_fingerprint(plan, at),
+        place: Place::Table(at),
     });
     operators.chain(tables).collect()
 }
 
 /// Returns whether a plan keeps state: whether it has a table.
 pub fn has_state(plan: &Plan) -> bool {
-    plan.sinks.iter().any(|sink| matches!(sink.kind, SinkKind::Table { .. }))
+    plan.sinks.iter().any(is_table)
+}
+
+fn is_table(sink: &SinkPlan) -> bool {
+    matches!(sink.kind, SinkKind::Table { .. })
 }

@@ -11,15 +11,19 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tidemill_store::journal::VerdictRow;
 use tidemill_store::name::check_name;
-use tidemill_store::{Filter, Folders, JournalReader, NewFile, SubmissionRow, failpoint, queue};
+use tidemill_store::{
+    Filter, Folders, JournalError, JournalReader, NewFile, SubmissionRow, failpoint, queue,
+};
 
 use crate::board::{self, Board, to_us};
 use crate::fault;
 use crate::intake::{Numbers, PENDING_MAX, Patterns};
 use crate::ledger::Event;
 use crate::plan::{self, Plan};
+use crate::receipt;
 use crate::report::{
-    OperatorReport, Phase, PipelineReport, StageLatency, SubmissionFilter, SubmissionReport,
+    OperatorReport, Phase, PipelineReport, ReceiptReport, StageLatency, SubmissionFilter,
+    SubmissionReport,
 };
 use crate::stats::Stats;
 
@@ -162,6 +166,15 @@ impl Engine {
         }
         let row = self.journal().submission(id).map_err(|error| unavailable("look up", &error))?;
         Ok(row.map(|row| self.overlay(row)))
+    }
+
+    /// Returns the receipt of a committed file; `None` for any other. Reads the journal.
+    pub fn receipt(&self, id: u64) -> Result<Option<ReceiptReport>, SubmitError> {
+        let failed = |error: JournalError| unavailable("look up a receipt", &error);
+        let journal = self.journal();
+        let Some(row) = journal.receipt(id).map_err(failed)? else { return Ok(None) };
+        let file = journal.submission(id).map_err(failed)?;
+        Ok(file.map(|file| receipt::report(&file, &row)))
     }
 
     /// Returns submissions, newest first. Reads the journal.

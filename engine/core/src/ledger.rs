@@ -3,7 +3,7 @@
 //!
 //! Runs in process 0. Holds no ground state of its own; the journal is the ground state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tidemill_store::checkpoint::Manifest;
 use tidemill_store::{
-    AcceptedFile, Folders, Journal, JournalError, NewFile, Outcome, Part, PartBody, Verdict,
-    failpoint,
+    AcceptedFile, Book, Folders, Journal, JournalError, NewFile, Outcome, Part, PartBody, Verdict,
+    barrier, failpoint, queue,
 };
 use timely::scheduling::activate::SyncActivator;
 
@@ -27,6 +27,7 @@ use crate::ingest::coordinator::Command;
 use crate::ingest::inflate::Compression;
 use crate::ingest::order::FileOrder;
 use crate::publish::Job;
+use crate::receipt;
 use crate::sink::body::Prepared;
 
 mod keep;
@@ -97,6 +98,8 @@ pub struct Line {
     pub sources: Vec<String>,
     /// Its sinks, in the order of the plan.
     pub sinks: Vec<String>,
+    /// What its receipts speak of.
+    pub book: Book,
     /// To its coordinator.
     pub commands: Sender<Command>,
     /// Wakes its coordinator.
@@ -295,6 +298,7 @@ impl Ledger {
     fn finish(&mut self, answers: Vec<(usize, Answer)>) -> Result<(), JournalError> {
         let mut outcomes = Vec::with_capacity(answers.len());
         let mut jobs = Vec::with_capacity(answers.len());
+        let mut receipts = HashMap::with_capacity(answers.len());
         for (pipeline, answer) in answers {
             let Some(file) = self.running.remove(&answer.submission) else { continue };
             if answer.replay {
@@ -312,7 +316,14 @@ impl Ledger {
             let milestones =
                 Milestones { read_at: answer.read_at, answered_at: answer.answered_at };
             let (outcome, staged) = self.decide(pipeline, &answer);
+            if answer.failure.is_none() {
+                receipts.insert(file.id, receipt::receipt(&self.lines[pipeline].book, &answer));
+            }
             outcomes.push(outcome.clone());
+            if !barrier::holds("move-after-commit") {
+                let folders = &self.lines[pipeline].folders;
+                let _ = queue::finish(folders, &file.claimed_name, &file.stored_name);
+            }
             let rows = if answer.failure.is_none() { answer.rows } else { Vec::new() };
             let behind = self.behind(pipeline, &file);
             jobs.push(Job::Finished {
@@ -325,15 +336,23 @@ impl Ledger {
             });
             jobs.extend(behind);
         }
-        if !outcomes.is_empty() {
-            // The commit point: nothing is published before this returns.
-            self.journal.finish(&outcomes)?;
+        if !barrier::holds("publish-after-commit") {
+            self.publish(std::mem::take(&mut jobs));
         }
+        if !outcomes.is_empty() {
+            // The commit point: nothing is published before this returns. A receipt that does not
+            // balance commits nothing, and ends the process.
+            self.journal.finish_with(&outcomes, &receipts)?;
+        }
+        self.publish(jobs);
+        Ok(())
+    }
+
+    fn publish(&self, jobs: Vec<Job>) {
         for job in jobs {
             // The publisher ends after the ledger.
             let _ = self.publisher.send(job);
         }
-        Ok(())
     }
 
     /// Returns what becomes of a file, and the staged parts that must be removed.

@@ -7,7 +7,8 @@
 //! Map, in reading order. Definition: `spec` (as written), `graph` (checked), [`plan`](mod@plan)
 //! (ordered and pruned), [`draw`]; `render` (plan to dataflow). Data: `intake` (files are claimed),
 //! `ledger` (the journal's one writer), `ingest` (files to batches), `sink` (batches to staged
-//! parts), `answer` (an epoch is complete), [`checkpoint`] (state that outlives the process), `publish` (what is committed becomes visible). Around
+//! parts), `account` (what was counted), `answer` (an epoch is complete), `receipt` (it balances),
+//! [`checkpoint`] (state that outlives the process), `publish` (what is committed becomes visible). Around
 //! them: [`mod@start`], `worker`, [`mesh`], `board` and `stats` (what is known), [`engine`] and
 //! [`report`] (what the outside sees), [`fault`] (why a process ends).
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -23,8 +24,10 @@ pub mod plan;
 pub mod ingest;
 pub mod sink;
 
+pub mod account;
 pub mod answer;
 pub mod checkpoint;
+pub mod receipt;
 pub mod render;
 pub mod worker;
 

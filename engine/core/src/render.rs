@@ -21,6 +21,7 @@ use tidemill_operators::reject::EpochRejects;
 use tidemill_operators::route::{self, Match, Route};
 use tidemill_operators::select::Select;
 use tidemill_operators::shards::Mark;
+use tidemill_operators::tally::{Tallies, Tally};
 use tidemill_operators::{Batch, Column, RejectCode, Time};
 use timely::Container;
 use timely::dataflow::operators::core::Map as _;
@@ -31,6 +32,7 @@ use timely::scheduling::Activator;
 use timely::scheduling::activate::SyncActivator;
 use timely::worker::Worker;
 
+use crate::account::account;
 use crate::answer::{Heard, Said, answers};
 use crate::checkpoint::gather::gather;
 use crate::checkpoint::keeper::{Desk, Keeper, PackPlace};
@@ -42,6 +44,7 @@ use crate::ingest::flow::Flow;
 use crate::ingest::order::{ReadEvent, ReadNote};
 use crate::ingest::reader::{Reader, reader};
 use crate::plan::{Input, NodeId, OperatorKind, OperatorPlan, Plan, PortId, SinkKind, SinkPlan};
+use crate::receipt::place;
 use crate::sink::files::files;
 use crate::sink::parts::{FileSink, Surroundings};
 use crate::sink::rejects::{self, rejects};
@@ -94,6 +97,7 @@ pub fn render(worker: &mut Worker, plan: &Plan, fittings: Fittings) -> Rendered 
             flow: Flow::default(),
             streams: BTreeMap::new(),
             rejects: BTreeMap::new(),
+            tallies: Tallies::default(),
             frontiers: Vec::new(),
         }
         .build(fittings.commands, fittings.ledger)
@@ -118,6 +122,7 @@ struct Rendering<'scope, 'plan> {
     flow: Flow,
     streams: BTreeMap<PortId, Batches<'scope>>,
     rejects: BTreeMap<NodeId, Rejects<'scope>>,
+    tallies: Tallies,
     frontiers: Vec<(ProbeHandle<Time>, Gauge)>,
 }
 
@@ -193,14 +198,10 @@ impl<'scope> Rendering<'scope, '_> {
             parts.push(written.parts);
         }
         let parts = together(self.scope, parts);
+        let ends = together(self.scope, self.rejects.values().cloned().collect());
+        let counts = account(&format!("Account {}/", self.plan.name), ends, self.tallies.clone());
         let title = format!("Answer {}/", self.plan.name);
-        let said = Said {
-            openings: orders.openings,
-            notes,
-            rejects: together(self.scope, self.rejects.values().cloned().collect()),
-            parts,
-            tables,
-        };
+        let said = Said { openings: orders.openings, notes, counts, parts, tables };
         answers(self.scope, &title, said, say());
         if let Some(orders) = self.orders.take() {
             let title = format!("Gather checkpoint {}/", self.plan.name);
@@ -231,7 +232,7 @@ impl<'scope> Rendering<'scope, '_> {
     ) -> (StreamVec<'scope, Time, ReadNote>, Activator) {
         let source = &self.plan.sources[at];
         let node = NodeId::Source(at);
-        let (meter, gauge) = self.seat(node, 1, Vec::new());
+        let (tally, gauge) = self.seat(node, 1, Vec::new());
         let title = format!("Read {}/{}", self.plan.name, source.name);
         let with = Reader {
             name: source.name.clone(),
@@ -239,7 +240,7 @@ impl<'scope> Rendering<'scope, '_> {
             inflate_ratio_max: source.inflate_ratio_max,
             flow: self.flow.clone(),
             loads: self.loads.clone(),
-            meter,
+            tally,
         };
         let read = reader(&title, pieces, with);
         self.watch(&read.batches, gauge);
@@ -256,7 +257,7 @@ impl<'scope> Rendering<'scope, '_> {
     ) {
         let node = NodeId::Operator(at);
         let tags = operator.outputs.len();
-        let (meter, gauge) = self.seat(node, tags, feeds(self.plan, &operator.inputs));
+        let (tally, gauge) = self.seat(node, tags, feeds(self.plan, &operator.inputs));
         let ways: Vec<Batches<'scope>> =
             operator.inputs.iter().map(|input| self.stream(input)).collect();
         let input = together(self.scope, ways);
@@ -266,10 +267,10 @@ impl<'scope> Rendering<'scope, '_> {
         let title = format!("{} {place}", capitalised(operator.kind.word()));
         let flow = match &operator.kind {
             OperatorKind::Filter { keep } => {
-                stateless(&title, name, input, tags, meter, Filter::new(keep.clone(), shape(0)))
+                stateless(&title, name, input, tags, tally, Filter::new(keep.clone(), shape(0)))
             }
             OperatorKind::Select { columns } => {
-                stateless(&title, name, input, tags, meter, Select::new(columns.clone(), shape(0)))
+                stateless(&title, name, input, tags, tally, Select::new(columns.clone(), shape(0)))
             }
             OperatorKind::Route { rules, otherwise, all } => {
                 let port = |tag: usize| route::Port {
@@ -280,7 +281,7 @@ impl<'scope> Rendering<'scope, '_> {
                 let rules = rules.iter().enumerate().map(|(tag, rule)| (rule.clone(), port(tag)));
                 let matching = if *all { Match::All } else { Match::First };
                 let logic = Route::new(rules.collect(), otherwise.map(port), matching);
-                stateless(&title, name, input, tags, meter, logic)
+                stateless(&title, name, input, tags, tally, logic)
             }
             OperatorKind::Parse { column, regex, captures } => {
                 let regex = Regex::new(regex).expect("the graph compiled this pattern");
@@ -291,7 +292,7 @@ impl<'scope> Rendering<'scope, '_> {
                     .map(|_| shape(UNMATCHED));
                 let logic =
                     Parse::new(column.clone(), regex, captures.clone(), shape(0), unmatched);
-                stateless(&title, name, input, tags, meter, logic)
+                stateless(&title, name, input, tags, tally, logic)
             }
             OperatorKind::Aggregate { by, compute } => {
                 let poison = poison.expect("a plan with aggregates has the stream of failed files");
@@ -301,7 +302,7 @@ impl<'scope> Rendering<'scope, '_> {
                     keeper: self.keeper.clone(),
                 });
                 let (rows, rejects, parts) =
-                    aggregate(&place, name, input, poison, by, compute, meter, &self.flow, kept);
+                    aggregate(&place, name, input, poison, by, compute, tally, &self.flow, kept);
                 self.kept.extend(parts);
                 flow::Flow { tags: vec![rows], rejects }
             }
@@ -330,9 +331,10 @@ impl<'scope> Rendering<'scope, '_> {
         self.streams[&input.from].clone()
     }
 
-    fn seat(&self, node: NodeId, tags: usize, fed_by: Vec<(String, usize)>) -> (Meter, Gauge) {
+    fn seat(&self, node: NodeId, tags: usize, fed_by: Vec<(String, usize)>) -> (Tally, Gauge) {
         let (name, kind) = (self.plan.node_name(node), kind_word(self.plan, node));
-        self.stats.seat(self.plan, name, &kind, self.index, tags, fed_by)
+        let (meter, gauge) = self.stats.seat(self.plan, name, &kind, self.index, tags, fed_by);
+        (self.tallies.node(place(self.plan, node), meter), gauge)
     }
 
     fn sink_seat(&self, sink: &SinkPlan) -> (Meter, Gauge) {
@@ -435,7 +437,7 @@ fn aggregate<'scope>(
     poison: StreamVec<'scope, Time, u64>,
     by: &[(String, Expr)],
     compute: &[(String, tidemill_operators::expr::Aggregate)],
-    meter: Meter,
+    tally: Tally,
     flow: &Flow,
     kept: Option<KeptAggregate<'scope>>,
 ) -> (Batches<'scope>, Rejects<'scope>, Option<StreamVec<'scope, Time, KeptPart>>) {
@@ -459,20 +461,16 @@ fn aggregate<'scope>(
     let keys: Vec<Expr> = by.iter().map(|(_, key)| key.clone()).collect();
     let arguments: Vec<Option<Expr>> =
         compute.iter().map(|(_, one)| one.argument.clone()).collect();
-    let (name, counting) = (name.to_owned(), meter.clone());
-    let evaluate = move |batch: &Batch| {
-        counting.took(batch.len(), 0);
-        let inputs = aggregate_inputs(&name, batch, &keys, &arguments);
-        counting.rejected(inputs.rejects.len());
-        inputs
-    };
-    let (partials, bad_rows) = aggregate::gather(place, input, poison, spec.clone(), evaluate);
+    let operator = name.to_owned();
+    let evaluate = move |batch: &Batch| aggregate_inputs(&operator, batch, &keys, &arguments);
+    let (partials, bad_rows) =
+        aggregate::gather(place, input, poison, spec.clone(), tally.clone(), evaluate);
     let probe = ProbeHandle::new();
     let partials = partials.probe_with(&probe);
     flow.follow(probe);
     let (rows, bad_totals, parts) = match kept {
         None => {
-            let (rows, rejects) = aggregate::totals(place, partials, spec);
+            let (rows, rejects) = aggregate::totals(place, name, partials, spec, tally);
             (rows, rejects, None)
         }
         Some(KeptAggregate { orders, place: packs, keeper }) => {
@@ -483,11 +481,10 @@ fn aggregate<'scope>(
                 .container::<Vec<Mark>>();
             let sink = move |wake| Desk::new(keeper, packs, wake);
             let kept = Kept { restored, marks, sink };
-            let (rows, rejects, parts) = aggregate::kept_totals(place, partials, spec, kept);
-            (rows, rejects, Some(parts))
+            let made = aggregate::kept_totals(place, name, partials, spec, tally, kept);
+            (made.rows, made.rejects, Some(made.parts))
         }
     };
-    let rows = flow::counted(&format!("Count {place}"), rows, meter);
     let scope = rows.scope();
     (rows, together(scope, vec![bad_rows, bad_totals]), parts)
 }

@@ -78,6 +78,58 @@ pub struct SubmissionReport {
     pub finished_at: Option<SystemTime>,
 }
 
+/// Where every record of one committed file went. It balances.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ReceiptReport {
+    /// The generation that committed the file.
+    pub generation: u64,
+    /// The processes of that generation.
+    pub processes: u64,
+    /// The workers in each of them.
+    pub workers: u64,
+    /// The version of its binary.
+    pub binary_version: String,
+    /// The plan it ran, as a hash in hex.
+    pub plan_hash: String,
+    /// When the file was claimed.
+    pub claimed_at: SystemTime,
+    /// When its last piece had been read.
+    pub read_at: SystemTime,
+    /// When its frontier had passed.
+    pub answered_at: SystemTime,
+    /// Sources, operators, sinks.
+    pub nodes: Vec<ReceiptNode>,
+    /// The outputs: path below `out/`, size in bytes, BLAKE3 in hex.
+    pub outputs: Vec<(String, u64, String)>,
+}
+
+/// What one node did with the records of one file, over all workers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ReceiptNode {
+    /// Its name in the pipeline file.
+    pub name: String,
+    /// `source`, `operator`, `aggregate`, `files`, `table` or `rejects`.
+    pub role: String,
+    /// `source jsonl`, `route`, `sink files`, ...
+    pub kind: String,
+    /// Records taken in: by a source, found in the file; by a sink, delivered.
+    pub records_in: u64,
+    /// Records given out: tag and count.
+    pub out: Vec<(String, u64)>,
+    /// Records left out on purpose.
+    pub filtered: u64,
+    /// Records rejected.
+    pub rejected: u64,
+    /// Records added to the state of an aggregate.
+    pub merged: u64,
+    /// How often a record left once more than once.
+    pub copies: u64,
+    /// Troubles told of what is no record of the file.
+    pub reported: u64,
+    /// What feeds it: `operator`, `operator.tag`, `operator.errors`.
+    pub fed_by: Vec<String>,
+}
+
 /// Which submissions to list.
 #[derive(Clone, Debug, Default)]
 pub struct SubmissionFilter {

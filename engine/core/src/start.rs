@@ -5,6 +5,7 @@
 //! back: no more files, dataflows end, everything said is committed, published and settled.
 
 mod earlier;
+mod exit;
 mod lines;
 
 use std::collections::BTreeSet;
@@ -37,6 +38,7 @@ use crate::ledger::{Event, Keeping, Ledger};
 use crate::mesh::{self, Control, ControlEvent, MeshConfig, MeshError};
 use crate::plan::Plan;
 use crate::publish::{Job, Publisher};
+use crate::receipt;
 use crate::render::{Fittings, render};
 use crate::sink::parts::Surroundings;
 use crate::sink::staging::Staging;
@@ -139,24 +141,6 @@ pub enum StartError {
     Dataflow(String),
 }
 
-impl StartError {
-    /// Returns the exit code of a process that did not start.
-    pub const fn exit_code(&self) -> i32 {
-        match self {
-            StartError::Checkpoint { .. }
-            | StartError::Journal(
-                JournalError::Damaged { .. }
-                | JournalError::Newer { .. }
-                | JournalError::Unreleased { .. },
-            ) => FaultKind::Damaged.exit_code(),
-            StartError::Journal(_) | StartError::Io(_) | StartError::Disk(_) => {
-                FaultKind::Disk.exit_code()
-            }
-            _ => 1,
-        }
-    }
-}
-
 /// What an engine did in its life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
@@ -204,6 +188,9 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         workers: config.workers as u64,
         plans: config.plans.iter().map(|plan| (plan.name.clone(), plan.hash.clone())).collect(),
     })?;
+    let books: Vec<_> =
+        config.plans.iter().map(|plan| (plan.name.clone(), receipt::book(plan))).collect();
+    journal.keep_books(&books)?;
     let names: Vec<&str> = config.plans.iter().map(|plan| &*plan.name).collect();
     let recovered = recover(&home, &mut journal, &names, generation)?;
     tracing::info!(

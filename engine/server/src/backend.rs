@@ -6,7 +6,7 @@ use std::path::Path;
 use tidemill_engine::Engine;
 use tidemill_engine::engine::{Observer, SubmitError, Upload};
 use tidemill_engine::report::{
-    OperatorReport, PipelineReport, StageLatency, SubmissionFilter, SubmissionReport,
+    OperatorReport, PipelineReport, ReceiptReport, StageLatency, SubmissionFilter, SubmissionReport,
 };
 
 /// An engine as the server sees it. [`Engine`] is one; tests bring their own.
@@ -22,6 +22,9 @@ pub trait Backend: Clone + Send + Sync + 'static {
 
     /// Returns one submission.
     fn submission(&self, id: u64) -> Result<Option<SubmissionReport>, SubmitError>;
+
+    /// Returns the receipt of a committed file; `None` for any other.
+    fn receipt(&self, id: u64) -> Result<Option<ReceiptReport>, SubmitError>;
 
     /// Returns submissions, newest first.
     fn submissions(&self, filter: &SubmissionFilter) -> Result<Vec<SubmissionReport>, SubmitError>;
@@ -54,6 +57,10 @@ impl Backend for Engine {
 
     fn submission(&self, id: u64) -> Result<Option<SubmissionReport>, SubmitError> {
         Engine::submission(self, id)
+    }
+
+    fn receipt(&self, id: u64) -> Result<Option<ReceiptReport>, SubmitError> {
+        Engine::receipt(self, id)
     }
 
     fn submissions(&self, filter: &SubmissionFilter) -> Result<Vec<SubmissionReport>, SubmitError> {

@@ -9,8 +9,8 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Serializer, V2Serializer};
 use tidemill_engine::engine::SubmitError;
 use tidemill_engine::report::{
-    EdgeReport, NodeReport, OperatorReport, Phase, PipelineReport, StageLatency, SubmissionFilter,
-    SubmissionReport,
+    EdgeReport, NodeReport, OperatorReport, Phase, PipelineReport, ReceiptNode, ReceiptReport,
+    StageLatency, SubmissionFilter, SubmissionReport,
 };
 use tidemill_proto::{CODE_KEY, v1};
 use tonic::metadata::{MetadataMap, MetadataValue};
@@ -142,6 +142,38 @@ pub(crate) fn submission(report: &SubmissionReport) -> v1::Submission {
         seen_at: Some(instant(report.seen_at)),
         accepted_at: Some(instant(report.accepted_at)),
         finished_at: report.finished_at.map(instant),
+        receipt: None,
+    }
+}
+
+/// Translates the receipt of a committed file.
+pub(crate) fn receipt(report: ReceiptReport) -> v1::Receipt {
+    let port = |(tag, records)| v1::ReceiptPort { tag, records };
+    let node = |node: ReceiptNode| v1::ReceiptNode {
+        name: node.name,
+        role: node.role,
+        kind: node.kind,
+        records_in: node.records_in,
+        out: node.out.into_iter().map(port).collect(),
+        filtered: node.filtered,
+        rejected: node.rejected,
+        merged: node.merged,
+        copies: node.copies,
+        reported: node.reported,
+        fed_by: node.fed_by,
+    };
+    let output = |(path, bytes, blake3)| v1::ReceiptOutput { path, bytes, blake3 };
+    v1::Receipt {
+        generation: report.generation,
+        processes: report.processes,
+        workers: report.workers,
+        binary_version: report.binary_version,
+        plan_hash: report.plan_hash,
+        claimed_at: Some(instant(report.claimed_at)),
+        read_at: Some(instant(report.read_at)),
+        answered_at: Some(instant(report.answered_at)),
+        nodes: report.nodes.into_iter().map(node).collect(),
+        outputs: report.outputs.into_iter().map(output).collect(),
     }
 }
 

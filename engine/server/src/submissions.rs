@@ -128,7 +128,14 @@ impl<B: Backend> v1::submissions_server::Submissions for Submissions<B> {
         request: Request<v1::GetSubmissionRequest>,
     ) -> Result<Response<v1::Submission>, Status> {
         let report = self.report(request.into_inner().id).await?;
-        Ok(Response::new(convert::submission(&report)))
+        let mut answer = convert::submission(&report);
+        if report.phase == Phase::Committed {
+            let receipt = ask(&self.backend, self.limits.answer_max, move |backend| {
+                backend.receipt(report.id)
+            });
+            answer.receipt = receipt.await?.map_err(Refusal::from)?.map(convert::receipt);
+        }
+        Ok(Response::new(answer))
     }
 
     async fn list(

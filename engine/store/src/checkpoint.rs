@@ -27,6 +27,9 @@ use crate::disk::DiskError;
 /// The number of the format of packs and manifests.
 pub const FORMAT: u32 = 1;
 
+#[cfg(test)]
+mod tests;
+
 /// Why a checkpoint cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {

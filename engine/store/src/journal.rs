@@ -8,7 +8,8 @@
 mod checkpoint;
 mod names;
 mod read;
-mod schema;
+mod receipt;
+pub(crate) mod schema;
 mod write;
 
 use std::collections::HashMap;
@@ -22,6 +23,8 @@ use crate::queue::Identity;
 
 pub use checkpoint::{CheckpointRow, Committed};
 pub use read::JournalReader;
+pub use receipt::ReceiptRow;
+pub(crate) use receipt::parse as parse_receipt;
 
 /// The one writer of the journal.
 #[derive(Debug)]
@@ -32,6 +35,7 @@ pub struct Journal {
     generation: Option<u64>,
     /// What is known of each pipeline, as of the last commit.
     pipelines: HashMap<String, write::Counters>,
+    books: receipt::Books,
     /// Set after a write failed: nothing may be written behind it.
     failed: bool,
 }
@@ -350,4 +354,4 @@ impl From<DiskError> for JournalError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

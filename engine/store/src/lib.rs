@@ -83,12 +83,15 @@
 //! ```
 //!
 //! Map, in reading order: [`home`] (where things are), [`name`] (what files may be called),
-//! [`queue`] (the moves of an input), [`journal`] (what is known), [`stage`] and [`publish`](mod@publish)
-//! (the way of an output), [`checkpoint`] (state that need not be built again),
-//! [`recover`](mod@recover) (after a crash), [`failpoint`] (where tests let it crash).
+//! [`queue`] (the moves of an input), [`journal`] (what is known), [`receipt`] (where the records of a
+//! file went), [`stage`] and [`publish`](mod@publish) (the way of an output), [`checkpoint`] (state
+//! that need not be built again), [`recover`](mod@recover) (after a crash), [`mod@doctor`] (what is wrong
+//! with a home), [`failpoint`] (where tests let it crash).
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod disk;
+
+pub mod barrier;
 pub mod failpoint;
 
 pub mod home;
@@ -97,6 +100,7 @@ pub mod name;
 pub mod queue;
 
 pub mod journal;
+pub mod receipt;
 
 pub mod publish;
 pub mod stage;
@@ -105,14 +109,17 @@ pub mod checkpoint;
 
 pub mod recover;
 
+pub mod doctor;
+
 pub use disk::DiskError;
 pub use home::{Folders, Home, HomeError};
 pub use journal::{
     AcceptedFile, CheckpointRow, Committed, Counts, Filter, Generation, Journal, JournalError,
-    JournalReader, NewFile, Outcome, OutcomeRow, Part, PartBody, PartRow, Phase, SubmissionRow,
-    Verdict, VerdictRow,
+    JournalReader, NewFile, Outcome, OutcomeRow, Part, PartBody, PartRow, Phase, ReceiptRow,
+    SubmissionRow, Verdict, VerdictRow,
 };
 pub use publish::{PublishError, publish, replace_file, sync_published};
 pub use queue::{ClaimError, Claimed, Identity, Reason};
+pub use receipt::{Book, Receipt};
 pub use recover::{Found, RecoverError, Recovery, look_for, recover, sweep_spool};
 pub use stage::{StageWriter, Unsynced, sync_parts};

@@ -23,6 +23,7 @@ use super::groups::{Drain, Groups};
 use super::key::Key;
 use crate::batch::Batch;
 use crate::reject::{EpochRejects, Reject};
+use crate::tally::Tally;
 use crate::time::{Stay, Time};
 
 /// How many keys are handed over before other operators get their turn.
@@ -54,6 +55,7 @@ pub fn gather<'s>(
     rows: Stream<'s, Time, Batch>,
     poison: StreamVec<'s, Time, u64>,
     spec: AggregateSpec,
+    tally: Tally,
     mut evaluate: impl FnMut(&Batch) -> Inputs + 'static,
 ) -> (StreamVec<'s, Time, Partial>, StreamVec<'s, Time, EpochRejects>) {
     let scope = rows.scope();
@@ -83,16 +85,20 @@ pub fn gather<'s>(
                 let Some(time) = stamp.least().copied() else { return };
                 let Some(capability) = stamp.retain_least(0) else { return };
                 for batch in batches {
+                    tally.took(time.epoch, batch.len(), 0);
                     let mut inputs = evaluate(batch);
                     if !inputs.rejects.is_empty() {
+                        tally.rejected(time.epoch, inputs.rejects.len());
                         name_operator(&mut inputs.rejects, &operator);
                         let rejected = EpochRejects {
+                            epoch: time.epoch,
                             origin: batch.origin,
                             rejects: inputs.rejects.split_off(0),
                         };
                         rejects.session(&stamp).give(rejected);
                     }
-                    epochs.add(time.epoch, &capability, batch, &inputs);
+                    let merged = epochs.add(time.epoch, &capability, batch, &inputs);
+                    tally.merged(time.epoch, merged);
                 }
             });
             epochs.complete(frontiers);
@@ -132,14 +138,21 @@ impl Epochs {
         self.poisoned.insert(epoch);
     }
 
-    fn add(&mut self, epoch: u64, capability: &Capability<Time>, batch: &Batch, inputs: &Inputs) {
+    /// Adds the rows of a batch; returns how many were added.
+    fn add(
+        &mut self,
+        epoch: u64,
+        capability: &Capability<Time>,
+        batch: &Batch,
+        inputs: &Inputs,
+    ) -> usize {
         if self.poisoned.contains(&epoch) {
-            return;
+            return 0;
         }
         let open = || (capability.delayed(&Time::end(epoch)), Groups::new(&self.spec));
         let (_, groups) = self.open.entry(epoch).or_insert_with(open);
         let skip = inputs.skip.as_ref();
-        groups.update(batch.len(), &inputs.keys, &inputs.arguments, skip, batch.diff);
+        groups.update(batch.len(), &inputs.keys, &inputs.arguments, skip, batch.diff)
     }
 
     /// Moves epochs that no input can touch any more from open to leaving.

@@ -72,7 +72,7 @@ impl Groups {
     }
 
     /// Adds `rows` rows, each `diff` times. `arguments` has one entry for each computed column; rows
-    /// for which `skip` is true are left out (NULL counts as false).
+    /// for which `skip` is true are left out (NULL counts as false). Returns how many were added.
     ///
     /// # Panics
     /// When a column is of another type or length than was planned.
@@ -83,15 +83,17 @@ impl Groups {
         arguments: &[Option<ArrayRef>],
         skip: Option<&BooleanArray>,
         diff: i64,
-    ) {
+    ) -> usize {
         for column in keys.iter().chain(arguments.iter().flatten()) {
             assert_eq!(column.len(), rows, "an aggregated column has another number of rows");
         }
         let mut scratch = std::mem::take(&mut self.scratch);
         self.find(rows, keys, skip, &mut scratch);
         let groups = &scratch.groups;
+        let mut added = 0;
         for group in groups.iter().filter(|group| **group != LEFT_OUT) {
             self.rows[*group as usize] += diff;
+            added += 1;
         }
         for (sums, argument) in self.sums.iter_mut().zip(arguments) {
             sums.resize(self.ends.len());
@@ -100,6 +102,7 @@ impl Groups {
             }
         }
         self.scratch = scratch;
+        added
     }
 
     /// Finds or makes the group of each row.

@@ -34,6 +34,7 @@ use super::value::{ColumnBuilder, Value};
 use crate::batch::{Batch, Origin, rows_without_columns};
 use crate::reject::{EpochRejects, Reject, RejectCode};
 use crate::shards::{Mark, ShardSink, shard_of};
+use crate::tally::Tally;
 use crate::time::Time;
 
 /// The most rows of one batch that leaves.
@@ -48,14 +49,16 @@ type Change = ((Key, Accumulator), Time, isize);
 ///
 /// The batches come from no one place of a file: their origin has the epoch as its submission and
 /// [`Time::END`] as its chunk. The second stream reports sums that no longer fit an int, once when
-/// that happens.
+/// that happens, in the name of `operator`.
 pub fn totals<'s>(
     name: &str,
+    operator: &str,
     partials: StreamVec<'s, Time, Partial>,
     spec: AggregateSpec,
+    tally: Tally,
 ) -> (Stream<'s, Time, Batch>, StreamVec<'s, Time, EpochRejects>) {
     let arranged = arrange(name, partials);
-    present(name, arranged.count_total().inner, spec)
+    present(name, operator, arranged.count_total().inner, spec, tally)
 }
 
 /// What surrounds totals that survive the process.
@@ -70,22 +73,34 @@ pub struct Kept<'s, F> {
     pub sink: F,
 }
 
-/// [`totals`] that can be written down and put back. The last stream says what was written, at the
-/// time of each mark; when its frontier has passed that time, every worker has.
+/// What [`kept_totals`] give.
+pub struct KeptTotals<'s, P> {
+    /// The rows, as [`totals`] give them.
+    pub rows: Stream<'s, Time, Batch>,
+    /// Sums that no longer fit an int, as [`totals`] report them.
+    pub rejects: StreamVec<'s, Time, EpochRejects>,
+    /// What was written, at the time of each mark: when its frontier has passed that time, every
+    /// worker has written its shards.
+    pub parts: StreamVec<'s, Time, P>,
+}
+
+/// [`totals`] that can be written down and put back.
 pub fn kept_totals<'s, S, F>(
     name: &str,
+    operator: &str,
     partials: StreamVec<'s, Time, Partial>,
     spec: AggregateSpec,
+    tally: Tally,
     kept: Kept<'s, F>,
-) -> (Stream<'s, Time, Batch>, StreamVec<'s, Time, EpochRejects>, StreamVec<'s, Time, S::Part>)
+) -> KeptTotals<'s, S::Part>
 where
     S: ShardSink,
     F: FnOnce(SyncActivator) -> S,
 {
     let arranged = arrange(name, partials.concat(kept.restored));
     let parts = keep(name, arranged.clone(), kept.marks, kept.sink);
-    let (rows, rejects) = present(name, arranged.count_total().inner, spec);
-    (rows, rejects, parts)
+    let (rows, rejects) = present(name, operator, arranged.count_total().inner, spec, tally);
+    KeptTotals { rows, rejects, parts }
 }
 
 /// Arranges what is added up, each key on the worker of its shard.
@@ -106,8 +121,10 @@ fn arrange<'s>(name: &str, partials: StreamVec<'s, Time, Partial>) -> Arranged<'
 /// Turns changes of accumulators into batches of rows, one epoch at a time.
 fn present<'s>(
     name: &str,
+    operator: &str,
     changes: StreamVec<'s, Time, Change>,
     spec: AggregateSpec,
+    tally: Tally,
 ) -> (Stream<'s, Time, Batch>, StreamVec<'s, Time, EpochRejects>) {
     let mut builder = OperatorBuilder::new(format!("Aggregate {name}"), changes.scope());
     let mut input = builder.new_input(changes, Pipeline);
@@ -115,7 +132,7 @@ fn present<'s>(
     let (rejects, rejects_stream) = builder.new_output::<Vec<EpochRejects>>();
     let mut rows = OutputBuilder::<_, CapacityContainerBuilder<_>>::from(rows);
     let mut rejects = OutputBuilder::<_, CapacityContainerBuilder<_>>::from(rejects);
-    let operator = name.to_owned();
+    let operator = operator.to_owned();
 
     builder.build(move |initial| {
         drop(initial);
@@ -151,6 +168,7 @@ fn present<'s>(
                         let columns = to_columns(part, &spec, &schema);
                         let (raw, positions) = (None, None);
                         let mut batch = Batch { columns, raw, positions, diff, origin };
+                        tally.gave(time.epoch, 0, batch.len(), 0);
                         session.give_container(&mut batch);
                     }
                 }
@@ -163,8 +181,11 @@ fn present<'s>(
                         reason,
                         raw: key.text(&spec.keys).into_bytes(),
                     };
-                    let reported = correction.overflows.into_iter().map(overflow).collect();
-                    let reported = EpochRejects { origin, rejects: reported };
+                    let reported: Vec<Reject> =
+                        correction.overflows.into_iter().map(overflow).collect();
+                    tally.reported(time.epoch, reported.len());
+                    let epoch = time.epoch;
+                    let reported = EpochRejects { epoch, origin, rejects: reported };
                     rejects.session(&one.for_rejects).give(reported);
                 }
             }

@@ -56,6 +56,55 @@ fn submission(id: u64, name: &str, bytes: u64) -> v1::Submission {
         seen_at: moment(0),
         accepted_at: moment(2),
         finished_at,
+        receipt: None,
+    }
+}
+
+fn receipt() -> v1::Receipt {
+    let node = |name: &str, role: &str, kind: &str, records_in| v1::ReceiptNode {
+        name: name.into(),
+        role: role.into(),
+        kind: kind.into(),
+        records_in,
+        ..v1::ReceiptNode::default()
+    };
+    let port = |tag: &str, records| v1::ReceiptPort { tag: tag.into(), records };
+    let source = v1::ReceiptNode {
+        out: vec![port("", 997)],
+        rejected: 3,
+        ..node("in", "source", "source jsonl", 1000)
+    };
+    let route = v1::ReceiptNode {
+        out: vec![port("bad", 900), port("slow", 99)],
+        copies: 2,
+        fed_by: vec!["in".into()],
+        ..node("by", "operator", "route", 997)
+    };
+    let sums = v1::ReceiptNode {
+        out: vec![port("", 12)],
+        merged: 99,
+        fed_by: vec!["by.slow".into()],
+        ..node("sums", "aggregate", "aggregate", 99)
+    };
+    let errors = v1::ReceiptNode {
+        fed_by: vec!["by.bad".into()],
+        ..node("errors", "files", "sink files", 900)
+    };
+    v1::Receipt {
+        generation: 4,
+        processes: 2,
+        workers: 3,
+        binary_version: "1.2.3".into(),
+        plan_hash: "abcd".into(),
+        claimed_at: moment(1),
+        read_at: moment(20),
+        answered_at: moment(30),
+        nodes: vec![source, route, sums, errors],
+        outputs: vec![v1::ReceiptOutput {
+            path: "errors/day.jsonl".into(),
+            bytes: 2048,
+            blake3: "11ee".into(),
+        }],
     }
 }
 
@@ -101,7 +150,11 @@ impl Submissions for Canned {
         request: Request<v1::GetSubmissionRequest>,
     ) -> Result<Response<v1::Submission>, Status> {
         match request.into_inner().id {
-            id @ 1..=3 => Ok(Response::new(submission(id, "day.jsonl", 1_234_567))),
+            id @ 1..=3 => {
+                let mut whole = submission(id, "day.jsonl", 1_234_567);
+                whole.receipt = (id == 1).then(receipt);
+                Ok(Response::new(whole))
+            }
             _ => Err(Status::not_found("no submission has that id")),
         }
     }

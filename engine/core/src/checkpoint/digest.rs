@@ -59,7 +59,7 @@ mod tests {
 
     fn part(sink: usize, name: &str, bytes: u64, hash: u8) -> PreparedPart {
         let (hash, body) = ([hash; 32], Prepared::Digest);
-        PreparedPart { epoch: 1, sink, name: name.into(), bytes, hash, body }
+        PreparedPart { epoch: 1, sink, name: name.into(), rows: 1, bytes, hash, body }
     }
 
     #[track_caller]

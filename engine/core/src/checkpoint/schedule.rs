@@ -285,3 +285,162 @@ fn build(
     manifest.forget_unused();
     Ok(manifest)
 }
+
+#[cfg(test)]
+mod tests {
+    use tidemill_store::checkpoint::{Pack, WrittenShard};
+
+    use super::*;
+
+    const EVERY: Duration = Duration::from_secs(60);
+
+    fn state(id: &str, place: Place) -> State {
+        State { id: id.into(), fingerprint: "f".into(), place }
+    }
+
+    fn states() -> Vec<State> {
+        vec![state("aggregate/a", Place::Operator(0)), state("table/t", Place::Table(0))]
+    }
+
+    fn schedule() -> Schedule {
+        Schedule::new(states(), EVERY, None)
+    }
+
+    fn part(state: &str, name: &str, shards: std::ops::Range<u16>) -> KeptPart {
+        let shard = |shard: u16| WrittenShard { shard: shard as u8, rows: 1, bytes: 20 };
+        let shards = shards.map(shard).collect();
+        let pack = Pack { name: name.into(), bytes: 9, hash: [1; 32], shards };
+        KeptPart { state: state.into(), outcome: Ok(Some(pack)) }
+    }
+
+    fn later(seconds: u64) -> Instant {
+        Instant::now() + Duration::from_secs(seconds)
+    }
+
+    /// Brings a schedule with news to the manifest of a full checkpoint at `epoch`.
+    #[track_caller]
+    fn seal(schedule: &mut Schedule, epoch: u64) -> Manifest {
+        assert_eq!(schedule.due(later(100)), Some(true));
+        let asked = Next::AskTables { epoch, full: true };
+        assert_eq!(schedule.marked(epoch, None), asked);
+        let workers = vec![part("aggregate/a", "w0", 0..100), part("aggregate/a", "w1", 100..256)];
+        assert_eq!(schedule.operators_kept(workers), Next::Wait);
+        match schedule.table_kept(part("table/t", "t0", 0..256)) {
+            Next::Seal(manifest) => *manifest,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_is_due_when_there_is_news_and_time_has_passed() {
+        let mut schedule = schedule();
+        assert_eq!(schedule.due(later(100)), None, "no news");
+        schedule.answered(1, 10);
+        assert_eq!(schedule.due(later(1)), None, "too early");
+        assert_eq!(schedule.due(later(61)), Some(true));
+        assert_eq!(schedule.due(later(100)), None, "one at a time");
+        let mut never = Schedule::new(states(), Duration::ZERO, None);
+        never.answered(1, 10);
+        assert_eq!(never.due(later(100_000)), None);
+        let mut stateless = Schedule::new(Vec::new(), EVERY, None);
+        stateless.answered(1, 10);
+        assert_eq!(stateless.due(later(100)), None);
+        assert_eq!(stateless.due_at_end(later(0), [u64::MAX].into_iter()), None);
+    }
+
+    #[test]
+    fn a_long_checkpoint_makes_the_next_one_wait() {
+        let mut schedule = schedule();
+        schedule.took = Duration::from_secs(30);
+        schedule.answered(1, 10);
+        assert_eq!(schedule.due(later(599)), None);
+        assert_eq!(schedule.due(later(601)), Some(true));
+    }
+
+    #[test]
+    fn tables_are_asked_right_behind_the_last_file_of_the_mark() {
+        let mut schedule = schedule();
+        schedule.answered(1, 10);
+        assert_eq!(schedule.due(later(100)), Some(true));
+        assert_eq!(schedule.marked(4, Some(3)), Next::Wait);
+        assert_eq!(schedule.answered(2, 10), Next::Wait);
+        assert_eq!(schedule.answered(3, 10), Next::AskTables { epoch: 4, full: true });
+        assert_eq!(schedule.answered(5, 10), Next::Wait);
+    }
+
+    #[test]
+    fn what_is_written_becomes_a_manifest_and_the_next_one_builds_on_it() {
+        let mut schedule = schedule();
+        schedule.answered(1, 10);
+        let first = seal(&mut schedule, 1);
+        assert_eq!((first.epoch, first.count(), first.packs.len()), (1, 512, 3));
+        schedule.sealed(first);
+        assert!(schedule.is_busy());
+        schedule.swept();
+        assert!(!schedule.is_busy());
+        schedule.answered(2, 10);
+        assert_eq!(schedule.due(later(100)), Some(false), "only what changed");
+        assert_eq!(schedule.marked(2, None), Next::AskTables { epoch: 2, full: false });
+        assert_eq!(schedule.operators_kept(vec![part("aggregate/a", "w2", 7..8)]), Next::Wait);
+        let unchanged = KeptPart { state: "table/t".into(), outcome: Ok(None) };
+        let Next::Seal(second) = schedule.table_kept(unchanged) else { panic!() };
+        let names: Vec<&str> = second.packs.iter().map(|pack| &*pack.name).collect();
+        assert_eq!((names, second.count()), (vec!["t0", "w0", "w1", "w2"], 512));
+    }
+
+    #[test]
+    fn what_was_refused_is_given_up_and_the_next_one_writes_everything() {
+        let mut schedule = schedule();
+        schedule.answered(1, 10);
+        let first = seal(&mut schedule, 1);
+        schedule.sealed(first);
+        schedule.swept();
+        schedule.answered(2, 10);
+        assert_eq!(schedule.due(later(100)), Some(false));
+        schedule.marked(2, None);
+        let full_disk = KeptPart { state: "aggregate/a".into(), outcome: Err("full".into()) };
+        schedule.operators_kept(vec![full_disk]);
+        let unchanged = KeptPart { state: "table/t".into(), outcome: Ok(None) };
+        assert_eq!(schedule.table_kept(unchanged), Next::GiveUp("aggregate/a: full".into()));
+        schedule.gave_up();
+        schedule.swept();
+        assert_eq!(schedule.due(later(100)), Some(true), "everything");
+    }
+
+    #[test]
+    fn a_worker_that_is_missing_is_noticed() {
+        let mut schedule = schedule();
+        schedule.answered(1, 10);
+        schedule.due(later(100));
+        schedule.marked(1, None);
+        schedule.operators_kept(vec![part("aggregate/a", "w0", 0..100)]);
+        let next = schedule.table_kept(part("table/t", "t0", 0..256));
+        assert_eq!(next, Next::GiveUp("aggregate/a: 100 of 256 shards were written".into()));
+    }
+
+    #[test]
+    fn the_end_writes_one_if_reading_again_would_take_longer() {
+        let files = |count: usize| std::iter::repeat_n(1000, count);
+        assert_eq!(schedule().due_at_end(later(0), files(3)), None);
+        assert_eq!(schedule().due_at_end(later(0), files(1000)), Some(true));
+        assert_eq!(schedule().due_at_end(later(0), [1 << 30].into_iter()), Some(true));
+        let mut slow = schedule();
+        slow.took = Duration::from_secs(5);
+        assert_eq!(slow.due_at_end(later(0), files(1000)), None);
+    }
+
+    #[test]
+    fn the_end_waits_for_what_was_marked_and_for_nothing_that_never_will_be() {
+        let mut schedule = schedule();
+        schedule.answered(1, 10);
+        schedule.due(later(100));
+        assert!(!schedule.is_busy(), "only asked");
+        schedule.marked(1, None);
+        assert!(schedule.is_busy());
+        let mut early = self::schedule();
+        early.answered(1, 10);
+        early.due(later(100));
+        assert_eq!(early.marked(0, None), Next::Wait);
+        assert!(!early.is_busy());
+    }
+}

@@ -12,8 +12,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tidemill_operators::format::{self, Header, HeaderEnd, Parser, ReadPlan};
-use tidemill_operators::meter::Meter;
 use tidemill_operators::reject::EpochRejects;
+use tidemill_operators::tally::Tally;
 use tidemill_operators::{Batch, Origin, Reject, Time};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Exchange;
@@ -60,7 +60,7 @@ pub struct Reader {
     /// How much waits at the readers of this process.
     pub loads: Loads,
     /// Counts what is read.
-    pub meter: Meter,
+    pub tally: Tally,
 }
 
 /// Builds the reader of one source.
@@ -69,7 +69,7 @@ pub fn reader<'scope>(
     orders: StreamVec<'scope, Time, PieceOrder>,
     with: Reader,
 ) -> Read<'scope> {
-    let Reader { name, plan, inflate_ratio_max, flow, loads, meter } = with;
+    let Reader { name, plan, inflate_ratio_max, flow, loads, tally } = with;
     let scope = orders.scope();
     let mut builder = OperatorBuilder::new(title.to_owned(), scope);
     let address = builder.operator_info().address;
@@ -96,7 +96,7 @@ pub fn reader<'scope>(
         failed: BTreeSet::new(),
         worker: scope.worker().index(),
         loads,
-        meter,
+        tally,
     };
 
     builder.build(move |capabilities| {
@@ -163,7 +163,7 @@ struct Reading {
     failed: BTreeSet<u64>,
     worker: usize,
     loads: Loads,
-    meter: Meter,
+    tally: Tally,
 }
 
 impl Reading {
@@ -288,8 +288,8 @@ impl Reading {
             reject.operator.clone_from(&self.name);
         }
         let records = u64::from(parsed.records) + u64::from(over_long);
-        self.meter.took(records as usize, chunk.range.len());
-        self.meter.rejected(rejects.len());
+        self.tally.took(time.epoch, records as usize, chunk.range.len());
+        self.tally.rejected(time.epoch, rejects.len());
         let note = ReadEvent::Chunk {
             chunk: time.chunk,
             skipped_lines: chunk.skipped_lines,
@@ -301,11 +301,15 @@ impl Reading {
         };
         if let Some(mut batch) = parsed.batch {
             batch.origin = origin;
-            self.meter.gave(0, batch.len(), chunk.range.len());
+            self.tally.gave(time.epoch, 0, batch.len(), chunk.range.len());
             outputs.batches.session(&held[0]).give_container(&mut batch);
         }
         if !rejects.is_empty() {
-            outputs.rejects.session(&held[1]).give(EpochRejects { origin, rejects });
+            outputs.rejects.session(&held[1]).give(EpochRejects {
+                epoch: time.epoch,
+                origin,
+                rejects,
+            });
         }
         outputs.notes.session(&held[2]).give(self.note(order, note));
     }

@@ -29,6 +29,8 @@ pub struct PreparedPart {
     pub epoch: u64,
     /// The sink, by its place in the plan.
     pub sink: usize,
+    /// How many records it holds.
+    pub rows: u64,
     /// The file's name in the sink's folder.
     pub name: String,
     /// Its length.
@@ -182,6 +184,7 @@ impl Parts {
         let part = |bytes: u64, hash: [u8; 32], body: Prepared| PreparedPart {
             epoch,
             sink: self.sink.index,
+            rows: open.rows,
             name,
             bytes,
             hash,

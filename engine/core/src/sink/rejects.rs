@@ -6,7 +6,8 @@
 //! | errors | if the disk refuses, the process ends                                          |
 //!
 //! A reader knows the line of a record only inside its chunk. How many lines stand before that chunk
-//! is known here, once the frontier has passed the chunks before it.
+//! is known here, once the frontier has passed the chunks before it. What is said of a file as a whole
+//! (a sum that fits no int) stands on no line: it comes last, as line 0.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -56,15 +57,13 @@ pub fn rejects<'scope>(
     let index = sink.index;
     let mut builder = OperatorBuilder::new(title.to_owned(), scope);
     let wake = scope.worker().sync_activator_for(builder.operator_info().address.to_vec());
-    let mut input = builder.new_input(
-        rejects,
-        Exchange::new(move |some: &EpochRejects| writer_of(some.origin.submission, index)),
-    );
+    let mut input = builder
+        .new_input(rejects, Exchange::new(move |some: &EpochRejects| writer_of(some.epoch, index)));
     let mut note_input = builder
-        .new_input(notes, Exchange::new(move |note: &ReadNote| writer_of(note.submission, index)));
+        .new_input(notes, Exchange::new(move |note: &ReadNote| writer_of(note.epoch, index)));
     let mut opening_input = builder.new_input(
         openings,
-        Exchange::new(move |opening: &Opening| writer_of(opening.submission, index)),
+        Exchange::new(move |opening: &Opening| writer_of(opening.epoch, index)),
     );
     let (output, parts) = builder.new_output::<Vec<PreparedPart>>();
     let mut part_output =
@@ -169,23 +168,9 @@ impl Writer {
                 let (skipped, lines) = entry.remove();
                 let first_line = file.lines_before + u64::from(skipped) + 1;
                 file.lines_before += u64::from(skipped) + u64::from(lines);
-                let Some(rejects) = file.ahead.remove(&chunk) else { continue };
-                let name = file.part.opening.as_ref().map_or("", |opening| &opening.name);
-                let rows = rejects.len();
-                let batch = to_batch(name, first_line, rejects);
-                let before = file.part.body.bytes();
-                let target = file.part.body.gathering();
-                let gathered = target.len();
-                if before == 0 {
-                    self.encoder.preamble(target);
+                if let Some(rejects) = file.ahead.remove(&chunk) {
+                    write(&mut self.encoder, &self.parts, *epoch, file, first_line, rejects);
                 }
-                self.encoder.encode(&batch, target);
-                let count = target.len() - gathered;
-                file.part.rows += rows as u64;
-                let outcome = file.part.body.appended(count, &|| self.parts.stage(*epoch));
-                self.parts.written(outcome);
-                self.parts.meter.took(rows, count);
-                self.parts.meter.gave(0, rows, count);
             }
         }
     }
@@ -197,7 +182,11 @@ impl Writer {
             if frontier.is_some_and(|frontier| frontier <= Time::end(epoch)) {
                 break;
             }
-            let mut part = entry.remove().part;
+            let mut file = entry.remove();
+            if let Some(rejects) = file.ahead.remove(&Time::END) {
+                write(&mut self.encoder, &self.parts, epoch, &mut file, 0, rejects);
+            }
+            let mut part = file.part;
             if part.body.bytes() == 0 {
                 self.encoder.preamble(part.body.gathering());
             }
@@ -205,6 +194,33 @@ impl Writer {
         }
         ready
     }
+}
+
+/// Appends the rejects of one chunk to the output of a file.
+fn write(
+    encoder: &mut Encoder,
+    parts: &Parts,
+    epoch: u64,
+    file: &mut OpenFile,
+    first_line: u64,
+    rejects: Vec<Placed>,
+) {
+    let name = file.part.opening.as_ref().map_or("", |opening| &opening.name);
+    let rows = rejects.len();
+    let batch = to_batch(name, first_line, rejects);
+    let before = file.part.body.bytes();
+    let target = file.part.body.gathering();
+    let gathered = target.len();
+    if before == 0 {
+        encoder.preamble(target);
+    }
+    encoder.encode(&batch, target);
+    let count = target.len() - gathered;
+    file.part.rows += rows as u64;
+    let outcome = file.part.body.appended(count, &|| parts.stage(epoch));
+    parts.written(outcome);
+    parts.meter.took(rows, count);
+    parts.meter.gave(0, rows, count);
 }
 
 /// Returns the rejects of one chunk as rows of [`schema`], in input order.

@@ -17,6 +17,7 @@ use crate::intake::{self, Patterns};
 use crate::ledger;
 use crate::plan::{Plan, SinkKind};
 use crate::publish::{self, Published};
+use crate::receipt;
 use crate::sink::table::Table;
 use crate::start::{Config, StartError};
 
@@ -78,6 +79,7 @@ pub(super) fn ledger_lines(
             folders: folders.clone(),
             sources: plan.sources.iter().map(|source| source.name.clone()).collect(),
             sinks: plan.sinks.iter().map(|sink| sink.name.clone()).collect(),
+            book: receipt::book(plan),
             commands,
             wake,
             plan_hash: plan.hash.clone(),

@@ -1,7 +1,7 @@
 //! Asking: lists, operators, latencies, pipelines, health and the schema.
 
 use tidemill_client::{Client, Error, Filter, Frontier, Phase};
-use tidemill_engine::report::Phase as P;
+use tidemill_engine::report::{Phase as P, ReceiptNode, ReceiptReport};
 use tidemill_proto::v1;
 use tidemill_proto::v1::submissions_client::SubmissionsClient;
 use tonic::Code;
@@ -53,6 +53,54 @@ async fn a_list_is_filtered_and_paged_newest_first() {
     }
     let request = v1::ListSubmissionsRequest { limit: u32::MAX, ..Default::default() };
     assert_eq!(raw.list(request).await.unwrap().into_inner().submissions.len(), 5);
+}
+
+#[tokio::test]
+async fn a_committed_file_that_is_asked_for_comes_with_its_receipt() {
+    let front = Front::start().await;
+    let client = front.client().await;
+    let id = front.engine.accept("a.jsonl");
+    let node = ReceiptNode {
+        name: "by".into(),
+        role: "operator".into(),
+        kind: "route".into(),
+        records_in: 10,
+        out: vec![("low".into(), 4), ("high".into(), 3)],
+        filtered: 2,
+        rejected: 2,
+        merged: 5,
+        copies: 1,
+        reported: 6,
+        fed_by: vec!["in".into()],
+    };
+    let receipt = ReceiptReport {
+        generation: 3,
+        processes: 1,
+        workers: 2,
+        binary_version: "0.1".into(),
+        plan_hash: "ab".into(),
+        claimed_at: moment(1),
+        read_at: moment(2),
+        answered_at: moment(3),
+        nodes: vec![node],
+        outputs: vec![("errors/a.jsonl".into(), 7, "cd".into())],
+    };
+    front.engine.receive_receipt(id, receipt);
+    assert_eq!(client.get(id).await.unwrap().receipt, None, "it is not committed yet");
+    front.engine.change(id, P::Committed, 1);
+    let found = client.get(id).await.unwrap().receipt.unwrap();
+    assert_eq!((found.generation, found.processes, found.workers), (3, 1, 2));
+    assert_eq!((found.claimed_at, found.answered_at), (moment(1), moment(3)));
+    assert_eq!(
+        (found.outputs[0].path.as_str(), found.outputs[0].hash.as_str()),
+        ("errors/a.jsonl", "cd")
+    );
+    let node = &found.nodes[0];
+    assert_eq!(node.out, [("low".to_owned(), 4), ("high".to_owned(), 3)]);
+    assert_eq!((node.records_in, node.filtered, node.rejected), (10, 2, 2));
+    assert_eq!((node.merged, node.copies, node.reported), (5, 1, 6));
+    let listed = client.list(&Filter::default()).await.unwrap();
+    assert_eq!(listed.submissions[0].receipt, None, "a list holds no receipts");
 }
 
 #[tokio::test]

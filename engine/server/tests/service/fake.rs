@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
 use tidemill_engine::engine::{Observer, SubmitError, Upload};
 use tidemill_engine::report::{
-    EdgeReport, NodeReport, OperatorReport, Phase, PipelineReport, StageLatency, SubmissionFilter,
-    SubmissionReport,
+    EdgeReport, NodeReport, OperatorReport, Phase, PipelineReport, ReceiptReport, StageLatency,
+    SubmissionFilter, SubmissionReport,
 };
 use tidemill_server::Backend;
 
@@ -29,6 +29,7 @@ type Hook = Box<dyn FnOnce(&Fake) + Send>;
 struct State {
     reports: BTreeMap<u64, SubmissionReport>,
     contents: BTreeMap<u64, Vec<u8>>,
+    receipts: BTreeMap<u64, ReceiptReport>,
     observers: Vec<Observer>,
     after_look: Option<Hook>,
     unavailable: Option<String>,
@@ -67,6 +68,11 @@ impl Fake {
     /// Does something between the next look at a submission and the answer to it.
     pub(crate) fn after_look(&self, hook: impl FnOnce(&Fake) + Send + 'static) {
         self.state().after_look = Some(Box::new(hook));
+    }
+
+    /// Gives a submission a receipt.
+    pub(crate) fn receive_receipt(&self, id: u64, receipt: ReceiptReport) {
+        self.state().receipts.insert(id, receipt);
     }
 
     /// Takes no files from now on.
@@ -165,6 +171,10 @@ impl Backend for Fake {
             hook(self);
         }
         Ok(report)
+    }
+
+    fn receipt(&self, id: u64) -> Result<Option<ReceiptReport>, SubmitError> {
+        Ok(self.state().receipts.get(&id).cloned())
     }
 
     fn submissions(&self, filter: &SubmissionFilter) -> Result<Vec<SubmissionReport>, SubmitError> {

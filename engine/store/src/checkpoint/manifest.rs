@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{CheckpointError, FORMAT, Pack, verify_pack};
 use crate::disk::{self, DiskError};
+use crate::failpoint;
 use crate::journal::CheckpointRow;
-use crate::publish::replace_file;
 
 /// The longest manifest, in bytes.
 const BYTES_MAX: u64 = 64 << 20;
@@ -175,7 +175,15 @@ impl Manifest {
 pub fn write_manifest(folder: &Path, manifest: &Manifest) -> io::Result<(String, [u8; 32])> {
     let name = format!("{}-{}.manifest.json", manifest.epoch, manifest.generation);
     let bytes = serde_json::to_vec(manifest)?;
-    replace_file(&folder.join(&name), |file| file.write_all(&bytes))?;
+    let path = folder.join(&name);
+    let temporary = folder.join(format!("{name}.tmp"));
+    let file = disk::create_private(&temporary)?;
+    (&file).write_all(&bytes).map_err(|error| DiskError::new("write", &temporary, error))?;
+    disk::sync_file(&file, &temporary)?;
+    std::fs::rename(&temporary, &path)
+        .map_err(|error| DiskError::new("rename", &temporary, error))?;
+    disk::sync_folder(folder)?;
+    failpoint::reach("checkpoint-manifest-placed")?;
     Ok((name, blake3::hash(&bytes).into()))
 }
 
@@ -239,6 +247,7 @@ pub fn sweep(folder: &Path, kept: &[CheckpointRow]) -> io::Result<u64> {
         if ours && !named.contains(&name) {
             let path = entry.path();
             std::fs::remove_file(&path).map_err(|error| DiskError::new("remove", &path, error))?;
+            failpoint::reach("checkpoint-old-removed")?;
             removed += 1;
         }
     }

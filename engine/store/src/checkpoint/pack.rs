@@ -1,15 +1,14 @@
 //! Pack: one file with the rows of some shards of one state. Written once, read whole.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use super::{CheckpointError, FORMAT};
 use crate::disk::{self, DiskError};
+use crate::failpoint;
 
 const MAGIC: &[u8; 8] = b"tmckpt01";
 
@@ -86,15 +85,7 @@ impl PackWriter {
         }
         let path = folder.join(name);
         let temporary = folder.join(format!("{name}.tmp"));
-        let flags = (OFlags::NOFOLLOW | OFlags::CLOEXEC).bits().cast_signed();
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .custom_flags(flags)
-            .open(&temporary)
-            .map_err(|error| DiskError::new("create", &temporary, error))?;
+        let file = disk::create_private(&temporary)?;
         let mut writer = PackWriter {
             file: Some(BufWriter::with_capacity(BUFFER_BYTES, file)),
             temporary,
@@ -144,12 +135,14 @@ impl PackWriter {
         let file = file
             .into_inner()
             .map_err(|error| DiskError::new("write", &self.temporary, error.into_error()))?;
+        failpoint::reach("checkpoint-pack-written")?;
         disk::sync_file(&file, &self.temporary)?;
         std::fs::rename(&self.temporary, &self.path)
             .map_err(|error| DiskError::new("rename", &self.temporary, error))?;
         if let Some(folder) = self.path.parent() {
             disk::sync_folder(folder)?;
         }
+        failpoint::reach("checkpoint-pack-placed")?;
         let shard = |shard: u8| {
             let (rows, bytes) = self.shards[usize::from(shard)];
             WrittenShard { shard, rows, bytes }

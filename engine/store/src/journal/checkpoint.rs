@@ -9,7 +9,7 @@ use super::read::unsigned;
 use super::schema::of;
 use super::write::now_us;
 use super::{Journal, JournalError, PartRow};
-use crate::disk;
+use crate::{disk, failpoint};
 
 /// How many checkpoints of a pipeline are kept: the newest, and one in case that one is damaged.
 pub(crate) const KEPT: usize = 2;
@@ -65,6 +65,7 @@ impl Journal {
         pipeline: &str,
         row: &CheckpointRow,
     ) -> Result<(), JournalError> {
+        let stop = JournalError::failpoint("add a checkpoint");
         self.write("add a checkpoint", |transaction, pipelines| {
             let counters = pipelines
                 .get(pipeline)
@@ -98,8 +99,9 @@ impl Journal {
                      (SELECT epoch FROM checkpoint WHERE pipeline = ?1 ORDER BY epoch DESC LIMIT ?2)",
                 )?
                 .execute(params![counters.id, KEPT as i64])?;
-            Ok(())
-        })
+            Ok(failpoint::reach("checkpoint-row-written").map_err(&stop)?)
+        })?;
+        failpoint::reach("checkpoint-durable").map_err(&stop)
     }
 
     /// Lets these checkpoints of a pipeline count no more: they cannot be used. Durable on return.

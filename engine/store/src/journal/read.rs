@@ -18,8 +18,8 @@ use crate::queue::Identity;
 /// A view of the journal that never blocks its writer.
 #[derive(Debug)]
 pub struct JournalReader {
-    connection: Connection,
-    path: PathBuf,
+    pub(super) connection: Connection,
+    pub(super) path: PathBuf,
 }
 
 /// The columns that [`submission_row`] reads, in its order.
