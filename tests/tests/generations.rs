@@ -32,7 +32,7 @@ fn inputs(count: usize, records: u64) -> Tree {
 fn site(inputs: &Tree) -> Site {
     let mut site = Site::new(NODE, ACCESS_LOGS);
     site.announce(OVER);
-    site.run_with(&["--silence", "2s"]);
+    site.always(&["--silence", "2s"]);
     inputs.iter().for_each(|(name, bytes)| site.put(name, bytes));
     site
 }

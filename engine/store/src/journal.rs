@@ -5,6 +5,7 @@
 //! [`Journal::accept`] and [`Journal::finish`] have returned survives a crash and a loss of power.
 //! Never touches the files it speaks of, except to see which names are taken.
 
+mod checkpoint;
 mod client_id;
 mod dedupe;
 mod names;
@@ -22,6 +23,7 @@ use rusqlite::{Connection, ErrorCode};
 use crate::disk::DiskError;
 use crate::queue::Identity;
 
+pub use checkpoint::{CheckpointRow, Committed};
 pub use client_id::{CLIENT_IDS_KEPT, ClientId, ClientIdError};
 pub use dedupe::Dedupe;
 pub use read::JournalReader;
@@ -369,4 +371,4 @@ impl From<DiskError> for JournalError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
