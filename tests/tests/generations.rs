@@ -210,6 +210,9 @@ fn the_service_stays_at_its_address_through_generations() {
 
 #[test]
 fn a_stopped_process_does_not_outlive_its_parent() {
+    // Orphans become ours, as they become those of a shell that is the first process of a container:
+    // the kernel wakes up only those that nobody of their session takes over.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
     let inputs = inputs(2, 300);
     let mut site = site(&inputs);
     site.announce("the process that started this one is gone");
