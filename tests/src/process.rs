@@ -124,7 +124,7 @@ impl Process {
                 Ok(Some(line)) if wanted(&line) => return Some(line),
                 Ok(Some(_)) => {}
                 Ok(None) => return None,
-                Err(Late) => self.give_up("say what is waited for"),
+                Err(Late) => self.give_up("say what is waited for", PATIENCE),
             }
         }
     }
@@ -137,7 +137,7 @@ impl Process {
                 Ok(Some(line)) if line.contains(text) => return true,
                 Ok(Some(_)) => {}
                 Ok(None) => return false,
-                Err(Late) => self.give_up(&format!("log {text:?}")),
+                Err(Late) => self.give_up(&format!("log {text:?}"), PATIENCE),
             }
         }
     }
@@ -189,12 +189,17 @@ impl Process {
     }
 
     /// Waits for the end.
-    pub fn ended(mut self) -> Ended {
-        let deadline = Instant::now() + PATIENCE;
+    pub fn ended(self) -> Ended {
+        self.ended_within(PATIENCE)
+    }
+
+    /// Waits for the end of something that is known to take long.
+    pub fn ended_within(mut self, patience: Duration) -> Ended {
+        let deadline = Instant::now() + patience;
         // Both are read by threads of their own, so neither can fill up and hold the process.
         let ended = self.stdout.all(deadline).and_then(|()| self.stderr.all(deadline));
         if ended.is_err() {
-            self.give_up("end");
+            self.give_up("end", patience);
         }
         let status = self.child.wait().unwrap();
         self.reaped = true;
@@ -205,12 +210,12 @@ impl Process {
         }
     }
 
-    fn give_up(&mut self, what: &str) -> ! {
+    fn give_up(&mut self, what: &str, patience: Duration) -> ! {
         self.kill();
         let last: Vec<&str> = self.stderr.text.lines().rev().take(SHOWN_LINES).collect();
         let last: Vec<&str> = last.into_iter().rev().collect();
         panic!(
-            "after {PATIENCE:?} the process did not {what}; its last words:\n{}",
+            "after {patience:?} the process did not {what}; its last words:\n{}",
             last.join("\n")
         );
     }

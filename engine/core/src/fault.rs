@@ -57,12 +57,16 @@ pub fn disk(doing: &str, error: &io::Error) -> ! {
 
 /// Ends the process because the journal refuses.
 pub fn journal(doing: &str, error: &JournalError) -> ! {
-    let kind = match error {
+    end(kind_of_journal(error), doing, error)
+}
+
+/// Returns what an error of the journal is.
+pub fn kind_of_journal(error: &JournalError) -> FaultKind {
+    match error {
         JournalError::Damaged { .. }
         | JournalError::Newer { .. }
         | JournalError::Unreleased { .. } => FaultKind::Damaged,
         JournalError::Invariant { .. } => FaultKind::Invariant,
-        _ => FaultKind::Disk,
-    };
-    end(kind, doing, error)
+        JournalError::Disk { .. } => FaultKind::Disk,
+    }
 }

@@ -5,6 +5,7 @@
 //! back: no more files, dataflows end, everything said is committed, published and settled.
 
 mod earlier;
+mod exit;
 mod peers;
 
 use std::collections::BTreeMap;
@@ -17,7 +18,7 @@ use std::time::{Duration, SystemTime};
 
 use tidemill_store::{
     DiskError, Folders, Generation, Home, HomeError, Journal, JournalError, RecoverError,
-    failpoint, recover, sweep_spool,
+    failpoint, recover, spool, sweep_spool,
 };
 use timely::WorkerConfig;
 use timely::communication::WorkerGuards;
@@ -123,32 +124,6 @@ pub enum StartError {
     Dataflow(String),
 }
 
-impl StartError {
-    /// Returns whether the next start would meet the same: somebody must do something first.
-    pub const fn is_lasting(&self) -> bool {
-        match self {
-            StartError::Mesh(error) => error.is_lasting(),
-            StartError::Disk(_) | StartError::Io(_) | StartError::Dataflow(_) => false,
-            _ => true,
-        }
-    }
-
-    /// Returns the exit code of a process that did not start.
-    pub const fn exit_code(&self) -> i32 {
-        match self {
-            StartError::Journal(
-                JournalError::Damaged { .. }
-                | JournalError::Newer { .. }
-                | JournalError::Unreleased { .. },
-            ) => FaultKind::Damaged.exit_code(),
-            StartError::Journal(_) | StartError::Io(_) | StartError::Disk(_) => {
-                FaultKind::Disk.exit_code()
-            }
-            _ => 1,
-        }
-    }
-}
-
 /// What an engine did in its life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
@@ -209,15 +184,18 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         published = recovered.finished,
         unfinished = recovered.unfinished.len(),
         put_back = recovered.released.len(),
+        uploads_kept = recovered.respooled.len(),
         "opened {}",
         config.home.display()
     );
+    earlier::remember_contents(&config.plans, &mut journal)?;
     let board = Arc::new(board(&config.plans, &journal)?);
     let patterns: Vec<Patterns> =
         config.plans.iter().map(|plan| Patterns::new(&plan.sources)).collect();
     let earlier = earlier::earlier(&config, &journal, &folders, &patterns)?;
-    // Nobody uploads yet: what lies there was left by a life that was killed.
-    sweep_spool(&home, SystemTime::now())?;
+    // Nobody uploads yet: what lies there was left by a life that was killed. What broke off may be
+    // gone on with for a while.
+    sweep_spool(&home, SystemTime::now() - spool::KEPT_FOR)?;
     let stats = Stats::default();
 
     let meeting = meet(config.mesh.clone(), Some(generation), config.workers)?;
@@ -254,6 +232,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         events: events.clone(),
         journal: Mutex::new(reader),
         stop: Arc::clone(&stop),
+        taking: Mutex::default(),
     });
     let others = meeting.control.as_ref().map(Control::sender);
     if let Some(control) = meeting.control {
@@ -545,6 +524,7 @@ fn ledger_lines(
         folders: folders.clone(),
         sources: plan.sources.iter().map(|source| source.name.clone()).collect(),
         sinks: plan.sinks.iter().map(|sink| sink.name.clone()).collect(),
+        keeps_state: plan.operators.iter().any(|operator| operator.kind.keeps_state()),
         book: receipt::book(plan),
         commands,
         wake,

@@ -2,16 +2,19 @@
 //!
 //! Map: [`flags`] (what can be typed), [`settings`] (what is in force, and from where), [`run`] (one
 //! process of a run), [`supervisor`] (several processes on this host), [`author`] (check, graph,
-//! config: what a pipeline's author asks).
+//! config: what a pipeline's author asks), [`mod@doctor`] (what is wrong with a home), [`torture`]
+//! (kills a pipeline again and again, and compares).
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod flags;
 pub mod settings;
 
 pub mod author;
+pub mod doctor;
 pub mod progress;
 pub mod run;
 pub mod supervisor;
+pub mod torture;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -43,6 +46,8 @@ pub fn main() -> ExitCode {
         Command::Check(flags) => author::check(&flags),
         Command::Graph(flags) => author::graph(&flags),
         Command::Config(flags) => author::config(&flags),
+        Command::Torture(flags) => torture::torture(&flags),
+        Command::Doctor(flags) => doctor::doctor(&flags),
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Tidemill::command(), "tidemill", &mut text);

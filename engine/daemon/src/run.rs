@@ -45,14 +45,8 @@ pub fn run(flags: RunFlags) -> anyhow::Result<u8> {
     start_log(&settings)?;
     let Some(plans) = load_all(&flags)? else { return Ok(USAGE) };
     let supervises = settings.processes > 1 && settings.process.is_none();
-    if let Ok(text) = std::env::var(failpoint::VARIABLE) {
-        let process = settings.process.unwrap_or_default();
-        let armed =
-            if supervises { failpoint::check(&text) } else { failpoint::arm(&text, process) };
-        if let Err(error) = armed {
-            complain(&format!("error: {error}"));
-            return Ok(USAGE);
-        }
+    if !arm(settings.process.unwrap_or_default(), supervises)? {
+        return Ok(USAGE);
     }
     if supervises {
         return all(&settings, flags.once);
@@ -109,6 +103,25 @@ fn cannot_serve(settings: &Settings) -> String {
 fn listening(settings: &Settings, address: std::net::SocketAddr) -> String {
     let (home, workers) = (settings.home.display(), settings.workers);
     format!("listening on http://{address}, home {home}, {workers} workers\n")
+}
+
+/// Arms the failpoints that the environment asks for; returns whether they are right. The parent of
+/// several processes only checks them: its children arm them.
+fn arm(process: usize, supervises: bool) -> anyhow::Result<bool> {
+    if let Ok(text) = std::env::var(failpoint::VARIABLE) {
+        let armed =
+            if supervises { failpoint::check(&text) } else { failpoint::arm(&text, process) };
+        if let Err(error) = armed {
+            complain(&format!("error: {error}"));
+            return Ok(false);
+        }
+    }
+    if let Some(path) = std::env::var_os(failpoint::TRACE_VARIABLE).filter(|_| !supervises) {
+        let path = std::path::PathBuf::from(path);
+        failpoint::trace(&path, process)
+            .with_context(|| format!("write a trace of failpoints at {}", path.display()))?;
+    }
+    Ok(true)
 }
 
 /// Plans every pipeline file, or shows all mistakes of all of them.
