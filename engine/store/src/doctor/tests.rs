@@ -61,6 +61,8 @@ impl Given {
             hash: Some(hash),
             seen_at_us: 0,
             claimed_at_us: 0,
+            client_id: None,
+            dedupe: crate::journal::Dedupe::None,
         };
         journal.accept(&[file]).unwrap().remove(0)
     }
