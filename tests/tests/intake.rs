@@ -165,7 +165,10 @@ fn an_upload_is_taken_once_wherever_the_server_is_killed() {
         server.stop();
         assert_eq!(site.names("processed"), ["sent.txt"], "{step}");
         assert_eq!(site.names("unprocessed"), [] as [&str; 0], "{step}");
-        assert_eq!(site.out().into_iter().collect::<Vec<_>>(), [("rows/sent.txt".into(), bytes.clone())]);
+        assert_eq!(
+            site.out().into_iter().collect::<Vec<_>>(),
+            [("rows/sent.txt".into(), bytes.clone())]
+        );
         assert_eq!(fs::read_dir(site.home().join("spool")).unwrap().count(), 0, "{step}");
     }
 }
@@ -174,7 +177,8 @@ fn an_upload_is_taken_once_wherever_the_server_is_killed() {
 fn an_upload_goes_on_where_it_was_when_the_server_was_killed() {
     let site = site("");
     let port = free_port();
-    let bytes: Vec<u8> = (0_u32..).flat_map(|n| format!("{n}\n").into_bytes()).take(32 << 20).collect();
+    let bytes: Vec<u8> =
+        (0_u32..).flat_map(|n| format!("{n}\n").into_bytes()).take(32 << 20).collect();
     fs::write(site.path().join("big.txt"), &bytes).unwrap();
     let server = Server::start(&site, port, &[], None);
     let address = format!("127.0.0.1:{port}");
@@ -306,7 +310,9 @@ sinks:
   rows: { from: [late, old, first], files: { format: raw } }
 ";
     let site = Site::new(NODE, yaml);
-    for (name, age) in [("l2", 1), ("o1", 10), ("f2", 1), ("o3", 30), ("l1", 2), ("f1", 9), ("o2", 30)] {
+    for (name, age) in
+        [("l2", 1), ("o1", 10), ("f2", 1), ("o3", 30), ("l1", 2), ("f1", 9), ("o2", 30)]
+    {
         site.put(name, b"x\n");
         let file = File::open(site.folder("unprocessed").join(name)).unwrap();
         file.set_modified(UNIX_EPOCH + Duration::from_secs(1_700_000_000 - age)).unwrap();

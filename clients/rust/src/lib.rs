@@ -21,13 +21,15 @@
 //! ```
 //!
 //! Map, in reading order: `model` (the values), `id`, `error`, `client` (connection and questions),
-//! `submit` (sending a file), `watch` (changes as a stream), `convert` (from the wire).
+//! `retry` (asking again while the server is away), `submit` (sending a file), `watch` (changes as a
+//! stream), `convert` (from the wire).
 
 mod error;
 mod id;
 mod model;
 
 mod client;
+mod retry;
 mod submit;
 mod watch;
 
@@ -35,12 +37,12 @@ mod convert;
 
 pub use client::Client;
 pub use error::Error;
-pub use id::{NotAnId, SubmissionId};
 /// Latencies are decoded into histograms of this crate.
 pub use hdrhistogram;
+pub use id::{NotAnId, SubmissionId};
 pub use model::{
     Edge, Filter, Frontier, Node, Operator, OutputFile, Page, Phase, Pipeline, Reason, Receipt,
-    ReceiptNode, ReceiptOutput, StageLatency, Submission,
+    ReceiptNode, ReceiptOutput, StageLatency, Stats, Submission,
 };
 pub use submit::SubmitOptions;
 pub use watch::{Watch, WatchFilter};

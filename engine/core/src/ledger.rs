@@ -11,8 +11,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime};
 
 use tidemill_store::{
-    AcceptedFile, Book, CLIENT_IDS_KEPT, Folders, Identity, Journal, JournalError, NewFile, Outcome,
-    Part, PartBody, Verdict, barrier, failpoint, queue,
+    AcceptedFile, Book, CLIENT_IDS_KEPT, Folders, Identity, Journal, JournalError, NewFile,
+    Outcome, Part, PartBody, Verdict, barrier, failpoint, queue,
 };
 use timely::scheduling::activate::SyncActivator;
 

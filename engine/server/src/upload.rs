@@ -93,8 +93,7 @@ impl<B: Backend> Uploads<B> {
             }
             // Whoever is under way moves the end of what is kept.
             let _held = busy.hold(id)?;
-            let received =
-                kept::kept_bytes(backend.spool(), &id).map_err(|error| disk(&error))?;
+            let received = kept::kept_bytes(backend.spool(), &id).map_err(|error| disk(&error))?;
             Ok(Standing { received, submission: None })
         })
         .await?

@@ -115,8 +115,8 @@ pub use disk::DiskError;
 pub use home::{Folders, Home, HomeError};
 pub use journal::{
     AcceptedFile, CLIENT_IDS_KEPT, ClientId, ClientIdError, Counts, Dedupe, Filter, Generation,
-    Journal, JournalError, JournalReader, NewFile, Outcome, OutcomeRow, Part, PartBody, PartRow, Phase,
-    ReceiptRow, SubmissionRow, Verdict, VerdictRow,
+    Journal, JournalError, JournalReader, NewFile, Outcome, OutcomeRow, Part, PartBody, PartRow,
+    Phase, ReceiptRow, SubmissionRow, Verdict, VerdictRow,
 };
 pub use publish::{PublishError, publish, replace_file, sync_published};
 pub use queue::spool::{self, sweep_spool};

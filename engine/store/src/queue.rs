@@ -188,9 +188,15 @@ mod tests {
             &|_, writer| drop(writer.seek(io::SeekFrom::End(0)).and_then(|_| writer.write(b"d"))),
             Some("it was written to: 3 bytes when accepted, 4 now"),
         );
-        check(&|_, writer| writer.set_len(1).unwrap(), Some("it was written to: 3 bytes when accepted, 1 now"));
-        check(&|_, writer| drop(writer.write(b"xyz").unwrap()), Some("it was written to"));
-        check(&|path, _| std::fs::remove_file(path).unwrap(), Some("it is gone from underprocess/"));
+        check(
+            &|_, writer| writer.set_len(1).unwrap(),
+            Some("it was written to: 3 bytes when accepted, 1 now"),
+        );
+        check(&|_, writer| writer.write_all(b"xyz").unwrap(), Some("it was written to"));
+        check(
+            &|path, _| std::fs::remove_file(path).unwrap(),
+            Some("it is gone from underprocess/"),
+        );
         let replace = |path: &Path, _: &mut File| {
             let other = path.with_file_name("other");
             std::fs::write(&other, "abc").unwrap();

@@ -148,9 +148,10 @@ impl Inbox {
         self.round += 1;
         let names = if how == Scan::Full || is_other || self.may_have_changed(&look) {
             let names = list(&folder)?;
-            let is_settled = SystemTime::now()
-                .duration_since(SystemTime::UNIX_EPOCH)
-                .is_ok_and(|now| now.as_nanos() as i128 - look.modified_ns > FOLDER_TICK.as_nanos() as i128);
+            let is_settled =
+                SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|now| {
+                    now.as_nanos() as i128 - look.modified_ns > FOLDER_TICK.as_nanos() as i128
+                });
             self.listed = Some((look, Instant::now()));
             if !is_settled {
                 // Another change in the same tick would not be seen.
@@ -196,7 +197,8 @@ impl Inbox {
 
     /// Returns which source takes a name. One that nobody takes is left, and that is said once.
     fn source_of(&mut self, name: &OsStr) -> Option<usize> {
-        if name.as_encoded_bytes().starts_with(b".") || matches!(self.left.get(name), Some(Left::Name))
+        if name.as_encoded_bytes().starts_with(b".")
+            || matches!(self.left.get(name), Some(Left::Name))
         {
             return None;
         }

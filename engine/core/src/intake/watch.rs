@@ -70,7 +70,9 @@ impl Watch {
 fn hints_of(event: notify::Result<notify::Event>, watched: &[PathBuf]) -> Vec<Hint> {
     let Ok(event) = event else { return vec![Hint::Lost] };
     if event.need_rescan() {
-        tracing::info!("more happens in the folders than the system can tell; looking at all of it");
+        tracing::info!(
+            "more happens in the folders than the system can tell; looking at all of it"
+        );
         return vec![Hint::Lost];
     }
     let is_complete = matches!(

@@ -74,7 +74,8 @@ pub(super) fn parse(entries: &mut Entries, mistakes: &mut Mistakes<'_>) -> Takin
             Ok(priority) if (least..=most).contains(&priority) => taking.priority = priority,
             _ => {
                 let message = format!("`priority` cannot be {:?}", written.text);
-                let hint = format!("it is a whole number from {least} to {most}; higher goes first");
+                let hint =
+                    format!("it is a whole number from {least} to {most}; higher goes first");
                 written.wrong(mistakes, message, Some(hint));
             }
         }

@@ -111,10 +111,7 @@ fn find_source(plan: &Plan, patterns: &Patterns, file: &mut AcceptedFile) -> boo
 }
 
 /// Sources that look for equal contents know those of earlier lives, however they took files then.
-pub(super) fn remember_contents(
-    plans: &[Plan],
-    journal: &mut Journal,
-) -> Result<(), JournalError> {
+pub(super) fn remember_contents(plans: &[Plan], journal: &mut Journal) -> Result<(), JournalError> {
     for plan in plans {
         for source in &plan.sources {
             if source.taking.dedupe == Dedupe::Content {

@@ -9,4 +9,5 @@ mod proxy;
 mod asking;
 mod following;
 mod resuming;
+mod standing;
 mod uploading;
