@@ -93,7 +93,8 @@ pub struct SettingFlags {
     /// Workers (threads) per process [default: the number of cores]
     #[arg(short = 'w', long, value_name = "N")]
     pub workers: Option<String>,
-    /// Processes; without -p all of them are started and supervised on this host [default: 1]
+    /// Processes; without -p all of them are started on this host, and again when one is lost
+    /// [default: 1]
     #[arg(short = 'n', long, value_name = "N")]
     pub processes: Option<String>,
     /// Which of the processes this one is, from 0
@@ -118,6 +119,10 @@ pub struct SettingFlags {
     /// How long the processes of a run wait for each other at the start [default: 60s]
     #[arg(long, value_name = "DURATION")]
     pub meet: Option<String>,
+    /// How long a process of a run may be silent before it counts as lost; the same for all of them
+    /// [default: 15s]
+    #[arg(long, value_name = "DURATION")]
+    pub silence: Option<String>,
     /// What is logged: error, warn, info, debug, or a filter like `tidemill_engine=debug`
     /// [default: info]
     #[arg(long, value_name = "FILTER")]

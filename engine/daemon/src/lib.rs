@@ -18,6 +18,7 @@ pub mod torture;
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 use tidemill_engine::fault::FaultKind;
@@ -33,6 +34,9 @@ const PANICKED: i32 = 70;
 /// How the message of timely's own threads begins when the connection to a process breaks. They
 /// have no other way to tell.
 const PEER_GONE: &str = "timely communication error";
+
+/// How long a process that lost a connection waits to hear which process is lost.
+const VERDICT_MAX: Duration = Duration::from_millis(500);
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
@@ -97,6 +101,8 @@ fn end_on_panic() {
             .or_else(|| panic.payload().downcast_ref::<String>().cloned())
             .unwrap_or_default();
         if message.starts_with(PEER_GONE) {
+            // Process 0 knows which one, and is about to say so; then this process ends elsewhere.
+            std::thread::sleep(VERDICT_MAX);
             complain(&format!(
                 "error: another process of this run is gone ({message})\n\
                  Nothing is lost: start all of them again to go on."
