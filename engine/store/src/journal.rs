@@ -22,7 +22,6 @@ use crate::queue::Identity;
 
 pub use read::JournalReader;
 pub use receipt::ReceiptRow;
-pub(crate) use receipt::parse as parse_receipt;
 
 /// The one writer of the journal.
 #[derive(Debug)]
