@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use tidemill_store::{
     AcceptedFile, Book, Folders, Journal, JournalError, NewFile, Outcome, Part, PartBody, Verdict,
-    failpoint,
+    barrier, failpoint, queue,
 };
 use timely::scheduling::activate::SyncActivator;
 
@@ -244,6 +244,10 @@ impl Ledger {
                 receipts.insert(file.id, receipt::receipt(&self.lines[pipeline].book, &answer));
             }
             outcomes.push(outcome.clone());
+            if !barrier::holds("move-after-commit") {
+                let folders = &self.lines[pipeline].folders;
+                let _ = queue::finish(folders, &file.claimed_name, &file.stored_name);
+            }
             let rows = if answer.failure.is_none() { answer.rows } else { Vec::new() };
             jobs.push(Job::Finished {
                 pipeline,
@@ -254,16 +258,23 @@ impl Ledger {
                 milestones,
             });
         }
+        if !barrier::holds("publish-after-commit") {
+            self.publish(std::mem::take(&mut jobs));
+        }
         if !outcomes.is_empty() {
             // The commit point: nothing is published before this returns. A receipt that does not
             // balance commits nothing, and ends the process.
             self.journal.finish_with(&outcomes, &receipts)?;
         }
+        self.publish(jobs);
+        Ok(())
+    }
+
+    fn publish(&self, jobs: Vec<Job>) {
         for job in jobs {
             // The publisher ends after the ledger.
             let _ = self.publisher.send(job);
         }
-        Ok(())
     }
 
     /// Returns what becomes of a file, and the staged parts that must be removed.

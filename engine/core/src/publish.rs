@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use tidemill_operators::Batch;
 use tidemill_store::{
-    AcceptedFile, Folders, Home, Outcome, PublishError, Reason, Verdict, failpoint, publish, queue,
-    replace_file, sync_published,
+    AcceptedFile, Folders, Home, Outcome, PublishError, Reason, Verdict, barrier, failpoint,
+    publish, queue, replace_file, sync_published,
 };
 
 use crate::board::{Board, Milestones, hex};
@@ -232,6 +232,12 @@ impl Publisher {
             return Ok(());
         }
         let folders: Vec<&Folders> = self.lines.iter().map(|line| &line.folders).collect();
+        if !barrier::holds("settle-after-sync") {
+            let (forgotten, wait) = std::sync::mpsc::channel();
+            let _ = self.ledger.send(Event::Settled(self.unsettled.clone()));
+            let _ = self.ledger.send(Event::Flush(forgotten));
+            let _ = wait.recv();
+        }
         failpoint::reach("settle-begin").map_err(disk("settle"))?;
         sync_published(&folders).map_err(disk("sync published outputs"))?;
         failpoint::reach("settle-synced").map_err(disk("settle"))?;

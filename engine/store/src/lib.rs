@@ -90,6 +90,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod disk;
+
+pub mod barrier;
 pub mod failpoint;
 
 pub mod home;

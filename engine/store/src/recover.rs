@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use crate::barrier;
 use crate::disk::{self, DiskError};
 use crate::failpoint;
 use crate::home::{Folders, Home, HomeError};
@@ -114,7 +115,7 @@ pub fn recover(
     }
     // Nothing before this line removes anything, and nothing that is left is named by a commit.
     recovery.removed_stages = sweep_stage(home, generation)?;
-    for folders in folders.values() {
+    for folders in folders.values().filter(|_| barrier::holds("R3")) {
         disk::sync_folder(&folders.underprocess)?;
         disk::sync_folder(&folders.unprocessed)?;
     }
@@ -160,21 +161,23 @@ fn settle_one(
     plan_hash: Option<String>,
 ) -> Result<bool, RecoverError> {
     let (id, name) = (file.id, file.name.clone());
-    let moved =
-        match &outcome.verdict {
-            Verdict::Committed { parts } => {
-                for part in parts {
-                    publish::publish(home, folders, part).map_err(|source| {
-                        RecoverError::Publish { id, name: name.clone(), source }
-                    })?;
+    let moved = match &outcome.verdict {
+        Verdict::Committed { parts } => {
+            for part in parts {
+                let path = folders.out.join(&part.sink).join(&part.name);
+                if !barrier::holds("every-part") && path.exists() {
+                    break;
                 }
-                queue::finish(folders, &file.claimed_name, &file.stored_name)
+                publish::publish_again(home, folders, part)
+                    .map_err(|source| RecoverError::Publish { id, name: name.clone(), source })?;
             }
-            Verdict::Quarantined { .. } => {
-                let reason = Reason::of(file, outcome, plan_hash);
-                queue::quarantine(folders, &file.claimed_name, &file.stored_name, &reason)
-            }
-        };
+            queue::finish(folders, &file.claimed_name, &file.stored_name)
+        }
+        Verdict::Quarantined { .. } => {
+            let reason = Reason::of(file, outcome, plan_hash);
+            queue::quarantine(folders, &file.claimed_name, &file.stored_name, &reason)
+        }
+    };
     match moved {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

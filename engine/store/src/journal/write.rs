@@ -19,6 +19,7 @@ use super::{
     AcceptedFile, Generation, INLINE_BYTES_MAX, Journal, JournalError, JournalReader, NewFile,
     Outcome, Part, PartBody, Verdict, read,
 };
+use crate::barrier;
 use crate::disk;
 use crate::failpoint;
 use crate::home::{self, Home};
@@ -121,7 +122,7 @@ impl Journal {
         failpoint::reach("accept-begin").map_err(&stop)?;
         let root = self.root.clone();
         let now = now_us();
-        let accepted = self.write("accept", |transaction, pipelines| {
+        let accepted = self.write_synced("A3", "accept", |transaction, pipelines| {
             let mut folders = HashMap::new();
             let mut accepted = Vec::with_capacity(files.len());
             for file in files {
@@ -179,7 +180,7 @@ impl Journal {
         let generation = self.generation.map(u64::cast_signed);
         let stop = JournalError::failpoint("commit");
         failpoint::reach("commit-begin").map_err(&stop)?;
-        self.write("commit", |transaction, pipelines| {
+        self.write_synced("C1", "commit", |transaction, pipelines| {
             for outcome in outcomes {
                 let Some(counters) = pipelines.get_mut(&outcome.pipeline) else {
                     let detail = format!("pipeline {} has no accepted files", outcome.pipeline);
@@ -205,8 +206,7 @@ impl Journal {
     ///
     /// Not synced: a loss of power may lose it, and then recovery repeats what was done already.
     pub fn settle(&mut self, ids: &[u64]) -> Result<(), JournalError> {
-        self.synchronous("NORMAL")?;
-        let result = self.write("settle", |transaction, _| {
+        self.write_unsynced("settle", |transaction, _| {
             let mut unsettled =
                 transaction.prepare_cached("DELETE FROM unsettled WHERE submission = ?1")?;
             let mut body = transaction.prepare_cached("DELETE FROM body WHERE submission = ?1")?;
@@ -216,9 +216,7 @@ impl Journal {
             }
             let stop = JournalError::failpoint("settle");
             Ok(failpoint::reach("settle-written").map_err(stop)?)
-        });
-        self.synchronous("FULL").inspect_err(|_| self.failed = true)?;
-        result?;
+        })?;
         failpoint::reach("settle-done").map_err(JournalError::failpoint("settle"))
     }
 
@@ -239,6 +237,32 @@ impl Journal {
 
     pub(super) fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    /// Runs a transaction that is durable on return; this is a barrier.
+    fn write_synced<T>(
+        &mut self,
+        barrier: &str,
+        doing: &'static str,
+        work: impl FnOnce(&Transaction<'_>, &mut HashMap<String, Counters>) -> Result<T, Trouble>,
+    ) -> Result<T, JournalError> {
+        if barrier::holds(barrier) {
+            self.write(doing, work)
+        } else {
+            self.write_unsynced(doing, work)
+        }
+    }
+
+    /// Runs a transaction that becomes durable with the next one that is synced.
+    fn write_unsynced<T>(
+        &mut self,
+        doing: &'static str,
+        work: impl FnOnce(&Transaction<'_>, &mut HashMap<String, Counters>) -> Result<T, Trouble>,
+    ) -> Result<T, JournalError> {
+        self.synchronous("NORMAL")?;
+        let result = self.write(doing, work);
+        self.synchronous("FULL").inspect_err(|_| self.failed = true)?;
+        result
     }
 
     /// Runs one transaction over the tables and a copy of the counters; the copy counts only if
