@@ -28,7 +28,6 @@ pub use client_id::{CLIENT_IDS_KEPT, ClientId, ClientIdError};
 pub use dedupe::Dedupe;
 pub use read::JournalReader;
 pub use receipt::ReceiptRow;
-pub(crate) use receipt::parse as parse_receipt;
 
 /// The one writer of the journal.
 #[derive(Debug)]
