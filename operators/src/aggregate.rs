@@ -18,6 +18,7 @@ mod exact;
 mod gather;
 mod groups;
 mod key;
+mod shortcut;
 mod sums;
 mod totals;
 mod value;

@@ -31,6 +31,7 @@ use timely::worker::Worker;
 
 use crate::account::account;
 use crate::answer::{Heard, Said, answers};
+use crate::ingest::buffers::Buffers;
 use crate::ingest::coordinator::{Command, Loads, coordinator};
 use crate::ingest::digest::digest;
 use crate::ingest::flow::Flow;
@@ -82,6 +83,7 @@ pub fn render(worker: &mut Worker, plan: &Plan, fittings: Fittings) -> Rendered 
             around: fittings.around,
             stats: fittings.stats,
             loads: fittings.loads,
+            buffers: Buffers::default(),
             flow: Flow::default(),
             streams: BTreeMap::new(),
             rejects: BTreeMap::new(),
@@ -102,6 +104,7 @@ struct Rendering<'scope, 'plan> {
     around: Surroundings,
     stats: Stats,
     loads: Loads,
+    buffers: Buffers,
     flow: Flow,
     streams: BTreeMap<PortId, Batches<'scope>>,
     rejects: BTreeMap<NodeId, Rejects<'scope>>,
@@ -211,6 +214,7 @@ impl<'scope> Rendering<'scope, '_> {
             inflate_ratio_max: source.inflate_ratio_max,
             flow: self.flow.clone(),
             loads: self.loads.clone(),
+            buffers: self.buffers.clone(),
             tally,
         };
         let read = reader(&title, pieces, with);
