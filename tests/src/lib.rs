@@ -7,7 +7,8 @@
 //!
 //! Map, in reading order: [`tree`] (what lies in folders), [`process`] (one process and what it
 //! says), [`site`] (a home and how it is fed), [`scenario`] (homes that are folders of the
-//! repository), [`oracle`] (slow programs that know the right answer).
+//! repository), [`torment`] (what is killed again and again), [`oracle`] (slow programs that know
+//! the right answer).
 
 #![allow(
     clippy::unwrap_used,
@@ -20,9 +21,12 @@ pub mod tree;
 pub mod process;
 pub mod scenario;
 pub mod site;
+pub mod torment;
 
 pub mod oracle;
 
-pub use process::{Ended, PATIENCE};
+pub mod faults;
+
+pub use process::{Ended, PATIENCE, Process};
 pub use site::{Running, Shape, Site};
 pub use tree::Tree;

@@ -124,7 +124,7 @@ impl Process {
                 Ok(Some(line)) if wanted(&line) => return Some(line),
                 Ok(Some(_)) => {}
                 Ok(None) => return None,
-                Err(Late) => self.give_up("say what is waited for"),
+                Err(Late) => self.give_up("say what is waited for", PATIENCE),
             }
         }
     }
@@ -137,9 +137,44 @@ impl Process {
                 Ok(Some(line)) if line.contains(text) => return true,
                 Ok(Some(_)) => {}
                 Ok(None) => return false,
-                Err(Late) => self.give_up(&format!("log {text:?}")),
+                Err(Late) => self.give_up(&format!("log {text:?}"), PATIENCE),
             }
         }
+    }
+
+    /// Returns the number of the child that was started with `-p index`, if there is one.
+    pub fn child(&self, index: usize) -> Option<u32> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.id())).ok()?;
+        let children = tasks.flatten().map(|task| {
+            let children = std::fs::read_to_string(task.path().join("children"));
+            children.unwrap_or_default()
+        });
+        let children: Vec<u32> = children
+            .flat_map(|line| {
+                line.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<_>>()
+            })
+            .collect();
+        let wanted = ["-p", &index.to_string()].join("\0");
+        children.into_iter().find(|id| {
+            let line = std::fs::read_to_string(format!("/proc/{id}/cmdline")).unwrap_or_default();
+            line.trim_end_matches('\0').ends_with(&wanted)
+        })
+    }
+
+    /// Waits for a child with this index that is not `other`, and returns its number; `None` if the
+    /// process ends before.
+    pub fn wait_for_child(&mut self, index: usize, other: Option<u32>) -> Option<u32> {
+        let mut found = None;
+        wait_until(&format!("there is a process {index}"), || {
+            found = self.child(index).filter(|id| Some(*id) != other);
+            found.is_some() || !self.is_alive()
+        });
+        found
+    }
+
+    /// Returns whether it has not ended.
+    pub fn is_alive(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 
     /// Asks the process to end.
@@ -154,12 +189,17 @@ impl Process {
     }
 
     /// Waits for the end.
-    pub fn ended(mut self) -> Ended {
-        let deadline = Instant::now() + PATIENCE;
+    pub fn ended(self) -> Ended {
+        self.ended_within(PATIENCE)
+    }
+
+    /// Waits for the end of something that is known to take long.
+    pub fn ended_within(mut self, patience: Duration) -> Ended {
+        let deadline = Instant::now() + patience;
         // Both are read by threads of their own, so neither can fill up and hold the process.
         let ended = self.stdout.all(deadline).and_then(|()| self.stderr.all(deadline));
         if ended.is_err() {
-            self.give_up("end");
+            self.give_up("end", patience);
         }
         let status = self.child.wait().unwrap();
         self.reaped = true;
@@ -170,12 +210,12 @@ impl Process {
         }
     }
 
-    fn give_up(&mut self, what: &str) -> ! {
+    fn give_up(&mut self, what: &str, patience: Duration) -> ! {
         self.kill();
         let last: Vec<&str> = self.stderr.text.lines().rev().take(SHOWN_LINES).collect();
         let last: Vec<&str> = last.into_iter().rev().collect();
         panic!(
-            "after {PATIENCE:?} the process did not {what}; its last words:\n{}",
+            "after {patience:?} the process did not {what}; its last words:\n{}",
             last.join("\n")
         );
     }
@@ -192,6 +232,23 @@ impl Drop for Process {
             let _ = self.child.wait();
         }
     }
+}
+
+/// Waits until something is so; fails when that outlasts [`PATIENCE`].
+#[track_caller]
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "after {PATIENCE:?} it is not so that {what}");
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+}
+
+/// Sends a signal to a process by its number.
+#[track_caller]
+pub fn send(id: u32, signal: Signal) {
+    let pid = i32::try_from(id).ok().and_then(Pid::from_raw).expect("the number of a process");
+    kill_process(pid, signal).unwrap_or_else(|error| panic!("send {signal:?} to {id}: {error}"));
 }
 
 struct Late;

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use tidemill_operators::Batch;
 use tidemill_store::{
-    AcceptedFile, Folders, Home, Outcome, PublishError, Reason, Verdict, failpoint, publish, queue,
-    replace_file, sync_published,
+    AcceptedFile, Folders, Home, Outcome, PublishError, Reason, Verdict, barrier, failpoint,
+    publish, queue, replace_file, sync_published,
 };
 
 use crate::board::{Board, Milestones, hex};
@@ -47,6 +47,13 @@ pub enum Job {
         staged: Vec<PathBuf>,
         /// When it reached which stage.
         milestones: Milestones,
+    },
+    /// A file repeats an earlier one: it is only filed away.
+    Duplicate {
+        /// Which pipeline.
+        pipeline: usize,
+        /// The file.
+        file: Box<AcceptedFile>,
     },
     /// A file of an earlier life was read again.
     Replayed {
@@ -172,6 +179,19 @@ impl Publisher {
                     }
                 });
             }
+            Job::Duplicate { pipeline, file } => {
+                tracing::info!(
+                    pipeline = self.lines[pipeline].name,
+                    file = file.name,
+                    submission = file.id,
+                    "not run: a duplicate of file {}",
+                    file.duplicate_of.unwrap_or_default()
+                );
+                self.file_away(pipeline, &file)?;
+                self.unsettled.push(file.id);
+                self.first_unsettled.get_or_insert_with(Instant::now);
+                self.board.duplicate(&file);
+            }
             Job::End => {}
         }
         Ok(())
@@ -199,14 +219,7 @@ impl Publisher {
                         other => other?,
                     }
                 }
-                match queue::finish(&line.folders, &file.claimed_name, &file.stored_name) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                        // Its outputs are whole all the same.
-                        tracing::warn!(submission = file.id, name = ?file.name,
-                            "somebody took the input of a committed file out of underprocess/");
-                    }
-                    moved => moved.map_err(disk("move the input to processed/"))?,
-                }
+                self.file_away(pipeline, file)?;
             }
             Verdict::Quarantined { code, detail } => {
                 tracing::warn!(pipeline = line.name, file = file.name, code, "set aside: {detail}");
@@ -216,6 +229,20 @@ impl Publisher {
             }
         }
         Ok(whole)
+    }
+
+    /// Moves an input to `processed/`.
+    fn file_away(&self, pipeline: usize, file: &AcceptedFile) -> Result<(), PublisherError> {
+        let folders = &self.lines[pipeline].folders;
+        match queue::finish(folders, &file.claimed_name, &file.stored_name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // Its outputs are whole all the same.
+                tracing::warn!(submission = file.id, name = ?file.name,
+                    "somebody took the input of a finished file out of underprocess/");
+                Ok(())
+            }
+            moved => moved.map_err(disk("move the input to processed/")),
+        }
     }
 
     fn apply(&mut self, pipeline: usize, epoch: u64, rows: &[(usize, Batch)]) {
@@ -232,6 +259,12 @@ impl Publisher {
             return Ok(());
         }
         let folders: Vec<&Folders> = self.lines.iter().map(|line| &line.folders).collect();
+        if !barrier::holds("settle-after-sync") {
+            let (forgotten, wait) = std::sync::mpsc::channel();
+            let _ = self.ledger.send(Event::Settled(self.unsettled.clone()));
+            let _ = self.ledger.send(Event::Flush(forgotten));
+            let _ = wait.recv();
+        }
         failpoint::reach("settle-begin").map_err(disk("settle"))?;
         sync_published(&folders).map_err(disk("sync published outputs"))?;
         failpoint::reach("settle-synced").map_err(disk("settle"))?;

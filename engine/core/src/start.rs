@@ -5,8 +5,10 @@
 //! back: no more files, dataflows end, everything said is committed, published and settled.
 
 mod earlier;
+mod exit;
+mod peers;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -16,7 +18,7 @@ use std::time::{Duration, SystemTime};
 
 use tidemill_store::{
     DiskError, Folders, Generation, Home, HomeError, Journal, JournalError, RecoverError,
-    failpoint, recover, sweep_spool,
+    failpoint, recover, spool, sweep_spool,
 };
 use timely::WorkerConfig;
 use timely::communication::WorkerGuards;
@@ -30,7 +32,7 @@ use crate::fault::{self, FaultKind};
 use crate::ingest::coordinator::{Command, Loads};
 use crate::intake::{self, Intake, Numbers, Patience, Patterns};
 use crate::ledger::{self, Event, Ledger};
-use crate::mesh::{self, Control, ControlEvent, MeshConfig, MeshError};
+use crate::mesh::{self, Control, MeshConfig, MeshError};
 use crate::plan::{Plan, SinkKind};
 use crate::publish::{self, Job, Published, Publisher};
 use crate::receipt;
@@ -38,14 +40,11 @@ use crate::render::{Fittings, render};
 use crate::sink::parts::Surroundings;
 use crate::sink::staging::Staging;
 use crate::sink::table::Table;
-use crate::stats::{Stats, Told};
+use crate::stats::Stats;
 use crate::worker;
 
-/// How often the other processes tell process 0 what their operators do.
-const TELL_EVERY: Duration = Duration::from_millis(250);
-
-/// What another process tells process 0 before it ends well: its loss is none.
-const THROUGH: &[u8] = b"through";
+/// Hears the number of a generation that begins.
+pub type Announce = Arc<dyn Fn(u64) + Send + Sync>;
 
 /// What an engine runs.
 #[derive(Clone)]
@@ -65,6 +64,8 @@ pub struct Config {
     /// Whether to start although inputs are gone from `processed/` whose rows are in tables: the
     /// tables then lose these rows.
     pub forget_missing: bool,
+    /// Told the number of the generation as soon as the journal has it; in process 0 only.
+    pub announce: Option<Announce>,
 }
 
 /// Why an engine did not start.
@@ -123,23 +124,6 @@ pub enum StartError {
     Dataflow(String),
 }
 
-impl StartError {
-    /// Returns the exit code of a process that did not start.
-    pub const fn exit_code(&self) -> i32 {
-        match self {
-            StartError::Journal(
-                JournalError::Damaged { .. }
-                | JournalError::Newer { .. }
-                | JournalError::Unreleased { .. },
-            ) => FaultKind::Damaged.exit_code(),
-            StartError::Journal(_) | StartError::Io(_) | StartError::Disk(_) => {
-                FaultKind::Disk.exit_code()
-            }
-            _ => 1,
-        }
-    }
-}
-
 /// What an engine did in its life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
@@ -187,6 +171,9 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         workers: config.workers as u64,
         plans: config.plans.iter().map(|plan| (plan.name.clone(), plan.hash.clone())).collect(),
     })?;
+    if let Some(announce) = &config.announce {
+        announce(generation);
+    }
     let books: Vec<_> =
         config.plans.iter().map(|plan| (plan.name.clone(), receipt::book(plan))).collect();
     journal.keep_books(&books)?;
@@ -197,15 +184,18 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         published = recovered.finished,
         unfinished = recovered.unfinished.len(),
         put_back = recovered.released.len(),
+        uploads_kept = recovered.respooled.len(),
         "opened {}",
         config.home.display()
     );
+    earlier::remember_contents(&config.plans, &mut journal)?;
     let board = Arc::new(board(&config.plans, &journal)?);
     let patterns: Vec<Patterns> =
         config.plans.iter().map(|plan| Patterns::new(&plan.sources)).collect();
     let earlier = earlier::earlier(&config, &journal, &folders, &patterns)?;
-    // Nobody uploads yet: what lies there was left by a life that was killed.
-    sweep_spool(&home, SystemTime::now())?;
+    // Nobody uploads yet: what lies there was left by a life that was killed. What broke off may be
+    // gone on with for a while.
+    sweep_spool(&home, SystemTime::now() - spool::KEPT_FOR)?;
     let stats = Stats::default();
 
     let meeting = meet(config.mesh.clone(), Some(generation), config.workers)?;
@@ -231,6 +221,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let numbers = Numbers::from(journal.next_submission());
     let reader = journal.reader()?;
     let engine = Engine::new(crate::engine::Parts {
+        generation,
         spool: home.spool(),
         plans: config.plans.clone(),
         folders: folders.clone(),
@@ -241,9 +232,11 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         events: events.clone(),
         journal: Mutex::new(reader),
         stop: Arc::clone(&stop),
+        taking: Mutex::default(),
     });
+    let others = meeting.control.as_ref().map(Control::sender);
     if let Some(control) = meeting.control {
-        listen_to_peers(control, stats)?;
+        peers::listen(control, stats)?;
     }
 
     let publisher = Publisher::new(
@@ -301,6 +294,9 @@ pub fn start(config: Config) -> Result<Running, StartError> {
                 tracing::error!("a worker ended with: {panic}");
             }
         }
+        if let Some(others) = others {
+            peers::say_through(&others);
+        }
         flush(&events);
         pass(failpoint::reach("end-begin"));
         let _ = jobs.send(Job::End);
@@ -334,20 +330,26 @@ pub fn run_member(config: Config) -> Result<(), StartError> {
     let (guards, _wakes) = built.execute(meeting.builders, meeting.guard)?;
     let ended = Arc::new(AtomicBool::new(false));
     let first = meeting.control.as_ref().map(Control::sender);
-    if let Some(control) = meeting.control {
-        let ended = Arc::clone(&ended);
-        spawn("tidemill:tell", move || tell_first(&control, &stats, &ended))?;
-    }
+    // The thread's result is the control connection, so that it lasts until we have said goodbye.
+    let _telling = match meeting.control {
+        Some(control) => {
+            let ended = Arc::clone(&ended);
+            Some(spawn("tidemill:tell", move || {
+                peers::tell(&control, &stats, &ended);
+                control
+            })?)
+        }
+        None => None,
+    };
     for outcome in guards.join() {
         if let Err(panic) = outcome {
             tracing::error!("a worker ended with: {panic}");
         }
     }
-    ended.store(true, Ordering::Relaxed);
     if let Some(first) = first {
-        // If process 0 is gone too, nobody is left to tell.
-        let _ = first.send(0, THROUGH);
+        peers::say_through(&first);
     }
+    ended.store(true, Ordering::Relaxed);
     Ok(())
 }
 
@@ -522,6 +524,7 @@ fn ledger_lines(
         folders: folders.clone(),
         sources: plan.sources.iter().map(|source| source.name.clone()).collect(),
         sinks: plan.sinks.iter().map(|sink| sink.name.clone()).collect(),
+        keeps_state: plan.operators.iter().any(|operator| operator.kind.keeps_state()),
         book: receipt::book(plan),
         commands,
         wake,
@@ -540,45 +543,6 @@ fn intake_lines(
         patterns,
     };
     plans.iter().zip(folders).zip(patterns).map(line).collect()
-}
-
-/// Takes what the other processes tell. If one is lost before the end, the run is over.
-fn listen_to_peers(control: Control, stats: Stats) -> Result<(), StartError> {
-    spawn("tidemill:peers", move || {
-        let mut through = BTreeSet::new();
-        while let Some(event) = control.recv() {
-            match event {
-                ControlEvent::Message(process, bytes) if bytes == THROUGH => {
-                    through.insert(process);
-                }
-                ControlEvent::Message(process, bytes) => {
-                    if let Ok(told) = serde_json::from_slice::<Told>(&bytes) {
-                        stats.hear(process, told);
-                    }
-                }
-                ControlEvent::Lost(process) if through.contains(&process) => {}
-                ControlEvent::Lost(process) => {
-                    let error = std::io::Error::other(format!("process {process} is gone"));
-                    fault::end(FaultKind::Peer, "run as one of several processes", &error);
-                }
-            }
-        }
-    })?;
-    Ok(())
-}
-
-/// Tells process 0 what the operators here do, until the end or until process 0 is gone.
-fn tell_first(control: &Control, stats: &Stats, ended: &AtomicBool) {
-    while !ended.load(Ordering::Relaxed) {
-        if let Some(ControlEvent::Lost(_)) = control.recv_timeout(TELL_EVERY) {
-            return;
-        }
-        if let Ok(told) = serde_json::to_vec(&stats.tell())
-            && control.send(0, &told).is_err()
-        {
-            return;
-        }
-    }
 }
 
 /// Waits until the ledger has worked off everything it was told so far.

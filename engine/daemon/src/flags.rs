@@ -29,6 +29,13 @@ pub enum Command {
     Graph(GraphFlags),
     /// Print the settings that are in force, and where each comes from
     Config(ConfigFlags),
+    /// Prove that a pipeline survives: kill it again and again over copies of the inputs, and compare
+    /// every byte with a run that nobody disturbed (0 if all is equal)
+    Torture(TortureFlags),
+    /// Examine a home, running or not: what is wrong, what it means, what to do. Changes nothing
+    ///
+    /// Exit code 0 when nothing needs a person, 1 when something does, 65 when something is damaged.
+    Doctor(DoctorFlags),
     /// Print completions for a shell: `tidemill completions bash > /etc/bash_completion.d/tidemill`
     Completions {
         /// Which shell.
@@ -86,7 +93,8 @@ pub struct SettingFlags {
     /// Workers (threads) per process [default: the number of cores]
     #[arg(short = 'w', long, value_name = "N")]
     pub workers: Option<String>,
-    /// Processes; without -p all of them are started and supervised on this host [default: 1]
+    /// Processes; without -p all of them are started on this host, and again when one is lost
+    /// [default: 1]
     #[arg(short = 'n', long, value_name = "N")]
     pub processes: Option<String>,
     /// Which of the processes this one is, from 0
@@ -111,6 +119,10 @@ pub struct SettingFlags {
     /// How long the processes of a run wait for each other at the start [default: 60s]
     #[arg(long, value_name = "DURATION")]
     pub meet: Option<String>,
+    /// How long a process of a run may be silent before it counts as lost; the same for all of them
+    /// [default: 15s]
+    #[arg(long, value_name = "DURATION")]
+    pub silence: Option<String>,
     /// What is logged: error, warn, info, debug, or a filter like `tidemill_engine=debug`
     /// [default: info]
     #[arg(long, value_name = "FILTER")]
@@ -121,6 +133,20 @@ pub struct SettingFlags {
     /// The settings file [default: ./tidemill.settings.yaml if it is there]
     #[arg(long, value_name = "FILE")]
     pub settings: Option<PathBuf>,
+}
+
+/// Flags of `doctor`.
+#[derive(Clone, Debug, Args)]
+pub struct DoctorFlags {
+    /// The home
+    #[arg(value_name = "HOME", default_value = "./tidemill-home")]
+    pub home: PathBuf,
+    /// Read every input and output and compare its hash with the journal
+    #[arg(long)]
+    pub deep: bool,
+    /// Print JSON instead of text; codes and field names are stable
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Flags of `check`.
@@ -144,6 +170,38 @@ pub struct GraphFlags {
     #[arg(long, value_enum, default_value = "mermaid")]
     pub format: Drawing,
     /// Print nodes and edges as JSON instead
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `torture`.
+#[derive(Clone, Debug, Args)]
+pub struct TortureFlags {
+    /// The pipeline file
+    #[arg(value_name = "PIPELINE.yaml")]
+    pub pipeline: PathBuf,
+    /// Inputs, or folders of inputs; they are copied and never touched
+    #[arg(required = true, value_name = "INPUT")]
+    pub inputs: Vec<PathBuf>,
+    /// How many kills at random instants, for each shape
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub kills: usize,
+    /// Workers per process, one or several numbers: each is a shape
+    #[arg(short = 'w', long, value_name = "LIST", value_delimiter = ',', default_value = "1,2")]
+    pub workers: Vec<usize>,
+    /// Processes, one or several numbers: each with each number of workers is a shape
+    #[arg(short = 'n', long, value_name = "LIST", value_delimiter = ',', default_value = "1")]
+    pub processes: Vec<usize>,
+    /// What the instants are drawn from: the same seed draws the same
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub seed: u64,
+    /// Kill at each named step of the protocol too, and once more in the recovery from it
+    #[arg(long)]
+    pub points: bool,
+    /// Make the homes in this folder and keep them, also if all is equal
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+    /// Print JSON instead of a table
     #[arg(long)]
     pub json: bool,
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,9 +16,12 @@ const USUAL_FILE: &str = "tidemill.settings.yaml";
 /// The most workers in one process, and the most processes.
 const COUNT_MAX: usize = 1024;
 
+/// How long a process may be allowed to be silent.
+const SILENCES: RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_secs(3600);
+
 /// Every setting: its name, its default, and what it is for. The environment variable of `log_format`
 /// is `TIDEMILL_LOG_FORMAT`.
-const ALL: [(&str, &str); 12] = [
+const ALL: [(&str, &str); 13] = [
     ("home", "./tidemill-home"),
     ("workers", "(cores)"),
     ("processes", "1"),
@@ -28,6 +32,7 @@ const ALL: [(&str, &str); 12] = [
     ("quiet", "2s"),
     ("scan", "2s"),
     ("meet", "60s"),
+    ("silence", "15s"),
     ("log", "info"),
     ("log_format", "text"),
 ];
@@ -66,6 +71,8 @@ pub struct Settings {
     pub scan: Duration,
     /// How long processes wait for each other.
     pub meet: Duration,
+    /// How long a process may be silent before it counts as lost.
+    pub silence: Duration,
     /// What is logged.
     pub log: String,
     /// Whether it is logged as JSON.
@@ -129,6 +136,7 @@ fn flag(flags: &SettingFlags, name: &str) -> Option<String> {
         "quiet" => flags.quiet.clone(),
         "scan" => flags.scan.clone(),
         "meet" => flags.meet.clone(),
+        "silence" => flags.silence.clone(),
         "log" => flags.log.clone(),
         "log_format" => flags.log_format.clone(),
         _ => None,
@@ -198,6 +206,9 @@ impl Checking<'_> {
         let quiet = self.value("quiet", "a duration like 500ms, 2s or 1m", duration);
         let scan = self.value("scan", "a duration like 500ms, 2s or 1m", duration);
         let meet = self.value("meet", "a duration like 500ms, 2s or 1m", duration);
+        let silence = self.value("silence", "a duration from 500ms to 1h", |text| {
+            duration(text).filter(|silence| SILENCES.contains(silence))
+        });
         let log = self.text("log").unwrap_or_default();
         let log_json = self.value("log_format", "text or json", |text| match text {
             "text" => Some(false),
@@ -230,6 +241,7 @@ impl Checking<'_> {
             quiet: quiet?,
             scan: scan?.max(Duration::from_millis(50)),
             meet: meet?,
+            silence: silence?,
             log,
             log_json: log_json?,
             written: Vec::new(),

@@ -4,20 +4,26 @@
 use std::path::Path;
 
 use tidemill_engine::Engine;
-use tidemill_engine::engine::{Observer, SubmitError, Upload};
+use tidemill_engine::engine::{ClientId, Observer, SubmitError, Upload};
 use tidemill_engine::report::{
     OperatorReport, PipelineReport, ReceiptReport, StageLatency, SubmissionFilter, SubmissionReport,
 };
 
 /// An engine as the server sees it. [`Engine`] is one; tests bring their own.
 pub trait Backend: Clone + Send + Sync + 'static {
+    /// Returns the number of the generation that answers.
+    fn generation(&self) -> u64;
+
     /// Returns the folder where uploads are received.
     fn spool(&self) -> &Path;
 
     /// Checks, before the first byte is received, that an upload of this name could be taken.
     fn check_upload(&self, pipeline: Option<&str>, name: &str) -> Result<(), SubmitError>;
 
-    /// Takes a received file and makes it durable.
+    /// Returns what the upload with this id became; `None` if it was never taken.
+    fn upload(&self, id: &ClientId) -> Result<Option<SubmissionReport>, SubmitError>;
+
+    /// Takes a received file and makes it durable; one whose id is known is left where it is.
     fn submit(&self, upload: Upload) -> Result<SubmissionReport, SubmitError>;
 
     /// Returns one submission.
@@ -43,12 +49,20 @@ pub trait Backend: Clone + Send + Sync + 'static {
 }
 
 impl Backend for Engine {
+    fn generation(&self) -> u64 {
+        Engine::generation(self)
+    }
+
     fn spool(&self) -> &Path {
         Engine::spool(self)
     }
 
     fn check_upload(&self, pipeline: Option<&str>, name: &str) -> Result<(), SubmitError> {
         Engine::check_upload(self, pipeline, name)
+    }
+
+    fn upload(&self, id: &ClientId) -> Result<Option<SubmissionReport>, SubmitError> {
+        Engine::upload(self, id)
     }
 
     fn submit(&self, upload: Upload) -> Result<SubmissionReport, SubmitError> {

@@ -1,6 +1,6 @@
 //! Disk: the few system calls everything else is made of, each with an error that names its path.
 //!
-//! Owns nothing. Never retries, and never follows a link in the last component of a path.
+//! Owns nothing. Never retries but what a signal interrupted, and never follows a link in the last component of a path.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -60,7 +60,8 @@ struct Whole {
 
 /// Moves a file to a name that does not exist yet; a file already there is an error.
 pub(crate) fn rename_new(source: &Path, target: &Path) -> Result<(), DiskError> {
-    match rustix::fs::renameat_with(CWD, source, CWD, target, RenameFlags::NOREPLACE) {
+    let rename = || rustix::fs::renameat_with(CWD, source, CWD, target, RenameFlags::NOREPLACE);
+    match rustix::io::retry_on_intr(rename) {
         Ok(()) => Ok(()),
         // Some network file systems cannot do it in one step. The target folders are written by the
         // one holder of the lock only, so that looking first is as good there.
@@ -99,7 +100,10 @@ pub(crate) fn sync_folder(path: &Path) -> Result<(), DiskError> {
 
 /// Makes everything on the file system of `file` durable.
 pub(crate) fn sync_all(file: &File, path: &Path) -> Result<(), DiskError> {
-    rustix::fs::syncfs(file).map_err(|errno| DiskError::new("sync the file system of", path, errno))
+    // Interrupted is not failed: nothing was tried that could have lost anything.
+    let sync = || rustix::fs::syncfs(file);
+    rustix::io::retry_on_intr(sync)
+        .map_err(|errno| DiskError::new("sync the file system of", path, errno))
 }
 
 /// Returns the BLAKE3 of all bytes of a file, without moving its position.

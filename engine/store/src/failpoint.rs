@@ -13,7 +13,8 @@
 //! ```
 //!
 //! `process=I:` arms it in one process of a run only; `@N` waits for the N-th time it is reached in
-//! the life of that process (the first, if it is left out). The actions:
+//! the life of that process (the first, if it is left out). The name `any` is each of them: `any@7`
+//! is the seventh failpoint that is reached, whichever that is. The actions:
 //!
 //! | action  | what happens                                                              |
 //! |---------|---------------------------------------------------------------------------|
@@ -22,14 +23,27 @@
 //! | `error` | the step fails as if the disk had refused                                 |
 //! | `pause` | the thread stops here for ever; whoever armed it kills the process        |
 //!
-//! A panic, an error or a pause happens once; what is behind it is reached as always.
+//! A panic, an error or a pause happens once; what is behind it is reached as always. With `-n` they are
+//! armed in the first generation only: what heals the run is not hit again.
+//!
+//! `TIDEMILL_FAILPOINT_TRACE=FILE` writes down each failpoint that is reached, in `FILE.<process>`:
+//! so one can see where a process was that was killed from outside ([`read_trace`]).
 
-use std::io;
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The variable of the environment that arms failpoints. The daemon reads it, nobody else.
 pub const VARIABLE: &str = "TIDEMILL_FAILPOINT";
+
+/// The variable of the environment that asks for a trace. The daemon reads it, nobody else.
+pub const TRACE_VARIABLE: &str = "TIDEMILL_FAILPOINT_TRACE";
+
+/// Stands for every failpoint.
+pub const ANY: &str = "any";
 
 /// Every failpoint, in the order of the protocol. Each is reached from one place in the code.
 ///
@@ -48,6 +62,7 @@ pub const NAMES: &[&str] = &[
     "recover-input-looked-for",
     "recover-input-moved-again",
     "recover-orphan-put-back",
+    "recover-upload-kept",
     "recover-stage-removed",
     "recover-folders-synced",
     "recover-spool-removed",
@@ -117,6 +132,7 @@ const ARMED_MAX: usize = 64;
 
 static ON: AtomicBool = AtomicBool::new(false);
 static ARMED: OnceLock<Vec<Armed>> = OnceLock::new();
+static TRACE: OnceLock<File> = OnceLock::new();
 
 /// Passes a failpoint. An error is the one that was asked for at this place.
 #[inline]
@@ -138,6 +154,33 @@ pub fn arm(text: &str, process: usize) -> Result<(), FailpointError> {
         ON.store(true, Ordering::Relaxed);
     }
     Ok(())
+}
+
+/// Writes down what is reached from now on, a byte for each, in the trace of this process.
+///
+/// It survives the end of the process, not a loss of power. A life adds to what is there.
+pub fn trace(path: &Path, process: usize) -> io::Result<()> {
+    let file = OpenOptions::new().append(true).create(true).open(trace_path(path, process))?;
+    TRACE.set(file).map_err(|_| io::Error::other(FailpointError::Twice))?;
+    ON.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Returns what a process has reached, in order; nothing if it has no trace.
+pub fn read_trace(path: &Path, process: usize) -> io::Result<Vec<&'static str>> {
+    let bytes = match std::fs::read(trace_path(path, process)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        read => read?,
+    };
+    let name = |byte: &u8| NAMES.get(usize::from(*byte)).copied();
+    let names: Option<Vec<&'static str>> = bytes.iter().map(name).collect();
+    names.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not a trace of failpoints"))
+}
+
+fn trace_path(path: &Path, process: usize) -> PathBuf {
+    let mut name: OsString = path.as_os_str().to_owned();
+    name.push(format!(".{process}"));
+    name.into()
 }
 
 /// Checks what would be armed, and arms nothing.
@@ -230,16 +273,21 @@ fn parse_one(part: &str) -> Result<(Option<usize>, Armed), FailpointError> {
     if turn == 0 {
         return Err(form());
     }
-    let name = NAMES.iter().find(|known| **known == name);
-    let name = *name.ok_or_else(|| FailpointError::Unknown { name: place.to_owned() })?;
+    let known = NAMES.iter().chain([&ANY]).find(|known| **known == name);
+    let name = *known.ok_or_else(|| FailpointError::Unknown { name: place.to_owned() })?;
     Ok((process, Armed { name, turn, action, reached: AtomicU64::new(0) }))
 }
 
 #[cold]
 fn fire(name: &'static str) -> io::Result<()> {
-    // Armed and read under the same flag; the lock of the cell orders them.
+    if let Some(mut trace) = TRACE.get() {
+        let at = NAMES.iter().position(|known| *known == name);
+        let at = at.and_then(|at| u8::try_from(at).ok());
+        // The tests hold every call against the list.
+        trace.write_all(at.as_slice())?;
+    }
     let armed = ARMED.get().map(Vec::as_slice).unwrap_or_default();
-    for one in armed.iter().filter(|one| one.name == name) {
+    for one in armed.iter().filter(|one| one.name == name || one.name == ANY) {
         if one.is_due() {
             act(name, one.action)?;
         }

@@ -27,7 +27,7 @@
 //! ```
 //! use std::ffi::OsStr;
 //! use tidemill_store::{
-//!     Home, Journal, NewFile, Outcome, Part, PartBody, Verdict, publish, queue, sync_published,
+//!     Dedupe, Home, Journal, NewFile, Outcome, Part, PartBody, Verdict, publish, queue, sync_published,
 //! };
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -50,6 +50,8 @@
 //!     hash: None,
 //!     seen_at_us: 0,
 //!     claimed_at_us: 0,
+//!     client_id: None,
+//!     dedupe: Dedupe::None,
 //! }])?;
 //! let file = &accepted[0];
 //! assert_eq!(file.epoch, 1);
@@ -90,6 +92,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod disk;
+
+pub mod barrier;
 pub mod failpoint;
 
 pub mod home;
@@ -110,12 +114,13 @@ pub mod doctor;
 pub use disk::DiskError;
 pub use home::{Folders, Home, HomeError};
 pub use journal::{
-    AcceptedFile, Counts, Filter, Generation, Journal, JournalError, JournalReader, NewFile,
-    Outcome, OutcomeRow, Part, PartBody, PartRow, Phase, ReceiptRow, SubmissionRow, Verdict,
-    VerdictRow,
+    AcceptedFile, CLIENT_IDS_KEPT, ClientId, ClientIdError, Counts, Dedupe, Filter, Generation,
+    Journal, JournalError, JournalReader, NewFile, Outcome, OutcomeRow, Part, PartBody, PartRow,
+    Phase, ReceiptRow, SubmissionRow, Verdict, VerdictRow,
 };
 pub use publish::{PublishError, publish, replace_file, sync_published};
+pub use queue::spool::{self, sweep_spool};
 pub use queue::{ClaimError, Claimed, Identity, Reason};
 pub use receipt::{Book, Receipt};
-pub use recover::{Found, RecoverError, Recovery, look_for, recover, sweep_spool};
+pub use recover::{Found, RecoverError, Recovery, look_for, recover};
 pub use stage::{StageWriter, Unsynced, sync_parts};

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Advice, OFlags};
 
+use crate::barrier;
 use crate::disk::{self, DiskError};
 use crate::failpoint;
 use crate::home::Home;
@@ -169,6 +170,7 @@ fn create_free(folder: &Path, epoch: u64, sink: &str) -> Result<(File, PathBuf),
 pub fn sync_parts(parts: &[Unsynced]) -> io::Result<()> {
     match parts {
         [] => {}
+        _ if !barrier::holds("P1") => {}
         [first, ..] if parts.len() >= disk::SYNC_ALL_FROM => {
             disk::sync_all(&first.file, &first.path)?;
         }
@@ -181,7 +183,7 @@ pub fn sync_parts(parts: &[Unsynced]) -> io::Result<()> {
         folders.extend(part.path.ancestors().skip(1).take(3));
     }
     // Deepest first: a name in a folder means nothing before the folder's own content is durable.
-    for folder in folders.iter().rev() {
+    for folder in folders.iter().rev().filter(|_| barrier::holds("P2")) {
         disk::sync_folder(folder)?;
     }
     failpoint::reach("part-folders-synced")

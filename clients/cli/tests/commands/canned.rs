@@ -136,6 +136,14 @@ impl Submissions for Canned {
         Ok(Response::new(accepted))
     }
 
+    /// Knows no upload that broke off.
+    async fn resume(
+        &self,
+        _request: Request<v1::ResumeRequest>,
+    ) -> Result<Response<v1::ResumeResponse>, Status> {
+        Ok(Response::new(v1::ResumeResponse::default()))
+    }
+
     async fn wait(
         &self,
         request: Request<v1::WaitRequest>,
@@ -212,7 +220,7 @@ impl Introspection for Canned {
             row("by_class", 1, at(3, 4)),
             row("errors", 0, None),
         ];
-        Ok(Response::new(v1::OperatorsResponse { operators }))
+        Ok(Response::new(v1::OperatorsResponse { operators, generation: 7 }))
     }
 
     async fn latency(

@@ -20,6 +20,7 @@ fn a_failpoint_is_armed_by_its_name() {
     check_parsed("", &[]);
     check_parsed(" ; ", &[]);
     check_parsed("claim-renamed=kill", &[(None, "claim-renamed", 1, Action::Kill)]);
+    check_parsed("any@7=error", &[(None, ANY, 7, Action::Error)]);
     check_parsed(
         "process=1:part-written@3=pause; commit-durable=error;commit-begin=panic",
         &[
@@ -110,6 +111,18 @@ fn every_name_is_reached_from_one_place_and_no_other_name_is() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_trace_has_a_byte_for_each_name() {
+    assert!(NAMES.len() <= usize::from(u8::MAX));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace");
+    assert_eq!(read_trace(&path, 0).unwrap(), [""; 0]);
+    fs::write(folder.path().join("trace.2"), [1, 0, 1]).unwrap();
+    assert_eq!(read_trace(&path, 2).unwrap(), [NAMES[1], NAMES[0], NAMES[1]]);
+    fs::write(folder.path().join("trace.2"), [255]).unwrap();
+    assert_eq!(read_trace(&path, 2).unwrap_err().kind(), io::ErrorKind::InvalidData);
 }
 
 #[test]

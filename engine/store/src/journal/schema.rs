@@ -8,9 +8,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::hooks::Wal;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::{JournalError, receipt};
+use super::{JournalError, client_id, dedupe, receipt};
+use crate::barrier;
 use crate::disk::{self, DiskError};
 
 /// The newest schema this version knows.
@@ -27,6 +29,9 @@ pub(crate) const BUSY: Duration = Duration::from_secs(10);
 
 /// One thread at a time uses a connection, and no link leads it elsewhere.
 const ALWAYS: OpenFlags = OpenFlags::SQLITE_OPEN_NO_MUTEX.union(OpenFlags::SQLITE_OPEN_NOFOLLOW);
+
+/// How many pages the log may hold before they are moved into the database.
+const LOG_PAGES_MAX: std::ffi::c_int = 8192;
 
 /// How many different statements are kept prepared.
 const STATEMENTS: usize = 64;
@@ -56,7 +61,8 @@ CREATE TABLE pipeline (
     quarantined    INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
--- verdict: 0 accepted, 1 committed, 2 quarantined
+-- verdict: 0 accepted, 1 committed, 2 quarantined, 3 duplicate: not run, so it has no epoch, and -id
+-- stands in its place
 CREATE TABLE submission (
     id             INTEGER PRIMARY KEY,
     pipeline       INTEGER NOT NULL REFERENCES pipeline (id),
@@ -83,6 +89,7 @@ CREATE TABLE submission (
     generation     INTEGER,
     code           TEXT,
     detail         TEXT,
+    duplicate_of   INTEGER,
     CHECK (verdict <> 1 OR hash IS NOT NULL)
 ) STRICT;
 CREATE UNIQUE INDEX submission_epoch ON submission (pipeline, epoch);
@@ -126,9 +133,10 @@ CREATE TABLE body (
 
 -- for people
 CREATE VIEW file AS
-SELECT s.id, p.name AS pipeline, s.epoch, s.name, s.stored_name, s.bytes,
-       CASE s.verdict WHEN 0 THEN 'accepted' WHEN 1 THEN 'committed' ELSE 'quarantined' END AS phase,
-       s.records, s.rejected, s.code, s.detail, lower(hex(s.hash)) AS blake3,
+SELECT s.id, p.name AS pipeline, max(s.epoch, 0) AS epoch, s.name, s.stored_name, s.bytes,
+       CASE s.verdict WHEN 0 THEN 'accepted' WHEN 1 THEN 'committed' WHEN 2 THEN 'quarantined'
+            ELSE 'duplicate' END AS phase,
+       s.records, s.rejected, s.code, s.detail, s.duplicate_of, lower(hex(s.hash)) AS blake3,
        strftime('%Y-%m-%dT%H:%M:%fZ', s.accepted_at_us / 1e6, 'unixepoch') AS accepted_at,
        CASE WHEN s.verdict <> 0
             THEN strftime('%Y-%m-%dT%H:%M:%fZ', s.finished_at_us / 1e6, 'unixepoch') END AS finished_at
@@ -139,36 +147,77 @@ FROM submission s JOIN pipeline p ON p.id = s.pipeline;
 pub(super) fn open_writer(path: &Path) -> Result<Connection, JournalError> {
     create_private(path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | ALWAYS;
-    let connection = Connection::open_with_flags(path, flags).map_err(of("open", path))?;
+    let mut connection = Connection::open_with_flags(path, flags).map_err(of("open", path))?;
     connection.busy_timeout(BUSY).map_err(of("open", path))?;
     // Before the first write: what is not ours, not whole or not for us stays as it is.
     let version = check_version(&connection, path)?;
     connection
         .execute_batch(
-            "PRAGMA journal_mode = WAL;
-             PRAGMA synchronous = FULL;
+            "PRAGMA synchronous = FULL;
              PRAGMA foreign_keys = ON;
              PRAGMA temp_store = MEMORY;
              PRAGMA cache_size = -32768;
-             PRAGMA wal_autocheckpoint = 8192;
              PRAGMA journal_size_limit = 67108864;",
         )
         .map_err(of("open", path))?;
+    write_ahead(&connection, path)?;
     if version == 0 {
         let script = format!(
-            "BEGIN IMMEDIATE; {TABLES} {}
+            "BEGIN IMMEDIATE; {TABLES} {} {} {}
              PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA}; COMMIT;",
-            receipt::TABLES
+            client_id::TABLES,
+            dedupe::TABLES,
+            receipt::TABLES,
         );
         connection.execute_batch(&script).map_err(of("create the tables", path))?;
     }
     quick_check(&connection, path)?;
-    rewrite_tail(&connection, path)?;
+    if barrier::holds("R1") {
+        rewrite_tail(&connection, path)?;
+    }
+    // Instead of SQLite's own `wal_autocheckpoint`, which says nothing when its syncs fail.
+    connection.wal_hook(Some(move_log)).map_err(of("set up", path))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
-    if let Some(folder) = path.parent() {
+    if let Some(folder) = path.parent().filter(|_| barrier::holds("R2")) {
         disk::sync_folder(folder)?;
     }
     Ok(connection)
+}
+
+/// Makes the journal write ahead: a commit is one append and one sync.
+fn write_ahead(connection: &Connection, path: &Path) -> Result<(), JournalError> {
+    let mode: String = connection
+        .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
+        .map_err(of("set up", path))?;
+    if mode == "wal" {
+        return Ok(());
+    }
+    // A disk that refuses in the middle of the change is no error to SQLite: the old mode stays.
+    let detail = format!("the disk refused; it still has the mode {mode:?}, not \"wal\"");
+    let source = std::io::Error::other(detail);
+    Err(JournalError::Disk { doing: "begin to write ahead", path: path.to_path_buf(), source })
+}
+
+/// Moves the log into the database when it has grown long. An error is one of the commit before it:
+/// a sync that fails here may have lost settled transactions from the log, and whatever was appended
+/// behind them would be unreadable after a loss of power.
+fn move_log(log: &mut Wal, pages: std::ffi::c_int) -> rusqlite::Result<()> {
+    if pages < LOG_PAGES_MAX {
+        return Ok(());
+    }
+    match log.checkpoint() {
+        // Somebody else is at it, or reads: there will be another commit.
+        Err(error)
+            if matches!(
+                error.sqlite_error_code(),
+                Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+            ) =>
+        {
+            Ok(())
+        }
+        Err(_) if !barrier::holds("log-errors") => Ok(()),
+        result => result,
+    }
 }
 
 /// Opens the journal for looking only.

@@ -7,14 +7,14 @@ use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::fs;
 
-fn given() -> (tempfile::TempDir, Home, Journal) {
+pub(super) fn given() -> (tempfile::TempDir, Home, Journal) {
     let folder = tempfile::tempdir().unwrap();
     let home = Home::open(&folder.path().join("home")).unwrap();
     let journal = Journal::open(&home).unwrap();
     (folder, home, journal)
 }
 
-fn new_file(journal: &mut Journal, pipeline: &str, name: &str) -> NewFile {
+pub(super) fn new_file(journal: &mut Journal, pipeline: &str, name: &str) -> NewFile {
     let id = journal.next_submission();
     NewFile {
         id,
@@ -31,15 +31,17 @@ fn new_file(journal: &mut Journal, pipeline: &str, name: &str) -> NewFile {
         hash: Some([9; 32]),
         seen_at_us: 1,
         claimed_at_us: 2,
+        client_id: None,
+        dedupe: Dedupe::None,
     }
 }
 
-fn accept(journal: &mut Journal, pipeline: &str, names: &[&str]) -> Vec<AcceptedFile> {
+pub(super) fn accept(journal: &mut Journal, pipeline: &str, names: &[&str]) -> Vec<AcceptedFile> {
     let files: Vec<_> = names.iter().map(|name| new_file(journal, pipeline, name)).collect();
     journal.accept(&files).unwrap()
 }
 
-fn committed(file: &AcceptedFile, parts: Vec<Part>) -> Outcome {
+pub(super) fn committed(file: &AcceptedFile, parts: Vec<Part>) -> Outcome {
     Outcome {
         id: file.id,
         pipeline: file.pipeline.clone(),
@@ -53,7 +55,7 @@ fn committed(file: &AcceptedFile, parts: Vec<Part>) -> Outcome {
     }
 }
 
-fn quarantined(file: &AcceptedFile) -> Outcome {
+pub(super) fn quarantined(file: &AcceptedFile) -> Outcome {
     let verdict = Verdict::Quarantined { code: "E-FORMAT".into(), detail: "no".into() };
     Outcome { verdict, ..committed(file, vec![]) }
 }
@@ -477,4 +479,31 @@ fn the_journal_can_move_to_the_thread_that_writes() {
     fn check<T: Send>() {}
     check::<Journal>();
     check::<JournalReader>();
+}
+
+#[test]
+fn a_part_is_this_files_of_this_generation_and_the_only_one_of_its_sink() {
+    let (_folder, _home, mut journal) = given();
+    let facts = Generation {
+        binary_version: "1".into(),
+        processes: 1,
+        workers: 1,
+        plans: vec![("p".into(), "plan".into())],
+    };
+    assert_eq!(journal.begin_generation(&facts).unwrap(), 1);
+    let file = accept(&mut journal, "p", &["a", "b"]).remove(0);
+    let staged = |path: &str| Part { body: PartBody::Staged(path.into()), ..inline("s", "a", b"") };
+    for elsewhere in [
+        "stage/2/p/1-s-0.part",
+        "stage/1/q/1-s-0.part",
+        "stage/1/p/2-s-0.part",
+        "stage/1/p/11-s-0.part",
+        "stage/1/p/1-t-0.part",
+    ] {
+        is_invariant(journal.finish(&[committed(&file, vec![staged(elsewhere)])]));
+    }
+    let twice = vec![inline("s", "a", b"1"), inline("t", "a", b"1"), inline("s", "b", b"1")];
+    is_invariant(journal.finish(&[committed(&file, twice)]));
+    let right = staged("stage/1/p/1-s-0.part");
+    journal.finish(&[committed(&file, vec![right, inline("t", "a", b"1")])]).unwrap();
 }

@@ -17,8 +17,9 @@ use super::receipt::{self, Books};
 use super::schema::{self, of};
 use super::{
     AcceptedFile, Generation, INLINE_BYTES_MAX, Journal, JournalError, JournalReader, NewFile,
-    Outcome, Part, PartBody, Verdict, read,
+    Outcome, Part, PartBody, Verdict, client_id, dedupe, read,
 };
+use crate::barrier;
 use crate::disk;
 use crate::failpoint;
 use crate::home::{self, Home};
@@ -110,7 +111,9 @@ impl Journal {
         }
     }
 
-    /// Accepts claimed files: gives each the next epoch of its pipeline and its names.
+    /// Accepts claimed files: gives each the next epoch of its pipeline and its names. One that
+    /// repeats an earlier file of its source gets no epoch: it is final, and has only to be moved to
+    /// `processed/` and settled.
     ///
     /// One transaction, durable on return. The claims must have been synced before.
     pub fn accept(&mut self, files: &[NewFile]) -> Result<Vec<AcceptedFile>, JournalError> {
@@ -121,7 +124,7 @@ impl Journal {
         failpoint::reach("accept-begin").map_err(&stop)?;
         let root = self.root.clone();
         let now = now_us();
-        let accepted = self.write("accept", |transaction, pipelines| {
+        let accepted = self.write_synced("A3", "accept", |transaction, pipelines| {
             let mut folders = HashMap::new();
             let mut accepted = Vec::with_capacity(files.len());
             for file in files {
@@ -130,10 +133,21 @@ impl Journal {
                     .entry(file.pipeline.as_str())
                     .or_insert_with(|| Folder::look(&root.join(&file.pipeline)));
                 let stored_name = free_name(transaction, counters.id, &file.name, taken)?;
-                let file = with_names(file, stored_name, counters.next_epoch, now);
-                insert_file(transaction, counters.id, &file)?;
-                counters.next_epoch += 1;
-                accepted.push(file);
+                let original = dedupe::original(transaction, counters.id, file)?;
+                let epoch = if original.is_some() { 0 } else { counters.next_epoch };
+                let named = AcceptedFile {
+                    duplicate_of: original,
+                    ..with_names(file, stored_name, epoch, now)
+                };
+                insert_file(transaction, counters.id, &named)?;
+                if original.is_none() {
+                    dedupe::remember(transaction, counters.id, file)?;
+                    counters.next_epoch += 1;
+                }
+                if let Some(id) = &file.client_id {
+                    client_id::insert(transaction, id, file.id)?;
+                }
+                accepted.push(named);
             }
             save_counters(transaction, pipelines)?;
             failpoint::reach("accept-written").map_err(&stop)?;
@@ -179,7 +193,7 @@ impl Journal {
         let generation = self.generation.map(u64::cast_signed);
         let stop = JournalError::failpoint("commit");
         failpoint::reach("commit-begin").map_err(&stop)?;
-        self.write("commit", |transaction, pipelines| {
+        self.write_synced("C1", "commit", |transaction, pipelines| {
             for outcome in outcomes {
                 let Some(counters) = pipelines.get_mut(&outcome.pipeline) else {
                     let detail = format!("pipeline {} has no accepted files", outcome.pipeline);
@@ -205,8 +219,7 @@ impl Journal {
     ///
     /// Not synced: a loss of power may lose it, and then recovery repeats what was done already.
     pub fn settle(&mut self, ids: &[u64]) -> Result<(), JournalError> {
-        self.synchronous("NORMAL")?;
-        let result = self.write("settle", |transaction, _| {
+        self.write_unsynced("settle", |transaction, _| {
             let mut unsettled =
                 transaction.prepare_cached("DELETE FROM unsettled WHERE submission = ?1")?;
             let mut body = transaction.prepare_cached("DELETE FROM body WHERE submission = ?1")?;
@@ -216,9 +229,7 @@ impl Journal {
             }
             let stop = JournalError::failpoint("settle");
             Ok(failpoint::reach("settle-written").map_err(stop)?)
-        });
-        self.synchronous("FULL").inspect_err(|_| self.failed = true)?;
-        result?;
+        })?;
         failpoint::reach("settle-done").map_err(JournalError::failpoint("settle"))
     }
 
@@ -239,6 +250,32 @@ impl Journal {
 
     pub(super) fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    /// Runs a transaction that is durable on return; this is a barrier.
+    fn write_synced<T>(
+        &mut self,
+        barrier: &str,
+        doing: &'static str,
+        work: impl FnOnce(&Transaction<'_>, &mut HashMap<String, Counters>) -> Result<T, Trouble>,
+    ) -> Result<T, JournalError> {
+        if barrier::holds(barrier) {
+            self.write(doing, work)
+        } else {
+            self.write_unsynced(doing, work)
+        }
+    }
+
+    /// Runs a transaction that becomes durable with the next one that is synced.
+    fn write_unsynced<T>(
+        &mut self,
+        doing: &'static str,
+        work: impl FnOnce(&Transaction<'_>, &mut HashMap<String, Counters>) -> Result<T, Trouble>,
+    ) -> Result<T, JournalError> {
+        self.synchronous("NORMAL")?;
+        let result = self.write(doing, work);
+        self.synchronous("FULL").inspect_err(|_| self.failed = true)?;
+        result
     }
 
     /// Runs one transaction over the tables and a copy of the counters; the copy counts only if
@@ -387,6 +424,7 @@ fn with_names(file: &NewFile, stored_name: String, epoch: u64, now: i64) -> Acce
         seen_at_us: file.seen_at_us,
         claimed_at_us: file.claimed_at_us,
         accepted_at_us: now,
+        duplicate_of: None,
     }
 }
 
@@ -401,17 +439,19 @@ fn insert_file(
         return Err(JournalError::invariant(detail).into());
     };
     let nanoseconds = file.identity.modified_ns.rem_euclid(1_000_000_000) as i64;
+    let is_duplicate = file.duplicate_of.is_some();
     transaction
         .prepare_cached(
             "INSERT INTO submission (id, pipeline, epoch, source, name, claimed_name, stored_name,
                  output_name, device, inode, bytes, modified_s, modified_ns, hash, seen_at_us,
-                 claimed_at_us, accepted_at_us)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+                 claimed_at_us, accepted_at_us, verdict, finished_at_us, duplicate_of)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17,
+                 ?18, ?19, ?20)",
         )?
         .execute(params![
             file.id.cast_signed(),
             pipeline,
-            file.epoch.cast_signed(),
+            if is_duplicate { -file.id.cast_signed() } else { file.epoch.cast_signed() },
             file.source,
             file.name,
             file.claimed_name,
@@ -426,7 +466,15 @@ fn insert_file(
             file.seen_at_us,
             file.claimed_at_us,
             file.accepted_at_us,
+            if is_duplicate { 3 } else { 0 },
+            if is_duplicate { file.accepted_at_us } else { 0 },
+            file.duplicate_of.map(u64::cast_signed),
         ])?;
+    if is_duplicate {
+        // It has still to be moved.
+        let id = file.id.cast_signed();
+        transaction.prepare_cached("INSERT INTO unsettled VALUES (?1)")?.execute([id])?;
+    }
     Ok(())
 }
 
@@ -485,9 +533,33 @@ fn finish_one(
         let detail = format!("epoch {epoch} of {pipeline} is not submission {id}, or is finished");
         return Err(JournalError::invariant(detail).into());
     }
+    check_parts(generation, outcome, parts)?;
     transaction.prepare_cached("INSERT INTO unsettled VALUES (?1)")?.execute([id])?;
     for (ordinal, part) in parts.iter().enumerate() {
         insert_part(transaction, id, ordinal, part)?;
+    }
+    Ok(())
+}
+
+/// Checks that each output is this file's, of this generation, and the only one of its sink: a
+/// staged file can then be named by one commit only.
+fn check_parts(generation: Option<i64>, outcome: &Outcome, parts: &[Part]) -> Result<(), Trouble> {
+    for (at, part) in parts.iter().enumerate() {
+        let Part { sink, name, .. } = part;
+        let refuse = |what: String| {
+            let whose = format!("part {sink}/{name} of submission {}", outcome.id);
+            Err(JournalError::invariant(format!("{whose}: {what}")).into())
+        };
+        if parts.iter().take(at).any(|other| other.sink == *sink) {
+            return refuse("its sink has another output of the same file".to_owned());
+        }
+        if let (Some(generation), PartBody::Staged(staged)) = (generation, &part.body) {
+            let begin =
+                format!("stage/{generation}/{}/{}-{sink}-", outcome.pipeline, outcome.epoch);
+            if !staged.as_os_str().as_bytes().starts_with(begin.as_bytes()) {
+                return refuse(format!("{} was staged for something else", staged.display()));
+            }
+        }
     }
     Ok(())
 }
