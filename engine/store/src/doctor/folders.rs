@@ -203,18 +203,16 @@ impl Round<'_> {
                 self.find(Code::OutputChanged, &output.pipeline, &text);
             }
             Some(_) => {}
-            None if output.unsettled => match staged {
-                // Its bytes are in the journal.
-                None => {}
-                Some(staged) => {
-                    if self.look(&staged).is_none_or(|found| found.len() != output.bytes)
-                        // It may have been published between the two looks.
-                        && self.look(&path).is_none()
-                    {
-                        self.find(Code::PartLost, &output.pipeline, &subject);
-                    }
+            None if output.unsettled => {
+                // Without a staged file its bytes are in the journal.
+                let lost = staged.is_some_and(|staged| {
+                    self.look(&staged).is_none_or(|found| found.len() != output.bytes)
+                });
+                // It may have been published between the two looks.
+                if lost && self.look(&path).is_none() {
+                    self.find(Code::PartLost, &output.pipeline, &subject);
                 }
-            },
+            }
             None => self.find(Code::OutputMissing, &output.pipeline, &subject),
         }
     }
