@@ -201,7 +201,7 @@ const RULES: [(&str, &str); 5] = [
         "SELECT 'pipeline ' || p.name || ' gave ' || (p.next_epoch - 1) || ' epochs; its files have '
                 || count(s.id) || ' from ' || coalesce(min(s.epoch), 0) || ' to '
                 || coalesce(max(s.epoch), 0)
-         FROM pipeline p LEFT JOIN submission s ON s.pipeline = p.id GROUP BY p.id
+         FROM pipeline p LEFT JOIN submission s ON s.pipeline = p.id AND s.verdict <> 3 GROUP BY p.id
          HAVING count(s.id) <> p.next_epoch - 1 OR coalesce(max(s.epoch), 0) <> p.next_epoch - 1
                 OR coalesce(min(s.epoch), 1) <> 1",
     ),
