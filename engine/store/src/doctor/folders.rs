@@ -204,12 +204,11 @@ impl Round<'_> {
             }
             Some(_) => {}
             None if output.unsettled => {
-                // Without a staged file its bytes are in the journal.
-                let lost = staged.is_some_and(|staged| {
-                    self.look(&staged).is_none_or(|found| found.len() != output.bytes)
-                });
-                // It may have been published between the two looks.
-                if lost && self.look(&path).is_none() {
+                // Its bytes are in the journal, or staged, or were published between two looks.
+                let Some(staged) = staged else { return };
+                let found = self.look(&staged);
+                let whole = found.is_some_and(|found| found.len() == output.bytes);
+                if !whole && self.look(&path).is_none() {
                     self.find(Code::PartLost, &output.pipeline, &subject);
                 }
             }
