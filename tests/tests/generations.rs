@@ -40,7 +40,7 @@ fn site(inputs: &Tree) -> Site {
 /// need, which changes no output either.
 fn impatient_site(inputs: &Tree) -> Site {
     let mut site = site(inputs);
-    site.run_with(&["--silence", "2s"]);
+    site.always(&["--silence", "2s"]);
     site
 }
 

@@ -73,6 +73,7 @@ pub fn run(flags: RunFlags) -> anyhow::Result<u8> {
         announce: parent.clone().map(|parent| -> Announce {
             Arc::new(move |number| parent.tell(Report::Generation(number)))
         }),
+        checkpoint_every: settings.checkpoint_every,
     };
     if !is_first {
         return member(config, parent.is_some());
