@@ -62,6 +62,7 @@ pub const NAMES: &[&str] = &[
     "recover-input-looked-for",
     "recover-input-moved-again",
     "recover-orphan-put-back",
+    "recover-upload-kept",
     "recover-stage-removed",
     "recover-folders-synced",
     "recover-spool-removed",
@@ -115,6 +116,13 @@ pub const NAMES: &[&str] = &[
     "snapshot-replaced",
     "snapshot-placed",
     "snapshot-told",
+    // a checkpoint
+    "checkpoint-pack-written",
+    "checkpoint-pack-placed",
+    "checkpoint-manifest-placed",
+    "checkpoint-row-written",
+    "checkpoint-durable",
+    "checkpoint-old-removed",
     // settled
     "settle-begin",
     "settle-synced",

@@ -7,14 +7,14 @@ use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::fs;
 
-fn given() -> (tempfile::TempDir, Home, Journal) {
+pub(super) fn given() -> (tempfile::TempDir, Home, Journal) {
     let folder = tempfile::tempdir().unwrap();
     let home = Home::open(&folder.path().join("home")).unwrap();
     let journal = Journal::open(&home).unwrap();
     (folder, home, journal)
 }
 
-fn new_file(journal: &mut Journal, pipeline: &str, name: &str) -> NewFile {
+pub(super) fn new_file(journal: &mut Journal, pipeline: &str, name: &str) -> NewFile {
     let id = journal.next_submission();
     NewFile {
         id,
@@ -31,15 +31,17 @@ fn new_file(journal: &mut Journal, pipeline: &str, name: &str) -> NewFile {
         hash: Some([9; 32]),
         seen_at_us: 1,
         claimed_at_us: 2,
+        client_id: None,
+        dedupe: Dedupe::None,
     }
 }
 
-fn accept(journal: &mut Journal, pipeline: &str, names: &[&str]) -> Vec<AcceptedFile> {
+pub(super) fn accept(journal: &mut Journal, pipeline: &str, names: &[&str]) -> Vec<AcceptedFile> {
     let files: Vec<_> = names.iter().map(|name| new_file(journal, pipeline, name)).collect();
     journal.accept(&files).unwrap()
 }
 
-fn committed(file: &AcceptedFile, parts: Vec<Part>) -> Outcome {
+pub(super) fn committed(file: &AcceptedFile, parts: Vec<Part>) -> Outcome {
     Outcome {
         id: file.id,
         pipeline: file.pipeline.clone(),
@@ -53,7 +55,16 @@ fn committed(file: &AcceptedFile, parts: Vec<Part>) -> Outcome {
     }
 }
 
-fn quarantined(file: &AcceptedFile) -> Outcome {
+/// Accepts and finishes so many files.
+pub(crate) fn finish_some(journal: &mut Journal, pipeline: &str, count: usize) {
+    let names: Vec<String> = (0..count).map(|number| format!("f{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let accepted = accept(journal, pipeline, &names);
+    let outcomes: Vec<Outcome> = accepted.iter().map(|file| committed(file, vec![])).collect();
+    journal.finish(&outcomes).unwrap();
+}
+
+pub(super) fn quarantined(file: &AcceptedFile) -> Outcome {
     let verdict = Verdict::Quarantined { code: "E-FORMAT".into(), detail: "no".into() };
     Outcome { verdict, ..committed(file, vec![]) }
 }
