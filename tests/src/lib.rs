@@ -27,6 +27,6 @@ pub mod oracle;
 
 pub mod faults;
 
-pub use process::{Ended, PATIENCE};
+pub use process::{Ended, PATIENCE, Process};
 pub use site::{Running, Shape, Site};
 pub use tree::Tree;

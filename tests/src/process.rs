@@ -156,6 +156,41 @@ impl Process {
         }
     }
 
+    /// Returns the number of the child that was started with `-p index`, if there is one.
+    pub fn child(&self, index: usize) -> Option<u32> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.id())).ok()?;
+        let children = tasks.flatten().map(|task| {
+            let children = std::fs::read_to_string(task.path().join("children"));
+            children.unwrap_or_default()
+        });
+        let children: Vec<u32> = children
+            .flat_map(|line| {
+                line.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<_>>()
+            })
+            .collect();
+        let wanted = ["-p", &index.to_string()].join("\0");
+        children.into_iter().find(|id| {
+            let line = std::fs::read_to_string(format!("/proc/{id}/cmdline")).unwrap_or_default();
+            line.trim_end_matches('\0').ends_with(&wanted)
+        })
+    }
+
+    /// Waits for a child with this index that is not `other`, and returns its number; `None` if the
+    /// process ends before.
+    pub fn wait_for_child(&mut self, index: usize, other: Option<u32>) -> Option<u32> {
+        let mut found = None;
+        wait_until(&format!("there is a process {index}"), || {
+            found = self.child(index).filter(|id| Some(*id) != other);
+            found.is_some() || !self.is_alive()
+        });
+        found
+    }
+
+    /// Returns whether it has not ended.
+    pub fn is_alive(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// Asks the process to end.
     pub fn terminate(&self) {
         // A process that has ended needs no signal.
@@ -211,6 +246,23 @@ impl Drop for Process {
             let _ = self.child.wait();
         }
     }
+}
+
+/// Waits until something is so; fails when that outlasts [`PATIENCE`].
+#[track_caller]
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "after {PATIENCE:?} it is not so that {what}");
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+}
+
+/// Sends a signal to a process by its number.
+#[track_caller]
+pub fn send(id: u32, signal: Signal) {
+    let pid = i32::try_from(id).ok().and_then(Pid::from_raw).expect("the number of a process");
+    kill_process(pid, signal).unwrap_or_else(|error| panic!("send {signal:?} to {id}: {error}"));
 }
 
 struct Late;

@@ -44,7 +44,7 @@ pub struct Site {
     node: PathBuf,
     pipeline: String,
     announced: Vec<String>,
-    always: Vec<String>,
+    flags: Vec<String>,
 }
 
 impl Site {
@@ -56,7 +56,7 @@ impl Site {
             node: node.into(),
             pipeline: name.expect("a pipeline has a name").trim().to_owned(),
             announced: Vec::new(),
-            always: Vec::new(),
+            flags: Vec::new(),
         };
         fs::write(site.yaml(), yaml).unwrap();
         fs::create_dir_all(site.folder("unprocessed")).unwrap();
@@ -68,9 +68,9 @@ impl Site {
         self.announced.push(text.to_owned());
     }
 
-    /// Gives these flags to every run from now on, instead of the last ones given here.
-    pub fn always(&mut self, flags: &[&str]) {
-        self.always = flags.iter().map(|flag| (*flag).to_owned()).collect();
+    /// Adds flags to each run from now on.
+    pub fn run_with(&mut self, flags: &[&str]) {
+        self.flags.extend(flags.iter().map(|flag| flag.to_string()));
     }
 
     /// Returns the temporary folder: everything of the site lies below it.
@@ -151,8 +151,8 @@ impl Site {
     fn run(&self, shape: Shape) -> Command {
         let mut command = self.command(&["run", "pipeline.yaml", "--home", "home"]);
         command.args(["--grpc", "127.0.0.1:0", "--quiet", "1ms", "--scan", "50ms"]);
-        command.args(&self.always);
         command.args(["-w", &shape.workers.to_string(), "-n", &shape.processes.to_string()]);
+        command.args(&self.flags);
         command
     }
 
@@ -164,10 +164,25 @@ impl Site {
         ended
     }
 
+    /// Starts a run with more flags, and returns at once.
+    pub fn launch(&self, shape: Shape, more: &[&str]) -> Process {
+        Process::start(self.run(shape).args(more))
+    }
+
+    /// Returns the texts that ERROR lines may hold.
+    pub fn announced(&self) -> &[String] {
+        &self.announced
+    }
+
     /// Starts the server and returns once it listens.
     #[track_caller]
     pub fn start(&self, shape: Shape) -> Running<'_> {
-        let mut process = Process::start(&mut self.run(shape));
+        self.serve(Process::start(&mut self.run(shape)))
+    }
+
+    /// Returns the server of a process that was launched, once it listens.
+    #[track_caller]
+    pub fn serve(&self, mut process: Process) -> Running<'_> {
         let Some(line) = process.line(|line| line.starts_with("listening on ")) else {
             panic!("it did not come up\n{}", process.ended());
         };
@@ -195,6 +210,11 @@ pub struct Running<'site> {
 }
 
 impl Running<'_> {
+    /// Returns the process that was started.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
     /// Returns the client that is connected to it.
     pub fn client(&self) -> &Client {
         &self.client

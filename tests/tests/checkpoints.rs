@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use tidemill_tests::process::{Ended, Process};
 use tidemill_tests::{Shape, Site, Tree, tree};
 
 const NODE: &str = env!("CARGO_BIN_EXE_node");
@@ -43,7 +44,7 @@ const NEVER: [&str; 2] = ["--checkpoint-every", "0s"];
 
 fn site(flags: &[&str]) -> Site {
     let mut site = Site::new(NODE, PIPELINE);
-    site.always(flags);
+    site.run_with(flags);
     site
 }
 
@@ -331,4 +332,43 @@ fn rejects_are_compared_too() {
     drop(journal);
     site.announce("E-NONDETERMINISTIC");
     site.once(Shape::ALONE).expect_code(70).expect_said("sink rejects");
+}
+
+/// Runs what is there to its end, with a failpoint.
+fn once_with(site: &Site, failpoint: &str) -> Ended {
+    let mut arguments = vec!["run", "pipeline.yaml", "--home", "home", "--once", "-w", "2"];
+    arguments.extend(["--grpc", "127.0.0.1:0", "--quiet", "1ms", "--scan", "50ms"]);
+    arguments.extend(NEVER);
+    let mut command = site.command(&arguments);
+    command.env("TIDEMILL_FAILPOINT", failpoint);
+    Process::start(&mut command).ended()
+}
+
+#[test]
+fn a_kill_at_each_step_of_a_checkpoint_loses_nothing() {
+    let expected = undisturbed(150);
+    for step in ["pack-written", "pack-placed", "manifest-placed", "row-written", "durable"] {
+        let site = site(&NEVER);
+        put(&site, 1..=150);
+        let ended = once_with(&site, &format!("checkpoint-{step}=kill"));
+        assert_eq!(ended.code, None, "{step}: {ended}");
+        let again = site.once(Shape::new(1, 3));
+        again.expect_code(0);
+        let restored = again.stderr.contains("restoring a checkpoint");
+        assert_eq!(restored, step == "durable", "{step}: {again}");
+        expect_out(&site, &expected, step);
+        assert_eq!(checkpoint_files(&site, ".tmp"), Vec::<PathBuf>::new(), "{step}");
+    }
+}
+
+#[test]
+fn a_checkpoint_that_the_disk_refuses_is_given_up_and_nothing_else() {
+    let site = site(&NEVER);
+    put(&site, 1..=150);
+    let ended = once_with(&site, "checkpoint-pack-placed=error");
+    ended.expect_code(0).expect_said("a checkpoint could not be written");
+    assert_eq!(checkpoint_files(&site, ".pack"), Vec::<PathBuf>::new(), "nothing is left of it");
+    let again = site.once(Shape::ALONE);
+    again.expect_code(0).expect_said("wrote a checkpoint");
+    expect_out(&site, &undisturbed(150), "a refused checkpoint");
 }

@@ -24,14 +24,19 @@ pub(crate) async fn run(command: Stats, output: &mut Output<'_>) -> anyhow::Resu
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let mut rows = client.operators(command.pipeline.as_deref()).await?;
+        let stats = client.stats(command.pipeline.as_deref()).await?;
+        let (generation, mut rows) = (stats.generation, stats.operators);
         if !command.workers {
             rows = summed(rows);
         }
         if command.common.json {
             let operators: Vec<_> =
                 rows.iter().map(|row| json::operator(row, command.workers)).collect();
-            writeln!(output.out, "{}", json!({ "operators": operators }))?;
+            writeln!(
+                output.out,
+                "{}",
+                json!({ "generation": generation, "operators": operators })
+            )?;
         } else {
             let clear = if command.watch && output.colours { CLEAR } else { "" };
             let text = table(&rows, command.workers).text(output.colours);

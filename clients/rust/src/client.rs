@@ -11,7 +11,8 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::convert;
 use crate::error::Error;
-use crate::model::{Filter, Operator, Page, Pipeline, StageLatency, Submission};
+use crate::model::{Filter, Operator, Page, Pipeline, StageLatency, Stats, Submission};
+use crate::retry::patiently;
 use crate::watch::{Watch, WatchFilter};
 
 /// Pauses between attempts to connect: a server that is just starting is found, one that is not
@@ -31,6 +32,9 @@ const WAIT_ROUND: Duration = Duration::from_secs(60);
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// A connection to a server. Cheap to clone; clones share the connection.
+///
+/// Questions are asked again while the server is away for a moment: up to a minute while it says that
+/// it starts, ten seconds while nothing is heard of it.
 #[derive(Clone, Debug)]
 pub struct Client {
     pub(crate) channel: Channel,
@@ -67,7 +71,12 @@ impl Client {
     /// Returns one submission as it stands now.
     pub async fn get(&self, id: u64) -> Result<Submission, Error> {
         let request = v1::GetSubmissionRequest { id };
-        convert::submission(self.submissions().get(request).await?.into_inner())
+        let answer = patiently(|| {
+            let (mut client, request) = (self.submissions(), request);
+            async move { Ok(client.get(request).await?) }
+        })
+        .await?;
+        convert::submission(answer.into_inner())
     }
 
     /// Returns the submission once it is final (committed or quarantined).
@@ -80,7 +89,11 @@ impl Client {
             let round = left.min(WAIT_ROUND);
             let request =
                 v1::WaitRequest { id, timeout: prost_types::Duration::try_from(round).ok() };
-            match self.submissions().wait(request).await.map_err(Error::from) {
+            let answer = patiently(|| {
+                let (mut client, request) = (self.submissions(), request);
+                async move { Ok(client.wait(request).await?) }
+            });
+            match answer.await {
                 Ok(answer) => return convert::submission(answer.into_inner()),
                 Err(error) if error.word() == Some("E-WAIT") => {
                     if begin.elapsed() >= timeout {
@@ -101,7 +114,11 @@ impl Client {
             before: filter.before,
             limit: filter.limit,
         };
-        let answer = self.submissions().list(request).await?.into_inner();
+        let answer = patiently(|| {
+            let (mut client, request) = (self.submissions(), request.clone());
+            async move { Ok(client.list(request).await?) }
+        });
+        let answer = answer.await?.into_inner();
         let submissions =
             answer.submissions.into_iter().map(convert::submission).collect::<Result<_, _>>()?;
         Ok(Page { submissions, next_before: answer.next_before })
@@ -113,33 +130,60 @@ impl Client {
     /// final.
     pub async fn watch(&self, filter: WatchFilter) -> Result<Watch, Error> {
         let request = v1::WatchRequest { pipeline: filter.pipeline, ids: filter.ids };
-        Ok(Watch::new(self.submissions().watch(request).await?.into_inner()))
+        let answer = patiently(|| {
+            let (mut client, request) = (self.submissions(), request.clone());
+            async move { Ok(client.watch(request).await?) }
+        });
+        Ok(Watch::new(answer.await?.into_inner()))
     }
 
     /// Returns what each operator does on each worker, of one pipeline or of all.
     pub async fn operators(&self, pipeline: Option<&str>) -> Result<Vec<Operator>, Error> {
+        Ok(self.stats(pipeline).await?.operators)
+    }
+
+    /// Returns which generation answers, and what [`Self::operators`] does.
+    pub async fn stats(&self, pipeline: Option<&str>) -> Result<Stats, Error> {
         let request = v1::OperatorsRequest { pipeline: pipeline.map(str::to_owned) };
-        let answer = self.introspection().operators(request).await?.into_inner();
-        Ok(answer.operators.into_iter().map(convert::operator).collect())
+        let answer = patiently(|| {
+            let (mut client, request) = (self.introspection(), request.clone());
+            async move { Ok(client.operators(request).await?) }
+        });
+        let answer = answer.await?.into_inner();
+        let operators = answer.operators.into_iter().map(convert::operator).collect();
+        Ok(Stats { generation: answer.generation, operators })
     }
 
     /// Returns how long files spent in each stage, of one pipeline or of all.
     pub async fn latency(&self, pipeline: Option<&str>) -> Result<Vec<StageLatency>, Error> {
         let request = v1::LatencyRequest { pipeline: pipeline.map(str::to_owned) };
-        let answer = self.introspection().latency(request).await?.into_inner();
+        let answer = patiently(|| {
+            let (mut client, request) = (self.introspection(), request.clone());
+            async move { Ok(client.latency(request).await?) }
+        });
+        let answer = answer.await?.into_inner();
         answer.stages.into_iter().map(convert::latency).collect()
     }
 
     /// Returns the pipelines that run, with their counts; their text and graph are left out.
     pub async fn pipelines(&self) -> Result<Vec<Pipeline>, Error> {
-        let answer = self.pipelines_client().list(v1::ListPipelinesRequest {}).await?.into_inner();
+        let request = v1::ListPipelinesRequest {};
+        let answer = patiently(|| {
+            let (mut client, request) = (self.pipelines_client(), request);
+            async move { Ok(client.list(request).await?) }
+        });
+        let answer = answer.await?.into_inner();
         Ok(answer.pipelines.into_iter().map(convert::pipeline).collect())
     }
 
     /// Returns one pipeline with its text and graph; `None` asks for the only one.
     pub async fn pipeline(&self, name: Option<&str>) -> Result<Pipeline, Error> {
         let request = v1::GetPipelineRequest { name: name.unwrap_or_default().to_owned() };
-        Ok(convert::pipeline(self.pipelines_client().get(request).await?.into_inner()))
+        let answer = patiently(|| {
+            let (mut client, request) = (self.pipelines_client(), request.clone());
+            async move { Ok(client.get(request).await?) }
+        });
+        Ok(convert::pipeline(answer.await?.into_inner()))
     }
 
     pub(crate) fn submissions(&self) -> SubmissionsClient<Channel> {

@@ -19,13 +19,14 @@
 //! # }
 //! ```
 //!
-//! Map, in reading order: `model` (the values), `error`, `client` (connection and questions),
-//! `submit` (sending a file), `watch` (changes as a stream), `convert` (from the wire).
+//! Map, in reading order: `model` (the values), `error`, `client` (connection and questions), `retry`
+//! (asking again while the server is away), `submit` (sending a file), `watch` (changes as a stream), `convert` (from the wire).
 
 mod error;
 mod model;
 
 mod client;
+mod retry;
 mod submit;
 mod watch;
 
@@ -37,7 +38,7 @@ pub use error::Error;
 pub use hdrhistogram;
 pub use model::{
     Edge, Filter, Frontier, Node, Operator, OutputFile, Page, Phase, Pipeline, Reason, Receipt,
-    ReceiptNode, ReceiptOutput, StageLatency, Submission,
+    ReceiptNode, ReceiptOutput, StageLatency, Stats, Submission,
 };
 pub use submit::SubmitOptions;
 pub use watch::{Watch, WatchFilter};

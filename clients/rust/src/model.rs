@@ -192,6 +192,15 @@ pub struct Page {
     pub next_before: Option<u64>,
 }
 
+/// What a server does at the moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// The number of its generation: grows each time that its processes are started again.
+    pub generation: u64,
+    /// Every operator on every worker.
+    pub operators: Vec<Operator>,
+}
+
 /// One source, operator or sink on one worker; counts since the server started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operator {

@@ -38,6 +38,7 @@ pub struct Engine {
 
 /// What the handle reaches.
 pub(crate) struct Parts {
+    pub(crate) generation: u64,
     pub(crate) spool: PathBuf,
     pub(crate) plans: Vec<Plan>,
     pub(crate) folders: Vec<Folders>,
@@ -110,6 +111,11 @@ pub type Observer = Arc<dyn Fn(&SubmissionReport) + Send + Sync>;
 impl Engine {
     pub(crate) fn new(parts: Parts) -> Self {
         Self { parts: Arc::new(parts) }
+    }
+
+    /// Returns the number of this generation: of this life of all processes of the run.
+    pub fn generation(&self) -> u64 {
+        self.parts.generation
     }
 
     /// Returns the folder where uploads are received, on the file system of the home.

@@ -41,6 +41,15 @@ pub fn end(kind: FaultKind, doing: &str, error: &dyn std::error::Error) -> ! {
     std::process::exit(kind.exit_code());
 }
 
+/// Ends the process because another process of the run is lost, or this one was given up.
+pub fn peer(why: &str) -> ! {
+    tracing::error!(
+        "this generation is over: {why}; ending, nothing is lost: the next start of all processes \
+         goes on"
+    );
+    std::process::exit(FaultKind::Peer.exit_code());
+}
+
 /// Ends the process because the disk refuses.
 pub fn disk(doing: &str, error: &io::Error) -> ! {
     end(FaultKind::Disk, doing, error)

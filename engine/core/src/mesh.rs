@@ -14,6 +14,7 @@ pub mod control;
 pub mod endpoint;
 mod error;
 mod handshake;
+mod heartbeat;
 pub mod socket;
 
 use std::any::Any;
@@ -27,6 +28,7 @@ pub use connect::connect;
 pub use control::{Control, ControlError, ControlEvent, ControlSender, MESSAGE_BYTES_MAX};
 pub use endpoint::{Endpoint, HostfileError, parse_hostfile};
 pub use error::{MeshError, MissingPeer};
+pub use heartbeat::Heartbeat;
 pub use socket::Socket;
 
 /// The shortest token that is taken, in bytes.
@@ -55,6 +57,8 @@ pub struct MeshConfig {
     pub generation: Option<u64>,
     /// How long to wait for all the others.
     pub deadline: Duration,
+    /// How the processes show each other that they live.
+    pub heartbeat: Heartbeat,
 }
 
 /// What timely takes: builders for `timely::execute::execute_from`, the guard to give it, which on

@@ -7,8 +7,8 @@
 mod earlier;
 mod exit;
 mod lines;
+mod peers;
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -35,7 +35,7 @@ use crate::fault::{self, FaultKind};
 use crate::ingest::coordinator::{Command, Loads};
 use crate::intake::{Intake, Numbers, Patience, Patterns};
 use crate::ledger::{Event, Keeping, Ledger};
-use crate::mesh::{self, Control, ControlEvent, MeshConfig, MeshError};
+use crate::mesh::{self, Control, MeshConfig, MeshError};
 use crate::plan::Plan;
 use crate::publish::{Job, Publisher};
 use crate::receipt;
@@ -43,14 +43,11 @@ use crate::render::{Fittings, render};
 use crate::sink::parts::Surroundings;
 use crate::sink::staging::Staging;
 use crate::start::lines::{intake_lines, ledger_lines, publisher_lines};
-use crate::stats::{Stats, Told};
+use crate::stats::Stats;
 use crate::worker;
 
-/// How often the other processes tell process 0 what their operators do.
-const TELL_EVERY: Duration = Duration::from_millis(250);
-
-/// What another process tells process 0 before it ends well: its loss is none.
-const THROUGH: &[u8] = b"through";
+/// Hears the number of a generation that begins.
+pub type Announce = Arc<dyn Fn(u64) + Send + Sync>;
 
 /// What an engine runs.
 #[derive(Clone)]
@@ -72,6 +69,8 @@ pub struct Config {
     pub forget_missing: bool,
     /// The least time between two checkpoints of a pipeline; zero for none but at a clean end.
     pub checkpoint_every: Duration,
+    /// Told the number of the generation as soon as the journal has it; in process 0 only.
+    pub announce: Option<Announce>,
 }
 
 /// Why an engine did not start.
@@ -188,6 +187,9 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         workers: config.workers as u64,
         plans: config.plans.iter().map(|plan| (plan.name.clone(), plan.hash.clone())).collect(),
     })?;
+    if let Some(announce) = &config.announce {
+        announce(generation);
+    }
     let books: Vec<_> =
         config.plans.iter().map(|plan| (plan.name.clone(), receipt::book(plan))).collect();
     journal.keep_books(&books)?;
@@ -237,6 +239,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let numbers = Numbers::from(journal.next_submission());
     let reader = journal.reader()?;
     let engine = Engine::new(crate::engine::Parts {
+        generation,
         spool: home.spool(),
         plans: config.plans.clone(),
         folders: folders.clone(),
@@ -248,8 +251,9 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         journal: Mutex::new(reader),
         stop: Arc::clone(&stop),
     });
+    let others = meeting.control.as_ref().map(Control::sender);
     if let Some(control) = meeting.control {
-        listen_to_peers(control, stats)?;
+        peers::listen(control, stats)?;
     }
 
     let publisher =
@@ -308,6 +312,9 @@ pub fn start(config: Config) -> Result<Running, StartError> {
                 tracing::error!("a worker ended with: {panic}");
             }
         }
+        if let Some(others) = others {
+            peers::say_through(&others);
+        }
         flush(&events);
         pass(failpoint::reach("end-begin"));
         let _ = jobs.send(Job::End);
@@ -342,20 +349,26 @@ pub fn run_member(config: Config) -> Result<(), StartError> {
     let (guards, _wakes) = built.execute(meeting.builders, meeting.guard)?;
     let ended = Arc::new(AtomicBool::new(false));
     let first = meeting.control.as_ref().map(Control::sender);
-    if let Some(control) = meeting.control {
-        let ended = Arc::clone(&ended);
-        spawn("tidemill:tell", move || tell_first(&control, &stats, &ended))?;
-    }
+    // The thread's result is the control connection, so that it lasts until we have said goodbye.
+    let _telling = match meeting.control {
+        Some(control) => {
+            let ended = Arc::clone(&ended);
+            Some(spawn("tidemill:tell", move || {
+                peers::tell(&control, &stats, &ended);
+                control
+            })?)
+        }
+        None => None,
+    };
     for outcome in guards.join() {
         if let Err(panic) = outcome {
             tracing::error!("a worker ended with: {panic}");
         }
     }
-    ended.store(true, Ordering::Relaxed);
     if let Some(first) = first {
-        // If process 0 is gone too, nobody is left to tell.
-        let _ = first.send(0, THROUGH);
+        peers::say_through(&first);
     }
+    ended.store(true, Ordering::Relaxed);
     Ok(())
 }
 
@@ -499,45 +512,6 @@ fn board(plans: &[Plan], journal: &Journal) -> Result<Board, StartError> {
         lanes.push((plan.name.clone(), counts, last));
     }
     Ok(Board::new(lanes.into_iter()))
-}
-
-/// Takes what the other processes tell. If one is lost before the end, the run is over.
-fn listen_to_peers(control: Control, stats: Stats) -> Result<(), StartError> {
-    spawn("tidemill:peers", move || {
-        let mut through = BTreeSet::new();
-        while let Some(event) = control.recv() {
-            match event {
-                ControlEvent::Message(process, bytes) if bytes == THROUGH => {
-                    through.insert(process);
-                }
-                ControlEvent::Message(process, bytes) => {
-                    if let Ok(told) = serde_json::from_slice::<Told>(&bytes) {
-                        stats.hear(process, told);
-                    }
-                }
-                ControlEvent::Lost(process) if through.contains(&process) => {}
-                ControlEvent::Lost(process) => {
-                    let error = std::io::Error::other(format!("process {process} is gone"));
-                    fault::end(FaultKind::Peer, "run as one of several processes", &error);
-                }
-            }
-        }
-    })?;
-    Ok(())
-}
-
-/// Tells process 0 what the operators here do, until the end or until process 0 is gone.
-fn tell_first(control: &Control, stats: &Stats, ended: &AtomicBool) {
-    while !ended.load(Ordering::Relaxed) {
-        if let Some(ControlEvent::Lost(_)) = control.recv_timeout(TELL_EVERY) {
-            return;
-        }
-        if let Ok(told) = serde_json::to_vec(&stats.tell())
-            && control.send(0, &told).is_err()
-        {
-            return;
-        }
-    }
 }
 
 /// Waits until the ledger has worked off everything it was told so far.

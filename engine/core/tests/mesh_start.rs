@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tidemill_engine::mesh::{
-    ControlError, ControlEvent, Endpoint, MESSAGE_BYTES_MAX, Mesh, MeshConfig, MeshError, Socket,
-    connect,
+    ControlError, ControlEvent, Endpoint, Heartbeat, MESSAGE_BYTES_MAX, Mesh, MeshConfig,
+    MeshError, Socket, connect,
 };
 use timely::dataflow::operators::vec::ToStream;
 use timely::dataflow::operators::{Exchange, Inspect, Probe};
@@ -44,6 +44,7 @@ fn config(index: usize, endpoints: &[Endpoint]) -> MeshConfig {
         binary_version: "0.1.0".to_string(),
         generation: (index == 0).then_some(41),
         deadline: WAIT,
+        heartbeat: Heartbeat::USUAL,
     }
 }
 

@@ -32,6 +32,10 @@ pub enum Command {
     /// Prove that a pipeline survives: kill it again and again over copies of the inputs, and compare
     /// every byte with a run that nobody disturbed (0 if all is equal)
     Torture(TortureFlags),
+    /// Examine a home, running or not: what is wrong, what it means, what to do. Changes nothing
+    ///
+    /// Exit code 0 when nothing needs a person, 1 when something does, 65 when something is damaged.
+    Doctor(DoctorFlags),
     /// Print completions for a shell: `tidemill completions bash > /etc/bash_completion.d/tidemill`
     Completions {
         /// Which shell.
@@ -89,7 +93,8 @@ pub struct SettingFlags {
     /// Workers (threads) per process [default: the number of cores]
     #[arg(short = 'w', long, value_name = "N")]
     pub workers: Option<String>,
-    /// Processes; without -p all of them are started and supervised on this host [default: 1]
+    /// Processes; without -p all of them are started on this host, and again when one is lost
+    /// [default: 1]
     #[arg(short = 'n', long, value_name = "N")]
     pub processes: Option<String>,
     /// Which of the processes this one is, from 0
@@ -118,6 +123,10 @@ pub struct SettingFlags {
     /// How long the processes of a run wait for each other at the start [default: 60s]
     #[arg(long, value_name = "DURATION")]
     pub meet: Option<String>,
+    /// How long a process of a run may be silent before it counts as lost; the same for all of them
+    /// [default: 15s]
+    #[arg(long, value_name = "DURATION")]
+    pub silence: Option<String>,
     /// What is logged: error, warn, info, debug, or a filter like `tidemill_engine=debug`
     /// [default: info]
     #[arg(long, value_name = "FILTER")]
@@ -128,6 +137,20 @@ pub struct SettingFlags {
     /// The settings file [default: ./tidemill.settings.yaml if it is there]
     #[arg(long, value_name = "FILE")]
     pub settings: Option<PathBuf>,
+}
+
+/// Flags of `doctor`.
+#[derive(Clone, Debug, Args)]
+pub struct DoctorFlags {
+    /// The home
+    #[arg(value_name = "HOME", default_value = "./tidemill-home")]
+    pub home: PathBuf,
+    /// Read every input and output and compare its hash with the journal
+    #[arg(long)]
+    pub deep: bool,
+    /// Print JSON instead of text; codes and field names are stable
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Flags of `check`.

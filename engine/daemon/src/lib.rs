@@ -2,13 +2,15 @@
 //!
 //! Map: [`flags`] (what can be typed), [`settings`] (what is in force, and from where), [`run`] (one
 //! process of a run), [`supervisor`] (several processes on this host), [`author`] (check, graph,
-//! config: what a pipeline's author asks), [`torture`] (kills a pipeline again and again, and compares).
+//! config: what a pipeline's author asks), [`mod@doctor`] (what is wrong with a home), [`torture`]
+//! (kills a pipeline again and again, and compares).
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod flags;
 pub mod settings;
 
 pub mod author;
+pub mod doctor;
 pub mod progress;
 pub mod run;
 pub mod supervisor;
@@ -16,6 +18,7 @@ pub mod torture;
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 use tidemill_engine::fault::FaultKind;
@@ -32,6 +35,9 @@ const PANICKED: i32 = 70;
 /// have no other way to tell.
 const PEER_GONE: &str = "timely communication error";
 
+/// How long a process that lost a connection waits to hear which process is lost.
+const VERDICT_MAX: Duration = Duration::from_millis(500);
+
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     end_on_panic();
@@ -41,6 +47,7 @@ pub fn main() -> ExitCode {
         Command::Graph(flags) => author::graph(&flags),
         Command::Config(flags) => author::config(&flags),
         Command::Torture(flags) => torture::torture(&flags),
+        Command::Doctor(flags) => doctor::doctor(&flags),
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Tidemill::command(), "tidemill", &mut text);
@@ -94,6 +101,8 @@ fn end_on_panic() {
             .or_else(|| panic.payload().downcast_ref::<String>().cloned())
             .unwrap_or_default();
         if message.starts_with(PEER_GONE) {
+            // Process 0 knows which one, and is about to say so; then this process ends elsewhere.
+            std::thread::sleep(VERDICT_MAX);
             complain(&format!(
                 "error: another process of this run is gone ({message})\n\
                  Nothing is lost: start all of them again to go on."

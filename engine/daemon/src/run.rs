@@ -1,11 +1,14 @@
 //! Run: one process of a run, from its settings to its exit code.
 
 use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::Context;
-use tidemill_engine::mesh::{MeshConfig, parse_hostfile};
-use tidemill_engine::start::StartError;
+use tidemill_engine::mesh::{Heartbeat, MeshConfig, parse_hostfile};
+use tidemill_engine::report::Phase;
+use tidemill_engine::start::{Announce, StartError};
 use tidemill_engine::{Config, Engine, Patience, Plan, Summary, run_member};
 use tidemill_server::{ServerConfig, serve};
 use tidemill_store::failpoint;
@@ -15,7 +18,8 @@ use tokio::sync::watch;
 use crate::author::load;
 use crate::flags::RunFlags;
 use crate::settings::Settings;
-use crate::{USAGE, complain, progress, say, supervisor};
+use crate::supervisor::{self, Front, Parent, Report};
+use crate::{USAGE, complain, progress, say};
 
 /// The exit code when `--once` finished and some file went to quarantine.
 const QUARANTINED: u8 = 3;
@@ -42,10 +46,19 @@ pub fn run(flags: RunFlags) -> anyhow::Result<u8> {
         return Ok(USAGE);
     }
     if supervises {
-        let arguments = std::env::args_os().skip(1).collect();
-        return Ok(supervisor::supervise(settings.processes, arguments)?);
+        return all(&settings, flags.once);
     }
-    supervisor::watch_parent()?;
+    let parent = supervisor::parent()?;
+    let is_first = settings.process.unwrap_or(0) == 0;
+    let handed = match &parent {
+        Some(parent) if is_first => {
+            Some(parent.take_listener().context("take the service's socket from the parent")?)
+        }
+        _ => None,
+    };
+    if let Some(parent) = &parent {
+        supervisor::end_with(parent)?;
+    }
     let config = Config {
         home: settings.home.clone(),
         mesh: mesh(&settings, &plans)?,
@@ -55,11 +68,38 @@ pub fn run(flags: RunFlags) -> anyhow::Result<u8> {
         once: flags.once,
         forget_missing: flags.forget_missing,
         checkpoint_every: settings.checkpoint_every,
+        announce: parent.clone().map(|parent| -> Announce {
+            Arc::new(move |number| parent.tell(Report::Generation(number)))
+        }),
     };
-    if settings.process.is_some_and(|process| process > 0) {
-        return member(config);
+    if !is_first {
+        return member(config, parent.is_some());
     }
-    first(config, &settings)
+    first(config, &settings, parent, handed)
+}
+
+/// Starts all processes of a run, and again when one is lost.
+fn all(settings: &Settings, once: bool) -> anyhow::Result<u8> {
+    let front = Front::bind(settings.grpc).with_context(|| cannot_serve(settings))?;
+    let listening = listening(settings, front.address());
+    let run = supervisor::Run {
+        processes: settings.processes,
+        arguments: std::env::args_os().skip(1).collect(),
+        front,
+        // Nobody is left to read it.
+        on_ready: Box::new(move || drop(say(listening.as_bytes()))),
+        once,
+    };
+    Ok(supervisor::supervise(run)?)
+}
+
+fn cannot_serve(settings: &Settings) -> String {
+    format!("serve gRPC on {} (another address: --grpc ADDR)", settings.grpc)
+}
+
+fn listening(settings: &Settings, address: std::net::SocketAddr) -> String {
+    let (home, workers) = (settings.home.display(), settings.workers);
+    format!("listening on http://{address}, home {home}, {workers} workers\n")
 }
 
 /// Arms the failpoints that the environment asks for; returns whether they are right. The parent of
@@ -127,6 +167,7 @@ fn mesh(settings: &Settings, plans: &[Plan]) -> anyhow::Result<Option<MeshConfig
         binary_version: env!("CARGO_PKG_VERSION").to_owned(),
         generation: None,
         deadline: settings.meet,
+        heartbeat: Heartbeat::noticing(settings.silence),
     }))
 }
 
@@ -156,7 +197,7 @@ fn by_hostfile(
 }
 
 /// Runs a process other than the first: workers only.
-fn member(config: Config) -> anyhow::Result<u8> {
+fn member(config: Config, supervised: bool) -> anyhow::Result<u8> {
     // Process 0 decides when to end; a signal to all of them must not end the workers first.
     let runtime = runtime()?;
     let mut signals = Signals::listen(&runtime)?;
@@ -167,22 +208,27 @@ fn member(config: Config) -> anyhow::Result<u8> {
     });
     match run_member(config) {
         Ok(()) => Ok(0),
-        Err(error) => Ok(did_not_start(error)),
+        Err(error) => Ok(did_not_start(error, supervised)),
     }
 }
 
 /// Runs process 0: the engine, and its server.
-fn first(config: Config, settings: &Settings) -> anyhow::Result<u8> {
-    let listener = TcpListener::bind(settings.grpc).with_context(|| {
-        format!("serve gRPC on {} (another address: --grpc ADDR)", settings.grpc)
-    })?;
+fn first(
+    config: Config,
+    settings: &Settings,
+    parent: Option<Parent>,
+    handed: Option<TcpListener>,
+) -> anyhow::Result<u8> {
+    let listener = match handed {
+        Some(listener) => listener,
+        None => TcpListener::bind(settings.grpc).with_context(|| cannot_serve(settings))?,
+    };
     let address = listener.local_addr()?;
     let once = config.once;
     let started = Instant::now();
-    let (home, workers) = (config.home.clone(), config.workers);
     let running = match tidemill_engine::start(config) {
         Ok(running) => running,
-        Err(error) => return Ok(did_not_start(error)),
+        Err(error) => return Ok(did_not_start(error, parent.is_some())),
     };
     let runtime = runtime()?;
     let engine = running.engine().clone();
@@ -201,8 +247,11 @@ fn first(config: Config, settings: &Settings) -> anyhow::Result<u8> {
         };
         runtime.spawn(serve(engine.clone(), listener, config, shutdown))
     };
-    say(format!("listening on http://{address}, home {}, {workers} workers\n", home.display())
-        .as_bytes())?;
+    match parent {
+        // It says where once, for all generations.
+        Some(parent) => report(&engine, parent),
+        None => say(listening(settings, address).as_bytes())?,
+    }
     let bar = if once { progress::start(&engine) } else { None };
     let summary = running.wait();
     if let Some(bar) = bar {
@@ -215,6 +264,25 @@ fn first(config: Config, settings: &Settings) -> anyhow::Result<u8> {
         return Ok(QUARANTINED);
     }
     Ok(0)
+}
+
+/// Tells the parent that this process serves, and of the first file that is finished or set aside.
+fn report(engine: &Engine, parent: Parent) {
+    let told = [AtomicBool::new(false), AtomicBool::new(false)];
+    let teller = parent.clone();
+    engine.observe(Arc::new(move |file| {
+        let reports = match file.phase {
+            Phase::Committed => &[Report::Progress][..],
+            Phase::Quarantined => &[Report::Progress, Report::Quarantined],
+            _ => &[],
+        };
+        for (report, told) in reports.iter().zip(&told) {
+            if !told.swap(true, Ordering::Relaxed) {
+                teller.tell(*report);
+            }
+        }
+    }));
+    parent.tell(Report::Ready);
 }
 
 /// Says what was done.
@@ -234,8 +302,12 @@ fn conclude(summary: Summary, started: Instant) -> anyhow::Result<()> {
     say(format!("{line}\n").as_bytes())
 }
 
-fn did_not_start(error: StartError) -> u8 {
+fn did_not_start(error: StartError, supervised: bool) -> u8 {
     let code = error.exit_code();
+    if supervised && error.is_lasting() && code == 1 {
+        complain(&format!("error: {:#}", anyhow::Error::from(error)));
+        return supervisor::REFUSED;
+    }
     complain(&format!("error: {:#}", anyhow::Error::from(error)));
     u8::try_from(code).unwrap_or(1)
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,9 +16,12 @@ const USUAL_FILE: &str = "tidemill.settings.yaml";
 /// The most workers in one process, and the most processes.
 const COUNT_MAX: usize = 1024;
 
+/// How long a process may be allowed to be silent.
+const SILENCES: RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_secs(3600);
+
 /// Every setting: its name, its default, and what it is for. The environment variable of `log_format`
 /// is `TIDEMILL_LOG_FORMAT`.
-const ALL: [(&str, &str); 13] = [
+const ALL: [(&str, &str); 14] = [
     ("home", "./tidemill-home"),
     ("workers", "(cores)"),
     ("processes", "1"),
@@ -29,6 +33,7 @@ const ALL: [(&str, &str); 13] = [
     ("scan", "2s"),
     ("checkpoint_every", "60s"),
     ("meet", "60s"),
+    ("silence", "15s"),
     ("log", "info"),
     ("log_format", "text"),
 ];
@@ -69,6 +74,8 @@ pub struct Settings {
     pub checkpoint_every: Duration,
     /// How long processes wait for each other.
     pub meet: Duration,
+    /// How long a process may be silent before it counts as lost.
+    pub silence: Duration,
     /// What is logged.
     pub log: String,
     /// Whether it is logged as JSON.
@@ -133,6 +140,7 @@ fn flag(flags: &SettingFlags, name: &str) -> Option<String> {
         "scan" => flags.scan.clone(),
         "checkpoint_every" => flags.checkpoint_every.clone(),
         "meet" => flags.meet.clone(),
+        "silence" => flags.silence.clone(),
         "log" => flags.log.clone(),
         "log_format" => flags.log_format.clone(),
         _ => None,
@@ -207,6 +215,9 @@ impl Checking<'_> {
             duration,
         );
         let meet = self.value("meet", "a duration like 500ms, 2s or 1m", duration);
+        let silence = self.value("silence", "a duration from 500ms to 1h", |text| {
+            duration(text).filter(|silence| SILENCES.contains(silence))
+        });
         let log = self.text("log").unwrap_or_default();
         let log_json = self.value("log_format", "text or json", |text| match text {
             "text" => Some(false),
@@ -240,6 +251,7 @@ impl Checking<'_> {
             scan: scan?.max(Duration::from_millis(50)),
             checkpoint_every: checkpoint_every?,
             meet: meet?,
+            silence: silence?,
             log,
             log_json: log_json?,
             written: Vec::new(),

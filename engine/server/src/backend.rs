@@ -11,6 +11,9 @@ use tidemill_engine::report::{
 
 /// An engine as the server sees it. [`Engine`] is one; tests bring their own.
 pub trait Backend: Clone + Send + Sync + 'static {
+    /// Returns the number of the generation that answers.
+    fn generation(&self) -> u64;
+
     /// Returns the folder where uploads are received.
     fn spool(&self) -> &Path;
 
@@ -43,6 +46,10 @@ pub trait Backend: Clone + Send + Sync + 'static {
 }
 
 impl Backend for Engine {
+    fn generation(&self) -> u64 {
+        Engine::generation(self)
+    }
+
     fn spool(&self) -> &Path {
         Engine::spool(self)
     }

@@ -66,6 +66,7 @@ fn code_and_word(refusal: &Refusal) -> (Code, &'static str) {
         Refusal::Submit(SubmitError::Unavailable { .. }) | Refusal::Draining => {
             (Code::Unavailable, "E-DRAIN")
         }
+        Refusal::Starting { .. } => (Code::Unavailable, "E-STARTING"),
         // The engine may learn new reasons before the wire has a word for them.
         #[allow(unreachable_patterns, reason = "SubmitError grows with the engine")]
         Refusal::Submit(_) | Refusal::Internal => (Code::Internal, "E-INTERNAL"),

@@ -30,15 +30,15 @@ impl<B: Backend> v1::introspection_server::Introspection for Introspection<B> {
         request: Request<v1::OperatorsRequest>,
     ) -> Result<Response<v1::OperatorsResponse>, Status> {
         let wanted = request.into_inner().pipeline;
-        let operators = ask(&self.backend, self.limits.answer_max, move |backend| {
+        let (generation, operators) = ask(&self.backend, self.limits.answer_max, move |backend| {
             known_pipeline(backend, wanted.as_deref())?;
             let mut operators = backend.operators();
             operators.retain(|row| wanted.as_ref().is_none_or(|name| *name == row.pipeline));
-            Ok::<_, Refusal>(operators)
+            Ok::<_, Refusal>((backend.generation(), operators))
         })
         .await??;
         let operators = operators.into_iter().map(convert::operator).collect();
-        Ok(Response::new(v1::OperatorsResponse { operators }))
+        Ok(Response::new(v1::OperatorsResponse { operators, generation }))
     }
 
     async fn latency(

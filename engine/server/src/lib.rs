@@ -7,7 +7,7 @@
 //! Map, in reading order: `config` (the limits), `backend` (what is asked of the engine), `refusal`
 //! and `convert` (what is said to clients), `ask` (one question), `upload` (one file coming in),
 //! `changes` (who watches and waits), then one file per service; `connections` and `closing` are the
-//! two ends of the server's life.
+//! two ends of the server's life; `stand_in` answers while there is no engine.
 
 mod config;
 
@@ -26,6 +26,7 @@ mod submissions;
 
 mod closing;
 mod connections;
+mod stand_in;
 
 use std::future::Future;
 use std::time::Duration;
@@ -39,6 +40,7 @@ use tonic_health::ServingStatus;
 
 pub use backend::Backend;
 pub use config::{Limits, ServerConfig};
+pub use stand_in::stand_in;
 
 /// How often a silent client is asked whether it is still there, and how long it may think about it.
 const HTTP2_KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));

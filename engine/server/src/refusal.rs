@@ -79,6 +79,9 @@ pub(crate) enum Refusal {
     /// The server is stopping.
     #[error("the server is stopping; try again later")]
     Draining,
+    /// No process 0 serves at the moment.
+    #[error("{text}")]
+    Starting { text: String },
     /// A mistake of ours.
     #[error("the server made a mistake; its log tells more")]
     Internal,

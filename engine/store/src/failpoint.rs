@@ -23,7 +23,8 @@
 //! | `error` | the step fails as if the disk had refused                                 |
 //! | `pause` | the thread stops here for ever; whoever armed it kills the process        |
 //!
-//! A panic, an error or a pause happens once; what is behind it is reached as always.
+//! A panic, an error or a pause happens once; what is behind it is reached as always. With `-n` they are
+//! armed in the first generation only: what heals the run is not hit again.
 //!
 //! `TIDEMILL_FAILPOINT_TRACE=FILE` writes down each failpoint that is reached, in `FILE.<process>`:
 //! so one can see where a process was that was killed from outside ([`read_trace`]).

@@ -51,9 +51,22 @@ struct File {
     now: Vec<u8>,
     kept: Vec<u8>,
     pending: Vec<Change>,
+    look: Look,
     /// Its writer wrote it line by line, so a cut leaves whole lines.
     by_lines: bool,
 }
+
+/// How a file looks to whoever asks for its inode and its time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Look {
+    /// The number of the inode.
+    pub inode: u64,
+    /// When it was last written, in nanoseconds since 1970.
+    pub modified_ns: i64,
+}
+
+/// How files look that are really another file, by the number of their real inode.
+pub type Looks = BTreeMap<u64, Look>;
 
 #[derive(Clone, Debug)]
 struct Change {
@@ -92,8 +105,8 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Looks at a folder, all of which is durable.
-    pub fn load(root: &Path) -> Disk {
+    /// Looks at a folder, all of which is durable. Some of its files look otherwise to the process.
+    pub fn load(root: &Path, looks: &Looks) -> Disk {
         let root = root.canonicalize().unwrap();
         let mut disk = Disk {
             root: root.clone(),
@@ -101,11 +114,11 @@ impl Disk {
             by_inode: HashMap::new(),
             pending: Vec::new(),
         };
-        disk.load_folder(&root);
+        disk.load_folder(&root, looks);
         disk
     }
 
-    fn load_folder(&mut self, path: &Path) -> NodeId {
+    fn load_folder(&mut self, path: &Path, looks: &Looks) -> NodeId {
         let id = self.add(Node::Folder { now: BTreeMap::new(), kept: BTreeMap::new() });
         self.by_inode.insert(fs::metadata(path).unwrap().ino(), id);
         for entry in fs::read_dir(path).unwrap() {
@@ -113,11 +126,16 @@ impl Disk {
             let name = entry.file_name().into_string().unwrap();
             let metadata = entry.metadata().unwrap();
             let child = if metadata.is_dir() {
-                self.load_folder(&entry.path())
+                self.load_folder(&entry.path(), looks)
             } else {
                 let now = fs::read(entry.path()).unwrap();
-                let child =
-                    self.add(Node::File(File { kept: now.clone(), now, ..File::default() }));
+                let real = Look {
+                    inode: metadata.ino(),
+                    modified_ns: metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec(),
+                };
+                let look = looks.get(&real.inode).copied().unwrap_or(real);
+                let file = File { kept: now.clone(), now, look, ..File::default() };
+                let child = self.add(Node::File(file));
                 self.by_inode.insert(metadata.ino(), child);
                 child
             };
@@ -154,7 +172,10 @@ impl Disk {
             return;
         }
         match &entry.what {
-            What::Create => self.create(entry, Node::File(File::default())),
+            What::Create => {
+                let look = Look { inode: entry.inode, modified_ns: entry.modified_ns };
+                self.create(entry, Node::File(File { look, ..File::default() }));
+            }
             What::MakeFolder => {
                 let folder = Node::Folder { now: BTreeMap::new(), kept: BTreeMap::new() };
                 self.create(entry, folder);
@@ -226,6 +247,9 @@ impl Disk {
             panic!("a write to a file that nobody knows: {}", entry.path);
         };
         apply(&mut file.now, &edit);
+        if entry.modified_ns != 0 {
+            file.look.modified_ns = entry.modified_ns;
+        }
         file.pending.push(Change { edit, lost: false });
     }
 
@@ -306,8 +330,9 @@ impl Disk {
         }
     }
 
-    /// Cuts the power and writes what is left to `target`, which must not exist.
-    pub fn cut(&self, survival: Survival, dice: &mut Dice, target: &Path) {
+    /// Cuts the power and writes what is left to `target`, which must not exist. Returns how its files
+    /// look, for they keep their inodes and times over a power cut.
+    pub fn cut(&self, survival: Survival, dice: &mut Dice, target: &Path) -> Looks {
         let mut nodes = self.nodes.clone();
         let upto = dice.below(self.pending.len() + 1);
         // What was dropped takes with it whatever came after it to the same file, name or folder.
@@ -325,7 +350,9 @@ impl Disk {
                 dropped.push(change);
             }
         }
-        write_folder(&nodes, 0, survival, dice, target);
+        let mut looks = Looks::new();
+        write_folder(&nodes, 0, survival, dice, target, &mut looks);
+        looks
     }
 }
 
@@ -351,14 +378,24 @@ fn keep(nodes: &mut [Node], change: &Move) {
     }
 }
 
-fn write_folder(nodes: &[Node], id: NodeId, survival: Survival, dice: &mut Dice, target: &Path) {
+fn write_folder(
+    nodes: &[Node],
+    id: NodeId,
+    survival: Survival,
+    dice: &mut Dice,
+    target: &Path,
+    looks: &mut Looks,
+) {
     let Node::Folder { kept, .. } = &nodes[id] else { return };
     fs::create_dir(target).unwrap();
     for (name, child) in kept {
         let path = target.join(name);
         match &nodes[*child] {
-            Node::Folder { .. } => write_folder(nodes, *child, survival, dice, &path),
-            Node::File(file) => fs::write(path, file.survivor(survival, dice)).unwrap(),
+            Node::Folder { .. } => write_folder(nodes, *child, survival, dice, &path, looks),
+            Node::File(file) => {
+                fs::write(&path, file.survivor(survival, dice)).unwrap();
+                looks.insert(fs::metadata(&path).unwrap().ino(), file.look);
+            }
         }
     }
 }

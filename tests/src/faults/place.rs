@@ -8,7 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Fault, between};
+use super::crash::{Disk, Look, Survival};
+use super::{Dice, Fault, between};
 use crate::oracle;
 use crate::process::{Ended, Process};
 use crate::tree::{self, Tree};
@@ -162,6 +163,33 @@ impl<'a> Place<'a> {
         self.folder.join("calls")
     }
 
+    fn looks(&self) -> PathBuf {
+        self.folder.join("looks")
+    }
+
+    /// Builds the home as a power cut leaves it. The files keep their inodes and times for its lives.
+    pub fn cut_from(&self, disk: &Disk, survival: Survival, dice: &mut Dice) {
+        let line =
+            |(inode, look): (u64, Look)| format!("{inode} {} {}\n", look.inode, look.modified_ns);
+        let looks = disk.cut(survival, dice, &self.home());
+        fs::write(self.looks(), looks.into_iter().map(line).collect::<String>()).unwrap();
+    }
+
+    /// Looks at the home as it is now, all of which is durable.
+    pub fn disk(&self) -> Disk {
+        let text = fs::read_to_string(self.looks()).unwrap_or_default();
+        let line = |line: &str| {
+            let mut words = line.split(' ');
+            let inode = words.next()?.parse().ok()?;
+            let look = Look {
+                inode: words.next()?.parse().ok()?,
+                modified_ns: words.next()?.parse().ok()?,
+            };
+            Some((inode, look))
+        };
+        Disk::load(&self.home(), &text.lines().filter_map(line).collect())
+    }
+
     /// Returns a folder of the pipeline.
     pub fn below(&self, name: &str) -> PathBuf {
         self.home().join(self.case.pipeline).join(name)
@@ -179,6 +207,9 @@ impl<'a> Place<'a> {
         command.args(["run", "pipeline.yaml", "--home", "home", "--grpc", "127.0.0.1:0"]);
         command.args(["--quiet", "1ms", "--scan", "50ms", "-w", "2"]);
         fs::create_dir_all(self.home()).unwrap();
+        if self.looks().exists() {
+            command.env("FAULTS_LOOKS", self.looks());
+        }
         between(&mut command, &self.home(), Some(&self.log()), fault);
         command
     }

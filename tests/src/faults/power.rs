@@ -176,7 +176,7 @@ fn record_life(
     let folder = tempfile::tempdir().unwrap();
     if before == Before::Served {
         let place = Place::empty(case, subject, folder.path());
-        let begin = Disk::load(&place.home());
+        let begin = place.disk();
         serve(&place)?;
         return Ok(History {
             begin,
@@ -185,7 +185,7 @@ fn record_life(
         });
     }
     let place = Place::new(case, subject, folder.path());
-    let mut begin = Disk::load(&place.home());
+    let mut begin = place.disk();
     for name in case.inputs.keys() {
         // Whoever dropped them did not sync them.
         begin.unsync(&format!("{}/unprocessed/{name}", case.pipeline));
@@ -275,7 +275,7 @@ impl History {
         }
         let folder = tempfile::tempdir().unwrap();
         let place = Place::around(case, subject, folder.path());
-        disk.cut(survival, dice, &place.home());
+        place.cut_from(&disk, survival, dice);
         let lost = tree::read(&place.home()) != disk.all();
         let heard: Vec<String> = self.entries[..moment].iter().filter_map(heard).collect();
         let mut promised = Promised { names: self.dropped.clone(), may_be_set_aside: false };
@@ -333,7 +333,7 @@ fn live_on(
     again: &mut usize,
     heard: &[String],
 ) -> Result<(), String> {
-    let begin = Disk::load(&place.home());
+    let begin = place.disk();
     place.finish(promised)?;
     if *again + 1 < CUTS_MAX && dice.coin() {
         let entries = record::read(&place.log());
@@ -344,7 +344,7 @@ fn live_on(
             let survival = Survival::ALL[dice.below(Survival::ALL.len())];
             let folder = tempfile::tempdir().unwrap();
             let next = Place::around(place.case, place.subject, folder.path());
-            disk.cut(survival, dice, &next.home());
+            next.cut_from(&disk, survival, dice);
             *again += 1;
             return live_on(next, promised, dice, again, heard)
                 .map_err(|wrong| format!("cut again at {moment}, {survival:?}: {wrong}"));

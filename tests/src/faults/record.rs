@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::Path;
 
 const MAGIC: u32 = 0x6d6c_6474;
-const HEADER: usize = 40;
+const HEADER: usize = 48;
 const MARK: u32 = 100;
 
 /// One call that took effect, or a mark.
@@ -17,6 +17,8 @@ pub struct Entry {
     pub what: What,
     /// The number of the file it was done to, as the file system counts.
     pub inode: u64,
+    /// When the file was last written, in nanoseconds since 1970; 0 if this did not change it.
+    pub modified_ns: i64,
     /// When, in microseconds since 1970; 0 for a mark.
     pub when_us: u64,
     /// Where, absolute; before a rename.
@@ -86,10 +88,10 @@ fn take(bytes: &[u8]) -> Option<(Entry, &[u8])> {
     let word = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().unwrap());
     let long = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().unwrap());
     assert_eq!(word(0), MAGIC, "this is no record of calls");
-    let (path, rest) = rest.split_at_checked(word(32) as usize)?;
-    let (more, rest) = rest.split_at_checked(word(36) as usize)?;
+    let (path, rest) = rest.split_at_checked(word(40) as usize)?;
+    let (more, rest) = rest.split_at_checked(word(44) as usize)?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let at = long(24) as usize;
+    let at = long(32) as usize;
     let what = match word(4) {
         1 => What::Create,
         2 => What::MakeFolder,
@@ -106,7 +108,8 @@ fn take(bytes: &[u8]) -> Option<(Entry, &[u8])> {
         MARK => What::Mark(text(more)),
         other => panic!("the record has an entry of kind {other}"),
     };
-    Some((Entry { what, inode: long(8), when_us: long(16), path: text(path) }, rest))
+    let (inode, when_us, modified_ns) = (long(8), long(16), long(24).cast_signed());
+    Some((Entry { what, inode, modified_ns, when_us, path: text(path) }, rest))
 }
 
 /// Writes down that somebody outside has heard something, behind all that happened before.
@@ -114,7 +117,7 @@ pub fn mark(log: &Path, heard: &str) {
     let mut entry = Vec::with_capacity(HEADER + heard.len());
     entry.extend(MAGIC.to_le_bytes());
     entry.extend(MARK.to_le_bytes());
-    entry.extend([0; 24]);
+    entry.extend([0; 32]);
     entry.extend(0_u32.to_le_bytes());
     entry.extend((heard.len() as u32).to_le_bytes());
     entry.extend(heard.as_bytes());

@@ -212,7 +212,7 @@ impl Introspection for Canned {
             row("by_class", 1, at(3, 4)),
             row("errors", 0, None),
         ];
-        Ok(Response::new(v1::OperatorsResponse { operators }))
+        Ok(Response::new(v1::OperatorsResponse { operators, generation: 7 }))
     }
 
     async fn latency(

@@ -159,6 +159,7 @@ pub fn coordinator<'scope>(
             loads,
             assigned: vec![0; peers],
             next_reader: 0,
+            last_epoch: 0,
             stopping: false,
         });
         let mut give_orders = move |coordinating: &mut State| {
@@ -231,6 +232,8 @@ struct State {
     /// Bytes in flight by reader: all that is known of readers in other processes.
     assigned: Vec<u64>,
     next_reader: usize,
+    /// The last epoch that was ordered: the next one is greater.
+    last_epoch: u64,
     stopping: bool,
 }
 
@@ -252,6 +255,9 @@ impl State {
         loop {
             match self.commands.try_recv() {
                 Ok(Command::File(file)) if !self.stopping => {
+                    let (epoch, last) = (file.epoch, self.last_epoch);
+                    assert!(epoch > last, "epoch {epoch} was ordered after epoch {last}");
+                    self.last_epoch = epoch;
                     self.queue.push_back(Reading { file, opened: false, chunk: 0, start: 0 });
                 }
                 Ok(Command::File(_)) => {}

@@ -166,7 +166,7 @@ impl<'a> Start<'a> {
             }
         }
         control.sort_by_key(|(peer, _)| *peer);
-        let control = Control::start(control)?;
+        let control = Control::start(control, self.config.heartbeat)?;
         Ok(Mesh { generation, sockets, control, index, workers: self.config.workers })
     }
 

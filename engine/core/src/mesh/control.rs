@@ -1,8 +1,9 @@
 //! Control: small messages between process 0 and the others, beside the dataflow.
 //!
 //! Process 0 has one connection to each other process, each other process one to process 0. A message
-//! is a `u32` length and its bytes; what they mean is for the caller. A lost peer is an event, told
-//! once. Never calls back: events wait in a bounded queue, and a full queue slows the sender down.
+//! is a `u32` length and its bytes; what they mean is for the caller. A word that is no length is a beat
+//! of the peer's heart. A lost or silent peer is an event, told once. Never calls back: events wait in
+//! a bounded queue, and a full queue slows the sender down.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -13,10 +14,14 @@ use std::time::Duration;
 use timely::communication::allocator::zero_copy::stream::Stream;
 
 use super::error::MeshError;
+use super::heartbeat::{Heartbeat, Pulse};
 use super::socket::Socket;
 
 /// The longest message, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// In the place of a length: the peer lives and says nothing.
+pub(super) const BEAT: u32 = 0xbea7_bea7;
+const _: () = assert!(BEAT as usize > MESSAGE_BYTES_MAX);
 /// How many events may wait for the caller before peers have to wait.
 const EVENTS_MAX: usize = 1024;
 /// How long one write may stall on a peer that takes nothing, before it counts as lost.
@@ -29,6 +34,11 @@ pub enum ControlEvent {
     Message(usize, Vec<u8>),
     /// The connection to a process is gone; nothing more will come from it. Told once for each.
     Lost(usize),
+    /// Nothing came from a process for so long, not even a beat; its connection is closed, and nothing
+    /// more will come from it. Told once, in the place of [`ControlEvent::Lost`].
+    Silent(usize, Duration),
+    /// This process did nothing for so long: it was stopped, and the others have given it up. Told once.
+    StoodStill(Duration),
 }
 
 /// Why a message was not sent.
@@ -64,6 +74,8 @@ pub enum ControlError {
 pub struct Control {
     sender: ControlSender,
     events: Receiver<ControlEvent>,
+    /// `None` without peers.
+    _pulse: Option<Pulse>,
 }
 
 /// Sends control messages from any thread; cheap to clone.
@@ -73,30 +85,47 @@ pub struct ControlSender {
 }
 
 #[derive(Debug)]
-struct Peer {
+pub(super) struct Peer {
     index: usize,
-    socket: Socket,
+    pub(super) socket: Socket,
     /// Held while one message is written, so that messages do not mix.
-    writing: Mutex<()>,
+    pub(super) writing: Mutex<()>,
+}
+
+impl Peer {
+    pub(super) fn new(index: usize, socket: Socket) -> Peer {
+        Peer { index, socket, writing: Mutex::new(()) }
+    }
 }
 
 impl Control {
-    /// Starts one reader thread per connection.
-    pub(super) fn start(connections: Vec<(usize, Socket)>) -> Result<Control, MeshError> {
+    /// Starts one reader thread per connection, and the heart.
+    pub(super) fn start(
+        connections: Vec<(usize, Socket)>,
+        heartbeat: Heartbeat,
+    ) -> Result<Control, MeshError> {
         let failed = |source| MeshError::System { action: "start a control connection", source };
         let (events_sender, events) = sync_channel(EVENTS_MAX);
         let mut peers = Vec::with_capacity(connections.len());
         for (index, socket) in connections {
-            socket.set_timeouts(None, Some(WRITE_STALL_MAX)).map_err(failed)?;
+            socket.set_timeouts(Some(heartbeat.silence), Some(WRITE_STALL_MAX)).map_err(failed)?;
             let reader = socket.try_clone().map_err(failed)?;
             let events = events_sender.clone();
             std::thread::Builder::new()
                 .name(format!("control-{index}"))
-                .spawn(move || read_messages(index, &reader, &events))
+                .spawn(move || read_messages(index, &reader, heartbeat.silence, &events))
                 .map_err(failed)?;
-            peers.push(Peer { index, socket, writing: Mutex::new(()) });
+            peers.push(Peer::new(index, socket));
         }
-        Ok(Control { sender: ControlSender { peers: Arc::new(peers) }, events })
+        let peers = Arc::new(peers);
+        let pulse = match peers.is_empty() {
+            true => None,
+            false => {
+                let beating = Pulse::start(heartbeat, Arc::clone(&peers), events_sender);
+                Some(beating.map_err(failed)?)
+            }
+        };
+        Ok(Control { sender: ControlSender { peers }, events, _pulse: pulse })
     }
 
     /// Returns a handle that sends from any thread.
@@ -114,8 +143,8 @@ impl Control {
         self.sender.broadcast(message)
     }
 
-    /// Waits for the next event. `None` when the time is over, and also, without waiting, when all
-    /// peers are lost and every event was taken.
+    /// Waits for the next event. `None` when the time is over, and also, soon, when all peers are lost
+    /// and every event was taken.
     pub fn recv_timeout(&self, timeout: Duration) -> Option<ControlEvent> {
         self.events.recv_timeout(timeout).ok()
     }
@@ -125,7 +154,7 @@ impl Control {
         self.events.try_recv().ok()
     }
 
-    /// Waits for the next event; `None` once all peers are lost and every event was taken.
+    /// Waits for the next event; `None` soon after all peers are lost and every event was taken.
     pub fn recv(&self) -> Option<ControlEvent> {
         self.events.recv().ok()
     }
@@ -176,14 +205,20 @@ fn write_message(mut socket: &Socket, message: &[u8]) -> io::Result<()> {
     socket.write_all(message)
 }
 
-/// Reads one message; `None` when the peer closed between two of them.
+/// Reads one message, over the beats before it; `None` when the peer closed between two of them.
 fn read_message(mut socket: &Socket) -> io::Result<Option<Vec<u8>>> {
-    let mut prefix = [0; 4];
-    if socket.read(&mut prefix[..1])? == 0 {
-        return Ok(None);
-    }
-    socket.read_exact(&mut prefix[1..])?;
-    let bytes = u32::from_be_bytes(prefix) as usize;
+    let prefix = loop {
+        let mut prefix = [0; 4];
+        if socket.read(&mut prefix[..1])? == 0 {
+            return Ok(None);
+        }
+        socket.read_exact(&mut prefix[1..])?;
+        match u32::from_be_bytes(prefix) {
+            BEAT => {}
+            prefix => break prefix,
+        }
+    };
+    let bytes = prefix as usize;
     if bytes > MESSAGE_BYTES_MAX {
         let text =
             format!("a message of {bytes} bytes is announced, {MESSAGE_BYTES_MAX} are allowed");
@@ -197,7 +232,12 @@ fn read_message(mut socket: &Socket) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(message))
 }
 
-fn read_messages(index: usize, socket: &Socket, events: &SyncSender<ControlEvent>) {
+fn read_messages(
+    index: usize,
+    socket: &Socket,
+    silence: Duration,
+    events: &SyncSender<ControlEvent>,
+) {
     loop {
         match read_message(socket) {
             Ok(Some(message)) => {
@@ -207,11 +247,16 @@ fn read_messages(index: usize, socket: &Socket, events: &SyncSender<ControlEvent
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             ended => {
+                let mut event = ControlEvent::Lost(index);
                 if let Err(error) = ended {
                     tracing::debug!(process = index, %error, "control connection ends");
+                    // The time-out of our read, not the network's word that nobody is there.
+                    if error.kind() == io::ErrorKind::WouldBlock {
+                        event = ControlEvent::Silent(index, silence);
+                    }
                 }
                 let _ = socket.shutdown(Shutdown::Both);
-                let _ = events.send(ControlEvent::Lost(index)); // nobody listens: nobody to tell
+                let _ = events.send(event); // nobody listens: nobody to tell
                 return;
             }
         }
@@ -225,16 +270,19 @@ mod tests {
 
     use super::*;
 
+    const LONG: Duration = Duration::from_secs(600);
+
     /// What process 0 hears when process 1 writes these bytes and closes.
     #[track_caller]
     fn check(written: &[u8], expected: &[&[u8]]) {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let control = Control::start(vec![(1, Socket::Unix(ours))]).unwrap();
+        let heartbeat = Heartbeat { every: LONG, silence: LONG };
+        let control = Control::start(vec![(1, Socket::Unix(ours))], heartbeat).unwrap();
         let _ = theirs.write_all(written); // refused in the middle is fine
         theirs.shutdown(Shutdown::Write).unwrap();
         let messages = expected.iter().map(|bytes| ControlEvent::Message(1, bytes.to_vec()));
         let expected: Vec<_> = messages.chain([ControlEvent::Lost(1)]).collect();
-        let heard: Vec<_> = std::iter::from_fn(|| control.recv()).collect();
+        let heard: Vec<_> = std::iter::from_fn(|| control.recv()).take(expected.len()).collect();
         assert_eq!(heard, expected);
         let mut rest = Vec::new();
         assert!(theirs.read_to_end(&mut rest).is_ok(), "our side is closed too");
@@ -248,5 +296,15 @@ mod tests {
         check(b"\0\0\0\x05abcd", &[]);
         check(b"\x01\0\0\x01abcd", &[]);
         check(b"\xff\xff\xff\xffabcd", &[]);
+    }
+
+    #[test]
+    fn beats_are_no_messages() {
+        check(b"\xbe\xa7\xbe\xa7", &[]);
+        check(
+            b"\xbe\xa7\xbe\xa7\0\0\0\x01a\xbe\xa7\xbe\xa7\xbe\xa7\xbe\xa7\0\0\0\x01b",
+            &[b"a", b"b"],
+        );
+        check(b"\0\0\0\x04\xbe\xa7\xbe\xa7\xbe\xa7", &[b"\xbe\xa7\xbe\xa7"]);
     }
 }

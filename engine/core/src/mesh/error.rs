@@ -136,6 +136,19 @@ pub enum MeshError {
     },
 }
 
+impl MeshError {
+    /// Returns whether the same processes would meet the same again: what they run differs, or where.
+    pub const fn is_lasting(&self) -> bool {
+        !matches!(
+            self,
+            MeshError::Missing { .. }
+                | MeshError::System { .. }
+                | MeshError::Handover { .. }
+                | MeshError::Stale { .. }
+        )
+    }
+}
+
 fn missing_text(peers: &[MissingPeer], waited: Duration, refused: &[String]) -> String {
     let names: Vec<String> = peers
         .iter()

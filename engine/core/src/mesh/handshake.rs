@@ -17,7 +17,7 @@ use super::error::MeshError;
 
 const MAGIC: &[u8; 8] = b"tidemill";
 /// Raised with each change of what is sent here.
-pub(super) const PROTOCOL: u16 = 1;
+pub(super) const PROTOCOL: u16 = 2;
 const PREAMBLE_BYTES: usize = 8 + 2 + 32;
 const BODY_BYTES_MAX: usize = 1024;
 /// In the place of a length: "your proof is wrong", the one thing said without a proof.

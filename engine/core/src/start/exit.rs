@@ -1,7 +1,8 @@
 //! Exit: the code with which a process ends that did not start, so that a program can tell a disk
-//! that refuses (74) from a store that is damaged (65) and from what a person must put right (1).
+//! that refuses (74) from a store that is damaged (65) and from what a person must put right (1),
+//! and whether it is worth another try.
 //!
-//! Decides only the number; what happened and where is the error's own text.
+//! Decides only that; what happened and where is the error's own text.
 
 use tidemill_store::{HomeError, PublishError, RecoverError};
 
@@ -21,6 +22,15 @@ impl StartError {
         };
         // Everything else is for a person to put right: a lock, a name, a pipeline file.
         kind.map_or(1, FaultKind::exit_code)
+    }
+
+    /// Returns whether the next start would meet the same: somebody must do something first.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            StartError::Mesh(error) => error.is_lasting(),
+            StartError::Dataflow(_) => false,
+            _ => self.exit_code() != FaultKind::Disk.exit_code(),
+        }
     }
 }
 

@@ -1,19 +1,55 @@
 //! What the supervisor promises, with shells and copies of the test program as children.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
 
+use rustix::process::{Pid, Signal};
+use tidemill_engine::mesh::Endpoint;
+
+use super::group::{pause, with_index};
+use super::place::{FOLDER_BYTES_MAX, hex, random, unhex};
 use super::*;
 
 const WAIT: Duration = Duration::from_secs(20);
-/// Long where nothing should wait, so that a test that waits fails by its assertion.
-const LONG: Patience = Patience { finish: WAIT, terminate: WAIT };
+/// Long where nothing should wait, so that a test that waits fails by its assertion. The first failure
+/// is the last one.
+const LONG: Patience = Patience {
+    finish: WAIT,
+    terminate: WAIT,
+    pause_first: Duration::from_millis(1),
+    pause_longest: Duration::from_millis(4),
+    healthy: WAIT,
+    failures_max: 1,
+};
 const SHORT: Patience =
-    Patience { finish: Duration::from_millis(200), terminate: Duration::from_millis(200) };
+    Patience { finish: Duration::from_millis(200), terminate: Duration::from_millis(200), ..LONG };
+/// Starts again.
+const HEALING: Patience = Patience { failures_max: 4, ..LONG };
 
 /// Runs a shell script as each process: `$1` is `-p`, `$2` the index.
 fn shell(processes: usize, script: &str, patience: Patience) -> Result<u8, SupervisorError> {
+    shell_told(processes, script, patience, |_| {})
+}
+
+fn shell_told(
+    processes: usize,
+    script: &str,
+    patience: Patience,
+    news: impl FnMut(News),
+) -> Result<u8, SupervisorError> {
     let arguments = ["-c", script, "child"].map(OsString::from);
-    supervise_program(Path::new("/bin/sh"), processes, &arguments, patience)
+    run(Path::new("/bin/sh"), processes, &arguments, patience, news)
+}
+
+fn run(
+    program: &Path,
+    processes: usize,
+    arguments: &[OsString],
+    patience: Patience,
+    news: impl FnMut(News),
+) -> Result<u8, SupervisorError> {
+    run_generations(&Order { program, processes, arguments, listener: None, patience }, news)
 }
 
 #[track_caller]
@@ -28,21 +64,119 @@ fn check(script: &str, patience: Patience, expected: Result<u8, &str>) {
 fn the_code_of_the_first_failure_is_the_code_of_all() {
     check("exit 0", LONG, Ok(0));
     check("exit 3", LONG, Ok(3));
-    // The others wait for an input that never comes, and are asked to end.
+    // The others wait for an input that never comes.
     check("test $2 = 1 && exit 74; read forever", LONG, Ok(74));
     check("test $2 = 1 && kill -9 $$; read forever", LONG, Ok(137));
     check("test $2 = 0 && exit 0; test $2 = 1 && exit 2; read forever", LONG, Ok(2));
+    check("test $2 = 1 && exit 2; read forever", LONG, Ok(2));
+    // Process 0 has ended well: everything is done.
+    check("test $2 = 0 && exit 0; sleep 0.1; kill -9 $$", LONG, Ok(0));
 }
 
 #[test]
 fn who_does_not_end_is_ended() {
     let deaf = "trap '' TERM; while :; do read forever; done";
     check(&format!("test $2 = 2 && exit 70; {deaf}"), SHORT, Ok(70));
+    check(&format!("test $2 = 2 && exit 65; {deaf}"), SHORT, Ok(65));
     check(
         &format!("test $2 = 0 && exit 0; {deaf}"),
         SHORT,
         Err("process 0 finished, process 1 still ran 200ms later and was ended"),
     );
+}
+
+/// Runs a script that can count its starts: `$n` is how often this process was started before. Checks
+/// the exit code and how often each of two processes was started.
+#[track_caller]
+fn check_starts(script: &str, expected: u8, starts: usize) {
+    let counts = tempfile_path("starts");
+    let script = format!(
+        "f={0}.$2; n=$(cat $f 2>/dev/null | wc -l); echo >> $f
+         while ! test -s {0}.0 || ! test -s {0}.1; do sleep 0.01; done
+         {script}",
+        counts.display()
+    );
+    let code = shell(2, &script, HEALING).unwrap();
+    let count = |index: usize| {
+        let path = counts.with_extension(index.to_string());
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let _ = std::fs::remove_file(path);
+        text.lines().count()
+    };
+    let started = [count(0), count(1)];
+    assert_eq!(code, expected, "{script}");
+    // A process may be ended before it has come so far as to count.
+    let most = started.into_iter().max();
+    assert_eq!(most, Some(starts), "{script}: {started:?}");
+}
+
+#[test]
+fn a_lost_process_is_the_start_of_the_next_generation() {
+    check_starts("test $2.$n = 1.0 && kill -9 $$; test $n = 0 && read forever; exit 0", 0, 2);
+    check_starts("test $2.$n = 0.0 && kill -9 $$; test $n = 0 && read forever; exit 3", 3, 2);
+    for code in [1, 70, 74] {
+        let script = "test $2.$n = 1.0 && exit CODE; test $n = 0 && read forever; exit 0";
+        check_starts(&script.replace("CODE", &code.to_string()), 0, 2);
+    }
+    // One that is stopped cannot hear that it is to end.
+    check_starts(
+        "test $2.$n = 0.0 && kill -STOP $$; test $2.$n = 1.0 && sleep 0.1 && exit 1; exit 0",
+        0,
+        2,
+    );
+}
+
+#[test]
+fn what_the_next_generation_would_meet_again_is_the_end() {
+    for (code, expected) in [(2, 2), (65, 65), (130, 130), (i32::from(REFUSED), 1)] {
+        check_starts(&format!("test $2 = 1 && exit {code}; read forever"), expected, 1);
+    }
+}
+
+#[test]
+fn generations_that_get_nothing_done_are_counted() {
+    check_starts("test $2 = 1 && kill -9 $$; read forever", 137, 4);
+    check_starts("test $2 = 1 && exit 70; read forever", 70, 4);
+    // The fifth one would have been too many; each second one gets something done.
+    check_starts(
+        "test $2 = 0 && { test $((n % 2)) = 1 && echo progress >&0; sleep 0.1; test $n = 8 && exit 0; exit 70; }
+         test $n = 8 && exit 0; read forever",
+        0,
+        9,
+    );
+}
+
+#[test]
+fn the_pause_is_doubled_up_to_its_bound() {
+    let check = |failures, expected_ms| {
+        let found = pause(Duration::from_millis(200), Duration::from_secs(10), failures);
+        assert_eq!(found, Duration::from_millis(expected_ms), "after {failures} failures");
+    };
+    check(1, 200);
+    check(2, 400);
+    check(6, 6400);
+    check(7, 10_000);
+    check(u32::MAX, 10_000);
+}
+
+#[test]
+fn clients_are_told_which_generation_starts() {
+    let script = "test $2 = 1 && read forever
+                  test -e FILE || { : > FILE; echo generation 7 >&0; echo ready >&0; sleep 0.1; kill -9 $$; }
+                  rm FILE; echo generation 8 >&0; echo ready >&0; exit 2";
+    let file = tempfile_path("second");
+    let mut said = Vec::new();
+    let script = script.replace("FILE", &file.display().to_string());
+    let code = shell_told(2, &script, HEALING, |news| said.push(news));
+    assert_eq!(code.unwrap(), 2);
+    let said: Vec<String> = said.iter().map(|news| format!("{news:?}")).collect();
+    let expected = [
+        "Starting(\"the first generation of this run is starting; try again\")",
+        "Ready",
+        "Starting(\"generation 7 has ended and the next one starts; try again\")",
+        "Starting(\"generation 8 is starting; try again\")",
+    ];
+    assert_eq!(said.get(..4).unwrap_or(&said), expected);
 }
 
 #[test]
@@ -74,7 +208,7 @@ fn tempfile_path(name: &str) -> PathBuf {
 
 #[test]
 fn what_cannot_be_started_is_named() {
-    let error = supervise_program(Path::new("/no/such/program"), 2, &[], LONG).unwrap_err();
+    let error = run(Path::new("/no/such/program"), 2, &[], LONG, |_| {}).unwrap_err();
     assert_eq!(error.to_string(), "start process 0 (/no/such/program)");
     let error = shell(65, "exit 0", LONG).unwrap_err();
     assert_eq!(error.to_string(), "start 65 processes on this host: 1 to 64 are possible");
@@ -137,7 +271,7 @@ fn orphan() {
     let mesh = supervised_mesh(2).unwrap().unwrap();
     assert_eq!(mesh.endpoints[1], Endpoint::Unix("/d/1.sock".into()));
     assert_eq!(mesh.token, [0xab; 32]);
-    watch_parent().unwrap();
+    end_with(&parent().unwrap().unwrap()).unwrap();
     println!("\nwaiting");
     loop {
         std::thread::park();
@@ -147,11 +281,11 @@ fn orphan() {
 #[test]
 fn signals_reach_all_processes() {
     for (signal, code) in [(Signal::TERM, 21), (Signal::INT, 22)] {
-        let mut child = play("parent");
+        let mut child = play("supervising");
         let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
         let ready = |line: &Result<String, _>| line.as_ref().is_ok_and(|l| l.ends_with("ready"));
         assert_eq!(output.by_ref().filter(ready).take(2).count(), 2);
-        rustix::process::kill_process(pid_of(&child), signal).unwrap();
+        rustix::process::kill_process(Pid::from_child(&child), signal).unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(code));
         let heard = |line: &Result<String, _>| line.as_ref().is_ok_and(|l| l.ends_with("heard"));
         assert_eq!(output.filter(heard).count(), 2);
@@ -160,7 +294,7 @@ fn signals_reach_all_processes() {
 
 #[test]
 #[ignore = "a part in another test"]
-fn parent() {
+fn supervising() {
     let script = "trap 'echo heard; exit 21' TERM; trap 'echo heard; exit 22' INT; echo ready
                   while :; do read forever; done";
     let code = shell(2, script, LONG).unwrap();

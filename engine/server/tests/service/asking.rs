@@ -108,6 +108,7 @@ async fn operators_and_latencies_are_those_of_the_pipeline_asked_for() {
     let front = Front::start().await;
     let client = front.client().await;
     assert_eq!(client.operators(None).await.unwrap().len(), 3);
+    assert_eq!(client.stats(None).await.unwrap().generation, 7);
     let rows = client.operators(Some("logs")).await.unwrap();
     assert_eq!(rows.iter().map(|row| row.worker).collect::<Vec<_>>(), [0, 1]);
     assert_eq!(rows[0].frontier, Some(Frontier { epoch: 9, chunk: Frontier::END }));

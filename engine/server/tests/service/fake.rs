@@ -127,6 +127,10 @@ pub(crate) fn moment(second: u64) -> SystemTime {
 }
 
 impl Backend for Fake {
+    fn generation(&self) -> u64 {
+        7
+    }
+
     fn spool(&self) -> &Path {
         self.0.spool.path()
     }

@@ -7,4 +7,5 @@ mod front;
 
 mod asking;
 mod following;
+mod standing;
 mod uploading;

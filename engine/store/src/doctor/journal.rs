@@ -17,8 +17,8 @@ pub(super) struct Pipeline {
     pub(super) id: i64,
     /// Its name, and so its folder.
     pub(super) name: String,
-    /// The last epoch that is committed.
-    pub(super) committed_epoch: u64,
+    /// The last epoch that is committed or set aside.
+    pub(super) finished_epoch: u64,
 }
 
 /// What a statement of the examination may fail with: the journal cannot be read to its end.
@@ -106,13 +106,11 @@ impl Round<'_> {
     /// Returns the pipelines of the journal.
     pub(super) fn list_pipelines(&mut self, journal: &Connection) -> Vec<Pipeline> {
         let list = || -> rusqlite::Result<Vec<Pipeline>> {
-            let mut all = journal.prepare(
-                "SELECT p.id, p.name, coalesce((SELECT max(epoch) FROM submission s
-                     WHERE s.pipeline = p.id AND s.verdict = 1), 0) FROM pipeline p ORDER BY p.name",
-            )?;
+            let mut all =
+                journal.prepare("SELECT id, name, finished_epoch FROM pipeline ORDER BY name")?;
             let pipeline = |row: &Row<'_>| {
-                let committed_epoch = row.get::<_, i64>(2)?.cast_unsigned();
-                Ok(Pipeline { id: row.get(0)?, name: row.get(1)?, committed_epoch })
+                let finished_epoch = row.get::<_, i64>(2)?.cast_unsigned();
+                Ok(Pipeline { id: row.get(0)?, name: row.get(1)?, finished_epoch })
             };
             all.query_map([], pipeline)?.collect()
         };

@@ -41,9 +41,9 @@ impl Round<'_> {
         let told = self.shown(snapshot);
         let wrong = match read_about(about) {
             None => Some("what is said about it cannot be read".to_owned()),
-            Some(said) if said.epoch > pipeline.committed_epoch => {
+            Some(said) if said.epoch > pipeline.finished_epoch => {
                 // The server may have written it since the journal was read.
-                let (said, known) = (said.epoch, pipeline.committed_epoch);
+                let (said, known) = (said.epoch, pipeline.finished_epoch);
                 self.facts
                     .running
                     .is_none()

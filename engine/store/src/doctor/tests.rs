@@ -364,7 +364,7 @@ fn a_table_whose_snapshot_is_another_is_noted() {
     check(|_, p| write(p, "k\n", &about(1, "k\n")), true, 0, &[]);
     let other = "D-TABLE-OLD x1 p/out/sums/sums.csv: its bytes are others than are said";
     check(|_, p| write(p, "K\n", &about(1, "k\n")), true, 0, &[other]);
-    let ahead = "D-TABLE-OLD x1 p/out/sums/sums.csv: it speaks up to epoch 9, the journal up to 1";
+    let ahead = "D-TABLE-OLD x1 p/out/sums/sums.csv: it speaks up to epoch 9, the journal up to 2";
     check(|_, p| write(p, "k\n", &about(9, "k\n")), false, 0, &[ahead]);
     let unread = "D-TABLE-OLD x1 p/out/sums/sums.csv: what is said about it cannot be read";
     check(|_, p| write(p, "k\n", "{"), false, 0, &[unread]);

@@ -487,3 +487,30 @@ fn the_journal_can_move_to_the_thread_that_writes() {
     check::<Journal>();
     check::<JournalReader>();
 }
+
+#[test]
+fn a_part_is_this_files_of_this_generation_and_the_only_one_of_its_sink() {
+    let (_folder, _home, mut journal) = given();
+    let facts = Generation {
+        binary_version: "1".into(),
+        processes: 1,
+        workers: 1,
+        plans: vec![("p".into(), "plan".into())],
+    };
+    assert_eq!(journal.begin_generation(&facts).unwrap(), 1);
+    let file = accept(&mut journal, "p", &["a", "b"]).remove(0);
+    let staged = |path: &str| Part { body: PartBody::Staged(path.into()), ..inline("s", "a", b"") };
+    for elsewhere in [
+        "stage/2/p/1-s-0.part",
+        "stage/1/q/1-s-0.part",
+        "stage/1/p/2-s-0.part",
+        "stage/1/p/11-s-0.part",
+        "stage/1/p/1-t-0.part",
+    ] {
+        is_invariant(journal.finish(&[committed(&file, vec![staged(elsewhere)])]));
+    }
+    let twice = vec![inline("s", "a", b"1"), inline("t", "a", b"1"), inline("s", "b", b"1")];
+    is_invariant(journal.finish(&[committed(&file, twice)]));
+    let right = staged("stage/1/p/1-s-0.part");
+    journal.finish(&[committed(&file, vec![right, inline("t", "a", b"1")])]).unwrap();
+}

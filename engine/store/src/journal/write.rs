@@ -509,9 +509,33 @@ fn finish_one(
         let detail = format!("epoch {epoch} of {pipeline} is not submission {id}, or is finished");
         return Err(JournalError::invariant(detail).into());
     }
+    check_parts(generation, outcome, parts)?;
     transaction.prepare_cached("INSERT INTO unsettled VALUES (?1)")?.execute([id])?;
     for (ordinal, part) in parts.iter().enumerate() {
         insert_part(transaction, id, ordinal, part)?;
+    }
+    Ok(())
+}
+
+/// Checks that each output is this file's, of this generation, and the only one of its sink: a
+/// staged file can then be named by one commit only.
+fn check_parts(generation: Option<i64>, outcome: &Outcome, parts: &[Part]) -> Result<(), Trouble> {
+    for (at, part) in parts.iter().enumerate() {
+        let Part { sink, name, .. } = part;
+        let refuse = |what: String| {
+            let whose = format!("part {sink}/{name} of submission {}", outcome.id);
+            Err(JournalError::invariant(format!("{whose}: {what}")).into())
+        };
+        if parts.iter().take(at).any(|other| other.sink == *sink) {
+            return refuse("its sink has another output of the same file".to_owned());
+        }
+        if let (Some(generation), PartBody::Staged(staged)) = (generation, &part.body) {
+            let begin =
+                format!("stage/{generation}/{}/{}-{sink}-", outcome.pipeline, outcome.epoch);
+            if !staged.as_os_str().as_bytes().starts_with(begin.as_bytes()) {
+                return refuse(format!("{} was staged for something else", staged.display()));
+            }
+        }
     }
     Ok(())
 }

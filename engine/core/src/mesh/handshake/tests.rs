@@ -3,6 +3,7 @@
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use super::super::Heartbeat;
 use super::*;
 
 fn identity(index: usize) -> Identity {
@@ -16,6 +17,7 @@ fn identity(index: usize) -> Identity {
         binary_version: "1".to_string(),
         generation: (index == 0).then_some(5),
         deadline: Duration::ZERO,
+        heartbeat: Heartbeat::USUAL,
     })
     .unwrap()
 }
@@ -99,13 +101,13 @@ fn check_noise(bytes: &[u8], expected: &str) {
 
 #[test]
 fn nothing_unproven_is_more_than_noise() {
-    let preamble = |version: u8| [&b"tidemill\0"[..], &[version], &[0; 32]].concat();
-    let then = |tail: &[u8]| [&preamble(1)[..], tail].concat();
+    let preamble = |version: u16| [&b"tidemill"[..], &version.to_be_bytes(), &[0; 32]].concat();
+    let then = |tail: &[u8]| [&preamble(PROTOCOL)[..], tail].concat();
     check_noise(b"", "the connection was closed");
     check_noise(b"GET / HTTP/1.1\r\n\r\n", "it is not a tidemill process");
     check_noise(b"tidemill", "the connection was closed");
-    check_noise(&preamble(2), "it speaks version 2 of the mesh, we speak version 1");
-    check_noise(&preamble(1), "the connection was closed");
+    check_noise(&preamble(3), "it speaks version 3 of the mesh, we speak version 2");
+    check_noise(&preamble(PROTOCOL), "the connection was closed");
     check_noise(&then(b"\x04\x01"), "it announces a message of 1025 bytes");
     check_noise(&then(&[0; 34]), "it has another token");
     check_noise(&then(b"\xff\xff"), "it has another token");

@@ -1,0 +1,373 @@
+//! Group: the processes of one generation, from their start to the last one's end.
+//!
+//! It owns the children: whatever happens, when it is done all of them have ended and were waited for,
+//! so that none of them can touch what the next generation does. It decides only whether the run is
+//! over or a process was lost; what follows is for the supervisor.
+
+use std::ffi::OsString;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, Sender};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use tidemill_store::failpoint;
+
+use super::link::{Link, Report};
+use super::place::Place;
+use super::{Order, Patience, SupervisorError};
+
+/// The exit code of a child that did not start, for a reason that the next start would meet again.
+/// Only the parent ever sees it.
+pub const REFUSED: u8 = 78;
+
+/// Exit codes of `--once` that mean "done": all committed, and some of it set aside.
+const DONE: [u8; 2] = [0, 3];
+
+/// Exit codes after which starting again is useless or unwanted: usage, a damaged store, a process
+/// that was told twice to end.
+const FINAL: [u8; 3] = [2, 65, 130];
+
+/// What the supervisor hears. What comes from children carries the number of their generation in this
+/// run, because the last words of one may come late.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// A child has ended and was not waited for yet.
+    Ended(u64, usize),
+    /// A child says something.
+    Told(u64, Report),
+    /// This process got a signal.
+    Signal(Signal),
+}
+
+/// How the processes of a generation ended, all of them.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The run is over with this exit code.
+    Over(u8),
+    /// A process was lost before the end; the others were killed.
+    Lost {
+        /// Its index.
+        index: usize,
+        /// How it ended.
+        how: String,
+        /// The exit code that stands for it.
+        code: u8,
+    },
+}
+
+/// What the group waits for.
+enum Phase {
+    /// All run.
+    Running,
+    /// One finished well: the others have until then.
+    Finishing { finished: usize, until: Instant },
+    /// All were asked to end and have until then.
+    Stopping { until: Instant },
+    /// All were killed.
+    Killed,
+}
+
+struct Supervised {
+    child: Child,
+    /// Open as long as this value lives: its end tells the child that we are gone.
+    link: Link,
+    /// Hears what the child says.
+    ear: JoinHandle<()>,
+    /// How it ended; taken: its process id may be another's by now.
+    status: Option<ExitStatus>,
+}
+
+/// The children. Dropping it kills those that still run.
+pub(super) struct Group {
+    number: u64,
+    children: Vec<Supervised>,
+    _place: Place,
+}
+
+impl Group {
+    /// Starts all processes of a generation, the `number`th of this run.
+    pub(super) fn start(
+        order: &Order<'_>,
+        number: u64,
+        events: &Sender<Event>,
+    ) -> Result<Group, SupervisorError> {
+        let children = Vec::with_capacity(order.processes);
+        let mut group = Group { number, children, _place: Place::create()? };
+        for index in 0..order.processes {
+            group.add(order, index, events)?;
+        }
+        Ok(group)
+    }
+
+    fn add(
+        &mut self,
+        order: &Order<'_>,
+        index: usize,
+        events: &Sender<Event>,
+    ) -> Result<(), SupervisorError> {
+        let linked = |source| SupervisorError::Prepare { action: "link to a process", source };
+        let (link, theirs) = Link::new().map_err(linked)?;
+        if let Some(listener) = order.listener.filter(|_| index == 0) {
+            link.hand_over(listener).map_err(linked)?;
+        }
+        let mut command = Command::new(order.program);
+        command
+            .args(with_index(order.arguments, index))
+            .envs(self._place.environment())
+            .stdin(Stdio::from(theirs))
+            .process_group(0); // the terminal's ^C reaches the parent only, which passes it on once
+        if self.number > 1 {
+            // Armed for the first generation: the next one is to go on where that was killed.
+            command.env_remove(failpoint::VARIABLE);
+        }
+        let child = command.spawn().map_err(|source| SupervisorError::Start {
+            index,
+            program: order.program.to_path_buf(),
+            source,
+        })?;
+        let pid = Pid::from_child(&child);
+        let (number, told) = (self.number, events.clone());
+        let hear = link.hear(move |report| {
+            let _ = told.send(Event::Told(number, report)); // the run is over: nobody to tell
+        });
+        let ear = hear.and_then(|hear| thread(&format!("hear-{index}"), hear));
+        // From here on the group answers for it, whatever fails.
+        let ear = ear.map_err(|source| {
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
+            SupervisorError::Prepare { action: "start a thread", source }
+        })?;
+        self.children.push(Supervised { child, link, ear, status: None });
+        let ended = events.clone();
+        // Tells of the end, and leaves it to the group to take the status: until then the process id
+        // cannot become another's, so that no signal goes astray.
+        let wait = move || {
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+            let interrupted = rustix::io::Errno::INTR;
+            while rustix::process::waitid(WaitId::Pid(pid), options)
+                .is_err_and(|error| error == interrupted)
+            {}
+            let _ = ended.send(Event::Ended(number, index)); // the run is over: nobody to tell
+        };
+        thread(&format!("child-{index}"), wait)
+            .map(drop)
+            .map_err(|source| SupervisorError::Prepare { action: "start a thread", source })
+    }
+
+    /// Lives with the children to the end of the last. `heard` is told what they say, and when process
+    /// 0 has ended before its time; `asked` is set once we were asked to end.
+    pub(super) fn run(
+        &mut self,
+        incoming: &Receiver<Event>,
+        patience: Patience,
+        asked: &mut bool,
+        mut heard: impl FnMut(Heard),
+    ) -> Result<Outcome, SupervisorError> {
+        let mut phase = Phase::Running;
+        let mut outcome = Ok(Outcome::Over(0));
+        while let Some(running) = self.children.iter().position(|child| child.status.is_none()) {
+            let index = match next_event(incoming, &phase) {
+                Some(Event::Signal(signal)) => {
+                    *asked = true;
+                    self.send(signal);
+                    continue;
+                }
+                Some(Event::Told(number, report)) => {
+                    if number == self.number {
+                        heard(Heard::Report(report));
+                    }
+                    continue;
+                }
+                Some(Event::Ended(number, index)) if number == self.number => index,
+                Some(Event::Ended(..)) => continue,
+                None => {
+                    if let Phase::Finishing { finished, .. } = phase {
+                        let waited = patience.finish;
+                        outcome = Err(SupervisorError::Stuck { finished, running, waited });
+                        phase = self.stop(patience);
+                    } else {
+                        self.send(Signal::KILL);
+                        phase = Phase::Killed;
+                    }
+                    continue;
+                }
+            };
+            let code = self.take_status(index)?;
+            if index == 0 && !self.is_done() && !*asked {
+                heard(Heard::FirstEnded);
+            }
+            let Some(code) = code else { continue };
+            if matches!(phase, Phase::Stopping { .. } | Phase::Killed) {
+                continue;
+            }
+            if DONE.contains(&code) {
+                if code != 0 {
+                    outcome = Ok(Outcome::Over(code));
+                }
+                if matches!(phase, Phase::Running) {
+                    let until = Instant::now() + patience.finish;
+                    phase = Phase::Finishing { finished: index, until };
+                }
+            } else if *asked || FINAL.contains(&code) || code == REFUSED {
+                let code = if code == REFUSED { 1 } else { code };
+                outcome = Ok(Outcome::Over(code));
+                phase = self.stop(patience);
+            } else if self.is_done() {
+                // The first process has committed everything and ended well: nothing is missing.
+                let how = self.how(index);
+                tracing::warn!("process {index} {how} after the work was done");
+            } else {
+                let index = self.blame(index);
+                let (how, code) = (self.how(index), self.code(index));
+                outcome = Ok(Outcome::Lost { index, how, code });
+                // At once, and also those that cannot hear: nobody may outlive the generation.
+                self.send(Signal::KILL);
+                phase = Phase::Killed;
+            }
+        }
+        self.last_words(incoming, asked, heard);
+        outcome
+    }
+
+    /// Takes in what the children said before they ended, and what else has happened meanwhile.
+    fn last_words(
+        &mut self,
+        incoming: &Receiver<Event>,
+        asked: &mut bool,
+        mut heard: impl FnMut(Heard),
+    ) {
+        for supervised in self.children.drain(..) {
+            supervised.link.close();
+            let _ = supervised.ear.join(); // a panic has ended the process
+        }
+        for event in incoming.try_iter() {
+            match event {
+                Event::Told(number, report) if number == self.number => {
+                    heard(Heard::Report(report));
+                }
+                Event::Signal(_) => *asked = true,
+                Event::Told(..) | Event::Ended(..) => {}
+            }
+        }
+    }
+
+    /// Returns whether the first process has ended well.
+    fn is_done(&self) -> bool {
+        let first = self.children.first().and_then(|first| first.status);
+        first.is_some_and(|status| DONE.contains(&exit_code(status)))
+    }
+
+    /// Returns who began it: of those that have ended by now, one that was killed rather than one that
+    /// found the other gone.
+    fn blame(&mut self, index: usize) -> usize {
+        for supervised in self.children.iter_mut().filter(|child| child.status.is_none()) {
+            // Whoever cannot be asked has not ended as far as we know.
+            supervised.status = supervised.child.try_wait().ok().flatten();
+        }
+        let killed = |child: &Supervised| child.status.is_some_and(|s| s.signal().is_some());
+        let faulty = |child: &Supervised| child.status.is_some_and(|s| exit_code(s) > 1);
+        let first = |wanted: &dyn Fn(&Supervised) -> bool| self.children.iter().position(wanted);
+        first(&killed).or_else(|| first(&faulty)).unwrap_or(index)
+    }
+
+    /// Takes a child's status; `None` when it was taken before.
+    fn take_status(&mut self, index: usize) -> Result<Option<u8>, SupervisorError> {
+        let supervised = &mut self.children[index];
+        if supervised.status.is_some() {
+            return Ok(None);
+        }
+        let status = supervised.child.wait();
+        let status = status.map_err(|source| SupervisorError::Wait { index, source })?;
+        supervised.status = Some(status);
+        Ok(Some(exit_code(status)))
+    }
+
+    fn code(&self, index: usize) -> u8 {
+        self.children[index].status.map_or(1, exit_code)
+    }
+
+    /// Says how a child ended.
+    fn how(&self, index: usize) -> String {
+        let Some(status) = self.children[index].status else { return "runs".to_string() };
+        match (status.signal(), status.code()) {
+            (Some(signal), _) => match Signal::from_named_raw(signal) {
+                Some(named) => {
+                    // `Signal::KILL`, as it is called by those who sent it: SIGKILL.
+                    let name = format!("{named:?}").replace("Signal::", "SIG").replace('"', "");
+                    format!("was killed by {name}")
+                }
+                None => format!("was killed by signal {signal}"),
+            },
+            (None, Some(code)) => format!("ended with exit code {code}"),
+            (None, None) => format!("ended ({status})"),
+        }
+    }
+
+    /// Asks all to end.
+    fn stop(&self, patience: Patience) -> Phase {
+        self.send(Signal::TERM);
+        Phase::Stopping { until: Instant::now() + patience.terminate }
+    }
+
+    /// Sends a signal to each child that has not ended.
+    fn send(&self, signal: Signal) {
+        for supervised in self.children.iter().filter(|child| child.status.is_none()) {
+            // Fails only for one that has ended and was not waited for yet.
+            let _ = rustix::process::kill_process(Pid::from_child(&supervised.child), signal);
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.send(Signal::KILL);
+        for supervised in self.children.iter_mut().filter(|child| child.status.is_none()) {
+            let _ = supervised.child.wait(); // nothing is left to do with its status
+        }
+    }
+}
+
+/// What a generation lets the supervisor know while it lives.
+#[derive(Debug)]
+pub(super) enum Heard {
+    /// A child says something.
+    Report(Report),
+    /// Process 0 has ended before its time: nobody serves.
+    FirstEnded,
+}
+
+/// Puts `-p INDEX` among the arguments: before a `--`, behind which there are no options.
+pub(super) fn with_index(arguments: &[OsString], index: usize) -> Vec<OsString> {
+    let place = arguments.iter().position(|argument| argument == "--").unwrap_or(arguments.len());
+    let mut all = arguments.to_vec();
+    all.splice(place..place, [OsString::from("-p"), OsString::from(index.to_string())]);
+    all
+}
+
+/// Returns the next event; `None` when the phase's time is over.
+fn next_event(incoming: &Receiver<Event>, phase: &Phase) -> Option<Event> {
+    match phase {
+        Phase::Finishing { until, .. } | Phase::Stopping { until } => {
+            let left = until.saturating_duration_since(Instant::now());
+            incoming.recv_timeout(left).ok()
+        }
+        Phase::Running | Phase::Killed => incoming.recv().ok(),
+    }
+}
+
+fn exit_code(status: ExitStatus) -> u8 {
+    let by_signal = status.signal().map(|signal| 128 + signal);
+    let code = status.code().or(by_signal).unwrap_or(1);
+    u8::try_from(code).unwrap_or(u8::MAX)
+}
+
+fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_string()).spawn(run)
+}
+
+/// Returns how long to wait before the next generation, after so many failures in a row.
+pub(super) fn pause(first: Duration, longest: Duration, failures: u32) -> Duration {
+    let doublings = failures.saturating_sub(1).min(20);
+    first.saturating_mul(1 << doublings).min(longest)
+}
