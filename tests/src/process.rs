@@ -151,7 +151,7 @@ impl Process {
                 Ok(Some(line)) if texts.iter().all(|text| line.contains(text)) => return,
                 Ok(Some(_)) => {}
                 Ok(None) => panic!("it ended without logging {texts:?}"),
-                Err(Late) => self.give_up(&format!("log {texts:?}")),
+                Err(Late) => self.give_up(&format!("log {texts:?}"), PATIENCE),
             }
         }
     }

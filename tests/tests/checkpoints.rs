@@ -300,6 +300,24 @@ fn a_stop_keeps_what_a_kill_after_it_would_have_to_read() {
     expect_out(&site, &undisturbed(150), "after a stop");
 }
 
+/// Lets the journal remember another hash of an output than it had. Nobody may have it open.
+fn forge(site: &Site, output: &str) {
+    let out = site.out();
+    let (_, bytes) = out.iter().find(|(path, _)| path.starts_with(output)).unwrap();
+    let hash = blake3::hash(bytes);
+    let path = site.home().join("journal.db");
+    let mut journal = fs::read(&path).unwrap();
+    let places: Vec<usize> = journal
+        .windows(32)
+        .enumerate()
+        .filter(|(_, window)| *window == hash.as_bytes())
+        .map(|(at, _)| at)
+        .collect();
+    assert!(!places.is_empty(), "{output} is not in the journal");
+    places.iter().for_each(|at| journal[*at] ^= 0xff);
+    fs::write(path, journal).unwrap();
+}
+
 #[test]
 fn what_is_read_again_must_be_what_was_committed() {
     let mut site = site(&NEVER);
@@ -307,14 +325,11 @@ fn what_is_read_again_must_be_what_was_committed() {
     site.once(Shape::new(1, 2)).expect_code(0);
     // Read again, nothing differs.
     site.once(Shape::new(1, 3)).expect_code(0);
-    let journal = rusqlite::Connection::open(site.home().join("journal.db")).unwrap();
-    let change = "UPDATE part SET hash = zeroblob(32) WHERE sink = 'errors' AND name LIKE 'f0002%'";
-    assert_eq!(journal.execute(change, []).unwrap(), 1);
-    drop(journal);
+    forge(&site, "errors/f0002");
     site.announce("E-NONDETERMINISTIC");
     let ended = site.once(Shape::new(1, 2));
     ended.expect_code(70).expect_said("f0002.jsonl (epoch 2)").expect_said("sink errors");
-    ended.expect_said("BLAKE3 0000000000").expect_said("now it has");
+    ended.expect_said("BLAKE3").expect_said("now it has");
     // Another plan may give other outputs: it is not compared.
     let other = PIPELINE.replace("count(bytes)", "count(ms)");
     fs::write(site.yaml(), other).unwrap();
@@ -326,10 +341,7 @@ fn rejects_are_compared_too() {
     let mut site = site(&NEVER);
     put(&site, 1..=2);
     site.once(Shape::ALONE).expect_code(0);
-    let journal = rusqlite::Connection::open(site.home().join("journal.db")).unwrap();
-    let change = "UPDATE part SET bytes = bytes + 1 WHERE sink = 'rejects' AND name LIKE 'f0001%'";
-    assert_eq!(journal.execute(change, []).unwrap(), 1);
-    drop(journal);
+    forge(&site, "rejects/f0001");
     site.announce("E-NONDETERMINISTIC");
     site.once(Shape::ALONE).expect_code(70).expect_said("sink rejects");
 }
