@@ -142,20 +142,6 @@ impl Process {
         }
     }
 
-    /// Waits for a line of standard error that holds all of these texts; fails if it ends before.
-    #[track_caller]
-    pub fn logged_all(&mut self, texts: &[&str]) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match self.stderr.next(deadline) {
-                Ok(Some(line)) if texts.iter().all(|text| line.contains(text)) => return,
-                Ok(Some(_)) => {}
-                Ok(None) => panic!("it ended without logging {texts:?}"),
-                Err(Late) => self.give_up(&format!("log {texts:?}"), PATIENCE),
-            }
-        }
-    }
-
     /// Returns the number of the child that was started with `-p index`, if there is one.
     pub fn child(&self, index: usize) -> Option<u32> {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.id())).ok()?;
@@ -189,6 +175,20 @@ impl Process {
     /// Returns whether it has not ended.
     pub fn is_alive(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits for a line of standard error that holds all of these texts; fails if it ends before.
+    #[track_caller]
+    pub fn logged_all(&mut self, texts: &[&str]) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.stderr.next(deadline) {
+                Ok(Some(line)) if texts.iter().all(|text| line.contains(text)) => return,
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("it ended without logging {texts:?}"),
+                Err(Late) => self.give_up(&format!("log {texts:?}"), PATIENCE),
+            }
+        }
     }
 
     /// Asks the process to end.

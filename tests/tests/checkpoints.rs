@@ -44,7 +44,7 @@ const NEVER: [&str; 2] = ["--checkpoint-every", "0s"];
 
 fn site(flags: &[&str]) -> Site {
     let mut site = Site::new(NODE, PIPELINE);
-    site.run_with(flags);
+    site.always(flags);
     site
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use tidemill_client::Phase;
+use tidemill_client::{Phase, SubmissionId};
 
 /// The commands that talk to a running server.
 #[derive(Clone, Debug, Subcommand)]
@@ -57,6 +57,18 @@ pub struct Submit {
     /// Send under this name instead of the file's own; one file only
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
+    /// The id of the submission: a UUID of version 7; one file only
+    ///
+    /// However often a file is sent under one id, it is taken once. Without this flag an id is made
+    /// for each file, and sent again with each attempt.
+    #[arg(long, value_name = "UUID")]
+    pub id: Option<SubmissionId>,
+    /// Send again for so many seconds while the server is away; 0 sends once
+    ///
+    /// The time counts from the last byte that got through. An upload that broke off goes on where
+    /// it ended.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub resend: u64,
     /// How many files to send at once
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=64))]
     pub parallel: u8,
@@ -137,6 +149,8 @@ pub enum PhaseArgument {
     Committed,
     /// Set aside with a reason
     Quarantined,
+    /// Not run: it repeats an earlier file
+    Duplicate,
 }
 
 impl From<PhaseArgument> for Phase {
@@ -147,6 +161,7 @@ impl From<PhaseArgument> for Phase {
             PhaseArgument::Answered => Phase::Answered,
             PhaseArgument::Committed => Phase::Committed,
             PhaseArgument::Quarantined => Phase::Quarantined,
+            PhaseArgument::Duplicate => Phase::Duplicate,
         }
     }
 }

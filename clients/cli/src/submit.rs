@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tidemill_client::{Client, Error, Phase, Submission, SubmitOptions};
+use tidemill_client::{Client, Error, Phase, Submission, SubmissionId, SubmitOptions};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -22,10 +22,15 @@ pub(crate) async fn run(command: Submit, output: &mut Output<'_>) -> anyhow::Res
     if command.name.is_some() && command.files.len() > 1 {
         anyhow::bail!("--name is for one file; {} were given", command.files.len());
     }
+    if command.id.is_some() && command.files.len() > 1 {
+        anyhow::bail!("--id is for one file; {} were given", command.files.len());
+    }
     let job = Arc::new(Job {
         client: Client::connect(&command.common.server).await?,
         pipeline: command.pipeline,
         name: command.name,
+        id: command.id,
+        resend_for: Duration::from_secs(command.resend),
         wait: command.wait.then(|| Duration::from_secs(command.timeout)),
         sending: Semaphore::new(command.parallel.into()),
         bar: bar(&command.files, output.progress),
@@ -59,6 +64,8 @@ struct Job {
     client: Client,
     pipeline: Option<String>,
     name: Option<String>,
+    id: Option<SubmissionId>,
+    resend_for: Duration,
     wait: Option<Duration>,
     sending: Semaphore,
     bar: ProgressBar,
@@ -69,8 +76,12 @@ impl Job {
         let sent = {
             // An error would mean that the semaphore was closed, which nobody does.
             let _turn = self.sending.acquire().await;
-            let options =
-                SubmitOptions { pipeline: self.pipeline.clone(), name: self.name.clone() };
+            let options = SubmitOptions {
+                pipeline: self.pipeline.clone(),
+                name: self.name.clone(),
+                id: self.id,
+                resend_for: self.resend_for,
+            };
             let mut shown = 0;
             let progress = |done: u64, _all| {
                 self.bar.inc(done.saturating_sub(shown));

@@ -37,7 +37,7 @@ impl From<Phase> for Cell {
         let colour = match phase {
             Phase::Committed => Some("32"),
             Phase::Quarantined => Some("31"),
-            Phase::Accepted | Phase::Reading | Phase::Answered => None,
+            Phase::Accepted | Phase::Reading | Phase::Answered | Phase::Duplicate => None,
         };
         Self { text: phase.word().to_owned(), colour }
     }

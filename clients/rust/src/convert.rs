@@ -19,6 +19,7 @@ pub(crate) fn phase_to_wire(phase: Phase) -> v1::Phase {
         Phase::Answered => v1::Phase::Answered,
         Phase::Committed => v1::Phase::Committed,
         Phase::Quarantined => v1::Phase::Quarantined,
+        Phase::Duplicate => v1::Phase::Duplicate,
     }
 }
 
@@ -29,6 +30,7 @@ fn phase(wire: i32) -> Result<Phase, Error> {
         Ok(v1::Phase::Answered) => Ok(Phase::Answered),
         Ok(v1::Phase::Committed) => Ok(Phase::Committed),
         Ok(v1::Phase::Quarantined) => Ok(Phase::Quarantined),
+        Ok(v1::Phase::Duplicate) => Ok(Phase::Duplicate),
         Ok(v1::Phase::Unspecified) | Err(_) => Err(Error::Answer { what: "phase" }),
     }
 }

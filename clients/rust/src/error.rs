@@ -85,6 +85,21 @@ impl Error {
         }
     }
 
+    /// Returns whether an upload with an id may be sent again by itself: nobody answered, or the
+    /// server said that it cannot now.
+    pub(crate) fn may_be_sent_again(&self) -> bool {
+        match self {
+            Error::Server { status, word: None, .. } => matches!(
+                status,
+                Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled
+            ),
+            Error::Server { status, word: Some(word), .. } => {
+                *status == Code::Unavailable || word == "E-RATE"
+            }
+            _ => false,
+        }
+    }
+
     /// Returns whether the same call may succeed later without any change.
     pub fn is_temporary(&self) -> bool {
         match self {

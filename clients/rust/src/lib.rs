@@ -1,8 +1,9 @@
 //! Async client of a tidemill server.
 //!
-//! Plain Rust values in and out; nothing of the wire shows. It holds no state but its connection,
-//! and never retries anything but connecting: whether a failed call may be made again is the
-//! caller's to decide, and [`Error::is_temporary`] helps.
+//! Plain Rust values in and out; nothing of the wire shows. It holds no state but its connection. It
+//! tries again only what cannot do harm: connecting, and sending a file, which carries an id so that
+//! it is taken once. Whether another failed call may be made again is the caller's to decide, and
+//! [`Error::is_temporary`] helps.
 //!
 //! ```no_run
 //! use std::path::Path;
@@ -19,10 +20,12 @@
 //! # }
 //! ```
 //!
-//! Map, in reading order: `model` (the values), `error`, `client` (connection and questions), `retry`
-//! (asking again while the server is away), `submit` (sending a file), `watch` (changes as a stream), `convert` (from the wire).
+//! Map, in reading order: `model` (the values), `id`, `error`, `client` (connection and questions),
+//! `retry` (asking again while the server is away), `submit` (sending a file), `watch` (changes as a
+//! stream), `convert` (from the wire).
 
 mod error;
+mod id;
 mod model;
 
 mod client;
@@ -36,6 +39,7 @@ pub use client::Client;
 pub use error::Error;
 /// Latencies are decoded into histograms of this crate.
 pub use hdrhistogram;
+pub use id::{NotAnId, SubmissionId};
 pub use model::{
     Edge, Filter, Frontier, Node, Operator, OutputFile, Page, Phase, Pipeline, Reason, Receipt,
     ReceiptNode, ReceiptOutput, StageLatency, Stats, Submission,

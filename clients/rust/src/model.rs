@@ -18,6 +18,8 @@ pub enum Phase {
     Committed,
     /// Set aside with a reason; it left no output.
     Quarantined,
+    /// Not run, because it repeats an earlier file of its source; it left no output.
+    Duplicate,
 }
 
 impl Phase {
@@ -29,12 +31,13 @@ impl Phase {
             Phase::Answered => "answered",
             Phase::Committed => "committed",
             Phase::Quarantined => "quarantined",
+            Phase::Duplicate => "duplicate",
         }
     }
 
     /// Returns whether nothing more will happen to the submission.
     pub const fn is_final(self) -> bool {
-        matches!(self, Phase::Committed | Phase::Quarantined)
+        matches!(self, Phase::Committed | Phase::Quarantined | Phase::Duplicate)
     }
 }
 
@@ -51,7 +54,7 @@ pub struct Submission {
     pub id: u64,
     /// The pipeline that runs it.
     pub pipeline: String,
-    /// Its epoch in that pipeline.
+    /// Its epoch in that pipeline; 0 for a duplicate.
     pub epoch: u64,
     /// The name under which it came.
     pub name: String,
@@ -70,7 +73,7 @@ pub struct Submission {
     pub records: u64,
     /// How many of them were rejected so far.
     pub rejected: u64,
-    /// Why it was quarantined, if it was.
+    /// Why it was quarantined, or what it is a duplicate of.
     pub reason: Option<Reason>,
     /// The output files it became, once committed.
     pub outputs: Vec<OutputFile>,
@@ -150,7 +153,7 @@ pub struct ReceiptOutput {
     pub hash: String,
 }
 
-/// Why a file was quarantined.
+/// Why a file was not committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reason {
     /// A stable word for programs.

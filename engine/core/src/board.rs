@@ -17,6 +17,9 @@ use crate::start::Summary;
 /// The stages of a file, in order; the last is the sum of all.
 pub const STAGES: [&str; 6] = ["claim", "accept", "read", "answer", "commit", "total"];
 
+/// The word beside the reason of a duplicate.
+const DUPLICATE: &str = "E-DUPLICATE";
+
 /// The longest time a histogram holds, in microseconds (one day).
 const LATENCY_US_MAX: u64 = 24 * 3600 * 1_000_000;
 
@@ -70,6 +73,7 @@ pub fn to_us(time: SystemTime) -> i64 {
 
 /// Returns what is known of a file that was just accepted.
 pub fn report_of(file: &AcceptedFile) -> SubmissionReport {
+    let duplicate = file.duplicate_of;
     SubmissionReport {
         id: file.id,
         pipeline: file.pipeline.clone(),
@@ -78,15 +82,15 @@ pub fn report_of(file: &AcceptedFile) -> SubmissionReport {
         source: file.source.clone(),
         bytes: file.identity.bytes,
         hash: file.hash.as_ref().map(|hash| hex(hash)),
-        phase: Phase::Accepted,
+        phase: if duplicate.is_some() { Phase::Duplicate } else { Phase::Accepted },
         bytes_read: 0,
         records: 0,
         rejected: 0,
-        reason: None,
+        reason: duplicate.map(|of| (DUPLICATE.to_owned(), format!("duplicate of file {of}"))),
         outputs: Vec::new(),
         seen_at: from_us(file.seen_at_us),
         accepted_at: from_us(file.accepted_at_us),
-        finished_at: None,
+        finished_at: duplicate.map(|_| from_us(file.accepted_at_us)),
     }
 }
 
@@ -126,6 +130,11 @@ impl Board {
         let live = Live { report: report.clone(), claimed_at: from_us(file.claimed_at_us) };
         self.lanes()[pipeline].live.insert(file.id, live);
         self.tell(&report);
+    }
+
+    /// A file repeats an earlier one: it is final, and was never on its way.
+    pub fn duplicate(&self, file: &AcceptedFile) {
+        self.tell(&report_of(file));
     }
 
     /// A file of an earlier life is to be read again, to rebuild tables.

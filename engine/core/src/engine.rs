@@ -3,21 +3,19 @@
 //! Cheap to clone, usable from any thread. Calls that touch the disk say so; none of them ever
 //! touches a worker.
 
+mod submit;
+
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
 
 use tidemill_store::journal::VerdictRow;
-use tidemill_store::name::check_name;
-use tidemill_store::{
-    Filter, Folders, JournalError, JournalReader, NewFile, SubmissionRow, failpoint, queue,
-};
+use tidemill_store::{Filter, Folders, JournalError, JournalReader, SubmissionRow};
 
-use crate::board::{self, Board, to_us};
-use crate::fault;
-use crate::intake::{Numbers, PENDING_MAX, Patterns};
+use crate::board::{self, Board};
+use crate::intake::{Numbers, Patterns};
 use crate::ledger::Event;
 use crate::plan::{self, Plan};
 use crate::receipt;
@@ -27,8 +25,9 @@ use crate::report::{
 };
 use crate::stats::Stats;
 
-/// How long an upload waits while too many files are pending, before it is refused.
-const ROOM_WAIT_MAX: Duration = Duration::from_secs(20);
+pub use submit::{SubmitError, Upload};
+/// The ids of clients, and what is kept of their uploads.
+pub use tidemill_store::{ClientId, ClientIdError, spool};
 
 /// A running engine.
 #[derive(Clone)]
@@ -49,60 +48,8 @@ pub(crate) struct Parts {
     pub(crate) events: Sender<Event>,
     pub(crate) journal: Mutex<JournalReader>,
     pub(crate) stop: Arc<AtomicBool>,
-}
-
-/// A file that was received whole and waits in `spool/`.
-#[derive(Clone, Debug)]
-pub struct Upload {
-    /// The pipeline it is for; `None` is allowed when only one pipeline runs.
-    pub pipeline: Option<String>,
-    /// The name its sender gave it.
-    pub name: String,
-    /// Where it lies: a path below [`Engine::spool`], already synced.
-    pub path: PathBuf,
-    /// Its size in bytes.
-    pub bytes: u64,
-    /// BLAKE3 of its bytes.
-    pub hash: [u8; 32],
-    /// When its first byte arrived.
-    pub seen_at: SystemTime,
-}
-
-/// Why an upload was not taken.
-#[derive(Debug, thiserror::Error)]
-pub enum SubmitError {
-    /// No such pipeline; the running ones are listed.
-    #[error("no pipeline is called {name}; running: {running}")]
-    UnknownPipeline {
-        /// What was asked for.
-        name: String,
-        /// What runs, separated by commas.
-        running: String,
-    },
-    /// The name cannot be a file name here.
-    #[error("the name {name:?} cannot be taken: {reason}")]
-    Name {
-        /// The name.
-        name: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// No source's pattern matches the name.
-    #[error("no source of pipeline {pipeline} takes {name:?}; patterns: {patterns}")]
-    NoSource {
-        /// The pipeline.
-        pipeline: String,
-        /// The name.
-        name: String,
-        /// The patterns of its sources, separated by commas.
-        patterns: String,
-    },
-    /// The engine is stopping or its disk refuses; the same upload may be sent again later.
-    #[error("the engine takes no files now: {reason}")]
-    Unavailable {
-        /// Why.
-        reason: String,
-    },
+    /// The ids whose uploads are being taken at this moment.
+    pub(crate) taking: Mutex<BTreeSet<ClientId>>,
 }
 
 /// Called with each change of a submission, from an engine thread; must not block.
@@ -121,47 +68,6 @@ impl Engine {
     /// Returns the folder where uploads are received, on the file system of the home.
     pub fn spool(&self) -> &Path {
         &self.parts.spool
-    }
-
-    /// Checks, before the first byte is received, that an upload of this name could be taken.
-    pub fn check_upload(&self, pipeline: Option<&str>, name: &str) -> Result<(), SubmitError> {
-        self.target(pipeline, name).map(|_| ())
-    }
-
-    /// Takes a received file: moves it to `underprocess/` and makes it durable in the journal.
-    /// Blocks for the disk.
-    pub fn submit(&self, upload: Upload) -> Result<SubmissionReport, SubmitError> {
-        let (pipeline, source) = self.target(upload.pipeline.as_deref(), &upload.name)?;
-        self.wait_for_room(pipeline)?;
-        let folders = &self.parts.folders[pipeline];
-        let id = self.parts.numbers.take();
-        let claimed = queue::claim_upload(folders, &upload.path, upload.name.as_ref(), id)
-            .map_err(|error| unavailable("take the upload", &error))?;
-        failpoint::reach("upload-claimed")
-            .unwrap_or_else(|error| fault::disk("take an upload", &error));
-        queue::sync_claims(&[&claimed.file], &[folders])
-            .and_then(|()| failpoint::reach("upload-claim-synced"))
-            .unwrap_or_else(|error| fault::disk("sync an upload", &error));
-        let file = NewFile {
-            id,
-            pipeline: self.parts.plans[pipeline].name.clone(),
-            source,
-            name: upload.name,
-            claimed_name: claimed.claimed_name,
-            identity: claimed.identity,
-            hash: Some(upload.hash),
-            seen_at_us: to_us(upload.seen_at),
-            claimed_at_us: to_us(SystemTime::now()),
-        };
-        let (reply, answer) = channel();
-        let ended = || SubmitError::Unavailable { reason: "it is stopping".into() };
-        let event = Event::Accept { files: vec![file], reply: Some(reply) };
-        self.parts.events.send(event).map_err(|_| ended())?;
-        let accepted = answer.recv().map_err(|_| ended())?;
-        let accepted = accepted.first().ok_or_else(ended)?;
-        failpoint::reach("upload-accepted")
-            .unwrap_or_else(|error| fault::disk("accept an upload", &error));
-        Ok(self.parts.board.live(accepted.id).unwrap_or_else(|| board::report_of(accepted)))
     }
 
     /// Returns one submission. Reads the journal.
@@ -191,6 +97,7 @@ impl Engine {
         let phase = filter.phase.map(|phase| match phase {
             Phase::Committed => tidemill_store::Phase::Committed,
             Phase::Quarantined => tidemill_store::Phase::Quarantined,
+            Phase::Duplicate => tidemill_store::Phase::Duplicate,
             _ => tidemill_store::Phase::Accepted,
         });
         let rows = self
@@ -250,51 +157,6 @@ impl Engine {
         self.parts.stop.store(true, Ordering::Relaxed);
     }
 
-    /// Waits while too many files of a pipeline are pending: its senders are to slow down.
-    fn wait_for_room(&self, pipeline: usize) -> Result<(), SubmitError> {
-        let until = Instant::now() + ROOM_WAIT_MAX;
-        while self.parts.board.pending(pipeline) >= PENDING_MAX {
-            let stopping = self.parts.stop.load(Ordering::Relaxed);
-            if stopping || Instant::now() >= until {
-                let waiting = format!(
-                    "{PENDING_MAX} files of {} are waiting",
-                    self.parts.plans[pipeline].name
-                );
-                let reason = if stopping { "it is stopping".into() } else { waiting };
-                return Err(SubmitError::Unavailable { reason });
-            }
-            self.parts.board.wait_for_change(Duration::from_millis(100));
-        }
-        Ok(())
-    }
-
-    /// Returns which pipeline, and which of its sources, takes an upload.
-    fn target(&self, pipeline: Option<&str>, name: &str) -> Result<(usize, String), SubmitError> {
-        if self.parts.stop.load(Ordering::Relaxed) {
-            return Err(SubmitError::Unavailable { reason: "it is stopping".into() });
-        }
-        let plans = &self.parts.plans;
-        let found = match pipeline {
-            Some(wanted) => plans.iter().position(|plan| plan.name == wanted),
-            None => (plans.len() == 1).then_some(0),
-        };
-        let at = found.ok_or_else(|| SubmitError::UnknownPipeline {
-            name: pipeline.unwrap_or("(none named)").to_owned(),
-            running: plans.iter().map(|plan| &*plan.name).collect::<Vec<_>>().join(", "),
-        })?;
-        check_name(name.as_ref()).map_err(|error| SubmitError::Name {
-            name: name.to_owned(),
-            reason: error.to_string(),
-        })?;
-        let source = self.parts.patterns[at].source_of(name);
-        let source = source.ok_or_else(|| SubmitError::NoSource {
-            pipeline: plans[at].name.clone(),
-            name: name.to_owned(),
-            patterns: self.parts.patterns[at].all(),
-        })?;
-        Ok((at, source.to_owned()))
-    }
-
     /// What the journal says, or what the board says if the file is still on its way.
     fn overlay(&self, row: SubmissionRow) -> SubmissionReport {
         if let Some(live) = self.parts.board.live(row.file.id) {
@@ -318,6 +180,8 @@ impl Engine {
                     report.phase = Phase::Quarantined;
                     report.reason = Some((code, detail));
                 }
+                // The report of a duplicate is that already.
+                VerdictRow::Duplicate { .. } => {}
             }
         }
         report

@@ -13,6 +13,7 @@ use tidemill_operators::{Column, Schema, Type};
 
 use crate::diagnostic::{Mistakes, Place};
 use crate::spec::PipelineSpec;
+use crate::spec::taking::Taking;
 
 mod names;
 
@@ -105,6 +106,17 @@ impl OperatorKind {
             OperatorKind::Aggregate { .. } => "aggregate",
         }
     }
+
+    /// Returns whether it keeps something of one file for the next.
+    pub const fn keeps_state(&self) -> bool {
+        match self {
+            OperatorKind::Filter { .. }
+            | OperatorKind::Select { .. }
+            | OperatorKind::Route { .. }
+            | OperatorKind::Parse { .. } => false,
+            OperatorKind::Aggregate { .. } => true,
+        }
+    }
 }
 
 /// What a sink writes.
@@ -171,6 +183,7 @@ pub(crate) struct GraphSource {
     pub(crate) names: Vec<String>,
     pub(crate) record_bytes_max: usize,
     pub(crate) inflate_ratio_max: u32,
+    pub(crate) taking: Taking,
     pub(crate) errors_used: bool,
 }
 

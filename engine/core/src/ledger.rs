@@ -12,8 +12,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tidemill_store::checkpoint::Manifest;
 use tidemill_store::{
-    AcceptedFile, Book, Folders, Journal, JournalError, NewFile, Outcome, Part, PartBody, Verdict,
-    barrier, failpoint, queue,
+    AcceptedFile, Book, CLIENT_IDS_KEPT, Folders, Identity, Journal, JournalError, NewFile,
+    Outcome, Part, PartBody, Verdict, barrier, failpoint, queue,
 };
 use timely::scheduling::activate::SyncActivator;
 
@@ -37,6 +37,12 @@ const GROUP_MAX: usize = 512;
 
 /// How long the ledger sleeps when nothing happens.
 const IDLE: Duration = Duration::from_millis(500);
+
+/// How often ids of clients that are too old are forgotten.
+const FORGET_EVERY: Duration = Duration::from_secs(60);
+
+/// How much longer ids are remembered than promised: clocks step back a little.
+const FORGET_MARGIN: Duration = Duration::from_secs(3600);
 
 /// Where the answer to an acceptance goes.
 pub type AcceptReply = Sender<Vec<AcceptedFile>>;
@@ -98,6 +104,8 @@ pub struct Line {
     pub sources: Vec<String>,
     /// Its sinks, in the order of the plan.
     pub sinks: Vec<String>,
+    /// Whether operators keep something of one file for the next.
+    pub keeps_state: bool,
     /// What its receipts speak of.
     pub book: Book,
     /// To its coordinator.
@@ -166,8 +174,14 @@ impl Ledger {
 
     /// Works until [`Event::End`]. An error ends the process.
     pub fn run(mut self, events: &Receiver<Event>) -> Result<(), JournalError> {
+        let mut forgot = Instant::now();
         let mut ended = false;
         loop {
+            if forgot.elapsed() >= FORGET_EVERY {
+                let before = SystemTime::now() - CLIENT_IDS_KEPT - FORGET_MARGIN;
+                self.journal.forget_client_ids(before)?;
+                forgot = Instant::now();
+            }
             let first = match events.recv_timeout(IDLE) {
                 Ok(event) => Some(event),
                 Err(RecvTimeoutError::Timeout) => None,
@@ -252,6 +266,12 @@ impl Ledger {
                 if let Some(pipeline) =
                     self.lines.iter().position(|line| line.name == file.pipeline)
                 {
+                    if file.duplicate_of.is_some() {
+                        // It is final; the publisher ends after the ledger.
+                        let file = Box::new(file.clone());
+                        let _ = self.publisher.send(Job::Duplicate { pipeline, file });
+                        continue;
+                    }
                     self.board.accepted(pipeline, file);
                     self.order(pipeline, file.clone(), false);
                 }
@@ -299,7 +319,7 @@ impl Ledger {
         let mut outcomes = Vec::with_capacity(answers.len());
         let mut jobs = Vec::with_capacity(answers.len());
         let mut receipts = HashMap::with_capacity(answers.len());
-        for (pipeline, answer) in answers {
+        for (pipeline, mut answer) in answers {
             let Some(file) = self.running.remove(&answer.submission) else { continue };
             if answer.replay {
                 if let Some((code, detail)) = answer.failure {
@@ -312,6 +332,7 @@ impl Ledger {
                 jobs.extend(self.behind(pipeline, &file));
                 continue;
             }
+            self.check_again(pipeline, &file, &mut answer);
             self.board.answered(pipeline, file.id);
             let milestones =
                 Milestones { read_at: answer.read_at, answered_at: answer.answered_at };
@@ -353,6 +374,31 @@ impl Ledger {
             // The publisher ends after the ledger.
             let _ = self.publisher.send(job);
         }
+    }
+
+    /// Looks at a file once more, now that all of it was read: somebody who holds it open may have
+    /// written to it since, or put another in its place. Then it leaves no output.
+    fn check_again(&self, pipeline: usize, file: &AcceptedFile, answer: &mut Answer) {
+        if answer.failure.is_some() {
+            return;
+        }
+        let line = &self.lines[pipeline];
+        let path = line.folders.underprocess.join(&file.claimed_name);
+        let now = Identity::at(&path)
+            .unwrap_or_else(|error| fault::disk("look at a file before its commit", &error));
+        let Some(difference) = file.identity.difference(now) else { return };
+        if line.keeps_state {
+            // Its readers found it unchanged after its last byte, and its rows are in sums that others
+            // are built on: what was read counts.
+            tracing::warn!(
+                pipeline = line.name,
+                file = file.name,
+                submission = file.id,
+                "after all of it was read, {difference}; what was read is committed"
+            );
+            return;
+        }
+        answer.failure = Some(("E-CHANGED".to_owned(), difference));
     }
 
     /// Returns what becomes of a file, and the staged parts that must be removed.

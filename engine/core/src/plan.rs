@@ -18,6 +18,7 @@ mod prune;
 
 pub use crate::diagnostic::Diagnostic;
 pub use crate::graph::{Input, NodeId, OperatorKind, PortId, SinkKind, error_schema};
+pub use crate::spec::taking::{Order, Taking};
 pub use describe::describe;
 
 /// A pipeline that can be run.
@@ -51,6 +52,8 @@ pub struct SourcePlan {
     pub splittable: bool,
     /// How many times larger than itself a compressed file may become.
     pub inflate_ratio_max: u32,
+    /// Which files it takes, and in which order.
+    pub taking: Taking,
     /// Where the records go.
     pub output: Port,
     /// Whether some sink of the file reads its errors.

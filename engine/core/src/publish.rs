@@ -50,6 +50,13 @@ pub enum Job {
         /// When it reached which stage.
         milestones: Milestones,
     },
+    /// A file repeats an earlier one: it is only filed away.
+    Duplicate {
+        /// Which pipeline.
+        pipeline: usize,
+        /// The file.
+        file: Box<AcceptedFile>,
+    },
     /// A file of an earlier life was read again.
     Replayed {
         /// Which pipeline.
@@ -188,6 +195,19 @@ impl Publisher {
                     }
                 });
             }
+            Job::Duplicate { pipeline, file } => {
+                tracing::info!(
+                    pipeline = self.lines[pipeline].name,
+                    file = file.name,
+                    submission = file.id,
+                    "not run: a duplicate of file {}",
+                    file.duplicate_of.unwrap_or_default()
+                );
+                self.file_away(pipeline, &file)?;
+                self.unsettled.push(file.id);
+                self.first_unsettled.get_or_insert_with(Instant::now);
+                self.board.duplicate(&file);
+            }
             Job::Checkpoint { pipeline, epoch, full } => self.keep(pipeline, epoch, full),
             Job::End => {}
         }
@@ -235,14 +255,7 @@ impl Publisher {
                         other => other?,
                     }
                 }
-                match queue::finish(&line.folders, &file.claimed_name, &file.stored_name) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                        // Its outputs are whole all the same.
-                        tracing::warn!(submission = file.id, name = ?file.name,
-                            "somebody took the input of a committed file out of underprocess/");
-                    }
-                    moved => moved.map_err(disk("move the input to processed/"))?,
-                }
+                self.file_away(pipeline, file)?;
             }
             Verdict::Quarantined { code, detail } => {
                 tracing::warn!(pipeline = line.name, file = file.name, code, "set aside: {detail}");
@@ -252,6 +265,20 @@ impl Publisher {
             }
         }
         Ok(whole)
+    }
+
+    /// Moves an input to `processed/`.
+    fn file_away(&self, pipeline: usize, file: &AcceptedFile) -> Result<(), PublisherError> {
+        let folders = &self.lines[pipeline].folders;
+        match queue::finish(folders, &file.claimed_name, &file.stored_name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // Its outputs are whole all the same.
+                tracing::warn!(submission = file.id, name = ?file.name,
+                    "somebody took the input of a finished file out of underprocess/");
+                Ok(())
+            }
+            moved => moved.map_err(disk("move the input to processed/")),
+        }
     }
 
     fn apply(&mut self, pipeline: usize, epoch: u64, rows: &[(usize, Batch)]) {

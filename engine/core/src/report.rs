@@ -20,6 +20,8 @@ pub enum Phase {
     Committed,
     /// Set aside with a reason; it left no output.
     Quarantined,
+    /// Not run, because it repeats an earlier file of its source; it left no output.
+    Duplicate,
 }
 
 impl Phase {
@@ -31,12 +33,13 @@ impl Phase {
             Phase::Answered => "answered",
             Phase::Committed => "committed",
             Phase::Quarantined => "quarantined",
+            Phase::Duplicate => "duplicate",
         }
     }
 
     /// Returns whether nothing more will happen to the submission.
     pub const fn is_final(self) -> bool {
-        matches!(self, Phase::Committed | Phase::Quarantined)
+        matches!(self, Phase::Committed | Phase::Quarantined | Phase::Duplicate)
     }
 }
 
@@ -47,7 +50,7 @@ pub struct SubmissionReport {
     pub id: u64,
     /// The pipeline that runs it.
     pub pipeline: String,
-    /// Its epoch in that pipeline.
+    /// Its epoch in that pipeline; 0 for a duplicate.
     pub epoch: u64,
     /// The name under which it came.
     pub name: String,
@@ -66,7 +69,7 @@ pub struct SubmissionReport {
     pub records: u64,
     /// How many of them were rejected.
     pub rejected: u64,
-    /// Why it was quarantined: code and text.
+    /// Why it was quarantined, or what it is a duplicate of: code and text.
     pub reason: Option<(String, String)>,
     /// The output files it became, relative to the pipeline's `out/`, with their sizes in bytes.
     pub outputs: Vec<(String, u64)>,

@@ -12,6 +12,7 @@ pub(crate) mod read;
 mod operator;
 mod sink;
 mod source;
+pub(crate) mod taking;
 
 pub(crate) use operator::{BodySpec, ExprSpec, NamedSpec, OperatorSpec};
 pub(crate) use read::Text;

@@ -19,7 +19,7 @@ use std::time::{Duration, SystemTime};
 use tidemill_store::checkpoint::CheckpointError;
 use tidemill_store::{
     DiskError, Folders, Generation, Home, HomeError, Journal, JournalError, RecoverError,
-    failpoint, recover, sweep_spool,
+    failpoint, recover, spool, sweep_spool,
 };
 use timely::WorkerConfig;
 use timely::communication::WorkerGuards;
@@ -67,10 +67,10 @@ pub struct Config {
     /// Whether to start although inputs are gone from `processed/` whose rows are in tables: the
     /// tables then lose these rows.
     pub forget_missing: bool,
-    /// The least time between two checkpoints of a pipeline; zero for none but at a clean end.
-    pub checkpoint_every: Duration,
     /// Told the number of the generation as soon as the journal has it; in process 0 only.
     pub announce: Option<Announce>,
+    /// The least time between two checkpoints of a pipeline; zero for none but at a clean end.
+    pub checkpoint_every: Duration,
 }
 
 /// Why an engine did not start.
@@ -200,9 +200,11 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         published = recovered.finished,
         unfinished = recovered.unfinished.len(),
         put_back = recovered.released.len(),
+        uploads_kept = recovered.respooled.len(),
         "opened {}",
         config.home.display()
     );
+    earlier::remember_contents(&config.plans, &mut journal)?;
     let board = Arc::new(board(&config.plans, &journal)?);
     let patterns: Vec<Patterns> =
         config.plans.iter().map(|plan| Patterns::new(&plan.sources)).collect();
@@ -210,8 +212,9 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let found: Vec<Base> = found.collect::<Result<_, _>>()?;
     let publisher_lines = publisher_lines(&config.plans, &folders, &found, generation)?;
     let earlier = earlier::earlier(&config, &journal, &folders, &patterns, &found)?;
-    // Nobody uploads yet: what lies there was left by a life that was killed.
-    sweep_spool(&home, SystemTime::now())?;
+    // Nobody uploads yet: what lies there was left by a life that was killed. What broke off may be
+    // gone on with for a while.
+    sweep_spool(&home, SystemTime::now() - spool::KEPT_FOR)?;
     let stats = Stats::default();
 
     let meeting = meet(config.mesh.clone(), Some(generation), config.workers)?;
@@ -250,6 +253,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         events: events.clone(),
         journal: Mutex::new(reader),
         stop: Arc::clone(&stop),
+        taking: Mutex::default(),
     });
     let others = meeting.control.as_ref().map(Control::sender);
     if let Some(control) = meeting.control {

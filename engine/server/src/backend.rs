@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use tidemill_engine::Engine;
-use tidemill_engine::engine::{Observer, SubmitError, Upload};
+use tidemill_engine::engine::{ClientId, Observer, SubmitError, Upload};
 use tidemill_engine::report::{
     OperatorReport, PipelineReport, ReceiptReport, StageLatency, SubmissionFilter, SubmissionReport,
 };
@@ -20,7 +20,10 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// Checks, before the first byte is received, that an upload of this name could be taken.
     fn check_upload(&self, pipeline: Option<&str>, name: &str) -> Result<(), SubmitError>;
 
-    /// Takes a received file and makes it durable.
+    /// Returns what the upload with this id became; `None` if it was never taken.
+    fn upload(&self, id: &ClientId) -> Result<Option<SubmissionReport>, SubmitError>;
+
+    /// Takes a received file and makes it durable; one whose id is known is left where it is.
     fn submit(&self, upload: Upload) -> Result<SubmissionReport, SubmitError>;
 
     /// Returns one submission.
@@ -56,6 +59,10 @@ impl Backend for Engine {
 
     fn check_upload(&self, pipeline: Option<&str>, name: &str) -> Result<(), SubmitError> {
         Engine::check_upload(self, pipeline, name)
+    }
+
+    fn upload(&self, id: &ClientId) -> Result<Option<SubmissionReport>, SubmitError> {
+        Engine::upload(self, id)
     }
 
     fn submit(&self, upload: Upload) -> Result<SubmissionReport, SubmitError> {

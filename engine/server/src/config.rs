@@ -34,6 +34,10 @@ pub struct Limits {
     pub upload_idle: Duration,
     /// The mean rate below which an upload is cut off, in bytes a second.
     pub upload_rate_min: u64,
+    /// How long what came of an upload that broke off is kept, if it has an id.
+    pub kept_for: Duration,
+    /// How many bytes of such uploads are kept, at most; the oldest go first.
+    pub kept_bytes_max: u64,
     /// How many bytes stay free on the disk of the spool, at least.
     pub disk_free_bytes_min: u64,
     /// The largest message that is read from a client, in bytes.
@@ -62,6 +66,8 @@ impl Limits {
             uploads_max: 64,
             upload_idle: Duration::from_secs(30),
             upload_rate_min: 1 << 10,
+            kept_for: tidemill_engine::engine::spool::KEPT_FOR,
+            kept_bytes_max: 64 << 30,
             disk_free_bytes_min: 256 << 20,
             message_bytes_max: 1 << 20,
             answer_max: Duration::from_secs(10),

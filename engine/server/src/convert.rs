@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Serializer, V2Serializer};
-use tidemill_engine::engine::SubmitError;
+use tidemill_engine::engine::{ClientId, SubmitError};
 use tidemill_engine::report::{
     EdgeReport, NodeReport, OperatorReport, Phase, PipelineReport, ReceiptNode, ReceiptReport,
     StageLatency, SubmissionFilter, SubmissionReport,
@@ -47,6 +47,14 @@ fn code_and_word(refusal: &Refusal) -> (Code, &'static str) {
         Refusal::NoSubmission { .. } => (Code::NotFound, "E-NOT-FOUND"),
         Refusal::Submit(SubmitError::Name { .. }) | Refusal::Name { .. } => {
             (Code::InvalidArgument, "E-NAME")
+        }
+        Refusal::Id { .. } | Refusal::Submit(SubmitError::IdFuture { .. }) => {
+            (Code::InvalidArgument, "E-ID")
+        }
+        Refusal::Submit(SubmitError::IdUsed { .. }) => (Code::AlreadyExists, "E-ID-USED"),
+        Refusal::Submit(SubmitError::IdOld { .. }) => (Code::FailedPrecondition, "E-ID-OLD"),
+        Refusal::IdBusy { .. } | Refusal::Submit(SubmitError::IdBusy { .. }) => {
+            (Code::Unavailable, "E-ID-BUSY")
         }
         Refusal::Submit(SubmitError::NoSource { .. }) => (Code::InvalidArgument, "E-SOURCE"),
         Refusal::Argument { .. } => (Code::InvalidArgument, "E-ARGUMENT"),
@@ -99,6 +107,7 @@ fn phase_of(wire: i32) -> Result<Phase, Refusal> {
         Ok(v1::Phase::Answered) => Ok(Phase::Answered),
         Ok(v1::Phase::Committed) => Ok(Phase::Committed),
         Ok(v1::Phase::Quarantined) => Ok(Phase::Quarantined),
+        Ok(v1::Phase::Duplicate) => Ok(Phase::Duplicate),
         Ok(v1::Phase::Unspecified) | Err(_) => {
             Err(Refusal::Argument { field: "phase", reason: "is not a phase of a submission" })
         }
@@ -117,6 +126,11 @@ pub(crate) fn hash_of(wire: Option<String>) -> Result<Option<blake3::Hash>, Refu
     wire.map(|hex| blake3::Hash::from_hex(hex.as_bytes()))
         .transpose()
         .map_err(|_| Refusal::Argument { field: "blake3", reason: "is not 64 hex digits" })
+}
+
+/// Reads the id that a client gave its submission.
+pub(crate) fn client_id(wire: &str) -> Result<ClientId, Refusal> {
+    ClientId::parse(wire).map_err(|reason| Refusal::Id { reason })
 }
 
 /// Translates a submission.
@@ -185,6 +199,7 @@ fn phase(phase: Phase) -> v1::Phase {
         Phase::Answered => v1::Phase::Answered,
         Phase::Committed => v1::Phase::Committed,
         Phase::Quarantined => v1::Phase::Quarantined,
+        Phase::Duplicate => v1::Phase::Duplicate,
     }
 }
 

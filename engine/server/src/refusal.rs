@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use tidemill_engine::engine::SubmitError;
+use tidemill_engine::engine::{ClientId, ClientIdError, SubmitError};
 
 /// Why a request was refused. `convert` gives each its status code and word.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +25,12 @@ pub(crate) enum Refusal {
     /// The name cannot be the name of a file.
     #[error("the name {name:?} cannot be taken: {reason}")]
     Name { name: String, reason: &'static str },
+    /// The id that a client gave is none.
+    #[error("the client_submission_id {reason}")]
+    Id { reason: ClientIdError },
+    /// An upload with this id is under way.
+    #[error("an upload with the id {id} is under way; try again when it has ended")]
+    IdBusy { id: ClientId },
     /// A field is out of its range.
     #[error("{field}: {reason}")]
     Argument { field: &'static str, reason: &'static str },
@@ -38,7 +44,7 @@ pub(crate) enum Refusal {
     #[error("a message is larger than {limit} bytes; 256 KiB of data in each chunk is a good size")]
     MessageTooBig { limit: usize },
     /// A chunk does not follow the one before.
-    #[error("a chunk begins at byte {offset}, but {expected} bytes have come so far")]
+    #[error("a chunk or an upload goes on at byte {offset}, but {expected} bytes have come so far")]
     Offset { offset: u64, expected: u64 },
     /// More bytes came than were declared.
     #[error("the header declared {declared} bytes, but at least {received} came")]

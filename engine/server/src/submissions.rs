@@ -116,6 +116,18 @@ impl<B: Backend> v1::submissions_server::Submissions for Submissions<B> {
         Ok(Response::new(convert::submission(&report)))
     }
 
+    async fn resume(
+        &self,
+        request: Request<v1::ResumeRequest>,
+    ) -> Result<Response<v1::ResumeResponse>, Status> {
+        let id = convert::client_id(&request.into_inner().client_submission_id)?;
+        let standing = self.uploads.resume(id).await?;
+        Ok(Response::new(v1::ResumeResponse {
+            received: standing.received,
+            submission: standing.submission.as_ref().map(convert::submission),
+        }))
+    }
+
     async fn wait(
         &self,
         request: Request<v1::WaitRequest>,

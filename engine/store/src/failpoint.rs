@@ -62,6 +62,7 @@ pub const NAMES: &[&str] = &[
     "recover-input-looked-for",
     "recover-input-moved-again",
     "recover-orphan-put-back",
+    "recover-upload-kept",
     "recover-stage-removed",
     "recover-folders-synced",
     "recover-spool-removed",

@@ -279,6 +279,11 @@ impl Folders {
         }
     }
 
+    /// Makes `unprocessed/` again if somebody removed it; returns whether it was missing.
+    pub fn restore_unprocessed(&self) -> Result<bool, HomeError> {
+        Ok(create_folder(&self.unprocessed)?)
+    }
+
     fn all(&self) -> [&Path; 5] {
         [&self.unprocessed, &self.underprocess, &self.processed, &self.quarantine, &self.out]
     }

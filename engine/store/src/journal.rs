@@ -6,6 +6,8 @@
 //! Never touches the files it speaks of, except to see which names are taken.
 
 mod checkpoint;
+mod client_id;
+mod dedupe;
 mod names;
 mod read;
 mod receipt;
@@ -22,9 +24,10 @@ use crate::disk::DiskError;
 use crate::queue::Identity;
 
 pub use checkpoint::{CheckpointRow, Committed};
+pub use client_id::{CLIENT_IDS_KEPT, ClientId, ClientIdError};
+pub use dedupe::Dedupe;
 pub use read::JournalReader;
 pub use receipt::ReceiptRow;
-pub(crate) use receipt::parse as parse_receipt;
 
 /// The one writer of the journal.
 #[derive(Debug)]
@@ -74,6 +77,10 @@ pub struct NewFile {
     pub seen_at_us: i64,
     /// When it was claimed.
     pub claimed_at_us: i64,
+    /// The id its sender gave it.
+    pub client_id: Option<ClientId>,
+    /// Which earlier files of its source it must not repeat.
+    pub dedupe: Dedupe,
 }
 
 /// A file in the journal. Times are microseconds since 1970.
@@ -83,7 +90,7 @@ pub struct AcceptedFile {
     pub id: u64,
     /// The pipeline that runs it.
     pub pipeline: String,
-    /// Its epoch there, dense from 1.
+    /// Its epoch there, dense from 1; 0 for a duplicate, which is not run.
     pub epoch: u64,
     /// The source that reads it.
     pub source: String,
@@ -105,6 +112,8 @@ pub struct AcceptedFile {
     pub claimed_at_us: i64,
     /// When it was accepted.
     pub accepted_at_us: i64,
+    /// The earlier file that it repeats: it is not run, only filed away.
+    pub duplicate_of: Option<u64>,
 }
 
 /// How the run of a file ended. Times are microseconds since 1970.
@@ -180,6 +189,8 @@ pub enum Phase {
     Committed,
     /// Set aside.
     Quarantined,
+    /// Not run, because it repeats an earlier file.
+    Duplicate,
 }
 
 /// Which submissions to list.
@@ -241,6 +252,11 @@ pub enum VerdictRow {
         code: String,
         /// What happened, for a person.
         detail: String,
+    },
+    /// It was not run: it repeats an earlier file of its source.
+    Duplicate {
+        /// That file.
+        of: u64,
     },
 }
 

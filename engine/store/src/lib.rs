@@ -27,7 +27,7 @@
 //! ```
 //! use std::ffi::OsStr;
 //! use tidemill_store::{
-//!     Home, Journal, NewFile, Outcome, Part, PartBody, Verdict, publish, queue, sync_published,
+//!     Dedupe, Home, Journal, NewFile, Outcome, Part, PartBody, Verdict, publish, queue, sync_published,
 //! };
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -50,6 +50,8 @@
 //!     hash: None,
 //!     seen_at_us: 0,
 //!     claimed_at_us: 0,
+//!     client_id: None,
+//!     dedupe: Dedupe::None,
 //! }])?;
 //! let file = &accepted[0];
 //! assert_eq!(file.epoch, 1);
@@ -114,12 +116,13 @@ pub mod doctor;
 pub use disk::DiskError;
 pub use home::{Folders, Home, HomeError};
 pub use journal::{
-    AcceptedFile, CheckpointRow, Committed, Counts, Filter, Generation, Journal, JournalError,
-    JournalReader, NewFile, Outcome, OutcomeRow, Part, PartBody, PartRow, Phase, ReceiptRow,
-    SubmissionRow, Verdict, VerdictRow,
+    AcceptedFile, CLIENT_IDS_KEPT, CheckpointRow, ClientId, ClientIdError, Committed, Counts,
+    Dedupe, Filter, Generation, Journal, JournalError, JournalReader, NewFile, Outcome, OutcomeRow,
+    Part, PartBody, PartRow, Phase, ReceiptRow, SubmissionRow, Verdict, VerdictRow,
 };
 pub use publish::{PublishError, publish, replace_file, sync_published};
+pub use queue::spool::{self, sweep_spool};
 pub use queue::{ClaimError, Claimed, Identity, Reason};
 pub use receipt::{Book, Receipt};
-pub use recover::{Found, RecoverError, Recovery, look_for, recover, sweep_spool};
+pub use recover::{Found, RecoverError, Recovery, look_for, recover};
 pub use stage::{StageWriter, Unsynced, sync_parts};

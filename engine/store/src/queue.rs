@@ -6,6 +6,7 @@
 
 mod claim;
 mod file_away;
+pub mod spool;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -19,6 +20,7 @@ use crate::barrier;
 use crate::disk::{self, DiskError};
 use crate::failpoint;
 use crate::home::Folders;
+use crate::journal::ClientId;
 pub use crate::name::{NameError, check_name};
 
 pub use claim::{ClaimError, Claimed, claim, claim_upload, open_plain, release};
@@ -43,6 +45,29 @@ impl Identity {
     pub fn of(file: &File) -> io::Result<Self> {
         Ok(claim::identity(&file.metadata()?))
     }
+
+    /// Looks at what a path leads to, without following a link or opening it; `None` if nothing is
+    /// there.
+    pub fn at(path: &Path) -> io::Result<Option<Self>> {
+        Ok(disk::look(path)?.map(|found| claim::identity(&found)))
+    }
+
+    /// Returns what has become of a file that looked like this when it was accepted; `None` if it
+    /// still is that file and nobody has written to it.
+    pub fn difference(&self, now: Option<Self>) -> Option<String> {
+        let Some(now) = now else { return Some("it is gone from underprocess/".to_owned()) };
+        // The number of a device can change when the machine starts again.
+        if now == (Self { device: now.device, ..*self }) {
+            return None;
+        }
+        Some(if now.inode != self.inode {
+            "another file was put in its place".to_owned()
+        } else if now.bytes != self.bytes {
+            format!("it was written to: {} bytes when accepted, {} now", self.bytes, now.bytes)
+        } else {
+            "it was written to".to_owned()
+        })
+    }
 }
 
 /// A file in `underprocess/`, as [`orphans`] finds it.
@@ -50,6 +75,8 @@ impl Identity {
 pub struct Orphan {
     /// The submission whose claim put it there; `None` for a file that we did not put there.
     pub id: Option<u64>,
+    /// The id its client gave it, if it is an upload.
+    pub client_id: Option<ClientId>,
     /// Its name in `underprocess/`.
     pub claimed_name: OsString,
     /// Where it is.
@@ -93,8 +120,9 @@ pub fn orphans(folders: &Folders) -> io::Result<Vec<Orphan>> {
         let entry = entry.map_err(failed)?;
         if entry.file_type().map_err(failed)?.is_file() {
             let claimed_name = entry.file_name();
-            let id = claimed_name.to_str().and_then(claimed_id);
-            found.push(Orphan { id, claimed_name, path: entry.path() });
+            let (id, client_id) = claimed_name.to_str().and_then(claimed_ids).unzip();
+            let client_id = client_id.flatten();
+            found.push(Orphan { id, client_id, claimed_name, path: entry.path() });
         }
     }
     found.sort_by(|a, b| (a.id, &a.claimed_name).cmp(&(b.id, &b.claimed_name)));
@@ -103,9 +131,19 @@ pub fn orphans(folders: &Folders) -> io::Result<Vec<Orphan>> {
 
 /// Returns the id in front of a claimed name.
 pub(crate) fn claimed_id(claimed_name: &str) -> Option<u64> {
-    let (digits, slug) = claimed_name.split_once('-')?;
+    claimed_ids(claimed_name).map(|(id, _)| id)
+}
+
+/// Returns the id in front of a claimed name, and that of its client if it is an upload. A slug holds
+/// no `+`, so that no dropped file is taken for an upload.
+fn claimed_ids(claimed_name: &str) -> Option<(u64, Option<ClientId>)> {
+    let (ids, slug) = claimed_name.split_once('-')?;
+    let (digits, client_id) = match ids.split_once('+') {
+        Some((digits, hex)) => (digits, Some(ClientId::parse(hex).ok()?)),
+        None => (ids, None),
+    };
     let id: u64 = digits.parse().ok()?;
-    (!slug.is_empty() && id.to_string() == digits).then_some(id)
+    (!slug.is_empty() && id.to_string() == digits).then_some((id, client_id))
 }
 
 #[cfg(test)]
@@ -124,6 +162,47 @@ mod tests {
         std::fs::create_dir(folders.underprocess.join("11-folder")).unwrap();
         let ids: Vec<_> = orphans(&folders).unwrap().iter().map(|orphan| orphan.id).collect();
         assert_eq!(ids, [None, None, None, None, Some(9), Some(10)]);
+    }
+
+    #[test]
+    fn a_file_that_changed_since_it_was_claimed_is_told_from_one_that_did_not() {
+        use std::io::{Seek, Write};
+        let folder = tempfile::tempdir().unwrap();
+        let folders = Home::open(folder.path()).unwrap().pipeline("p").unwrap();
+        let check = |change: &dyn Fn(&Path, &mut File), expected: Option<&str>| {
+            let dropped = folders.unprocessed.join("a");
+            std::fs::write(&dropped, "abc").unwrap();
+            let old = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000);
+            let mut writer = std::fs::OpenOptions::new().write(true).open(&dropped).unwrap();
+            writer.set_modified(old).unwrap();
+            let claimed = claim(&folders, OsStr::new("a"), 1).unwrap();
+            change(&claimed.path, &mut writer);
+            let now = Identity::at(&claimed.path).unwrap();
+            let found = claimed.identity.difference(now);
+            assert_eq!(found.as_deref(), expected);
+            let _ = std::fs::remove_file(&claimed.path);
+        };
+        check(&|_, _| {}, None);
+        check(&|path, _| drop(std::fs::read(path).unwrap()), None);
+        check(
+            &|_, writer| drop(writer.seek(io::SeekFrom::End(0)).and_then(|_| writer.write(b"d"))),
+            Some("it was written to: 3 bytes when accepted, 4 now"),
+        );
+        check(
+            &|_, writer| writer.set_len(1).unwrap(),
+            Some("it was written to: 3 bytes when accepted, 1 now"),
+        );
+        check(&|_, writer| writer.write_all(b"xyz").unwrap(), Some("it was written to"));
+        check(
+            &|path, _| std::fs::remove_file(path).unwrap(),
+            Some("it is gone from underprocess/"),
+        );
+        let replace = |path: &Path, _: &mut File| {
+            let other = path.with_file_name("other");
+            std::fs::write(&other, "abc").unwrap();
+            std::fs::rename(&other, path).unwrap();
+        };
+        check(&replace, Some("another file was put in its place"));
     }
 
     #[test]

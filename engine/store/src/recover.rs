@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use crate::barrier;
 use crate::disk::{self, DiskError};
@@ -32,6 +31,9 @@ pub struct Recovery {
     pub changed: Vec<(AcceptedFile, String)>,
     /// Files that were claimed and not accepted, and where they were put back.
     pub released: Vec<PathBuf>,
+    /// Uploads that were claimed and not accepted, and where they wait for their clients to send them
+    /// again.
+    pub respooled: Vec<PathBuf>,
     /// Files in `underprocess/` that we did not put there; they are left.
     pub strangers: Vec<PathBuf>,
     /// How many entries of `stage/` were removed.
@@ -111,7 +113,7 @@ pub fn recover(
         }
     }
     for folders in folders.values() {
-        release_orphans(journal, folders, &mut recovery)?;
+        release_orphans(home, journal, folders, &mut recovery)?;
     }
     // Nothing before this line removes anything, and nothing that is left is named by a commit.
     recovery.removed_stages = sweep_stage(home, generation)?;
@@ -119,6 +121,7 @@ pub fn recover(
         disk::sync_folder(&folders.underprocess)?;
         disk::sync_folder(&folders.unprocessed)?;
     }
+    disk::sync_folder(&home.spool())?;
     failpoint::reach("recover-folders-synced")?;
     Ok(recovery)
 }
@@ -255,6 +258,7 @@ pub fn look_for(path: &Path, file: &AcceptedFile) -> Result<Found, DiskError> {
 
 /// Puts back what was claimed and never accepted.
 fn release_orphans(
+    home: &Home,
     journal: &mut Journal,
     folders: &Folders,
     recovery: &mut Recovery,
@@ -266,7 +270,16 @@ fn release_orphans(
             continue;
         };
         journal.raise_submission(id);
-        if !journal.knows(id)? {
+        if journal.knows(id)? {
+            continue;
+        }
+        if let Some(client_id) = &orphan.client_id {
+            // Nobody was told that it was taken. As a dropped file it would run, and run once more
+            // when its client sends it again.
+            let kept = queue::spool::put_back(&home.spool(), &orphan.path, client_id)?;
+            recovery.respooled.push(kept);
+            failpoint::reach("recover-upload-kept")?;
+        } else {
             let name = queue::original_name(&orphan.path, claimed_name);
             recovery.released.push(queue::put_back(folders, &orphan.path, &name)?);
             failpoint::reach("recover-orphan-put-back")?;
@@ -293,24 +306,6 @@ fn sweep_stage(home: &Home, generation: u64) -> Result<u64, DiskError> {
         result.map_err(|error| DiskError::new("remove", &path, error))?;
         removed += 1;
         failpoint::reach("recover-stage-removed").map_err(DiskError::failpoint(&path))?;
-    }
-    Ok(removed)
-}
-
-/// Removes uploads that were last written before a moment; returns how many.
-pub fn sweep_spool(home: &Home, before: SystemTime) -> io::Result<u64> {
-    let spool = home.spool();
-    let failed = |error| DiskError::new("list", &spool, error);
-    let mut removed = 0;
-    for entry in std::fs::read_dir(&spool).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let Some(found) = disk::look(&entry.path())? else { continue };
-        if found.is_file() && found.modified().is_ok_and(|modified| modified < before) {
-            let path = entry.path();
-            std::fs::remove_file(&path).map_err(|error| DiskError::new("remove", &path, error))?;
-            removed += 1;
-            failpoint::reach("recover-spool-removed")?;
-        }
     }
     Ok(removed)
 }

@@ -452,3 +452,6 @@ fn apply(bytes: &mut Vec<u8>, edit: &Edit) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -136,6 +136,14 @@ impl Submissions for Canned {
         Ok(Response::new(accepted))
     }
 
+    /// Knows no upload that broke off.
+    async fn resume(
+        &self,
+        _request: Request<v1::ResumeRequest>,
+    ) -> Result<Response<v1::ResumeResponse>, Status> {
+        Ok(Response::new(v1::ResumeResponse::default()))
+    }
+
     async fn wait(
         &self,
         request: Request<v1::WaitRequest>,

@@ -46,6 +46,7 @@ fn check_one(
         names,
         record_bytes_max: source.record_bytes_max,
         inflate_ratio_max: source.inflate_ratio_max,
+        taking: source.taking.clone(),
         errors_used,
     })
 }

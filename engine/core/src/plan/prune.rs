@@ -201,6 +201,7 @@ pub(super) fn source(source: GraphSource, need: &Need) -> SourcePlan {
         },
         splittable,
         inflate_ratio_max: source.inflate_ratio_max,
+        taking: source.taking,
         output,
         errors_used: source.errors_used,
     }

@@ -5,6 +5,7 @@ use tidemill_operators::format::{CsvOptions, Format};
 
 use crate::diagnostic::{Mistakes, quoted};
 use crate::spec::read::{self, Entries, Text};
+use crate::spec::taking::{self, Taking};
 use crate::spec::tree::{Node, Value};
 
 /// The longest record when `max_record` is not given, in bytes.
@@ -29,6 +30,7 @@ pub(crate) struct SourceSpec {
     pub(crate) patterns: Vec<Text>,
     pub(crate) record_bytes_max: usize,
     pub(crate) inflate_ratio_max: u32,
+    pub(crate) taking: Taking,
 }
 
 /// One column of a source as written.
@@ -57,6 +59,7 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Sour
         patterns: Vec::new(),
         record_bytes_max: RECORD_BYTES_MAX_DEFAULT,
         inflate_ratio_max: INFLATE_RATIO_MAX_DEFAULT,
+        taking: Taking::default(),
     };
     let Some(mut entries) = Entries::open(node, "a source", mistakes) else { return source };
     let words =
@@ -74,6 +77,7 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Sour
             read::number(node, "`max_inflate_ratio`", INFLATE_RATIO_MAX_BOUNDS, mistakes)
                 .unwrap_or(INFLATE_RATIO_MAX_DEFAULT);
     }
+    source.taking = taking::parse(&mut entries, mistakes);
     if let Some(node) = entries.take("pattern") {
         source.patterns = patterns(node, mistakes);
     } else {
@@ -259,7 +263,13 @@ fn patterns(node: Node, mistakes: &mut Mistakes<'_>) -> Vec<Text> {
     if patterns.is_empty() {
         mistakes.add(owner.0, &owner.1, "`pattern` is an empty list: no file would be taken", None);
     }
-    for pattern in &patterns {
+    check_globs(&patterns, mistakes);
+    patterns
+}
+
+/// Notes what cannot match the name of a file.
+pub(super) fn check_globs(patterns: &[Text], mistakes: &mut Mistakes<'_>) {
+    for pattern in patterns {
         if pattern.text.contains('/') {
             let message = "a pattern is matched against the name of a file, not its path";
             pattern.wrong(mistakes, message, Some("leave out everything up to the `/`".to_owned()));
@@ -274,5 +284,4 @@ fn patterns(node: Node, mistakes: &mut Mistakes<'_>) -> Vec<Text> {
             pattern.wrong(mistakes, message, None);
         }
     }
-    patterns
 }

@@ -1,8 +1,8 @@
 //! Earlier: what earlier lives left that this one takes up.
 //!
-//! Looks at the journal and the folders before anything runs; moves and writes nothing.
+//! Looks at the journal and the folders before anything runs; moves nothing.
 
-use tidemill_store::{AcceptedFile, Folders, Found, Journal, look_for};
+use tidemill_store::{AcceptedFile, Dedupe, Folders, Found, Journal, JournalError, look_for};
 
 use crate::checkpoint::find::Base;
 use crate::intake::Patterns;
@@ -120,4 +120,16 @@ fn find_source(plan: &Plan, patterns: &Patterns, file: &mut AcceptedFile) -> boo
     let Some(source) = patterns.source_of(&file.name) else { return false };
     source.clone_into(&mut file.source);
     true
+}
+
+/// Sources that look for equal contents know those of earlier lives, however they took files then.
+pub(super) fn remember_contents(plans: &[Plan], journal: &mut Journal) -> Result<(), JournalError> {
+    for plan in plans {
+        for source in &plan.sources {
+            if source.taking.dedupe == Dedupe::Content {
+                journal.remember_contents(&plan.name, &source.name)?;
+            }
+        }
+    }
+    Ok(())
 }

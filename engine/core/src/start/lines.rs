@@ -79,6 +79,7 @@ pub(super) fn ledger_lines(
             folders: folders.clone(),
             sources: plan.sources.iter().map(|source| source.name.clone()).collect(),
             sinks: plan.sinks.iter().map(|sink| sink.name.clone()).collect(),
+            keeps_state: plan.operators.iter().any(|operator| operator.kind.keeps_state()),
             book: receipt::book(plan),
             commands,
             wake,

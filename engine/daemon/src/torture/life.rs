@@ -57,6 +57,8 @@ pub struct Ended {
     pub took: Duration,
     /// What each process reached, in order.
     pub reached: Vec<Vec<&'static str>>,
+    /// Whether some process ran into an armed failpoint.
+    pub fired: bool,
     log: PathBuf,
 }
 
@@ -216,7 +218,8 @@ impl Life {
             .map(|process| failpoint::read_trace(&self.trace, process))
             .collect::<std::io::Result<_>>()
             .with_context(|| format!("read {}", self.trace.display()))?;
-        Ok(Ended { status, took: self.started.elapsed(), reached, log: self.log.clone() })
+        let (took, fired) = (self.age(), self.has_said(FIRED));
+        Ok(Ended { status, took, reached, fired, log: self.log.clone() })
     }
 }
 

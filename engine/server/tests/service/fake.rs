@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
-use tidemill_engine::engine::{Observer, SubmitError, Upload};
+use tidemill_engine::engine::{ClientId, Observer, SubmitError, Upload, spool};
 use tidemill_engine::report::{
     EdgeReport, NodeReport, OperatorReport, Phase, PipelineReport, ReceiptReport, StageLatency,
     SubmissionFilter, SubmissionReport,
@@ -29,6 +29,7 @@ type Hook = Box<dyn FnOnce(&Fake) + Send>;
 struct State {
     reports: BTreeMap<u64, SubmissionReport>,
     contents: BTreeMap<u64, Vec<u8>>,
+    ids: BTreeMap<ClientId, u64>,
     receipts: BTreeMap<u64, ReceiptReport>,
     observers: Vec<Observer>,
     after_look: Option<Hook>,
@@ -88,6 +89,11 @@ impl Fake {
     /// Returns how many files lie in the spool.
     pub(crate) fn spooled(&self) -> usize {
         std::fs::read_dir(self.0.spool.path()).unwrap().count()
+    }
+
+    /// Returns where the upload with this id is received.
+    pub(crate) fn spool_file(&self, id: &str) -> PathBuf {
+        spool::path_of(self.0.spool.path(), &ClientId::parse(id).unwrap())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -154,7 +160,16 @@ impl Backend for Fake {
         }
     }
 
+    fn upload(&self, id: &ClientId) -> Result<Option<SubmissionReport>, SubmitError> {
+        let state = self.state();
+        Ok(state.ids.get(id).map(|id| state.reports[id].clone()))
+    }
+
     fn submit(&self, upload: Upload) -> Result<SubmissionReport, SubmitError> {
+        let known = upload.client_id.and_then(|id| self.state().ids.get(&id).copied());
+        if let Some(known) = known {
+            return Ok(self.state().reports[&known].clone());
+        }
         let bytes = std::fs::read(&upload.path).unwrap();
         let mode = std::fs::metadata(&upload.path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "a spool file is its owner's alone");
@@ -163,6 +178,9 @@ impl Backend for Fake {
         std::fs::remove_file(&upload.path).unwrap();
         let pipeline = upload.pipeline.unwrap();
         let id = self.insert(&pipeline, &upload.name, &bytes, Phase::Accepted);
+        if let Some(client_id) = upload.client_id {
+            self.state().ids.insert(client_id, id);
+        }
         Ok(self.state().reports[&id].clone())
     }
 

@@ -73,7 +73,7 @@ impl Front {
 /// Returns a header for the pipeline `logs`.
 pub(crate) fn header(name: &str, size: u64) -> Part {
     let name = name.to_owned();
-    Part::Header(v1::SubmitHeader { pipeline: "logs".into(), name, size, blake3: None })
+    Part::Header(v1::SubmitHeader { pipeline: "logs".into(), name, size, ..Default::default() })
 }
 
 /// Returns a chunk.

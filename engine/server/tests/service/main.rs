@@ -4,8 +4,10 @@
 
 mod fake;
 mod front;
+mod proxy;
 
 mod asking;
 mod following;
+mod resuming;
 mod standing;
 mod uploading;

@@ -25,7 +25,7 @@ async fn files_of_every_size_arrive_whole() {
         let sent = bytes(size);
         let path = folder.path().join(format!("{size}.jsonl"));
         std::fs::write(&path, &sent).unwrap();
-        let options = SubmitOptions { pipeline: Some("logs".into()), name: None };
+        let options = SubmitOptions { pipeline: Some("logs".into()), ..Default::default() };
         let mut progress = Vec::new();
         let answer = client
             .submit_file(&path, options, |done, all| progress.push((done, all)))
@@ -76,6 +76,8 @@ async fn an_upload_that_is_not_what_it_says_leaves_nothing() {
             name: "a.jsonl".into(),
             size: 1,
             blake3: blake3.map(str::to_owned),
+            client_submission_id: None,
+            offset: 0,
         };
         vec![Part::Header(header), chunk(0, b"a"), bare_end()]
     };
@@ -258,7 +260,7 @@ async fn a_file_that_changes_while_it_is_sent_leaves_nothing() {
     let path = folder.path().join("a.jsonl");
     for (before, after) in [(3 << 20, 4 << 20), (3 << 20, 1 << 20), (1, 2)] {
         std::fs::write(&path, bytes(before)).unwrap();
-        let options = SubmitOptions { pipeline: Some("logs".into()), name: None };
+        let options = SubmitOptions { pipeline: Some("logs".into()), ..Default::default() };
         // It changes when the first bytes of it have been read.
         let change = |done, _all| {
             if done > 0 {

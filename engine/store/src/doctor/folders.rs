@@ -102,7 +102,8 @@ impl Round<'_> {
         let dropped = of("unprocessed").join(&file.name);
         let home = match file.verdict {
             0 => &claimed,
-            1 => &processed,
+            // A duplicate is filed away like a committed file.
+            1 | 3 => &processed,
             _ => &quarantined,
         };
         let mut others = vec![&claimed, &processed, &quarantined];

@@ -59,8 +59,12 @@ impl Given {
             claimed_name: claimed.claimed_name,
             identity: claimed.identity,
             hash: Some(hash),
+            client_id: None,
+            dedupe: crate::journal::Dedupe::None,
             seen_at_us: 0,
             claimed_at_us: 0,
+            client_id: None,
+            dedupe: crate::journal::Dedupe::None,
         };
         journal.accept(&[file]).unwrap().remove(0)
     }

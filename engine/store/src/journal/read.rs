@@ -27,7 +27,7 @@ const SELECT: &str = "
 SELECT s.id, p.name, s.epoch, s.source, s.name, s.claimed_name, s.stored_name, s.output_name,
        s.device, s.inode, s.bytes, s.modified_s, s.modified_ns, s.hash, s.seen_at_us,
        s.claimed_at_us, s.accepted_at_us, s.verdict, s.records, s.rejected, s.answered_at_us,
-       s.finished_at_us, s.code, s.detail
+       s.finished_at_us, s.code, s.detail, s.duplicate_of
 FROM submission s JOIN pipeline p ON p.id = s.pipeline ";
 
 impl Journal {
@@ -128,6 +128,14 @@ impl JournalReader {
         Ok(JournalReader { connection, path: path.to_path_buf() })
     }
 
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Returns one submission.
     pub fn submission(&self, id: u64) -> Result<Option<SubmissionRow>, JournalError> {
         let sql = format!("{SELECT} WHERE s.id = ?1");
@@ -173,7 +181,7 @@ fn listing(filter: &Filter) -> (String, Vec<Value>) {
         Some(Phase::Quarantined) => {
             SELECT.replace("submission s", "submission s INDEXED BY submission_quarantined")
         }
-        Some(Phase::Committed) | None => SELECT.to_string(),
+        Some(Phase::Committed | Phase::Duplicate) | None => SELECT.to_string(),
     };
     let mut sql = format!("{select} WHERE 1");
     let mut values: Vec<Value> = Vec::new();
@@ -197,6 +205,7 @@ fn listing(filter: &Filter) -> (String, Vec<Value>) {
         Some(Phase::Accepted) => " AND s.verdict = 0",
         Some(Phase::Committed) => " AND s.verdict = 1",
         Some(Phase::Quarantined) => " AND s.verdict = 2",
+        Some(Phase::Duplicate) => " AND s.verdict = 3",
     });
     sql.push_str(" ORDER BY s.id DESC LIMIT ?");
     values.push((filter.limit.min(LIST_MAX) as i64).into());
@@ -236,7 +245,7 @@ fn accepted_file(row: &Row<'_>) -> rusqlite::Result<AcceptedFile> {
     Ok(AcceptedFile {
         id: unsigned(row, 0)?,
         pipeline: row.get(1)?,
-        epoch: unsigned(row, 2)?,
+        epoch: row.get::<_, i64>(2)?.max(0).cast_unsigned(),
         source: row.get(3)?,
         name: row.get(4)?,
         claimed_name: row.get(5)?,
@@ -252,6 +261,7 @@ fn accepted_file(row: &Row<'_>) -> rusqlite::Result<AcceptedFile> {
         seen_at_us: row.get(14)?,
         claimed_at_us: row.get(15)?,
         accepted_at_us: row.get(16)?,
+        duplicate_of: row.get::<_, Option<i64>>(24)?.map(i64::cast_unsigned),
     })
 }
 
@@ -260,6 +270,7 @@ fn submission_row(row: &Row<'_>) -> rusqlite::Result<SubmissionRow> {
         0 => None,
         1 => Some(VerdictRow::Committed { parts: Vec::new() }),
         2 => Some(VerdictRow::Quarantined { code: row.get(22)?, detail: row.get(23)? }),
+        3 => Some(VerdictRow::Duplicate { of: unsigned(row, 24)? }),
         other => return Err(rusqlite::Error::IntegralValueOutOfRange(17, other)),
     };
     let outcome = match verdict {
@@ -314,6 +325,8 @@ fn whole_outcome(
         VerdictRow::Quarantined { code, detail } => {
             Verdict::Quarantined { code: code.clone(), detail: detail.clone() }
         }
+        // All that is left to do is to move it.
+        VerdictRow::Duplicate { .. } => Verdict::Committed { parts: Vec::new() },
     };
     Ok(Some(Outcome {
         id: row.file.id,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::{JournalError, checkpoint, receipt};
+use super::{JournalError, checkpoint, client_id, dedupe, receipt};
 use crate::barrier;
 use crate::disk::{self, DiskError};
 
@@ -61,7 +61,8 @@ CREATE TABLE pipeline (
     quarantined    INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
--- verdict: 0 accepted, 1 committed, 2 quarantined
+-- verdict: 0 accepted, 1 committed, 2 quarantined, 3 duplicate: not run, so it has no epoch, and -id
+-- stands in its place
 CREATE TABLE submission (
     id             INTEGER PRIMARY KEY,
     pipeline       INTEGER NOT NULL REFERENCES pipeline (id),
@@ -88,6 +89,7 @@ CREATE TABLE submission (
     generation     INTEGER,
     code           TEXT,
     detail         TEXT,
+    duplicate_of   INTEGER,
     CHECK (verdict <> 1 OR hash IS NOT NULL)
 ) STRICT;
 CREATE UNIQUE INDEX submission_epoch ON submission (pipeline, epoch);
@@ -131,9 +133,10 @@ CREATE TABLE body (
 
 -- for people
 CREATE VIEW file AS
-SELECT s.id, p.name AS pipeline, s.epoch, s.name, s.stored_name, s.bytes,
-       CASE s.verdict WHEN 0 THEN 'accepted' WHEN 1 THEN 'committed' ELSE 'quarantined' END AS phase,
-       s.records, s.rejected, s.code, s.detail, lower(hex(s.hash)) AS blake3,
+SELECT s.id, p.name AS pipeline, max(s.epoch, 0) AS epoch, s.name, s.stored_name, s.bytes,
+       CASE s.verdict WHEN 0 THEN 'accepted' WHEN 1 THEN 'committed' WHEN 2 THEN 'quarantined'
+            ELSE 'duplicate' END AS phase,
+       s.records, s.rejected, s.code, s.detail, s.duplicate_of, lower(hex(s.hash)) AS blake3,
        strftime('%Y-%m-%dT%H:%M:%fZ', s.accepted_at_us / 1e6, 'unixepoch') AS accepted_at,
        CASE WHEN s.verdict <> 0
             THEN strftime('%Y-%m-%dT%H:%M:%fZ', s.finished_at_us / 1e6, 'unixepoch') END AS finished_at
@@ -160,8 +163,10 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, JournalError> {
     write_ahead(&connection, path)?;
     if version == 0 {
         let script = format!(
-            "BEGIN IMMEDIATE; {TABLES} {} {}
+            "BEGIN IMMEDIATE; {TABLES} {} {} {} {}
              PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA}; COMMIT;",
+            client_id::TABLES,
+            dedupe::TABLES,
             checkpoint::TABLES,
             receipt::TABLES,
         );

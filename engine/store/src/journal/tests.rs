@@ -7,14 +7,14 @@ use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::fs;
 
-fn given() -> (tempfile::TempDir, Home, Journal) {
+pub(super) fn given() -> (tempfile::TempDir, Home, Journal) {
     let folder = tempfile::tempdir().unwrap();
     let home = Home::open(&folder.path().join("home")).unwrap();
     let journal = Journal::open(&home).unwrap();
     (folder, home, journal)
 }
 
-fn new_file(journal: &mut Journal, pipeline: &str, name: &str) -> NewFile {
+pub(super) fn new_file(journal: &mut Journal, pipeline: &str, name: &str) -> NewFile {
     let id = journal.next_submission();
     NewFile {
         id,
@@ -31,15 +31,17 @@ fn new_file(journal: &mut Journal, pipeline: &str, name: &str) -> NewFile {
         hash: Some([9; 32]),
         seen_at_us: 1,
         claimed_at_us: 2,
+        client_id: None,
+        dedupe: Dedupe::None,
     }
 }
 
-fn accept(journal: &mut Journal, pipeline: &str, names: &[&str]) -> Vec<AcceptedFile> {
+pub(super) fn accept(journal: &mut Journal, pipeline: &str, names: &[&str]) -> Vec<AcceptedFile> {
     let files: Vec<_> = names.iter().map(|name| new_file(journal, pipeline, name)).collect();
     journal.accept(&files).unwrap()
 }
 
-fn committed(file: &AcceptedFile, parts: Vec<Part>) -> Outcome {
+pub(super) fn committed(file: &AcceptedFile, parts: Vec<Part>) -> Outcome {
     Outcome {
         id: file.id,
         pipeline: file.pipeline.clone(),
@@ -62,7 +64,7 @@ pub(crate) fn finish_some(journal: &mut Journal, pipeline: &str, count: usize) {
     journal.finish(&outcomes).unwrap();
 }
 
-fn quarantined(file: &AcceptedFile) -> Outcome {
+pub(super) fn quarantined(file: &AcceptedFile) -> Outcome {
     let verdict = Verdict::Quarantined { code: "E-FORMAT".into(), detail: "no".into() };
     Outcome { verdict, ..committed(file, vec![]) }
 }

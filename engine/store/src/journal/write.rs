@@ -17,7 +17,7 @@ use super::receipt::{self, Books};
 use super::schema::{self, of};
 use super::{
     AcceptedFile, Generation, INLINE_BYTES_MAX, Journal, JournalError, JournalReader, NewFile,
-    Outcome, Part, PartBody, Verdict, read,
+    Outcome, Part, PartBody, Verdict, client_id, dedupe, read,
 };
 use crate::barrier;
 use crate::disk;
@@ -111,7 +111,9 @@ impl Journal {
         }
     }
 
-    /// Accepts claimed files: gives each the next epoch of its pipeline and its names.
+    /// Accepts claimed files: gives each the next epoch of its pipeline and its names. One that
+    /// repeats an earlier file of its source gets no epoch: it is final, and has only to be moved to
+    /// `processed/` and settled.
     ///
     /// One transaction, durable on return. The claims must have been synced before.
     pub fn accept(&mut self, files: &[NewFile]) -> Result<Vec<AcceptedFile>, JournalError> {
@@ -131,10 +133,21 @@ impl Journal {
                     .entry(file.pipeline.as_str())
                     .or_insert_with(|| Folder::look(&root.join(&file.pipeline)));
                 let stored_name = free_name(transaction, counters.id, &file.name, taken)?;
-                let file = with_names(file, stored_name, counters.next_epoch, now);
-                insert_file(transaction, counters.id, &file)?;
-                counters.next_epoch += 1;
-                accepted.push(file);
+                let original = dedupe::original(transaction, counters.id, file)?;
+                let epoch = if original.is_some() { 0 } else { counters.next_epoch };
+                let named = AcceptedFile {
+                    duplicate_of: original,
+                    ..with_names(file, stored_name, epoch, now)
+                };
+                insert_file(transaction, counters.id, &named)?;
+                if original.is_none() {
+                    dedupe::remember(transaction, counters.id, file)?;
+                    counters.next_epoch += 1;
+                }
+                if let Some(id) = &file.client_id {
+                    client_id::insert(transaction, id, file.id)?;
+                }
+                accepted.push(named);
             }
             save_counters(transaction, pipelines)?;
             failpoint::reach("accept-written").map_err(&stop)?;
@@ -411,6 +424,7 @@ fn with_names(file: &NewFile, stored_name: String, epoch: u64, now: i64) -> Acce
         seen_at_us: file.seen_at_us,
         claimed_at_us: file.claimed_at_us,
         accepted_at_us: now,
+        duplicate_of: None,
     }
 }
 
@@ -425,17 +439,19 @@ fn insert_file(
         return Err(JournalError::invariant(detail).into());
     };
     let nanoseconds = file.identity.modified_ns.rem_euclid(1_000_000_000) as i64;
+    let is_duplicate = file.duplicate_of.is_some();
     transaction
         .prepare_cached(
             "INSERT INTO submission (id, pipeline, epoch, source, name, claimed_name, stored_name,
                  output_name, device, inode, bytes, modified_s, modified_ns, hash, seen_at_us,
-                 claimed_at_us, accepted_at_us)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+                 claimed_at_us, accepted_at_us, verdict, finished_at_us, duplicate_of)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17,
+                 ?18, ?19, ?20)",
         )?
         .execute(params![
             file.id.cast_signed(),
             pipeline,
-            file.epoch.cast_signed(),
+            if is_duplicate { -file.id.cast_signed() } else { file.epoch.cast_signed() },
             file.source,
             file.name,
             file.claimed_name,
@@ -450,7 +466,15 @@ fn insert_file(
             file.seen_at_us,
             file.claimed_at_us,
             file.accepted_at_us,
+            if is_duplicate { 3 } else { 0 },
+            if is_duplicate { file.accepted_at_us } else { 0 },
+            file.duplicate_of.map(u64::cast_signed),
         ])?;
+    if is_duplicate {
+        // It has still to be moved.
+        let id = file.id.cast_signed();
+        transaction.prepare_cached("INSERT INTO unsettled VALUES (?1)")?.execute([id])?;
+    }
     Ok(())
 }
 

@@ -16,6 +16,7 @@ use super::Identity;
 use crate::disk::{self, DiskError};
 use crate::failpoint;
 use crate::home::Folders;
+use crate::journal::ClientId;
 use crate::name::{self, check_name};
 
 /// How many names are tried when a file must go back and its name was taken meanwhile.
@@ -99,18 +100,27 @@ pub enum ClaimError {
 /// the journal leaves an orphan, which recovery puts back.
 pub fn claim(folders: &Folders, name: &OsStr, id: u64) -> Result<Claimed, ClaimError> {
     let name = check_name(name)?;
-    take(&folders.unprocessed.join(name), folders, name, id, || {})
+    let claimed_name = format!("{id}-{}", name::slug(name));
+    take(&folders.unprocessed.join(name), folders, name, claimed_name, || {})
 }
 
 /// Moves a file that was received whole from `spool/` to `underprocess/<id>-<slug>` and opens it.
+///
+/// With an id of its client it is `underprocess/<id>+<client id>-<slug>`: a crash before it is
+/// accepted must not make it a dropped file, for its client will send it again.
 pub fn claim_upload(
     folders: &Folders,
     spooled: &Path,
     name: &OsStr,
     id: u64,
+    client_id: Option<&ClientId>,
 ) -> Result<Claimed, ClaimError> {
     let name = check_name(name)?;
-    take(spooled, folders, name, id, || {})
+    let claimed_name = match client_id {
+        Some(client_id) => format!("{id}+{}-{}", client_id.hex(), name::slug(name)),
+        None => format!("{id}-{}", name::slug(name)),
+    };
+    take(spooled, folders, name, claimed_name, || {})
 }
 
 /// Does a claim. `before_move` runs between looking and moving; tests let the world change there.
@@ -118,14 +128,13 @@ fn take(
     source: &Path,
     folders: &Folders,
     name: &str,
-    id: u64,
+    claimed_name: String,
     before_move: impl FnOnce(),
 ) -> Result<Claimed, ClaimError> {
     let file = open_checked(source, folders)?;
     let opened = file.metadata().map_err(|error| refused(source, "look at", error))?;
     before_move();
     failpoint::reach("claim-opened").map_err(|error| refused(source, "claim", error))?;
-    let claimed_name = format!("{id}-{}", name::slug(name));
     let path = folders.underprocess.join(&claimed_name);
     disk::rename_new(source, &path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => ClaimError::Gone { path: source.to_path_buf() },

@@ -1,7 +1,7 @@
 //! A crash after each step of the protocol: only the first `k` steps are done, then recovery.
 
 use super::*;
-use crate::journal::{NewFile, Part, PartBody};
+use crate::journal::{ClientId, NewFile, Part, PartBody};
 use crate::publish::{publish, sync_published};
 use crate::queue::{Claimed, Identity};
 use crate::stage::{StageWriter, Unsynced, sync_parts};
@@ -90,6 +90,8 @@ impl Run {
             hash: self.hash_before.then(|| queue::hash(&claimed.file).unwrap()),
             seen_at_us: 1,
             claimed_at_us: 2,
+            client_id: None,
+            dedupe: crate::journal::Dedupe::None,
         };
         self.accepted = Some(self.journal.accept(&[file]).unwrap().remove(0));
     }
@@ -344,14 +346,44 @@ fn what_lies_around_is_sorted_out() {
 }
 
 #[test]
-fn old_uploads_are_removed_from_the_spool() {
+fn an_upload_that_was_not_accepted_waits_in_the_spool_for_its_client() {
     let folder = tempfile::tempdir().unwrap();
-    let home = Home::open(folder.path()).unwrap();
-    fs::write(home.spool().join("u"), "").unwrap();
-    assert_eq!(sweep_spool(&home, SystemTime::UNIX_EPOCH).unwrap(), 0);
-    let written = fs::metadata(home.spool().join("u")).unwrap().modified().unwrap();
-    let later = written + std::time::Duration::from_secs(1);
-    assert_eq!(sweep_spool(&home, later).unwrap(), 1);
+    let mut run = Run::start(folder.path());
+    let (home, folders) = (&run.home, &run.folders);
+    let id = ClientId::parse("01936c5e-8a52-7cc3-98c4-dc0c0c07398f").unwrap();
+    let spooled = queue::spool::path_of(&home.spool(), &id);
+    fs::write(&spooled, "up").unwrap();
+    let name = OsStr::new(NAME);
+    let claimed = queue::claim_upload(folders, &spooled, name, 9, Some(&id)).unwrap();
+    queue::sync_claims(&[&claimed.file], &[folders]).unwrap();
+    let recovery = recover(home, &mut run.journal, &["p"], 1).unwrap();
+    assert_eq!(recovery.respooled, [spooled.clone()]);
+    assert_eq!(recovery.released, [] as [PathBuf; 0]);
+    assert_eq!(fs::read(&spooled).unwrap(), b"up");
+    assert_eq!(run.journal.next_submission(), 10);
+
+    // Accepted, it is no orphan.
+    let claimed = queue::claim_upload(&run.folders, &spooled, name, 10, Some(&id)).unwrap();
+    run.claimed = Some(claimed);
+    let claimed = run.claimed.as_ref().unwrap();
+    let file = NewFile {
+        id: 10,
+        pipeline: "p".into(),
+        source: "s".into(),
+        name: NAME.into(),
+        claimed_name: claimed.claimed_name.clone(),
+        identity: claimed.identity,
+        hash: Some(queue::hash(&claimed.file).unwrap()),
+        seen_at_us: 1,
+        claimed_at_us: 2,
+        client_id: Some(id),
+        dedupe: crate::journal::Dedupe::None,
+    };
+    run.journal.accept(&[file]).unwrap();
+    let recovery = recover(&run.home, &mut run.journal, &["p"], 2).unwrap();
+    assert_eq!((recovery.respooled.len(), recovery.unfinished.len()), (0, 1));
+    let known = run.journal.reader().unwrap().of_client(&id).unwrap();
+    assert_eq!(known.map(|row| row.file.id), Some(10));
 }
 
 #[test]

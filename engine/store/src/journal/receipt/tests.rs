@@ -25,8 +25,12 @@ fn given() -> (tempfile::TempDir, Journal, AcceptedFile) {
         claimed_name: format!("{id}-a.csv"),
         identity: Identity { device: 1, inode: 2, bytes: 3, modified_ns: 4 },
         hash: None,
+        client_id: None,
+        dedupe: crate::journal::Dedupe::None,
         seen_at_us: 1,
         claimed_at_us: 2,
+        client_id: None,
+        dedupe: crate::journal::Dedupe::None,
     };
     let file = journal.accept(&[file]).unwrap().remove(0);
     (folder, journal, file)

@@ -80,7 +80,7 @@ fn a_file_with_another_name_elsewhere_is_left() {
 fn a_file_swapped_between_look_and_move_goes_back_unread() {
     let (folder, folders) = given();
     let path = drop_file(&folders, "a", "good");
-    let result = take(&path, &folders, "a", 1, || {
+    let result = take(&path, &folders, "a", "1-a".into(), || {
         fs::rename(&path, folder.path().join("kept")).unwrap();
         symlink("/etc/passwd", &path).unwrap();
     });
@@ -93,7 +93,7 @@ fn a_file_swapped_between_look_and_move_goes_back_unread() {
 fn a_file_removed_between_look_and_move_is_gone() {
     let (_folder, folders) = given();
     let path = drop_file(&folders, "a", "a");
-    let result = take(&path, &folders, "a", 1, || fs::remove_file(&path).unwrap());
+    let result = take(&path, &folders, "a", "1-a".into(), || fs::remove_file(&path).unwrap());
     assert!(matches!(result, Err(ClaimError::Gone { .. })), "{result:?}");
 }
 
@@ -151,10 +151,10 @@ fn an_upload_is_claimed_out_of_the_spool() {
     let (folder, folders) = given();
     let spooled = folder.path().join("home/spool/u1");
     fs::write(&spooled, "up").unwrap();
-    let claimed = claim_upload(&folders, &spooled, OsStr::new("März.csv"), 5).unwrap();
+    let claimed = claim_upload(&folders, &spooled, OsStr::new("März.csv"), 5, None).unwrap();
     assert_eq!(claimed.claimed_name, "5-M_rz.csv");
     assert!(!spooled.exists());
-    let again = claim_upload(&folders, &spooled, OsStr::new("März.csv"), 6);
+    let again = claim_upload(&folders, &spooled, OsStr::new("März.csv"), 6, None);
     assert!(matches!(again, Err(ClaimError::Gone { .. })));
 }
 
