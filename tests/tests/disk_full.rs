@@ -106,7 +106,7 @@ fn check_full(kind: Kind, shape: Shape, left: u64) {
     let inputs = inputs(12, 3000);
     let expected = undisturbed(&inputs);
     let mut site = Site::new(NODE, PIPELINE);
-    site.run_with(&["--reserve", "0"]);
+    site.always(&["--reserve", "0"]);
     let Some(disk) = site.on_disk(kind, 48) else { return };
     lay_down(&site, &inputs);
     let mut running = site.start(shape);
@@ -166,7 +166,7 @@ fn below_the_reserve_no_file_is_taken() {
     let inputs = inputs(3, 100);
     let expected = undisturbed(&inputs);
     let mut site = Site::new(NODE, PIPELINE);
-    site.run_with(&["--reserve", "8MiB"]);
+    site.always(&["--reserve", "8MiB"]);
     let Some(disk) = site.on_disk(Kind::Tmpfs, 32) else { return };
     lay_down(&site, &inputs);
     let running = site.start(Shape::ALONE);
@@ -191,7 +191,7 @@ fn once_waits_for_space_too() {
     let inputs = inputs(4, 1000);
     let expected = undisturbed(&inputs);
     let mut site = Site::new(NODE, PIPELINE);
-    site.run_with(&["--reserve", "0"]);
+    site.always(&["--reserve", "0"]);
     let Some(disk) = site.on_disk(Kind::Tmpfs, 16) else { return };
     inputs.iter().for_each(|(name, bytes)| site.put(name, bytes));
     disk.fill(300 << 10);
@@ -216,7 +216,7 @@ fn killed_on_a_full_disk_it_goes_on_later() {
     let inputs = inputs(12, 3000);
     let expected = undisturbed(&inputs);
     let mut site = Site::new(NODE, PIPELINE);
-    site.run_with(&["--reserve", "0"]);
+    site.always(&["--reserve", "0"]);
     let Some(disk) = site.on_disk(Kind::Tmpfs, 48) else { return };
     lay_down(&site, &inputs);
     let running = site.start(Shape::new(1, 2));

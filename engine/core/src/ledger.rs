@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime};
 
+use tidemill_store::checkpoint::Manifest;
 use tidemill_store::{
     AcceptedFile, Book, CLIENT_IDS_KEPT, Folders, Identity, Journal, JournalError, NewFile,
     Outcome, Part, PartBody, Retried, Verdict, barrier, failpoint, queue,
@@ -18,6 +19,9 @@ use timely::scheduling::activate::SyncActivator;
 
 use crate::answer::{Answer, Heard};
 use crate::board::{Board, Milestones, to_us};
+use crate::checkpoint::keeper::Keeper;
+use crate::checkpoint::schedule::Schedule;
+use crate::checkpoint::{KeptPart, RestoreOrder};
 use crate::fault::{self, FaultKind};
 use crate::ingest::backlog::Backlog;
 use crate::ingest::coordinator::Command;
@@ -28,6 +32,8 @@ use crate::receipt;
 use crate::sink::body::Prepared;
 use crate::space::Space;
 use crate::turns::{Turn, Turns};
+
+mod keep;
 
 /// Events taken into one transaction at most.
 const GROUP_MAX: usize = 512;
@@ -73,6 +79,27 @@ pub enum Event {
     },
     /// Publication and moves of these submissions are durable.
     Settled(Vec<u64>),
+    /// A table was written for the checkpoint under way.
+    TableKept {
+        /// Which pipeline.
+        pipeline: usize,
+        /// What was written.
+        part: KeptPart,
+    },
+    /// The manifest of the checkpoint under way was written, or the disk refused.
+    Sealed {
+        /// Which pipeline.
+        pipeline: usize,
+        /// The manifest.
+        manifest: Box<Manifest>,
+        /// Its name and hash.
+        outcome: io::Result<(String, [u8; 32])>,
+    },
+    /// Files of old checkpoints are gone.
+    Swept {
+        /// Which pipeline.
+        pipeline: usize,
+    },
     /// No more files are taken; dataflows end when they are through with what they have begun.
     Stop,
     /// Says when everything before it is in the hands of the publisher.
@@ -101,6 +128,12 @@ pub struct Line {
     pub wake: SyncActivator,
     /// What waits behind its dataflow.
     pub backlog: Backlog,
+    /// Its plan.
+    pub plan_hash: String,
+    /// Where its checkpoints are.
+    pub checkpoints: PathBuf,
+    /// When they are written.
+    pub schedule: Schedule,
 }
 
 /// The ledger.
@@ -109,27 +142,44 @@ pub struct Ledger {
     lines: Vec<Line>,
     board: Arc<Board>,
     publisher: Sender<Job>,
+    keeping: Keeping,
     running: BTreeMap<u64, AcceptedFile>,
     space: Space,
-    generation: u64,
     /// Who may begin when.
     turns: Turns,
     stopping: bool,
 }
 
+/// Who writes checkpoints, and where they say that they have.
+pub struct Keeping {
+    /// Who writes them.
+    pub keeper: Keeper,
+    /// To this ledger.
+    pub events: Sender<Event>,
+    /// The generation.
+    pub generation: u64,
+}
+
 impl Ledger {
-    /// Returns a ledger over an open journal. `alone`: this generation, and who runs alone in it.
+    /// Returns a ledger over an open journal.
     pub fn new(
         journal: Journal,
         lines: Vec<Line>,
         board: Arc<Board>,
         publisher: Sender<Job>,
+        keeping: Keeping,
         space: Space,
-        alone: (u64, Turns),
+        turns: Turns,
     ) -> Self {
-        let (generation, turns) = alone;
         let (running, stopping) = (BTreeMap::new(), false);
-        Self { journal, lines, board, publisher, running, space, generation, turns, stopping }
+        Self { journal, lines, board, publisher, keeping, running, space, turns, stopping }
+    }
+
+    /// Lets a pipeline begin with a checkpoint. Comes before its first file.
+    pub fn restore(&mut self, pipeline: usize, order: RestoreOrder) {
+        let line = &self.lines[pipeline];
+        let _ = line.commands.send(Command::Restore(order));
+        let _ = line.wake.activate();
     }
 
     /// Gives a pipeline a file of an earlier life: one that was not finished, or (`replay`) one that
@@ -146,6 +196,7 @@ impl Ledger {
     /// Works until [`Event::End`]. An error ends the process.
     pub fn run(mut self, events: &Receiver<Event>) -> Result<(), JournalError> {
         let mut forgot = Instant::now();
+        let mut ended = false;
         loop {
             self.give_turns()?;
             if forgot.elapsed() >= FORGET_EVERY {
@@ -156,15 +207,20 @@ impl Ledger {
             }
             let patience = if self.turns.is_waiting() { TURN } else { IDLE };
             let first = match events.recv_timeout(patience) {
-                Ok(event) => event,
-                Err(RecvTimeoutError::Timeout) => continue,
+                Ok(event) => Some(event),
+                Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             };
-            let mut group = vec![first];
-            group.extend(events.try_iter().take(GROUP_MAX - 1));
-            if self.work(group)? {
+            if let Some(first) = first {
+                let mut group = vec![first];
+                group.extend(events.try_iter().take(GROUP_MAX - 1));
+                ended |= self.work(group)?;
+            }
+            // A checkpoint that is being written is worth some milliseconds of waiting.
+            if ended && !self.lines.iter().any(|line| line.schedule.is_busy()) {
                 return Ok(());
             }
+            self.ask_for_checkpoints();
         }
     }
 
@@ -189,6 +245,21 @@ impl Ledger {
                 Event::Heard { pipeline, heard: Heard::Answered(answer) } => {
                     answers.push((pipeline, *answer));
                 }
+                Event::Heard { pipeline, heard: Heard::Marked { epoch } } => {
+                    self.marked(pipeline, epoch);
+                }
+                Event::Heard { pipeline, heard: Heard::Kept { parts, .. } } => {
+                    let next = self.lines[pipeline].schedule.operators_kept(parts);
+                    self.go_on(pipeline, next);
+                }
+                Event::TableKept { pipeline, part } => {
+                    let next = self.lines[pipeline].schedule.table_kept(part);
+                    self.go_on(pipeline, next);
+                }
+                Event::Sealed { pipeline, manifest, outcome } => {
+                    self.sealed(pipeline, *manifest, outcome)?;
+                }
+                Event::Swept { pipeline } => self.lines[pipeline].schedule.swept(),
                 Event::Settled(ids) => settled.extend(ids),
                 Event::Stop => self.stop(),
                 Event::Flush(reply) => flushes.push(reply),
@@ -283,7 +354,7 @@ impl Ledger {
                 None => return Ok(()),
                 Some(Turn::Begin(pipeline, order)) => self.begin(pipeline, order),
                 Some(Turn::Alone(pipeline, order)) => {
-                    let (id, generation) = (order.submission, self.generation);
+                    let (id, generation) = (order.submission, self.keeping.generation);
                     tracing::warn!(submission = id, file = order.name, "runs alone");
                     let Self { journal, space, .. } = self;
                     space.insist("writing the journal", || journal.run_alone(id, generation))?;
@@ -341,12 +412,14 @@ impl Ledger {
                     let error = io::Error::other(format!("{}: {code}: {detail}", file.stored_name));
                     fault::end(FaultKind::Damaged, "rebuild tables from processed/", &error);
                 }
+                self.compare(pipeline, &file, &answer.parts)?;
                 jobs.push(Job::Replayed {
                     pipeline,
                     epoch: answer.epoch,
                     rows: answer.rows,
                     weight,
                 });
+                jobs.extend(self.behind(pipeline, &file));
                 continue;
             }
             self.check_again(pipeline, &file, &mut answer);
@@ -363,6 +436,7 @@ impl Ledger {
                 let _ = queue::finish(folders, &file.claimed_name, &file.stored_name);
             }
             let rows = if answer.failure.is_none() { answer.rows } else { Vec::new() };
+            let behind = self.behind(pipeline, &file);
             jobs.push(Job::Finished {
                 pipeline,
                 file: Box::new(file),
@@ -372,6 +446,7 @@ impl Ledger {
                 milestones,
                 weight,
             });
+            jobs.extend(behind);
         }
         if !barrier::holds("publish-after-commit") {
             self.publish(std::mem::take(&mut jobs));
@@ -425,7 +500,7 @@ impl Ledger {
             Some((code, detail)) => {
                 staged.extend(answer.parts.iter().filter_map(|part| match &part.body {
                     Prepared::Staged(path) => Some(path.clone()),
-                    Prepared::Inline(_) => None,
+                    Prepared::Inline(_) | Prepared::Digest => None,
                 }));
                 Verdict::Quarantined { code: code.clone(), detail: detail.clone() }
             }
@@ -438,6 +513,8 @@ impl Ledger {
                     body: match &part.body {
                         Prepared::Inline(bytes) => PartBody::Inline(bytes.clone()),
                         Prepared::Staged(path) => PartBody::Staged(path.clone()),
+                        // Only what is read again is added up, and nothing of that is committed.
+                        Prepared::Digest => PartBody::Inline(Vec::new()),
                     },
                 };
                 Verdict::Committed { parts: answer.parts.iter().map(part).collect() }
@@ -459,8 +536,12 @@ impl Ledger {
 
     fn stop(&mut self) {
         self.stopping = true;
-        for line in &self.lines {
-            let _ = line.commands.send(Command::Stop);
+        for line in &mut self.lines {
+            // What the coordinator has not begun is forgotten; it counts as if it were not.
+            let running = self.running.values().filter(|file| file.pipeline == line.name);
+            let running = running.map(|file| file.identity.bytes);
+            let checkpoint = line.schedule.due_at_end(Instant::now(), running);
+            let _ = line.commands.send(Command::Stop { checkpoint });
             let _ = line.wake.activate();
         }
     }

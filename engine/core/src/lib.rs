@@ -8,7 +8,8 @@
 //! (ordered and pruned), [`draw`]; `render` (plan to dataflow). Data: `intake` (files are claimed),
 //! `ledger` (the journal's one writer), `ingest` (files to batches), `sink` (batches to staged
 //! parts), `judge` (too many rejects), `account` (what was counted), `answer` (an epoch is complete),
-//! `receipt` (it balances), `publish` (what is committed becomes visible). Around
+//! `receipt` (it balances), [`checkpoint`] (state that outlives the process), `publish` (what is
+//! committed becomes visible). Around
 //! them: [`mod@start`], `worker`, [`mesh`], `board` and `stats` (what is known), [`engine`] and
 //! [`report`] (what the outside sees), [`space`] (whether the disk has room), [`fault`] (why a process
 //! ends).
@@ -27,6 +28,7 @@ pub mod sink;
 
 pub mod account;
 pub mod answer;
+pub mod checkpoint;
 pub mod judge;
 pub mod receipt;
 pub mod render;

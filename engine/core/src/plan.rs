@@ -14,7 +14,7 @@ use crate::judge::MaxRejects;
 use crate::spec;
 
 mod describe;
-mod hash;
+pub(crate) mod hash;
 mod prune;
 
 pub use crate::diagnostic::Diagnostic;

@@ -120,6 +120,10 @@ pub struct SettingFlags {
     /// taken in [default: 64MiB or 1%, whichever is less]
     #[arg(long, value_name = "SIZE")]
     pub reserve: Option<String>,
+    /// The least time between two checkpoints of the state of a pipeline; 0s: only at a clean end
+    /// [default: 60s]
+    #[arg(long, value_name = "DURATION")]
+    pub checkpoint_every: Option<String>,
     /// How long the processes of a run wait for each other at the start [default: 60s]
     #[arg(long, value_name = "DURATION")]
     pub meet: Option<String>,

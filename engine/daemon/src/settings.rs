@@ -23,7 +23,7 @@ const SILENCES: RangeInclusive<Duration> = Duration::from_millis(500)..=Duration
 
 /// Every setting: its name, its default, and what it is for. The environment variable of `log_format`
 /// is `TIDEMILL_LOG_FORMAT`.
-const ALL: [(&str, &str); 14] = [
+const ALL: [(&str, &str); 15] = [
     ("home", "./tidemill-home"),
     ("workers", "(cores)"),
     ("processes", "1"),
@@ -34,6 +34,7 @@ const ALL: [(&str, &str); 14] = [
     ("quiet", "2s"),
     ("scan", "2s"),
     ("reserve", "standard"),
+    ("checkpoint_every", "60s"),
     ("meet", "60s"),
     ("silence", "15s"),
     ("log", "info"),
@@ -74,6 +75,8 @@ pub struct Settings {
     pub scan: Duration,
     /// How much of the disk stays free.
     pub reserve: Reserve,
+    /// The least time between two checkpoints; zero for none but at a clean end.
+    pub checkpoint_every: Duration,
     /// How long processes wait for each other.
     pub meet: Duration,
     /// How long a process may be silent before it counts as lost.
@@ -141,6 +144,7 @@ fn flag(flags: &SettingFlags, name: &str) -> Option<String> {
         "quiet" => flags.quiet.clone(),
         "scan" => flags.scan.clone(),
         "reserve" => flags.reserve.clone(),
+        "checkpoint_every" => flags.checkpoint_every.clone(),
         "meet" => flags.meet.clone(),
         "silence" => flags.silence.clone(),
         "log" => flags.log.clone(),
@@ -212,6 +216,11 @@ impl Checking<'_> {
         let quiet = self.value("quiet", "a duration like 500ms, 2s or 1m", duration);
         let scan = self.value("scan", "a duration like 500ms, 2s or 1m", duration);
         let reserve = self.value("reserve", "a size like 64MiB, a share like 1%", reserve);
+        let checkpoint_every = self.value(
+            "checkpoint_every",
+            "a duration like 500ms, 2s or 1m; 0s for none but at a clean end",
+            duration,
+        );
         let meet = self.value("meet", "a duration like 500ms, 2s or 1m", duration);
         let silence = self.value("silence", "a duration from 500ms to 1h", |text| {
             duration(text).filter(|silence| SILENCES.contains(silence))
@@ -248,6 +257,7 @@ impl Checking<'_> {
             quiet: quiet?,
             scan: scan?.max(Duration::from_millis(50)),
             reserve: reserve?,
+            checkpoint_every: checkpoint_every?,
             meet: meet?,
             silence: silence?,
             log,

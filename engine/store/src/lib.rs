@@ -86,9 +86,10 @@
 //!
 //! Map, in reading order: [`home`] (where things are), [`name`] (what files may be called),
 //! [`queue`] (the moves of an input), [`journal`] (what is known), [`receipt`] (where the records of a
-//! file went), [`stage`] and [`publish`](mod@publish) (the way of an output),
-//! [`recover`](mod@recover) (after a crash), [`crash`] (whose fault it was), [`mod@doctor`] (what is
-//! wrong with a home), [`failpoint`] and [`trial`] (where and how tests let it fail).
+//! file went), [`stage`] and [`publish`](mod@publish) (the way of an output), [`checkpoint`] (state
+//! that need not be built again), [`recover`](mod@recover) (after a crash), [`crash`] (whose fault it
+//! was), [`mod@doctor`] (what is wrong with a home), [`failpoint`] and [`trial`] (where and how tests
+//! let it fail).
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod disk;
@@ -107,6 +108,8 @@ pub mod receipt;
 pub mod publish;
 pub mod stage;
 
+pub mod checkpoint;
+
 pub mod recover;
 
 pub mod crash;
@@ -116,9 +119,10 @@ pub mod trial;
 pub use disk::{DiskError, Full, space};
 pub use home::{Folders, Home, HomeError};
 pub use journal::{
-    AcceptedFile, CLIENT_IDS_KEPT, ClientId, ClientIdError, Counts, Dedupe, Filter, Generation,
-    Journal, JournalError, JournalReader, NewFile, Outcome, OutcomeRow, Part, PartBody, PartRow,
-    Phase, ReceiptRow, Retried, Retries, SubmissionRow, Verdict, VerdictRow,
+    AcceptedFile, CLIENT_IDS_KEPT, CheckpointRow, ClientId, ClientIdError, Committed, Counts,
+    Dedupe, Filter, Generation, Journal, JournalError, JournalReader, NewFile, Outcome, OutcomeRow,
+    Part, PartBody, PartRow, Phase, ReceiptRow, Retried, Retries, SubmissionRow, Verdict,
+    VerdictRow,
 };
 pub use publish::{PublishError, publish, replace_file, sync_published};
 pub use queue::spool::{self, sweep_spool};

@@ -2,6 +2,7 @@
 //!
 //! Holds no more than the reasons; the exit code is decided in `exit`.
 
+use tidemill_store::checkpoint::CheckpointError;
 use tidemill_store::{DiskError, Full, HomeError, JournalError, RecoverError};
 
 use crate::mesh::MeshError;
@@ -56,6 +57,17 @@ pub enum StartError {
         name: String,
         /// What is wrong with it.
         detail: String,
+    },
+    /// A checkpoint was whole when it was looked at, and cannot be taken up.
+    #[error(
+        "pipeline {pipeline}: take up a checkpoint; to build the state from processed/ instead, \
+         remove ckpt/{pipeline} from the home"
+    )]
+    Checkpoint {
+        /// The pipeline.
+        pipeline: String,
+        /// What is wrong with it.
+        source: CheckpointError,
     },
     /// The dataflow cannot be started.
     #[error("start the dataflow: {0}")]

@@ -30,9 +30,9 @@ use crate::receipt::Receipt;
 /// What is counted for each pipeline.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Counters {
-    id: i64,
+    pub(super) id: i64,
     next_epoch: u64,
-    finished_epoch: u64,
+    pub(super) finished_epoch: u64,
     committed: u64,
     quarantined: u64,
 }
