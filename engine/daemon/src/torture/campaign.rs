@@ -348,7 +348,8 @@ impl<'a> Campaign<'a> {
         Ok(reached)
     }
 
-    /// Lets a life run into a failpoint; returns how it ended if it was killed there.
+    /// Lets a life run into a failpoint; returns how it ended if a process was killed there. A run of
+    /// several may have gone on by itself.
     fn life_to_point(
         &mut self,
         site: &mut Site,
@@ -368,7 +369,7 @@ impl<'a> Campaign<'a> {
             return Ok(None);
         };
         self.judge(&ended, verdict);
-        if ended.is_well() || !ended.is_killed() {
+        if !ended.fired {
             return Ok(None);
         }
         self.tally.kills += 1;

@@ -57,6 +57,8 @@ pub struct Ended {
     pub took: Duration,
     /// What each process reached, in order.
     pub reached: Vec<Vec<&'static str>>,
+    /// Whether some process ran into an armed failpoint.
+    pub fired: bool,
     log: PathBuf,
 }
 
@@ -88,6 +90,8 @@ impl Life {
         }
         command.arg("run").arg(&subject.yaml).arg("--home").arg(&site.home);
         command.args(["--grpc", "127.0.0.1:0", "--quiet", "1ms", "--scan", "50ms"]);
+        // As often as they can be: a kill may come in the middle of one.
+        command.args(["--checkpoint-every", "1ms"]);
         command.args(["-w", &shape.workers.to_string(), "-n", &shape.processes.to_string()]);
         if mode == Mode::Once {
             command.arg("--once");
@@ -214,7 +218,8 @@ impl Life {
             .map(|process| failpoint::read_trace(&self.trace, process))
             .collect::<std::io::Result<_>>()
             .with_context(|| format!("read {}", self.trace.display()))?;
-        Ok(Ended { status, took: self.started.elapsed(), reached, log: self.log.clone() })
+        let (took, fired) = (self.age(), self.has_said(FIRED));
+        Ok(Ended { status, took, reached, fired, log: self.log.clone() })
     }
 }
 
