@@ -20,6 +20,7 @@ mod gather;
 mod groups;
 mod key;
 mod row;
+mod shortcut;
 mod sums;
 mod totals;
 mod value;

@@ -78,6 +78,9 @@ fn check_points(torment: &Torment, shape: Shape) {
         .into_iter()
         // Uploads and their spool have a test of their own below.
         .filter(|name| !name.starts_with("upload-") && name != "recover-spool-removed")
+        // Checkpoints come by time: how many a short run writes is chance. They are killed at when
+        // they come, and have tests of their own.
+        .filter(|name| !name.starts_with("checkpoint-"))
         .filter(|name| !NOT_BY_A_KILL.contains(&name.as_str()))
         .collect();
     assert_eq!(unreached, [""; 0], "{report:#}");

@@ -38,6 +38,7 @@ use crate::checkpoint::gather::gather;
 use crate::checkpoint::keeper::{Desk, Keeper, PackPlace};
 use crate::checkpoint::restore::restored;
 use crate::checkpoint::{self, KeptPart, Order, operator_fingerprint, operator_state};
+use crate::ingest::buffers::Buffers;
 use crate::ingest::coordinator::{Command, Loads, coordinator};
 use crate::ingest::digest::digest;
 use crate::ingest::flow::Flow;
@@ -94,6 +95,7 @@ pub fn render(worker: &mut Worker, plan: &Plan, fittings: Fittings) -> Rendered 
             keeper: fittings.keeper,
             kept: Vec::new(),
             orders: None,
+            buffers: Buffers::default(),
             flow: Flow::default(),
             streams: BTreeMap::new(),
             rejects: BTreeMap::new(),
@@ -119,6 +121,7 @@ struct Rendering<'scope, 'plan> {
     kept: Vec<StreamVec<'scope, Time, KeptPart>>,
     /// What the coordinator tells everybody; there if the plan keeps state.
     orders: Option<StreamVec<'scope, Time, Order>>,
+    buffers: Buffers,
     flow: Flow,
     streams: BTreeMap<PortId, Batches<'scope>>,
     rejects: BTreeMap<NodeId, Rejects<'scope>>,
@@ -240,6 +243,7 @@ impl<'scope> Rendering<'scope, '_> {
             inflate_ratio_max: source.inflate_ratio_max,
             flow: self.flow.clone(),
             loads: self.loads.clone(),
+            buffers: self.buffers.clone(),
             tally,
         };
         let read = reader(&title, pieces, with);

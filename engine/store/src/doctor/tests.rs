@@ -63,8 +63,6 @@ impl Given {
             dedupe: crate::journal::Dedupe::None,
             seen_at_us: 0,
             claimed_at_us: 0,
-            client_id: None,
-            dedupe: crate::journal::Dedupe::None,
         };
         journal.accept(&[file]).unwrap().remove(0)
     }
