@@ -231,14 +231,23 @@ impl Inbox {
         let path = self.folders.unprocessed.join(name);
         let Ok(metadata) = std::fs::symlink_metadata(path) else { return false };
         let look = Look::of(&metadata);
-        match self.left.get(name) {
-            Some(Left::Look(before)) if *before == Some(look) => return false,
-            _ => drop(self.left.remove(name)),
-        }
-        if !metadata.is_file() {
-            self.leave(name, &format!("it is {}", kind_word(&metadata)));
+        let before = match self.left.get(name) {
+            Some(Left::Look(Some(before))) => Some(*before),
+            _ => None,
+        };
+        if before == Some(look) {
             return false;
         }
+        if !metadata.is_file() {
+            if before.is_some_and(|before| before.inode == look.inode) {
+                // A folder in which something happens is told of once.
+                self.left.insert(name.to_owned(), Left::Look(Some(look)));
+            } else {
+                self.leave(name, &format!("it is {}", kind_word(&metadata)));
+            }
+            return false;
+        }
+        self.left.remove(name);
         let growing = self.growing.entry(name.to_owned()).or_insert_with(|| Growing {
             look,
             since: Instant::now(),
