@@ -29,8 +29,6 @@ fn given() -> (tempfile::TempDir, Journal, AcceptedFile) {
         dedupe: crate::journal::Dedupe::None,
         seen_at_us: 1,
         claimed_at_us: 2,
-        client_id: None,
-        dedupe: crate::journal::Dedupe::None,
     };
     let file = journal.accept(&[file]).unwrap().remove(0);
     (folder, journal, file)
