@@ -280,6 +280,9 @@ fn what_is_committed_and_not_yet_visible_needs_nobody_unless_it_is_lost() {
         found.iter().filter(|one| *one != HEALTHY).collect::<Vec<_>>(),
         ["D-STAGED x1 1 files, 6 bytes", "D-UNSETTLED x1 3 p/processed/c.csv"]
     );
+    fs::create_dir(one.folders.out.join("small")).unwrap_or_default();
+    fs::write(one.folders.out.join("small/c.csv"), "sm").unwrap();
+    assert_eq!(one.found(true), found, "a torn output is made whole by the next start");
     let staged = one.root().join("stage/1/p/3-big-0.part");
     fs::remove_file(&staged).unwrap();
     assert_eq!(one.found(false)[0], "D-PART-LOST x1 3 p/out/big/c.csv");
