@@ -104,7 +104,10 @@ fn a_home_that_was_killed_and_one_that_recovered_need_nobody() {
     running.wait_for_finished(3 + 120);
     running.stop();
     examine(&site, &["--deep"]).expect_code(0);
-    assert_eq!(findings(&site, &["--deep"]), ["D-QUARANTINE x1"]);
+    let mut found = findings(&site, &["--deep"]);
+    // A server that ends well may leave a checkpoint.
+    found.retain(|finding| !finding.starts_with("D-CHECKPOINTS"));
+    assert_eq!(found, ["D-QUARANTINE x1"]);
 }
 
 #[test]

@@ -46,8 +46,8 @@ fn text(diagnosis: &Diagnosis) -> String {
     line(
         "files",
         format!(
-            "{} committed, {quarantined} quarantined, {} under way, {} waiting",
-            facts.committed, facts.accepted, facts.waiting
+            "{} committed, {quarantined} quarantined, {} under way, {} waiting, {} duplicates",
+            facts.committed, facts.accepted, facts.waiting, facts.duplicates
         ),
     );
     for (code, count) in &facts.quarantined {

@@ -59,6 +59,8 @@ pub struct Facts {
     pub accepted: u64,
     /// Files committed.
     pub committed: u64,
+    /// Files that repeat one taken before, and were not run.
+    pub duplicates: u64,
     /// Files set aside, by code.
     pub quarantined: BTreeMap<String, u64>,
     /// Files that wait in `unprocessed/`.

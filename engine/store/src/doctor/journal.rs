@@ -254,6 +254,7 @@ fn count(journal: &Connection, facts: &mut Facts) -> rusqlite::Result<()> {
     facts.generations = number("SELECT count(*) FROM generation")?.cast_unsigned();
     facts.accepted = number("SELECT count(*) FROM submission WHERE verdict = 0")?.cast_unsigned();
     facts.committed = number("SELECT count(*) FROM submission WHERE verdict = 1")?.cast_unsigned();
+    facts.duplicates = number("SELECT count(*) FROM submission WHERE verdict = 3")?.cast_unsigned();
     let mut by_code = journal.prepare(
         "SELECT coalesce(code, ''), count(*) FROM submission WHERE verdict = 2 GROUP BY 1",
     )?;

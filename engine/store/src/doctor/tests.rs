@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use crate::home::{Folders, Home};
 use crate::journal::{
-    AcceptedFile, Generation, Journal, NewFile, Outcome, Part, PartBody, Verdict,
+    AcceptedFile, Dedupe, Generation, Journal, NewFile, Outcome, Part, PartBody, Verdict,
 };
 use crate::publish::publish;
 use crate::queue::{self, Reason};
@@ -47,6 +47,10 @@ impl Given {
     }
 
     fn accept(&self, journal: &mut Journal, name: &str) -> AcceptedFile {
+        self.accept_unless(journal, name, Dedupe::None)
+    }
+
+    fn accept_unless(&self, journal: &mut Journal, name: &str, dedupe: Dedupe) -> AcceptedFile {
         fs::write(self.folders.unprocessed.join(name), format!("of {name}")).unwrap();
         let id = journal.next_submission();
         let claimed = queue::claim(&self.folders, name.as_ref(), id).unwrap();
@@ -60,7 +64,7 @@ impl Given {
             identity: claimed.identity,
             hash: Some(hash),
             client_id: None,
-            dedupe: crate::journal::Dedupe::None,
+            dedupe,
             seen_at_us: 0,
             claimed_at_us: 0,
         };
@@ -304,6 +308,9 @@ fn what_is_committed_and_not_yet_visible_needs_nobody_unless_it_is_lost() {
         found.iter().filter(|one| *one != HEALTHY).collect::<Vec<_>>(),
         ["D-STAGED x1 1 files, 6 bytes", "D-UNSETTLED x1 3 p/processed/c.csv"]
     );
+    fs::create_dir(one.folders.out.join("small")).unwrap_or_default();
+    fs::write(one.folders.out.join("small/c.csv"), "sm").unwrap();
+    assert_eq!(one.found(true), found, "a torn output is made whole by the next start");
     let staged = one.root().join("stage/1/p/3-big-0.part");
     fs::remove_file(&staged).unwrap();
     assert_eq!(one.found(false)[0], "D-PART-LOST x1 3 p/out/big/c.csv");
@@ -398,6 +405,22 @@ fn a_table_whose_snapshot_is_another_is_noted() {
     check(|_, p| write(p, "k\n", &about(9, "k\n")), false, 0, &[ahead]);
     let unread = "D-TABLE-OLD x1 p/out/sums/sums.csv: what is said about it cannot be read";
     check(|_, p| write(p, "k\n", "{"), false, 0, &[unread]);
+}
+
+#[test]
+fn a_duplicate_is_filed_away_like_the_file_it_repeats() {
+    let given = Given::new();
+    let home = Home::open(&given.root()).unwrap();
+    let mut journal = Journal::open(&home).unwrap();
+    let again = given.accept_unless(&mut journal, "a.csv", Dedupe::Name);
+    assert!(again.duplicate_of.is_some());
+    let unsettled = format!("D-UNSETTLED x1 4 p/processed/{}", again.stored_name);
+    assert_eq!(given.found(false), [HEALTHY, &unsettled]);
+    queue::finish(&given.folders, &again.claimed_name, &again.stored_name).unwrap();
+    journal.settle(&[again.id]).unwrap();
+    drop((journal, home));
+    assert_eq!(given.found(true), [HEALTHY]);
+    assert_eq!(examine(&given.root(), false).unwrap().facts.duplicates, 1);
 }
 
 #[test]
