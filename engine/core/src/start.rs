@@ -7,6 +7,7 @@
 mod earlier;
 mod exit;
 mod peers;
+mod workers;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,11 +22,11 @@ use tidemill_store::{
     failpoint, recover, spool, sweep_spool,
 };
 use timely::WorkerConfig;
-use timely::communication::WorkerGuards;
 use timely::communication::allocator::AllocatorBuilder;
 use timely::execute::execute_from;
 use timely::scheduling::activate::SyncActivator;
 
+use self::workers::Workers;
 use crate::board::Board;
 use crate::engine::Engine;
 use crate::fault::{self, FaultKind};
@@ -215,7 +216,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         events: Some(events.clone()),
         commands: received,
     };
-    let (guards, wakes) = built.execute(meeting.builders, meeting.guard)?;
+    let (workers, wakes) = built.execute(meeting.builders, meeting.guard)?;
 
     let stop = Arc::new(AtomicBool::new(false));
     let numbers = Numbers::from(journal.next_submission());
@@ -289,11 +290,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         }
         stop.store(true, Ordering::Relaxed);
         let _ = events.send(Event::Stop);
-        for outcome in guards.join() {
-            if let Err(panic) = outcome {
-                tracing::error!("a worker ended with: {panic}");
-            }
-        }
+        workers.wait();
         if let Some(others) = others {
             peers::say_through(&others);
         }
@@ -327,7 +324,7 @@ pub fn run_member(config: Config) -> Result<(), StartError> {
         events: None,
         commands: Vec::new(),
     };
-    let (guards, _wakes) = built.execute(meeting.builders, meeting.guard)?;
+    let (workers, _wakes) = built.execute(meeting.builders, meeting.guard)?;
     let ended = Arc::new(AtomicBool::new(false));
     let first = meeting.control.as_ref().map(Control::sender);
     // The thread's result is the control connection, so that it lasts until we have said goodbye.
@@ -341,11 +338,7 @@ pub fn run_member(config: Config) -> Result<(), StartError> {
         }
         None => None,
     };
-    for outcome in guards.join() {
-        if let Err(panic) = outcome {
-            tracing::error!("a worker ended with: {panic}");
-        }
-    }
+    workers.wait();
     if let Some(first) = first {
         peers::say_through(&first);
     }
@@ -387,8 +380,6 @@ fn meet(
     Ok(Meeting { generation, builders: Builders::Mesh(builders), guard, control: Some(control) })
 }
 
-type Guards = WorkerGuards<()>;
-
 /// What the workers of this process are built with.
 struct Building {
     plans: Vec<Plan>,
@@ -409,7 +400,7 @@ impl Building {
         self,
         builders: Builders,
         guard: Box<dyn std::any::Any + Send>,
-    ) -> Result<(Guards, Vec<SyncActivator>), StartError> {
+    ) -> Result<(Workers, Vec<SyncActivator>), StartError> {
         let (ready, woken) = channel();
         let is_first = self.events.is_some();
         let Self { plans, home, generation, workers, staging, stats, events, commands } = self;
@@ -477,7 +468,7 @@ impl Building {
         .map_err(StartError::Dataflow)?;
         // Only the process of worker 0 has somebody to wake.
         let wakes = if is_first { woken.recv().unwrap_or_default() } else { Vec::new() };
-        Ok((guards, wakes))
+        Ok((Workers::new(guards), wakes))
     }
 }
 
