@@ -11,13 +11,16 @@
 //! failing file leaves no trace. [`totals`] runs where the key lives: it holds one row per key in a
 //! differential arrangement whose difference is the [`Accumulator`]. Every sum is exact, so the
 //! result does not depend on the number of workers or on the order in which rows arrive, to the
-//! last bit.
+//! last bit. [`kept_totals`] are totals that a checkpoint can hold, row by row ([`encode_row`]).
 
 mod accumulator;
+mod checkpoint;
 mod exact;
 mod gather;
 mod groups;
 mod key;
+mod row;
+mod shortcut;
 mod sums;
 mod totals;
 mod value;
@@ -31,7 +34,8 @@ pub use exact::ExactSum;
 pub use gather::{Inputs, Partial, gather};
 pub use groups::Groups;
 pub use key::{Key, KeyEncoder, KeyError, decode_columns, decode_values};
-pub use totals::totals;
+pub use row::{ROW_FORMAT, RowError, RowReader, decode_rows, encode_row, put_number};
+pub use totals::{Kept, KeptTotals, kept_totals, totals};
 pub use value::Value;
 
 /// What one aggregate computes.

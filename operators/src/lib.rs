@@ -8,8 +8,8 @@
 //! Map, in reading order: [`time`] and [`types`] (the vocabulary), [`batch`] and [`reject`] (what
 //! flows), [`format`](mod@format) (bytes to columns and columns to bytes), [`expr`] (SQL over
 //! columns), [`exchange`] (how batches change workers), [`flow`], [`meter`] and [`tally`] (what an
-//! operator takes, gives and counts), then one module per operator: [`filter`], [`select`],
-//! [`route`], [`parse`], [`aggregate`].
+//! operator takes, gives and counts), [`shards`] (how state is cut for checkpoints), then one module
+//! per operator: [`filter`], [`select`], [`route`], [`parse`], [`aggregate`].
 
 pub mod time;
 pub mod types;
@@ -24,6 +24,7 @@ pub mod expr;
 pub mod exchange;
 pub mod flow;
 pub mod meter;
+pub mod shards;
 pub mod tally;
 
 pub mod filter;

@@ -177,6 +177,20 @@ impl Process {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// Waits for a line of standard error that holds all of these texts; fails if it ends before.
+    #[track_caller]
+    pub fn logged_all(&mut self, texts: &[&str]) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.stderr.next(deadline) {
+                Ok(Some(line)) if texts.iter().all(|text| line.contains(text)) => return,
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("it ended without logging {texts:?}"),
+                Err(Late) => self.give_up(&format!("log {texts:?}"), PATIENCE),
+            }
+        }
+    }
+
     /// Asks the process to end.
     pub fn terminate(&self) {
         // A process that has ended needs no signal.

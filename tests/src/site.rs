@@ -44,7 +44,7 @@ pub struct Site {
     node: PathBuf,
     pipeline: String,
     announced: Vec<String>,
-    flags: Vec<String>,
+    always: Vec<String>,
 }
 
 impl Site {
@@ -56,7 +56,7 @@ impl Site {
             node: node.into(),
             pipeline: name.expect("a pipeline has a name").trim().to_owned(),
             announced: Vec::new(),
-            flags: Vec::new(),
+            always: Vec::new(),
         };
         fs::write(site.yaml(), yaml).unwrap();
         fs::create_dir_all(site.folder("unprocessed")).unwrap();
@@ -68,9 +68,9 @@ impl Site {
         self.announced.push(text.to_owned());
     }
 
-    /// Adds flags to each run from now on.
-    pub fn run_with(&mut self, flags: &[&str]) {
-        self.flags.extend(flags.iter().map(|flag| flag.to_string()));
+    /// Gives these flags to every run from now on, instead of the last ones given here.
+    pub fn always(&mut self, flags: &[&str]) {
+        self.always = flags.iter().map(|flag| (*flag).to_owned()).collect();
     }
 
     /// Returns the temporary folder: everything of the site lies below it.
@@ -151,8 +151,8 @@ impl Site {
     fn run(&self, shape: Shape) -> Command {
         let mut command = self.command(&["run", "pipeline.yaml", "--home", "home"]);
         command.args(["--grpc", "127.0.0.1:0", "--quiet", "1ms", "--scan", "50ms"]);
+        command.args(&self.always);
         command.args(["-w", &shape.workers.to_string(), "-n", &shape.processes.to_string()]);
-        command.args(&self.flags);
         command
     }
 
@@ -285,6 +285,12 @@ impl Running<'_> {
     #[track_caller]
     pub fn wait_for_log(&mut self, text: &str) {
         assert!(self.process.logged(text), "it ended without logging {text:?}");
+    }
+
+    /// Waits until a checkpoint at this epoch counts.
+    #[track_caller]
+    pub fn wait_for_checkpoint(&mut self, epoch: u64) {
+        self.process.logged_all(&["wrote a checkpoint", &format!(" epoch={epoch} ")]);
     }
 
     /// Asks it to end, and waits for that; it must end well.

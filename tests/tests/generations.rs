@@ -32,8 +32,15 @@ fn inputs(count: usize, records: u64) -> Tree {
 fn site(inputs: &Tree) -> Site {
     let mut site = Site::new(NODE, ACCESS_LOGS);
     site.announce(OVER);
-    site.run_with(&["--silence", "2s"]);
     inputs.iter().for_each(|(name, bytes)| site.put(name, bytes));
+    site
+}
+
+/// Returns a site whose processes give up a silent one soon. On a busy machine they may do so without
+/// need, which changes no output either.
+fn impatient_site(inputs: &Tree) -> Site {
+    let mut site = site(inputs);
+    site.always(&["--silence", "2s"]);
     site
 }
 
@@ -56,6 +63,8 @@ enum Moment {
     Claimed,
     /// So many files are through.
     Through(usize),
+    /// Some file was set aside.
+    SetAside,
 }
 
 impl Moment {
@@ -64,6 +73,7 @@ impl Moment {
             Moment::Born => true,
             Moment::Claimed => !site.names("underprocess").is_empty(),
             Moment::Through(count) => site.names("processed").len() >= count,
+            Moment::SetAside => !site.quarantine().is_empty(),
         }
     }
 }
@@ -72,25 +82,41 @@ impl Moment {
 /// run ends well by itself, and its outputs are those of an undisturbed one.
 #[track_caller]
 fn check_once(index: usize, signal: Signal, moments: &[Moment]) {
-    let inputs = inputs(24, 4_000);
-    let site = site(&inputs);
+    let inputs = inputs(16, 1_500);
+    let site = if signal == Signal::STOP { impatient_site(&inputs) } else { site(&inputs) };
+    check_struck(&site, index, signal, moments, 0);
+    check_outputs(&site, &inputs);
+}
+
+#[track_caller]
+fn check_struck(site: &Site, index: usize, signal: Signal, moments: &[Moment], code: i32) {
     let mut process = site.launch(TWO, &["--once"]);
     let mut struck = None;
     for moment in moments {
         let victim = process.wait_for_child(index, struck).expect("it ended too early");
         wait_until(&format!("{moment:?}"), || {
-            moment.has_come(&site) || process.child(index) != Some(victim)
+            moment.has_come(site) || process.child(index) != Some(victim)
         });
         assert_eq!(process.child(index), Some(victim), "it ended before {moment:?}");
         send(victim, signal);
         struck = Some(victim);
     }
     let ended = process.ended();
-    ended.expect_code(0).expect_no_errors(site.announced());
+    ended.expect_code(code).expect_no_errors(site.announced());
     let starts = ended.stderr.matches("start again in").count();
-    assert_eq!(starts, moments.len(), "{ended}");
+    assert!(starts >= moments.len(), "{ended}");
     assert_eq!(ended.stdout.matches("listening on").count(), 1, "{ended}");
+}
+
+#[test]
+fn a_file_that_an_earlier_generation_set_aside_is_in_the_exit_code() {
+    let inputs = inputs(16, 1_500);
+    let site = site(&inputs);
+    // It comes first, and is no gzip file.
+    site.put("0.jsonl.gz", b"\x1f\x8b\x08 and then nothing");
+    check_struck(&site, 1, Signal::KILL, &[Moment::SetAside], 3);
     check_outputs(&site, &inputs);
+    assert_eq!(site.quarantine().len(), 1);
 }
 
 #[test]
@@ -107,12 +133,13 @@ fn a_killed_second_process_leaves_no_trace_in_the_outputs() {
 
 #[test]
 fn a_stopped_first_process_is_noticed_and_replaced() {
-    check_once(0, Signal::STOP, &[Moment::Through(2)]);
+    // At its birth nobody is connected to it yet: its parent sees it.
+    check_once(0, Signal::STOP, &[Moment::Born, Moment::Through(2)]);
 }
 
 #[test]
 fn a_stopped_second_process_is_noticed_and_replaced() {
-    check_once(1, Signal::STOP, &[Moment::Through(2)]);
+    check_once(1, Signal::STOP, &[Moment::Born, Moment::Through(2)]);
 }
 
 /// Connects again and again, and counts; fails at once when nobody listens.
@@ -152,13 +179,12 @@ fn generation(running: &Running<'_>) -> u64 {
 #[test]
 fn the_service_stays_at_its_address_through_generations() {
     let inputs = inputs(6, 300);
-    let site = site(&Tree::new());
+    let site = impatient_site(&Tree::new());
     let mut running = site.start(TWO);
     let knocking = Knocking::begin(&running.address);
     let (struck, rest): (Vec<_>, Vec<_>) = inputs.iter().enumerate().partition(|(at, _)| *at < 4);
     for (at, (name, bytes)) in struck {
         let before = generation(&running);
-        assert_eq!(before, at as u64 + 1);
         // Durable, and not awaited: the next generation finds it.
         let sent = running.submit(name, bytes);
         let (index, signal) =
@@ -182,7 +208,6 @@ fn the_service_stays_at_its_address_through_generations() {
     let ended = running.stop();
     assert_eq!(ended.stdout.matches("listening on").count(), 1, "{ended}");
     ended.expect_said("process 0 of generation 1 was killed by SIGKILL");
-    ended.expect_said("process 1 of generation 2 was killed by SIGKILL");
     ended.expect_said("process 0 was silent for 2s");
     ended.expect_said("process 1 was silent for 2s");
     check_outputs(&site, &inputs);
@@ -190,6 +215,9 @@ fn the_service_stays_at_its_address_through_generations() {
 
 #[test]
 fn a_stopped_process_does_not_outlive_its_parent() {
+    // Orphans become ours, as they become those of a shell that is the first process of a container:
+    // the kernel wakes up only those that nobody of their session takes over.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
     let inputs = inputs(2, 300);
     let mut site = site(&inputs);
     site.announce("the process that started this one is gone");
@@ -252,7 +280,7 @@ fn finish(site: &Site, first: Process, second: Process, files: usize) {
 
 #[test]
 fn a_stopped_process_of_an_older_generation_wakes_up_and_harms_nobody() {
-    let inputs = inputs(24, 4_000);
+    let inputs = inputs(16, 1_500);
     let site = site(&inputs);
     let apart = Apart::new(&site);
     let (first, second) = (apart.start(0), apart.start(1));
@@ -271,7 +299,7 @@ fn a_stopped_process_of_an_older_generation_wakes_up_and_harms_nobody() {
 
 #[test]
 fn a_stopped_first_process_keeps_its_home_until_it_is_gone() {
-    let inputs = inputs(24, 4_000);
+    let inputs = inputs(16, 1_500);
     let site = site(&inputs);
     let apart = Apart::new(&site);
     let (first, second) = (apart.start(0), apart.start(1));
@@ -339,7 +367,7 @@ fn pass(mut from: TcpStream, mut to: TcpStream, is_cut: &AtomicBool) {
 
 #[test]
 fn processes_that_are_cut_off_from_each_other_notice_it() {
-    let inputs = inputs(24, 4_000);
+    let inputs = inputs(16, 1_500);
     let site = site(&inputs);
     let apart = Apart::new(&site);
     let hosts = std::fs::read_to_string(site.path().join("hosts.txt")).unwrap();

@@ -20,6 +20,7 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::{Scope, Stream, StreamVec};
 use timely::progress::operate::FrontierInterest;
 
+use crate::checkpoint::KeptPart;
 use crate::ingest::order::{Opening, ReadEvent, ReadNote};
 use crate::sink::parts::{PreparedPart, least};
 
@@ -30,7 +31,8 @@ pub struct Answer {
     pub epoch: u64,
     /// The submission.
     pub submission: u64,
-    /// Whether it was committed in an earlier life: only its table rows count.
+    /// Whether it was committed in an earlier life: only its table rows count, and its parts are
+    /// there to be compared.
     pub replay: bool,
     /// BLAKE3 of the bytes that were read, if all were.
     pub hash: Option<[u8; 32]>,
@@ -66,6 +68,19 @@ pub enum Heard {
     },
     /// Nothing more will come.
     Answered(Box<Answer>),
+    /// A checkpoint was marked behind this epoch; 0 if there is none yet. Said before anything is
+    /// said of a later epoch.
+    Marked {
+        /// The epoch.
+        epoch: u64,
+    },
+    /// Every worker has written its operators as of a mark.
+    Kept {
+        /// The epoch of the mark.
+        epoch: u64,
+        /// What was written.
+        parts: Vec<KeptPart>,
+    },
 }
 
 /// Everything that is said about epochs, on all workers.

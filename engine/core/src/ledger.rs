@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime};
 
+use tidemill_store::checkpoint::Manifest;
 use tidemill_store::{
     AcceptedFile, Book, CLIENT_IDS_KEPT, Folders, Identity, Journal, JournalError, NewFile,
     Outcome, Part, PartBody, Verdict, barrier, failpoint, queue,
@@ -18,6 +19,9 @@ use timely::scheduling::activate::SyncActivator;
 
 use crate::answer::{Answer, Heard};
 use crate::board::{Board, Milestones, to_us};
+use crate::checkpoint::keeper::Keeper;
+use crate::checkpoint::schedule::Schedule;
+use crate::checkpoint::{KeptPart, RestoreOrder};
 use crate::fault::{self, FaultKind};
 use crate::ingest::coordinator::Command;
 use crate::ingest::inflate::Compression;
@@ -25,6 +29,8 @@ use crate::ingest::order::FileOrder;
 use crate::publish::Job;
 use crate::receipt;
 use crate::sink::body::Prepared;
+
+mod keep;
 
 /// Events taken into one transaction at most.
 const GROUP_MAX: usize = 512;
@@ -59,6 +65,27 @@ pub enum Event {
     },
     /// Publication and moves of these submissions are durable.
     Settled(Vec<u64>),
+    /// A table was written for the checkpoint under way.
+    TableKept {
+        /// Which pipeline.
+        pipeline: usize,
+        /// What was written.
+        part: KeptPart,
+    },
+    /// The manifest of the checkpoint under way was written, or the disk refused.
+    Sealed {
+        /// Which pipeline.
+        pipeline: usize,
+        /// The manifest.
+        manifest: Box<Manifest>,
+        /// Its name and hash.
+        outcome: io::Result<(String, [u8; 32])>,
+    },
+    /// Files of old checkpoints are gone.
+    Swept {
+        /// Which pipeline.
+        pipeline: usize,
+    },
     /// No more files are taken; dataflows end when they are through with what they have begun.
     Stop,
     /// Says when everything before it is in the hands of the publisher.
@@ -85,6 +112,12 @@ pub struct Line {
     pub commands: Sender<Command>,
     /// Wakes its coordinator.
     pub wake: SyncActivator,
+    /// Its plan.
+    pub plan_hash: String,
+    /// Where its checkpoints are.
+    pub checkpoints: PathBuf,
+    /// When they are written.
+    pub schedule: Schedule,
 }
 
 /// The ledger.
@@ -93,8 +126,19 @@ pub struct Ledger {
     lines: Vec<Line>,
     board: Arc<Board>,
     publisher: Sender<Job>,
+    keeping: Keeping,
     running: BTreeMap<u64, AcceptedFile>,
     stopping: bool,
+}
+
+/// Who writes checkpoints, and where they say that they have.
+pub struct Keeping {
+    /// Who writes them.
+    pub keeper: Keeper,
+    /// To this ledger.
+    pub events: Sender<Event>,
+    /// The generation.
+    pub generation: u64,
 }
 
 impl Ledger {
@@ -104,8 +148,17 @@ impl Ledger {
         lines: Vec<Line>,
         board: Arc<Board>,
         publisher: Sender<Job>,
+        keeping: Keeping,
     ) -> Self {
-        Self { journal, lines, board, publisher, running: BTreeMap::new(), stopping: false }
+        let (running, stopping) = (BTreeMap::new(), false);
+        Self { journal, lines, board, publisher, keeping, running, stopping }
+    }
+
+    /// Lets a pipeline begin with a checkpoint. Comes before its first file.
+    pub fn restore(&mut self, pipeline: usize, order: RestoreOrder) {
+        let line = &self.lines[pipeline];
+        let _ = line.commands.send(Command::Restore(order));
+        let _ = line.wake.activate();
     }
 
     /// Gives a pipeline a file of an earlier life: one that was not finished, or (`replay`) one that
@@ -122,6 +175,7 @@ impl Ledger {
     /// Works until [`Event::End`]. An error ends the process.
     pub fn run(mut self, events: &Receiver<Event>) -> Result<(), JournalError> {
         let mut forgot = Instant::now();
+        let mut ended = false;
         loop {
             if forgot.elapsed() >= FORGET_EVERY {
                 let before = SystemTime::now() - CLIENT_IDS_KEPT - FORGET_MARGIN;
@@ -129,15 +183,20 @@ impl Ledger {
                 forgot = Instant::now();
             }
             let first = match events.recv_timeout(IDLE) {
-                Ok(event) => event,
-                Err(RecvTimeoutError::Timeout) => continue,
+                Ok(event) => Some(event),
+                Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             };
-            let mut group = vec![first];
-            group.extend(events.try_iter().take(GROUP_MAX - 1));
-            if self.work(group)? {
+            if let Some(first) = first {
+                let mut group = vec![first];
+                group.extend(events.try_iter().take(GROUP_MAX - 1));
+                ended |= self.work(group)?;
+            }
+            // A checkpoint that is being written is worth some milliseconds of waiting.
+            if ended && !self.lines.iter().any(|line| line.schedule.is_busy()) {
                 return Ok(());
             }
+            self.ask_for_checkpoints();
         }
     }
 
@@ -160,6 +219,21 @@ impl Ledger {
                 Event::Heard { pipeline, heard: Heard::Answered(answer) } => {
                     answers.push((pipeline, *answer));
                 }
+                Event::Heard { pipeline, heard: Heard::Marked { epoch } } => {
+                    self.marked(pipeline, epoch);
+                }
+                Event::Heard { pipeline, heard: Heard::Kept { parts, .. } } => {
+                    let next = self.lines[pipeline].schedule.operators_kept(parts);
+                    self.go_on(pipeline, next);
+                }
+                Event::TableKept { pipeline, part } => {
+                    let next = self.lines[pipeline].schedule.table_kept(part);
+                    self.go_on(pipeline, next);
+                }
+                Event::Sealed { pipeline, manifest, outcome } => {
+                    self.sealed(pipeline, *manifest, outcome)?;
+                }
+                Event::Swept { pipeline } => self.lines[pipeline].schedule.swept(),
                 Event::Settled(ids) => settled.extend(ids),
                 Event::Stop => self.stop(),
                 Event::Flush(reply) => flushes.push(reply),
@@ -253,7 +327,9 @@ impl Ledger {
                     let error = io::Error::other(format!("{}: {code}: {detail}", file.stored_name));
                     fault::end(FaultKind::Damaged, "rebuild tables from processed/", &error);
                 }
+                self.compare(pipeline, &file, &answer.parts)?;
                 jobs.push(Job::Replayed { pipeline, epoch: answer.epoch, rows: answer.rows });
+                jobs.extend(self.behind(pipeline, &file));
                 continue;
             }
             self.check_again(pipeline, &file, &mut answer);
@@ -270,6 +346,7 @@ impl Ledger {
                 let _ = queue::finish(folders, &file.claimed_name, &file.stored_name);
             }
             let rows = if answer.failure.is_none() { answer.rows } else { Vec::new() };
+            let behind = self.behind(pipeline, &file);
             jobs.push(Job::Finished {
                 pipeline,
                 file: Box::new(file),
@@ -278,6 +355,7 @@ impl Ledger {
                 staged,
                 milestones,
             });
+            jobs.extend(behind);
         }
         if !barrier::holds("publish-after-commit") {
             self.publish(std::mem::take(&mut jobs));
@@ -330,7 +408,7 @@ impl Ledger {
             Some((code, detail)) => {
                 staged.extend(answer.parts.iter().filter_map(|part| match &part.body {
                     Prepared::Staged(path) => Some(path.clone()),
-                    Prepared::Inline(_) => None,
+                    Prepared::Inline(_) | Prepared::Digest => None,
                 }));
                 Verdict::Quarantined { code: code.clone(), detail: detail.clone() }
             }
@@ -343,6 +421,8 @@ impl Ledger {
                     body: match &part.body {
                         Prepared::Inline(bytes) => PartBody::Inline(bytes.clone()),
                         Prepared::Staged(path) => PartBody::Staged(path.clone()),
+                        // Only what is read again is added up, and nothing of that is committed.
+                        Prepared::Digest => PartBody::Inline(Vec::new()),
                     },
                 };
                 Verdict::Committed { parts: answer.parts.iter().map(part).collect() }
@@ -364,8 +444,12 @@ impl Ledger {
 
     fn stop(&mut self) {
         self.stopping = true;
-        for line in &self.lines {
-            let _ = line.commands.send(Command::Stop);
+        for line in &mut self.lines {
+            // What the coordinator has not begun is forgotten; it counts as if it were not.
+            let running = self.running.values().filter(|file| file.pipeline == line.name);
+            let running = running.map(|file| file.identity.bytes);
+            let checkpoint = line.schedule.due_at_end(Instant::now(), running);
+            let _ = line.commands.send(Command::Stop { checkpoint });
             let _ = line.wake.activate();
         }
     }

@@ -8,7 +8,7 @@
 //! (ordered and pruned), [`draw`]; `render` (plan to dataflow). Data: `intake` (files are claimed),
 //! `ledger` (the journal's one writer), `ingest` (files to batches), `sink` (batches to staged
 //! parts), `account` (what was counted), `answer` (an epoch is complete), `receipt` (it balances),
-//! `publish` (what is committed becomes visible). Around
+//! [`checkpoint`] (state that outlives the process), `publish` (what is committed becomes visible). Around
 //! them: [`mod@start`], `worker`, [`mesh`], `board` and `stats` (what is known), [`engine`] and
 //! [`report`] (what the outside sees), [`fault`] (why a process ends).
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -26,6 +26,7 @@ pub mod sink;
 
 pub mod account;
 pub mod answer;
+pub mod checkpoint;
 pub mod receipt;
 pub mod render;
 pub mod worker;

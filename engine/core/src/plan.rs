@@ -13,7 +13,7 @@ use crate::graph::{self, Graph};
 use crate::spec;
 
 mod describe;
-mod hash;
+pub(crate) mod hash;
 mod prune;
 
 pub use crate::diagnostic::Diagnostic;

@@ -18,6 +18,8 @@ use tidemill_store::{
 };
 
 use crate::board::{Board, Milestones, hex};
+use crate::checkpoint::KeptPart;
+use crate::checkpoint::keeper::{Keeper, PackPlace, TableDesk};
 use crate::ledger::Event;
 use crate::report::Phase;
 use crate::sink::table::Table;
@@ -64,6 +66,15 @@ pub enum Job {
         /// Its rows.
         rows: Vec<(usize, Batch)>,
     },
+    /// Write the tables down as they are now: as of this epoch.
+    Checkpoint {
+        /// Which pipeline.
+        pipeline: usize,
+        /// The epoch.
+        epoch: u64,
+        /// Whether all rows are wanted, or those of the shards that changed.
+        full: bool,
+    },
     /// Everything was handed over: end.
     End,
 }
@@ -76,6 +87,8 @@ pub struct Published {
     pub file_name: String,
     /// Its rows.
     pub table: Table,
+    /// Where its rows go for a checkpoint.
+    pub packs: PackPlace,
     /// The least time between two snapshots.
     pub every: Duration,
     /// When the last one was written.
@@ -102,6 +115,7 @@ pub struct Publisher {
     lines: Vec<Line>,
     board: Arc<Board>,
     ledger: Sender<Event>,
+    keeper: Keeper,
     unsettled: Vec<u64>,
     first_unsettled: Option<Instant>,
 }
@@ -113,8 +127,10 @@ impl Publisher {
         lines: Vec<Line>,
         board: Arc<Board>,
         ledger: Sender<Event>,
+        keeper: Keeper,
     ) -> Self {
-        Self { home, lines, board, ledger, unsettled: Vec::new(), first_unsettled: None }
+        let (unsettled, first_unsettled) = (Vec::new(), None);
+        Self { home, lines, board, ledger, keeper, unsettled, first_unsettled }
     }
 
     /// Works until [`Job::End`]. An error ends the process.
@@ -192,9 +208,29 @@ impl Publisher {
                 self.first_unsettled.get_or_insert_with(Instant::now);
                 self.board.duplicate(&file);
             }
+            Job::Checkpoint { pipeline, epoch, full } => self.keep(pipeline, epoch, full),
             Job::End => {}
         }
         Ok(())
+    }
+
+    /// Hands the rows of the tables to the keeper, which tells the ledger when they are durable.
+    fn keep(&mut self, pipeline: usize, epoch: u64, full: bool) {
+        for published in self.lines[pipeline].tables.values_mut() {
+            let ledger = self.ledger.clone();
+            let reply = move |part| {
+                // The ledger ends only after every checkpoint.
+                let _ = ledger.send(Event::TableKept { pipeline, part });
+            };
+            let shards = published.table.unkept(full);
+            if shards.is_empty() {
+                reply(KeptPart { state: published.packs.state.clone(), outcome: Ok(None) });
+                continue;
+            }
+            let desk = TableDesk::new(&self.keeper, &published.packs, epoch, shards);
+            published.table.keep(full, |shard, count, bytes| desk.rows(shard, count, bytes));
+            desk.end(reply);
+        }
     }
 
     /// Publishes a file's outputs and moves it; returns whether nothing of that must be repeated.

@@ -4,12 +4,14 @@
 //! workers must build the same dataflow in the same order. Only what is handed in differs, and it is
 //! used inside operators.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::sync::mpsc::Receiver;
 
 use arrow_array::BooleanArray;
 use regex::Regex;
-use tidemill_operators::aggregate::{self, AggregateSpec, Computed, Function, Inputs};
+use tidemill_operators::aggregate::{self, AggregateSpec, Computed, Function, Inputs, Kept};
 use tidemill_operators::expr::{AggregateFunction, Expr, RowError};
 use tidemill_operators::filter::Filter;
 use tidemill_operators::flow::{self, reject_row, stateless};
@@ -18,6 +20,7 @@ use tidemill_operators::parse::{Parse, UNMATCHED};
 use tidemill_operators::reject::EpochRejects;
 use tidemill_operators::route::{self, Match, Route};
 use tidemill_operators::select::Select;
+use tidemill_operators::shards::Mark;
 use tidemill_operators::tally::{Tallies, Tally};
 use tidemill_operators::{Batch, Column, RejectCode, Time};
 use timely::Container;
@@ -31,6 +34,11 @@ use timely::worker::Worker;
 
 use crate::account::account;
 use crate::answer::{Heard, Said, answers};
+use crate::checkpoint::gather::gather;
+use crate::checkpoint::keeper::{Desk, Keeper, PackPlace};
+use crate::checkpoint::restore::restored;
+use crate::checkpoint::{self, KeptPart, Order, operator_fingerprint, operator_state};
+use crate::ingest::buffers::Buffers;
 use crate::ingest::coordinator::{Command, Loads, coordinator};
 use crate::ingest::digest::digest;
 use crate::ingest::flow::Flow;
@@ -55,6 +63,8 @@ pub struct Fittings {
     pub stats: Stats,
     /// How much waits at the readers of this process.
     pub loads: Loads,
+    /// Who writes checkpoints.
+    pub keeper: Keeper,
 }
 
 /// The dataflow of a pipeline on one worker.
@@ -82,6 +92,10 @@ pub fn render(worker: &mut Worker, plan: &Plan, fittings: Fittings) -> Rendered 
             around: fittings.around,
             stats: fittings.stats,
             loads: fittings.loads,
+            keeper: fittings.keeper,
+            kept: Vec::new(),
+            orders: None,
+            buffers: Buffers::default(),
             flow: Flow::default(),
             streams: BTreeMap::new(),
             rejects: BTreeMap::new(),
@@ -102,6 +116,12 @@ struct Rendering<'scope, 'plan> {
     around: Surroundings,
     stats: Stats,
     loads: Loads,
+    keeper: Keeper,
+    /// What was written of each operator's state, for each mark.
+    kept: Vec<StreamVec<'scope, Time, KeptPart>>,
+    /// What the coordinator tells everybody; there if the plan keeps state.
+    orders: Option<StreamVec<'scope, Time, Order>>,
+    buffers: Buffers,
     flow: Flow,
     streams: BTreeMap<PortId, Batches<'scope>>,
     rejects: BTreeMap<NodeId, Rejects<'scope>>,
@@ -115,10 +135,17 @@ impl<'scope> Rendering<'scope, '_> {
         commands: Option<Receiver<Command>>,
         ledger: Box<dyn FnMut(Heard)>,
     ) -> Rendered {
+        // Worker 0 says everything from one thread, so the order in which it is said is kept.
+        let ledger = Rc::new(RefCell::new(ledger));
+        let say = || {
+            let ledger = Rc::clone(&ledger);
+            move |heard| (*ledger.borrow_mut())(heard)
+        };
         let splittable = self.plan.sources.iter().map(|source| source.splittable).collect();
         let title = format!("Coordinate {}/", self.plan.name);
         let (flow, loads) = (self.flow.clone(), self.loads.clone());
-        let orders = coordinator(self.scope, &title, commands, splittable, flow, loads);
+        let orders = coordinator(self.scope, &title, commands, splittable, flow, loads, say());
+        self.orders = checkpoint::has_state(self.plan).then(|| orders.orders.broadcast());
         let mut waiting = vec![orders.activator];
         let mut notes = Vec::new();
         for (at, pieces) in orders.pieces.into_iter().enumerate() {
@@ -178,7 +205,12 @@ impl<'scope> Rendering<'scope, '_> {
         let counts = account(&format!("Account {}/", self.plan.name), ends, self.tallies.clone());
         let title = format!("Answer {}/", self.plan.name);
         let said = Said { openings: orders.openings, notes, counts, parts, tables };
-        answers(self.scope, &title, said, ledger);
+        answers(self.scope, &title, said, say());
+        if let Some(orders) = self.orders.take() {
+            let title = format!("Gather checkpoint {}/", self.plan.name);
+            let kept = std::mem::take(&mut self.kept);
+            gather(&title, orders, together(self.scope, kept), say());
+        }
         Rendered {
             flow: self.flow,
             flow_seen: Some(Time::default()),
@@ -211,6 +243,7 @@ impl<'scope> Rendering<'scope, '_> {
             inflate_ratio_max: source.inflate_ratio_max,
             flow: self.flow.clone(),
             loads: self.loads.clone(),
+            buffers: self.buffers.clone(),
             tally,
         };
         let read = reader(&title, pieces, with);
@@ -267,8 +300,14 @@ impl<'scope> Rendering<'scope, '_> {
             }
             OperatorKind::Aggregate { by, compute } => {
                 let poison = poison.expect("a plan with aggregates has the stream of failed files");
-                let (rows, rejects) =
-                    aggregate(&place, name, input, poison, by, compute, tally, &self.flow);
+                let kept = self.orders.clone().map(|orders| KeptAggregate {
+                    orders,
+                    place: self.pack_place(at, operator),
+                    keeper: self.keeper.clone(),
+                });
+                let (rows, rejects, parts) =
+                    aggregate(&place, name, input, poison, by, compute, tally, &self.flow, kept);
+                self.kept.extend(parts);
                 flow::Flow { tags: vec![rows], rejects }
             }
         };
@@ -279,6 +318,17 @@ impl<'scope> Rendering<'scope, '_> {
             self.streams.insert(PortId { node, port }, tag);
         }
         self.rejects.insert(node, flow.rejects);
+    }
+
+    /// Where the packs of an operator's state go.
+    fn pack_place(&self, at: usize, operator: &OperatorPlan) -> PackPlace {
+        PackPlace {
+            folder: self.around.home.checkpoints(&self.plan.name),
+            generation: self.around.generation,
+            state: operator_state(&operator.name),
+            fingerprint: operator_fingerprint(self.plan, at),
+            suffix: format!("a{at}-w{}", self.index),
+        }
     }
 
     fn stream(&self, input: &Input) -> Batches<'scope> {
@@ -393,7 +443,8 @@ fn aggregate<'scope>(
     compute: &[(String, tidemill_operators::expr::Aggregate)],
     tally: Tally,
     flow: &Flow,
-) -> (Batches<'scope>, Rejects<'scope>) {
+    kept: Option<KeptAggregate<'scope>>,
+) -> (Batches<'scope>, Rejects<'scope>, Option<StreamVec<'scope, Time, KeptPart>>) {
     let computed = |(name, one): &(String, tidemill_operators::expr::Aggregate)| Computed {
         name: name.clone(),
         function: match one.function {
@@ -421,9 +472,32 @@ fn aggregate<'scope>(
     let probe = ProbeHandle::new();
     let partials = partials.probe_with(&probe);
     flow.follow(probe);
-    let (rows, bad_totals) = aggregate::totals(place, name, partials, spec, tally);
+    let (rows, bad_totals, parts) = match kept {
+        None => {
+            let (rows, rejects) = aggregate::totals(place, name, partials, spec, tally);
+            (rows, rejects, None)
+        }
+        Some(KeptAggregate { orders, place: packs, keeper }) => {
+            let (folder, state) = (packs.folder.clone(), packs.state.clone());
+            let restored = restored(place, orders.clone(), folder, state, spec.clone());
+            let marks = orders
+                .flat_map(|order| if let Order::Mark(mark) = order { Some(mark) } else { None })
+                .container::<Vec<Mark>>();
+            let sink = move |wake| Desk::new(keeper, packs, wake);
+            let kept = Kept { restored, marks, sink };
+            let made = aggregate::kept_totals(place, name, partials, spec, tally, kept);
+            (made.rows, made.rejects, Some(made.parts))
+        }
+    };
     let scope = rows.scope();
-    (rows, together(scope, vec![bad_rows, bad_totals]))
+    (rows, together(scope, vec![bad_rows, bad_totals]), parts)
+}
+
+/// How the state of an aggregate outlives the process.
+struct KeptAggregate<'scope> {
+    orders: StreamVec<'scope, Time, Order>,
+    place: PackPlace,
+    keeper: Keeper,
 }
 
 fn aggregate_inputs(

@@ -6,10 +6,10 @@
 
 mod earlier;
 mod exit;
+mod lines;
 mod peers;
 mod workers;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
+use tidemill_store::checkpoint::CheckpointError;
 use tidemill_store::{
     DiskError, Folders, Generation, Home, HomeError, Journal, JournalError, RecoverError,
     failpoint, recover, spool, sweep_spool,
@@ -28,19 +29,21 @@ use timely::scheduling::activate::SyncActivator;
 
 use self::workers::Workers;
 use crate::board::Board;
+use crate::checkpoint::find::{Base, find};
+use crate::checkpoint::keeper::Keeper;
 use crate::engine::Engine;
 use crate::fault::{self, FaultKind};
 use crate::ingest::coordinator::{Command, Loads};
-use crate::intake::{self, Intake, Numbers, Patience, Patterns};
-use crate::ledger::{self, Event, Ledger};
+use crate::intake::{Intake, Numbers, Patience, Patterns};
+use crate::ledger::{Event, Keeping, Ledger};
 use crate::mesh::{self, Control, MeshConfig, MeshError};
-use crate::plan::{Plan, SinkKind};
-use crate::publish::{self, Job, Published, Publisher};
+use crate::plan::Plan;
+use crate::publish::{Job, Publisher};
 use crate::receipt;
 use crate::render::{Fittings, render};
 use crate::sink::parts::Surroundings;
 use crate::sink::staging::Staging;
-use crate::sink::table::Table;
+use crate::start::lines::{intake_lines, ledger_lines, publisher_lines};
 use crate::stats::Stats;
 use crate::worker;
 
@@ -67,6 +70,8 @@ pub struct Config {
     pub forget_missing: bool,
     /// Told the number of the generation as soon as the journal has it; in process 0 only.
     pub announce: Option<Announce>,
+    /// The least time between two checkpoints of a pipeline; zero for none but at a clean end.
+    pub checkpoint_every: Duration,
 }
 
 /// Why an engine did not start.
@@ -119,6 +124,17 @@ pub enum StartError {
         name: String,
         /// What is wrong with it.
         detail: String,
+    },
+    /// A checkpoint was whole when it was looked at, and cannot be taken up.
+    #[error(
+        "pipeline {pipeline}: take up a checkpoint; to build the state from processed/ instead, \
+         remove ckpt/{pipeline} from the home"
+    )]
+    Checkpoint {
+        /// The pipeline.
+        pipeline: String,
+        /// What is wrong with it.
+        source: CheckpointError,
     },
     /// The dataflow cannot be started.
     #[error("start the dataflow: {0}")]
@@ -193,7 +209,10 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let board = Arc::new(board(&config.plans, &journal)?);
     let patterns: Vec<Patterns> =
         config.plans.iter().map(|plan| Patterns::new(&plan.sources)).collect();
-    let earlier = earlier::earlier(&config, &journal, &folders, &patterns)?;
+    let found = config.plans.iter().map(|plan| find(&home, &mut journal, plan));
+    let found: Vec<Base> = found.collect::<Result<_, _>>()?;
+    let publisher_lines = publisher_lines(&config.plans, &folders, &found, generation)?;
+    let earlier = earlier::earlier(&config, &journal, &folders, &patterns, &found)?;
     // Nobody uploads yet: what lies there was left by a life that was killed. What broke off may be
     // gone on with for a while.
     sweep_spool(&home, SystemTime::now() - spool::KEPT_FOR)?;
@@ -204,6 +223,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let (events, heard) = channel::<Event>();
     let (jobs, published) = channel::<Job>();
     let (staging, _staging_thread) = Staging::start(fault::disk)?;
+    let keeper = Keeper::start()?;
     let (commands, received): (Vec<_>, Vec<_>) =
         config.plans.iter().map(|_| channel::<Command>()).unzip();
     let built = Building {
@@ -212,6 +232,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         generation,
         workers: config.workers,
         staging,
+        keeper: keeper.clone(),
         stats: stats.clone(),
         events: Some(events.clone()),
         commands: received,
@@ -240,18 +261,19 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         peers::listen(control, stats)?;
     }
 
-    let publisher = Publisher::new(
-        home,
-        publisher_lines(&config.plans, &folders),
-        Arc::clone(&board),
-        events.clone(),
-    );
+    let publisher =
+        Publisher::new(home, publisher_lines, Arc::clone(&board), events.clone(), keeper.clone());
+    let orders: Vec<_> = found.iter().map(|found| found.order.clone()).collect();
     let mut ledger = Ledger::new(
         journal,
-        ledger_lines(&config.plans, &folders, commands, wakes),
+        ledger_lines(&config, &folders, commands, wakes, found),
         Arc::clone(&board),
         jobs.clone(),
+        Keeping { keeper, events: events.clone(), generation },
     );
+    for (pipeline, order) in orders.into_iter().enumerate() {
+        order.into_iter().for_each(|order| ledger.restore(pipeline, order));
+    }
     for earlier::Earlier { pipeline, file, replay } in earlier {
         ledger.resume(pipeline, file, replay);
     }
@@ -320,6 +342,7 @@ pub fn run_member(config: Config) -> Result<(), StartError> {
         generation: meeting.generation,
         workers: config.workers,
         staging,
+        keeper: Keeper::start()?,
         stats: stats.clone(),
         events: None,
         commands: Vec::new(),
@@ -387,6 +410,7 @@ struct Building {
     generation: u64,
     workers: usize,
     staging: Staging,
+    keeper: Keeper,
     stats: Stats,
     /// To the ledger; in process 0 only.
     events: Option<Sender<Event>>,
@@ -403,7 +427,8 @@ impl Building {
     ) -> Result<(Workers, Vec<SyncActivator>), StartError> {
         let (ready, woken) = channel();
         let is_first = self.events.is_some();
-        let Self { plans, home, generation, workers, staging, stats, events, commands } = self;
+        let Self { plans, home, generation, workers, staging, keeper, stats, events, commands } =
+            self;
         let commands = Mutex::new(commands.into_iter().map(Some).collect::<Vec<_>>());
         let ready = Mutex::new(ready);
         let loads: Vec<Loads> = plans.iter().map(|_| Loads::new(workers)).collect();
@@ -438,6 +463,7 @@ impl Building {
                     ledger,
                     stats: stats.clone(),
                     loads: loads[pipeline].clone(),
+                    keeper: keeper.clone(),
                 };
                 rendered.push(render(worker, plan, fittings));
             }
@@ -477,63 +503,10 @@ fn board(plans: &[Plan], journal: &Journal) -> Result<Board, StartError> {
     let mut lanes = Vec::with_capacity(plans.len());
     for plan in plans {
         let counts = reader.counts(&plan.name)?;
-        let last = journal.committed(&plan.name)?.last().map_or(0, |file| file.epoch);
+        let last = journal.last_committed(&plan.name)?;
         lanes.push((plan.name.clone(), counts, last));
     }
     Ok(Board::new(lanes.into_iter()))
-}
-
-fn publisher_lines(plans: &[Plan], folders: &[Folders]) -> Vec<publish::Line> {
-    let table = |(at, sink): (usize, &crate::plan::SinkPlan)| match &sink.kind {
-        SinkKind::Table { format, key, schema, publish_every } => {
-            let table = Table::new(format.clone(), schema.clone(), key);
-            let file_name = Table::file_name(&sink.name, format);
-            let every = *publish_every;
-            let (sink, last, took) = (sink.name.clone(), None, Duration::ZERO);
-            Some((at, Published { sink, file_name, table, every, last, took }))
-        }
-        _ => None,
-    };
-    let line = |(plan, folders): (&Plan, &Folders)| publish::Line {
-        name: plan.name.clone(),
-        plan_hash: plan.hash.clone(),
-        folders: folders.clone(),
-        tables: plan.sinks.iter().enumerate().filter_map(table).collect::<BTreeMap<_, _>>(),
-    };
-    plans.iter().zip(folders).map(line).collect()
-}
-
-fn ledger_lines(
-    plans: &[Plan],
-    folders: &[Folders],
-    commands: Vec<Sender<Command>>,
-    wakes: Vec<SyncActivator>,
-) -> Vec<ledger::Line> {
-    let ends = commands.into_iter().zip(wakes);
-    let line = |((plan, folders), (commands, wake)): ((&Plan, &Folders), _)| ledger::Line {
-        name: plan.name.clone(),
-        folders: folders.clone(),
-        sources: plan.sources.iter().map(|source| source.name.clone()).collect(),
-        sinks: plan.sinks.iter().map(|sink| sink.name.clone()).collect(),
-        keeps_state: plan.operators.iter().any(|operator| operator.kind.keeps_state()),
-        book: receipt::book(plan),
-        commands,
-        wake,
-    };
-    plans.iter().zip(folders).zip(ends).map(line).collect()
-}
-
-fn intake_lines(
-    plans: &[Plan],
-    folders: Vec<Folders>,
-    patterns: Vec<Patterns>,
-) -> Vec<intake::Line> {
-    let line = |((plan, folders), patterns): ((&Plan, Folders), Patterns)| intake::Line {
-        name: plan.name.clone(),
-        folders,
-        patterns,
-    };
-    plans.iter().zip(folders).zip(patterns).map(line).collect()
 }
 
 /// Waits until the ledger has worked off everything it was told so far.

@@ -116,6 +116,10 @@ pub struct SettingFlags {
     /// How often the folders are scanned, whatever the system tells of changes [default: 2s]
     #[arg(long, value_name = "DURATION")]
     pub scan: Option<String>,
+    /// The least time between two checkpoints of the state of a pipeline; 0s: only at a clean end
+    /// [default: 60s]
+    #[arg(long, value_name = "DURATION")]
+    pub checkpoint_every: Option<String>,
     /// How long the processes of a run wait for each other at the start [default: 60s]
     #[arg(long, value_name = "DURATION")]
     pub meet: Option<String>,

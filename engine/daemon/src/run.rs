@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tidemill_engine::mesh::{Heartbeat, MeshConfig, parse_hostfile};
@@ -26,6 +26,9 @@ const QUARANTINED: u8 = 3;
 
 /// The exit code of a process that was told twice to end.
 const INTERRUPTED: i32 = 130;
+
+/// How long process 0 may take to recover before the processes of its parent give it up.
+const RECOVERY_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// The name of the variable that holds the token of a mesh with a host file.
 const TOKEN: &str = "TIDEMILL_MESH_TOKEN";
@@ -70,6 +73,7 @@ pub fn run(flags: RunFlags) -> anyhow::Result<u8> {
         announce: parent.clone().map(|parent| -> Announce {
             Arc::new(move |number| parent.tell(Report::Generation(number)))
         }),
+        checkpoint_every: settings.checkpoint_every,
     };
     if !is_first {
         return member(config, parent.is_some());
@@ -85,6 +89,7 @@ fn all(settings: &Settings, once: bool) -> anyhow::Result<u8> {
         processes: settings.processes,
         arguments: std::env::args_os().skip(1).collect(),
         front,
+        silence: settings.silence,
         // Nobody is left to read it.
         on_ready: Box::new(move || drop(say(listening.as_bytes()))),
         once,
@@ -148,8 +153,15 @@ fn load_all(flags: &RunFlags) -> anyhow::Result<Option<Vec<Plan>>> {
 /// Returns how this process meets the others, if there are any.
 fn mesh(settings: &Settings, plans: &[Plan]) -> anyhow::Result<Option<MeshConfig>> {
     let Some(index) = settings.process.filter(|_| settings.processes > 1) else { return Ok(None) };
+    let mut deadline = settings.meet;
     let (endpoints, token) = match supervisor::supervised_mesh(settings.processes)? {
-        Some(prepared) => (prepared.endpoints, prepared.token),
+        Some(prepared) => {
+            if index > 0 {
+                // Process 0 recovers first, which may take long; the parent knows whether it lives.
+                deadline = RECOVERY_MAX;
+            }
+            (prepared.endpoints, prepared.token)
+        }
         None => by_hostfile(settings)?,
     };
     let mut all = Vec::new();
@@ -165,7 +177,7 @@ fn mesh(settings: &Settings, plans: &[Plan]) -> anyhow::Result<Option<MeshConfig
         plan_hash: tidemill_engine::plan::combined_hash(&all),
         binary_version: env!("CARGO_PKG_VERSION").to_owned(),
         generation: None,
-        deadline: settings.meet,
+        deadline,
         heartbeat: Heartbeat::noticing(settings.silence),
     }))
 }

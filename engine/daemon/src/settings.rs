@@ -21,7 +21,7 @@ const SILENCES: RangeInclusive<Duration> = Duration::from_millis(500)..=Duration
 
 /// Every setting: its name, its default, and what it is for. The environment variable of `log_format`
 /// is `TIDEMILL_LOG_FORMAT`.
-const ALL: [(&str, &str); 13] = [
+const ALL: [(&str, &str); 14] = [
     ("home", "./tidemill-home"),
     ("workers", "(cores)"),
     ("processes", "1"),
@@ -31,6 +31,7 @@ const ALL: [(&str, &str); 13] = [
     ("reflection", "false"),
     ("quiet", "2s"),
     ("scan", "2s"),
+    ("checkpoint_every", "60s"),
     ("meet", "60s"),
     ("silence", "15s"),
     ("log", "info"),
@@ -69,6 +70,8 @@ pub struct Settings {
     pub quiet: Duration,
     /// How often folders are scanned.
     pub scan: Duration,
+    /// The least time between two checkpoints; zero for none but at a clean end.
+    pub checkpoint_every: Duration,
     /// How long processes wait for each other.
     pub meet: Duration,
     /// How long a process may be silent before it counts as lost.
@@ -135,6 +138,7 @@ fn flag(flags: &SettingFlags, name: &str) -> Option<String> {
         "reflection" => flags.reflection.clone(),
         "quiet" => flags.quiet.clone(),
         "scan" => flags.scan.clone(),
+        "checkpoint_every" => flags.checkpoint_every.clone(),
         "meet" => flags.meet.clone(),
         "silence" => flags.silence.clone(),
         "log" => flags.log.clone(),
@@ -205,6 +209,11 @@ impl Checking<'_> {
         let reflection = self.value("reflection", "true or false", |text| text.parse().ok());
         let quiet = self.value("quiet", "a duration like 500ms, 2s or 1m", duration);
         let scan = self.value("scan", "a duration like 500ms, 2s or 1m", duration);
+        let checkpoint_every = self.value(
+            "checkpoint_every",
+            "a duration like 500ms, 2s or 1m; 0s for none but at a clean end",
+            duration,
+        );
         let meet = self.value("meet", "a duration like 500ms, 2s or 1m", duration);
         let silence = self.value("silence", "a duration from 500ms to 1h", |text| {
             duration(text).filter(|silence| SILENCES.contains(silence))
@@ -240,6 +249,7 @@ impl Checking<'_> {
             reflection: reflection?,
             quiet: quiet?,
             scan: scan?.max(Duration::from_millis(50)),
+            checkpoint_every: checkpoint_every?,
             meet: meet?,
             silence: silence?,
             log,

@@ -104,6 +104,8 @@ pub struct Patience {
     pub finish: Duration,
     /// After a request to terminate, until they are killed.
     pub terminate: Duration,
+    /// For a process that is stopped (SIGSTOP), until it is lost.
+    pub stopped: Duration,
     /// Before the next generation, after the first failure; doubled with each one that follows.
     pub pause_first: Duration,
     /// Before the next generation, at most.
@@ -119,6 +121,7 @@ impl Patience {
     pub const USUAL: Patience = Patience {
         finish: Duration::from_secs(60),
         terminate: Duration::from_secs(5),
+        stopped: Duration::from_secs(16),
         pause_first: Duration::from_millis(200),
         pause_longest: Duration::from_secs(10),
         healthy: Duration::from_secs(60),
@@ -134,6 +137,8 @@ pub struct Run {
     pub arguments: Vec<OsString>,
     /// The address of the service.
     pub front: Front,
+    /// How long a process may be silent before the others give it up.
+    pub silence: Duration,
     /// Called once, when process 0 serves for the first time.
     pub on_ready: Box<dyn FnOnce()>,
     /// Whether the run ends by itself when the work is done.
@@ -147,7 +152,7 @@ pub struct Run {
 pub fn supervise(run: Run) -> Result<u8, SupervisorError> {
     let program = std::env::current_exe()
         .map_err(|source| SupervisorError::Prepare { action: "find this program", source })?;
-    let Run { processes, arguments, mut front, on_ready, once } = run;
+    let Run { processes, arguments, mut front, silence, on_ready, once } = run;
     let listener = front
         .listener()
         .try_clone()
@@ -157,7 +162,8 @@ pub fn supervise(run: Run) -> Result<u8, SupervisorError> {
         processes,
         arguments: &arguments,
         listener: Some(&listener),
-        patience: Patience::USUAL,
+        // The others say better why, where they can.
+        patience: Patience { stopped: silence + Duration::from_secs(1), ..Patience::USUAL },
     };
     let mut on_ready = Some(on_ready);
     let mut quarantined = false;

@@ -87,6 +87,19 @@ pub(crate) fn open_plain(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)
 }
 
+/// Creates a file that only its owner can read, or empties the one that is there.
+pub(crate) fn create_private(path: &Path) -> Result<File, DiskError> {
+    let flags = (OFlags::NOFOLLOW | OFlags::CLOEXEC).bits().cast_signed();
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .custom_flags(flags)
+        .open(path)
+        .map_err(|error| DiskError::new("create", path, error))
+}
+
 /// Makes a file's bytes durable.
 pub(crate) fn sync_file(file: &File, path: &Path) -> Result<(), DiskError> {
     file.sync_all().map_err(|error| DiskError::new("sync", path, error))

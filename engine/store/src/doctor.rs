@@ -130,7 +130,7 @@ pub fn examine(root: &Path, deep: bool) -> Result<Diagnosis, DoctorError> {
     }
     let Round { facts, found, .. } = round;
     let mut findings: Vec<Finding> = found.into_values().collect();
-    findings.sort_by(|one, two| two.severity.cmp(&one.severity).then(one.code.cmp(&two.code)));
+    findings.sort_by(|one, two| two.severity.cmp(&one.severity).then(one.code.cmp(two.code)));
     Ok(Diagnosis { home, deep, facts, findings })
 }
 

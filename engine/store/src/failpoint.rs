@@ -116,6 +116,13 @@ pub const NAMES: &[&str] = &[
     "snapshot-replaced",
     "snapshot-placed",
     "snapshot-told",
+    // a checkpoint
+    "checkpoint-pack-written",
+    "checkpoint-pack-placed",
+    "checkpoint-manifest-placed",
+    "checkpoint-row-written",
+    "checkpoint-durable",
+    "checkpoint-old-removed",
     // settled
     "settle-begin",
     "settle-synced",

@@ -214,6 +214,24 @@ impl Home {
         self.root.join("stage")
     }
 
+    /// Returns the folder of a pipeline's checkpoints. It may not exist yet.
+    pub fn checkpoints(&self, pipeline: &str) -> PathBuf {
+        self.root.join("ckpt").join(pipeline)
+    }
+
+    /// Returns the folder of a pipeline's checkpoints, creating it. It exists durably on return.
+    pub fn create_checkpoints(&self, pipeline: &str) -> Result<PathBuf, HomeError> {
+        check_pipeline_name(pipeline)?;
+        let folder = self.checkpoints(pipeline);
+        let all = self.root.join("ckpt");
+        let created = [self.folder(&all)?, self.folder(&folder)?];
+        if created.contains(&true) {
+            disk::sync_folder(&all)?;
+            disk::sync_folder(&self.root)?;
+        }
+        Ok(folder)
+    }
+
     /// Returns where the journal lies.
     pub fn journal_path(&self) -> PathBuf {
         self.root.join("journal.db")

@@ -5,6 +5,7 @@
 //! [`Journal::accept`] and [`Journal::finish`] have returned survives a crash and a loss of power.
 //! Never touches the files it speaks of, except to see which names are taken.
 
+mod checkpoint;
 mod client_id;
 mod dedupe;
 mod names;
@@ -22,11 +23,11 @@ use rusqlite::{Connection, ErrorCode};
 use crate::disk::DiskError;
 use crate::queue::Identity;
 
+pub use checkpoint::{CheckpointRow, Committed};
 pub use client_id::{CLIENT_IDS_KEPT, ClientId, ClientIdError};
 pub use dedupe::Dedupe;
 pub use read::JournalReader;
 pub use receipt::ReceiptRow;
-pub(crate) use receipt::parse as parse_receipt;
 
 /// The one writer of the journal.
 #[derive(Debug)]
@@ -369,4 +370,4 @@ impl From<DiskError> for JournalError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -86,8 +86,8 @@
 //!
 //! Map, in reading order: [`home`] (where things are), [`name`] (what files may be called),
 //! [`queue`] (the moves of an input), [`journal`] (what is known), [`receipt`] (where the records of a
-//! file went), [`stage`] and [`publish`](mod@publish) (the way of an output),
-//! [`recover`](mod@recover) (after a crash), [`mod@doctor`] (what is wrong
+//! file went), [`stage`] and [`publish`](mod@publish) (the way of an output), [`checkpoint`] (state
+//! that need not be built again), [`recover`](mod@recover) (after a crash), [`mod@doctor`] (what is wrong
 //! with a home), [`failpoint`] (where tests let it crash).
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -107,6 +107,8 @@ pub mod receipt;
 pub mod publish;
 pub mod stage;
 
+pub mod checkpoint;
+
 pub mod recover;
 
 pub mod doctor;
@@ -114,9 +116,9 @@ pub mod doctor;
 pub use disk::DiskError;
 pub use home::{Folders, Home, HomeError};
 pub use journal::{
-    AcceptedFile, CLIENT_IDS_KEPT, ClientId, ClientIdError, Counts, Dedupe, Filter, Generation,
-    Journal, JournalError, JournalReader, NewFile, Outcome, OutcomeRow, Part, PartBody, PartRow,
-    Phase, ReceiptRow, SubmissionRow, Verdict, VerdictRow,
+    AcceptedFile, CLIENT_IDS_KEPT, CheckpointRow, ClientId, ClientIdError, Committed, Counts,
+    Dedupe, Filter, Generation, Journal, JournalError, JournalReader, NewFile, Outcome, OutcomeRow,
+    Part, PartBody, PartRow, Phase, ReceiptRow, SubmissionRow, Verdict, VerdictRow,
 };
 pub use publish::{PublishError, publish, replace_file, sync_published};
 pub use queue::spool::{self, sweep_spool};

@@ -115,33 +115,60 @@ pub struct Imbalance {
     pub other_count: u64,
 }
 
-/// A sum that says of what it is: `12 out + 3 filtered`.
-#[derive(Default)]
-struct Side {
-    text: String,
-    sum: u64,
+/// One number of a law and what it is: `3 out of by.low`.
+#[derive(Clone, Copy)]
+struct Term<'a> {
+    count: u64,
+    word: &'static str,
+    node: &'a str,
+    tag: &'a str,
 }
 
-impl Side {
-    fn plus(mut self, count: u64, what: &str) -> Self {
-        let and = if self.text.is_empty() { "" } else { " + " };
-        // Writing to a string cannot fail.
-        let _ = write!(self.text, "{and}{count} {what}");
-        self.sum = self.sum.saturating_add(count);
-        self
+impl<'a> Term<'a> {
+    fn of(count: u64, word: &'static str) -> Self {
+        Self { count, word, node: "", tag: "" }
+    }
+
+    fn at(self, node: &'a str, tag: &'a str) -> Self {
+        Self { node, tag, ..self }
+    }
+
+    /// Returns nothing for a number that is not worth a word.
+    fn some(self) -> Option<Self> {
+        (self.count > 0).then_some(self)
     }
 }
 
-fn equal(of: &str, one: Side, other: Side) -> Result<(), Imbalance> {
-    if one.sum == other.sum {
+/// Checks one law. Its words are put together only if it is broken: this runs for every file.
+fn equal<'a>(
+    of: (&str, &str),
+    one: impl Iterator<Item = Term<'a>> + Clone,
+    other: impl Iterator<Item = Term<'a>> + Clone,
+) -> Result<(), Imbalance> {
+    let sum = |sum: u64, term: Term<'_>| sum.saturating_add(term.count);
+    let (one_count, other_count) = (one.clone().fold(0, sum), other.clone().fold(0, sum));
+    if one_count == other_count {
         return Ok(());
     }
-    Err(Imbalance {
-        one: format!("{of}: {}", one.text),
-        one_count: one.sum,
-        other: other.text,
-        other_count: other.sum,
-    })
+    let gap = if of.1.is_empty() { "" } else { " " };
+    let one = format!("{}{gap}{}: {}", of.0, of.1, words(one));
+    Err(Imbalance { one, one_count, other: words(other), other_count })
+}
+
+fn words<'a>(terms: impl Iterator<Item = Term<'a>>) -> String {
+    let mut text = String::new();
+    for Term { count, word, node, tag } in terms {
+        let and = if text.is_empty() { "" } else { " + " };
+        let before_node = if node.is_empty() { "" } else { " " };
+        let before_tag = match (node, tag) {
+            (_, "") => "",
+            ("", _) => " ",
+            _ => ".",
+        };
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{and}{count} {word}{before_node}{node}{before_tag}{tag}");
+    }
+    if text.is_empty() { "nothing".to_owned() } else { text }
 }
 
 impl Book {
@@ -149,53 +176,27 @@ impl Book {
     /// its readers and the outcome tell them.
     pub fn check(&self, receipt: &Receipt, records: u64, rejected: u64) -> Result<(), Imbalance> {
         let counts = &receipt.counts;
-        let lengths = (Side::default(), Side::default());
         equal(
-            "the receipt",
-            lengths.0.plus(self.nodes.len() as u64, "nodes in the pipeline"),
-            lengths.1.plus(counts.len() as u64, "nodes counted"),
+            ("the receipt", ""),
+            std::iter::once(Term::of(self.nodes.len() as u64, "nodes in the pipeline")),
+            std::iter::once(Term::of(counts.len() as u64, "nodes counted")),
         )?;
-        let mut found = Side::default();
-        let mut refused = Side::default();
         for (node, count) in self.nodes.iter().zip(counts) {
-            self.check_node(node, count)?;
+            check_node(node, count)?;
             self.check_edges(node, count, counts)?;
-            if node.role == Role::Source {
-                found = found.plus(count.taken, &format!("taken by {}", node.name));
-            }
-            if !node.role.is_sink() && count.rejected + count.reported > 0 {
-                let both = count.rejected.saturating_add(count.reported);
-                refused = refused.plus(both, &format!("rejected by {}", node.name));
-            }
         }
-        equal("the file", Side::default().plus(records, "records read"), found)?;
-        equal("the file", Side::default().plus(rejected, "records rejected"), refused)
-    }
-
-    /// What a node took in, it gave out, left out, rejected or merged.
-    fn check_node(&self, node: &Node, count: &NodeCounts) -> Result<(), Imbalance> {
-        if node.role.is_sink() {
-            return Ok(());
-        }
-        let mut took = Side::default().plus(count.taken, "in");
-        if count.copies > 0 {
-            took = took.plus(count.copies, "copies");
-        }
-        let mut went = Side::default();
-        if node.role == Role::Aggregate {
-            went = went.plus(count.merged, "merged");
-        } else {
-            for (at, given) in count.given.iter().enumerate() {
-                let tag = node.tags.get(at).map_or("", String::as_str);
-                went = went
-                    .plus(*given, &format!("out{}{tag}", if tag.is_empty() { "" } else { " " }));
-            }
-        }
-        if count.filtered > 0 {
-            went = went.plus(count.filtered, "filtered");
-        }
-        went = went.plus(count.rejected, "rejected");
-        equal(&format!("{} {}", node.role.word(), node.name), took, went)
+        let inner = self.nodes.iter().zip(counts).filter(|(node, _)| !node.role.is_sink());
+        let sources = inner.clone().filter(|(node, _)| node.role == Role::Source);
+        equal(
+            ("the file", ""),
+            std::iter::once(Term::of(records, "records read")),
+            sources.map(|(node, count)| Term::of(count.taken, "taken by").at(&node.name, "")),
+        )?;
+        equal(
+            ("the file", ""),
+            std::iter::once(Term::of(rejected, "records rejected")),
+            inner.filter_map(|(node, count)| refused(node, count).some()),
+        )
     }
 
     /// What a node took in is what the ports that feed it gave out.
@@ -209,24 +210,48 @@ impl Book {
             return Ok(());
         }
         let word = if node.role.is_sink() { "delivered" } else { "in" };
-        let took = Side::default().plus(count.taken, word);
-        let mut fed = Side::default();
-        let nothing = NodeCounts::default();
-        let name = |at: usize| self.nodes.get(at).map_or("?", |node| node.name.as_str());
-        for (from, port) in &node.inputs {
-            let given = counts.get(*from).unwrap_or(&nothing).given.get(*port).copied();
-            let tag = self.nodes.get(*from).and_then(|node| node.tags.get(*port));
-            let dot = tag.filter(|tag| !tag.is_empty()).map(|tag| format!(".{tag}"));
-            let out = format!("out of {}{}", name(*from), dot.unwrap_or_default());
-            fed = fed.plus(given.unwrap_or(0), &out);
-        }
-        for from in &node.errors_of {
-            let of = counts.get(*from).unwrap_or(&nothing);
-            let both = of.rejected.saturating_add(of.reported);
-            fed = fed.plus(both, &format!("rejected by {}", name(*from)));
-        }
-        equal(&format!("{} {}", node.role.word(), node.name), took, fed)
+        let fed = node.inputs.iter().map(|(from, port)| {
+            let given = counts.get(*from).and_then(|count| count.given.get(*port)).copied();
+            let out = Term::of(given.unwrap_or(0), "out of");
+            let Some(from) = self.nodes.get(*from) else { return out.at("?", "") };
+            out.at(&from.name, from.tags.get(*port).map_or("?", String::as_str))
+        });
+        let errors =
+            node.errors_of.iter().map(|from| match self.nodes.get(*from).zip(counts.get(*from)) {
+                Some((node, count)) => refused(node, count),
+                None => Term::of(0, "rejected by").at("?", ""),
+            });
+        equal(
+            (node.role.word(), &node.name),
+            std::iter::once(Term::of(count.taken, word)),
+            fed.chain(errors),
+        )
     }
+}
+
+/// What a node took in, it gave out, left out, rejected or merged.
+fn check_node(node: &Node, count: &NodeCounts) -> Result<(), Imbalance> {
+    if node.role.is_sink() {
+        return Ok(());
+    }
+    let merges = node.role == Role::Aggregate;
+    let given = count.given.iter().enumerate().filter(|_| !merges).map(|(at, given)| {
+        Term::of(*given, "out").at("", node.tags.get(at).map_or("?", String::as_str))
+    });
+    let merged = merges.then_some(Term::of(count.merged, "merged"));
+    let filtered = Term::of(count.filtered, "filtered").some();
+    let rejected = Term::of(count.rejected, "rejected");
+    equal(
+        (node.role.word(), &node.name),
+        std::iter::once(Term::of(count.taken, "in")).chain(Term::of(count.copies, "copies").some()),
+        given.chain(merged).chain(filtered).chain(std::iter::once(rejected)),
+    )
+}
+
+/// What a node sent to its port for errors.
+fn refused<'a>(node: &'a Node, count: &NodeCounts) -> Term<'a> {
+    let both = count.rejected.saturating_add(count.reported);
+    Term::of(both, "rejected by").at(&node.name, "")
 }
 
 impl Receipt {

@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 /// Bits of exponent that share a bucket. The unit of bucket 0 is the least subnormal float.
 const BUCKET_BITS: u32 = 5;
+/// The bucket of the largest floats.
+const BUCKET_MAX: u8 = 63;
 /// A mantissa has 53 bits and is shifted by up to 31, so a bucket holds 2^43 of them.
 const ROOM: &str = "fewer than 2^43 floats are summed under one key";
 /// Limbs of 64 bits that hold any sum: 2046 exponents, 53 bits of mantissa, 63 bits of count.
@@ -119,6 +121,23 @@ impl ExactSum {
             specials.positive = -specials.positive;
             specials.negative = -specials.negative;
         }
+    }
+
+    /// Returns the sum as plain numbers: buckets with their sums, and how many NaNs and infinities of
+    /// each sign were added. What [`ExactSum::from_parts`] takes back.
+    pub(super) fn parts(&self) -> (&[(u8, i128)], [i64; 3]) {
+        let specials = self.specials.as_deref().copied().unwrap_or_default();
+        (&self.buckets, [specials.nan, specials.positive, specials.negative])
+    }
+
+    /// Returns the sum of these parts, or nothing if no sum has them.
+    pub(super) fn from_parts(buckets: Vec<(u8, i128)>, specials: [i64; 3]) -> Option<Self> {
+        let ascending = buckets.is_sorted_by(|one, two| one.0 < two.0);
+        let whole = buckets.iter().all(|(bucket, sum)| *bucket <= BUCKET_MAX && *sum != 0);
+        let [nan, positive, negative] = specials;
+        let specials = Specials { nan, positive, negative };
+        let specials = (specials != Specials::default()).then(|| Box::new(specials));
+        (ascending && whole).then_some(Self { buckets, specials })
     }
 
     /// Returns whether everything that was added was taken back (or only zeros were added).

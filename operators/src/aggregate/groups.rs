@@ -11,6 +11,7 @@ use hashbrown::HashTable;
 use super::AggregateSpec;
 use super::accumulator::Accumulator;
 use super::key::{Key, KeyEncoder};
+use super::shortcut::Shortcut;
 use super::sums::{LEFT_OUT, Sums};
 use crate::exchange::key_hash;
 
@@ -24,6 +25,7 @@ pub struct Groups {
     rows: Vec<i64>,
     sums: Vec<Sums>,
     scratch: Scratch,
+    shortcut: Shortcut,
 }
 
 /// An entry of the table: the whole hash, so that growing hashes nothing and most misses compare
@@ -58,6 +60,7 @@ impl Groups {
             rows: Vec::new(),
             sums: spec.compute.iter().map(|one| Sums::new(one.function, one.argument)).collect(),
             scratch: Scratch::default(),
+            shortcut: Shortcut::default(),
         }
     }
 
@@ -114,6 +117,7 @@ impl Groups {
         scratch: &mut Scratch,
     ) {
         let encoder = KeyEncoder::new(keys);
+        let short = self.shortcut.load(rows, keys);
         scratch.groups.clear();
         scratch.groups.reserve(rows);
         for row in 0..rows {
@@ -121,9 +125,16 @@ impl Groups {
                 scratch.groups.push(LEFT_OUT);
                 continue;
             }
+            if short && let Some(group) = self.shortcut.find(row) {
+                scratch.groups.push(group);
+                continue;
+            }
             scratch.key.clear();
             encoder.append(row, &mut scratch.key);
             let group = self.group(&scratch.key);
+            if short {
+                self.shortcut.learn(row, group);
+            }
             scratch.groups.push(group);
         }
     }

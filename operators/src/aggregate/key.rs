@@ -232,6 +232,13 @@ pub fn decode_values(key: &Key, columns: &[Column]) -> Result<Vec<Value>, KeyErr
     Ok(values)
 }
 
+/// Checks that a key holds these columns, without keeping their values.
+pub(super) fn check(key: &[u8], columns: &[Column]) -> Result<(), KeyError> {
+    let mut reader = Reader::new(key);
+    columns.iter().try_for_each(|column| reader.value(column.kind).map(drop))?;
+    reader.finish()
+}
+
 /// Returns the columns of these keys, in order.
 pub fn decode_columns<'a>(
     keys: impl ExactSizeIterator<Item = &'a Key>,

@@ -2,7 +2,8 @@
 //!
 //! | input  | `(key, time, accumulator)`, any number per key and epoch, from any worker            |
 //! | output | per epoch the rows taken back (diff -1), then the rows now there (+1), each by key    |
-//! | state  | one entry per key in a differential arrangement, whose difference is the accumulator |
+//! | state  | one entry per key in a differential arrangement, whose difference is the accumulator; |
+//! |        | written down for checkpoints and put back from them ([`Kept`])                        |
 //! | errors | sums of integers that do not fit an int: the cell is NULL and the key is reported    |
 //! | leaves | a key leaves when its last row is taken back; history is compacted with the frontier  |
 
@@ -11,23 +12,28 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, RecordBatch};
 use differential_dataflow::operators::CountTotal;
+use differential_dataflow::operators::arrange::Arranged;
 use differential_dataflow::operators::arrange::arrangement::arrange_core;
 use differential_dataflow::trace::implementations::{KeyBatcher, KeySpine};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::{Exchange, Pipeline};
 use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::operators::vec::Map;
 use timely::dataflow::{Stream, StreamVec};
+use timely::scheduling::activate::SyncActivator;
 
 use super::AggregateSpec;
 use super::accumulator::Accumulator;
+use super::checkpoint::{Trace, keep};
 use super::gather::Partial;
 use super::key::{Key, decode_columns};
 use super::value::{ColumnBuilder, Value};
 use crate::batch::{Batch, Origin, rows_without_columns};
 use crate::reject::{EpochRejects, Reject, RejectCode};
+use crate::shards::{Mark, ShardSink, shard_of};
 use crate::tally::Tally;
 use crate::time::Time;
 
@@ -51,16 +57,65 @@ pub fn totals<'s>(
     spec: AggregateSpec,
     tally: Tally,
 ) -> (Stream<'s, Time, Batch>, StreamVec<'s, Time, EpochRejects>) {
-    let updates = partials.map(|(key, time, accumulator)| ((key, ()), time, accumulator));
-    let to_home = Exchange::new(|update: &((Key, ()), Time, Accumulator)| update.0.0.hash());
-    let arranged = arrange_core::<
-        _,
-        _,
-        KeyBatcher<Key, Time, Accumulator>,
-        KeySpine<Key, Time, Accumulator>,
-    >(updates, to_home, &format!("Arrange {name}"), KeyBatcher::new);
-    // Counting reads the totals before and after each epoch, and compacts the arrangement.
+    let arranged = arrange(name, partials);
     present(name, operator, arranged.count_total().inner, spec, tally)
+}
+
+/// What surrounds totals that survive the process.
+pub struct Kept<'s, F> {
+    /// What an earlier life kept: rows at times of epoch 0, from any worker. They are the state before
+    /// the first epoch, and nothing is said of them downstream.
+    pub restored: StreamVec<'s, Time, Partial>,
+    /// When to write the state down; broadcast to every worker. A mark that asks for the end of an
+    /// epoch comes at a time of the next epoch.
+    pub marks: StreamVec<'s, Time, Mark>,
+    /// Makes what takes the rows of this worker, from what wakes the operator that gives them.
+    pub sink: F,
+}
+
+/// What [`kept_totals`] give.
+pub struct KeptTotals<'s, P> {
+    /// The rows, as [`totals`] give them.
+    pub rows: Stream<'s, Time, Batch>,
+    /// Sums that no longer fit an int, as [`totals`] report them.
+    pub rejects: StreamVec<'s, Time, EpochRejects>,
+    /// What was written, at the time of each mark: when its frontier has passed that time, every
+    /// worker has written its shards.
+    pub parts: StreamVec<'s, Time, P>,
+}
+
+/// [`totals`] that can be written down and put back.
+pub fn kept_totals<'s, S, F>(
+    name: &str,
+    operator: &str,
+    partials: StreamVec<'s, Time, Partial>,
+    spec: AggregateSpec,
+    tally: Tally,
+    kept: Kept<'s, F>,
+) -> KeptTotals<'s, S::Part>
+where
+    S: ShardSink,
+    F: FnOnce(SyncActivator) -> S,
+{
+    let arranged = arrange(name, partials.concat(kept.restored));
+    let parts = keep(name, arranged.clone(), kept.marks, kept.sink);
+    let (rows, rejects) = present(name, operator, arranged.count_total().inner, spec, tally);
+    KeptTotals { rows, rejects, parts }
+}
+
+/// Arranges what is added up, each key on the worker of its shard.
+fn arrange<'s>(name: &str, partials: StreamVec<'s, Time, Partial>) -> Arranged<'s, Trace> {
+    let updates = partials.map(|(key, time, accumulator)| ((key, ()), time, accumulator));
+    let to_home = Exchange::new(|update: &((Key, ()), Time, Accumulator)| {
+        u64::from(shard_of(update.0.0.hash()))
+    });
+    // Counting reads the totals before and after each epoch, and compacts the arrangement.
+    arrange_core::<_, _, KeyBatcher<Key, Time, Accumulator>, KeySpine<Key, Time, Accumulator>>(
+        updates,
+        to_home,
+        &format!("Arrange {name}"),
+        KeyBatcher::new,
+    )
 }
 
 /// Turns changes of accumulators into batches of rows, one epoch at a time.
@@ -89,6 +144,9 @@ fn present<'s>(
                 let Some(for_rows) = stamp.retain_least(0) else { return };
                 let Some(for_rejects) = stamp.retain_least(1) else { return };
                 for (change, time, diff) in batches.flat_map(|batch| batch.drain(..)) {
+                    if time.epoch == 0 {
+                        continue; // restored: whoever is downstream has these rows already
+                    }
                     let entry = open.entry(time).or_insert_with(|| Open {
                         for_rows: for_rows.delayed(&time),
                         for_rejects: for_rejects.delayed(&time),

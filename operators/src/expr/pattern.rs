@@ -4,9 +4,12 @@
 //! everything else becomes an automaton of the `regex` crate, whose time is linear in the text
 //! whatever the pattern, so no pattern and no text can make a worker hang.
 
+use std::ops::Range;
+
 use arrow_array::{Array, StringViewArray};
-use arrow_buffer::BooleanBuffer;
-use memchr::memmem::Finder;
+use arrow_buffer::{BooleanBuffer, BooleanBufferBuilder};
+use memchr::arch::all::packedpair::HeuristicFrequencyRank;
+use memchr::memmem::{Finder, FinderBuilder};
 use regex::{Regex, RegexBuilder};
 
 use crate::expr::compare::pack_views;
@@ -121,9 +124,94 @@ impl Pattern {
             }
             (Pattern::Anything, _) => BooleanBuffer::new_set(rows),
             (Pattern::Prefix(prefix), Words::Many(array)) => prefixed(array, prefix),
-            (_, words) => BooleanBuffer::collect_bool(rows, |row| {
-                live.has(row) && self.matches(words.get(row))
-            }),
+            (Pattern::Contains(finder), Words::Many(array)) => {
+                contained(array, finder).unwrap_or_else(|| self.row_by_row(rows, words, live))
+            }
+            (_, words) => self.row_by_row(rows, words, live),
+        }
+    }
+
+    fn row_by_row(&self, rows: usize, words: Words<'_>, live: Live<'_>) -> BooleanBuffer {
+        BooleanBuffer::collect_bool(rows, |row| live.has(row) && self.matches(words.get(row)))
+    }
+}
+
+/// Asks which texts hold a word, in one search over all of them, if they stand one behind the other
+/// in one block, as the lines of a chunk do. `None` if they do not.
+fn contained(array: &StringViewArray, finder: &Finder<'_>) -> Option<BooleanBuffer> {
+    let views = array.views();
+    let (block, range) = dense(views)?;
+    let block = array.data_buffers().get(block)?.as_slice();
+    let length = finder.needle().len();
+    let mut bits = BooleanBufferBuilder::new(views.len());
+    bits.append_n(views.len(), false);
+    // A short text stands in its view.
+    for (row, _) in views.iter().enumerate().filter(|(_, view)| place(**view).is_none()) {
+        bits.set_bit(row, finder.find(array.value(row).as_bytes()).is_some());
+    }
+    let mut places =
+        views.iter().enumerate().filter_map(|(row, view)| place(*view).map(|at| (row, at.1)));
+    let mut next = places.next();
+    let mut at = range.start;
+    'words: while let Some(found) = block.get(at..range.end).and_then(|rest| finder.find(rest)) {
+        let start = at + found;
+        // The first text that does not end before the word does.
+        let (row, text) = loop {
+            match next {
+                Some((row, ref text)) if text.end >= start + length => break (row, text.clone()),
+                Some(_) => next = places.next(),
+                None => break 'words,
+            }
+        };
+        if text.start <= start {
+            bits.set_bit(row, true);
+            at = text.end;
+            next = places.next();
+        } else {
+            // It begins before this text, and does not end in the one before.
+            at = text.start;
+        }
+    }
+    Some(bits.finish())
+}
+
+/// Returns the block in which all longer texts stand, and from where to where, if they are in order
+/// and most of that is theirs.
+fn dense(views: &[u128]) -> Option<(usize, Range<usize>)> {
+    let mut places = views.iter().filter_map(|view| place(*view));
+    let (block, first) = places.next()?;
+    let (mut end, mut bytes) = (first.end, first.len());
+    for (other, text) in places {
+        if other != block || text.start < end {
+            return None;
+        }
+        bytes += text.len();
+        end = text.end;
+    }
+    (end - first.start <= bytes * 2).then_some((block, first.start..end))
+}
+
+/// Returns where a text stands: its block and its place there; `None` if it stands in the view.
+fn place(view: u128) -> Option<(usize, Range<usize>)> {
+    let length = view as u32 as usize;
+    let start = (view >> 96) as usize;
+    (length > 12).then_some(((view >> 64) as u32 as usize, start..start + length))
+}
+
+/// How often bytes are found in records: what marks their fields is everywhere in them, so that a
+/// search must not look out for it.
+struct InRecords;
+
+impl HeuristicFrequencyRank for InRecords {
+    fn rank(&self, byte: u8) -> u8 {
+        match byte {
+            b' ' | b'"' | b',' | b':' | b'\n' => 255,
+            b'a' | b'e' | b'i' | b'n' | b'o' | b'r' | b's' | b't' => 240,
+            b'-' | b'.' | b'/' | b';' | b'=' | b'_' | b'{' | b'}' => 230,
+            b'a'..=b'z' => 200,
+            b'0'..=b'9' => 190,
+            b'A'..=b'Z' => 150,
+            _ => 60,
         }
     }
 }
@@ -166,7 +254,9 @@ fn simple(pieces: &[Piece]) -> Option<Pattern> {
         (false, false) => Pattern::Equal(text),
         (false, true) => Pattern::Prefix(text),
         (true, false) => Pattern::Suffix(text),
-        (true, true) => Pattern::Contains(Box::new(Finder::new(&text).into_owned())),
+        (true, true) => Pattern::Contains(Box::new(
+            FinderBuilder::new().build_forward_with_ranker_owned(InRecords, text.into_bytes()),
+        )),
     })
 }
 
@@ -280,4 +370,66 @@ fn build(builder: &mut RegexBuilder) -> Result<Regex, String> {
             format!("bad regular expression: {}", last.trim_start_matches("error: "))
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow_array::{Array, UInt32Array};
+    use arrow_select::take::take;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn contains(word: &str) -> Pattern {
+        let pattern = Pattern::like(&format!("%{word}%"), None, false);
+        pattern.expect("a word between percent signs is a pattern")
+    }
+
+    #[track_caller]
+    fn check(array: &StringViewArray, word: &str) {
+        let pattern = contains(word);
+        let Pattern::Contains(finder) = &pattern else { panic!("{word} is searched") };
+        let expected: Vec<bool> =
+            array.iter().map(|text| pattern.matches(text.unwrap_or(""))).collect();
+        if let Some(bits) = contained(array, finder) {
+            assert_eq!(bits.iter().collect::<Vec<bool>>(), expected, "{word} in {array:?}");
+        }
+        let bits =
+            pattern.column(array.len(), Words::Many(array), Live { active: None, nulls: None });
+        assert_eq!(bits.iter().collect::<Vec<bool>>(), expected, "{word} in {array:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn oracle_a_search_over_a_block_finds_what_each_text_holds(
+            texts in proptest::collection::vec("[ab]{0,30}", 1..20),
+            word in "[ab]{1,4}",
+            picked in proptest::collection::vec(any::<proptest::sample::Index>(), 0..20),
+        ) {
+            let array: StringViewArray = texts.iter().map(|text| Some(text.as_str())).collect();
+            check(&array, &word);
+            // Some of them, in any order: there are gaps, and what stands in a gap is nobody's.
+            let mut rows: Vec<u32> = picked.iter().map(|at| at.index(texts.len()) as u32).collect();
+            for _ in 0..2 {
+                let some = take(&array, &UInt32Array::from(rows.clone()), None).expect("they are there");
+                let some = some.as_any().downcast_ref::<StringViewArray>().expect("texts stay texts");
+                check(some, &word);
+                rows.sort_unstable();
+                rows.dedup();
+            }
+        }
+    }
+
+    #[test]
+    fn lines_of_one_block_are_searched_at_once() {
+        let array: StringViewArray =
+            ["a line that is long", "another long line", "no"].into_iter().map(Some).collect();
+        let Pattern::Contains(finder) = contains("long") else { panic!("it is searched") };
+        let bits = contained(&array, &finder).map(|bits| bits.iter().collect::<Vec<bool>>());
+        assert_eq!(bits, Some(vec![true, true, false]));
+        // A word that begins in one text and ends in the next is in neither.
+        let Pattern::Contains(finder) = contains("longano") else { panic!("it is searched") };
+        let bits = contained(&array, &finder).map(|bits| bits.iter().collect::<Vec<bool>>());
+        assert_eq!(bits, Some(vec![false, false, false]));
+    }
 }

@@ -20,7 +20,7 @@ use tidemill_tests::faults::{Fault, Kind, possible};
 const ALIVE: &str = "FAULTS_SUBJECT";
 
 /// How often everything is tried against a barrier that is left out.
-const ROUNDS: usize = 2;
+const ROUNDS: usize = 4;
 
 const USAGE: &str = "\
 usage: faults calls [--every N]                             let every N-th call fail in every way
@@ -31,8 +31,7 @@ fn main() -> ExitCode {
     if std::env::var_os(ALIVE).is_some() {
         return tidemill::main();
     }
-    if let Err(why) = possible() {
-        println!("SKIPPED: {why}");
+    if !possible("all of it") {
         return ExitCode::SUCCESS;
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -23,6 +23,10 @@ pub enum Survival {
     Nothing,
     /// All: the disk was quick.
     Everything,
+    /// All bytes and no names: the disk was busy with files.
+    Bytes,
+    /// All names and no bytes: the disk was busy with folders.
+    Names,
     /// Names up to some moment, and bytes by chance: a file system with one log.
     UpToAMoment,
     /// Whatever the order allows, by chance: the worst file system there may be.
@@ -31,8 +35,14 @@ pub enum Survival {
 
 impl Survival {
     /// All of them.
-    pub const ALL: [Survival; 4] =
-        [Survival::Nothing, Survival::Everything, Survival::UpToAMoment, Survival::ByChance];
+    pub const ALL: [Survival; 6] = [
+        Survival::Nothing,
+        Survival::Everything,
+        Survival::Bytes,
+        Survival::Names,
+        Survival::UpToAMoment,
+        Survival::ByChance,
+    ];
 }
 
 type NodeId = usize;
@@ -339,8 +349,8 @@ impl Disk {
         let mut dropped: Vec<&Move> = Vec::new();
         for (index, change) in self.pending.iter().enumerate() {
             let wanted = match survival {
-                Survival::Nothing => false,
-                Survival::Everything => true,
+                Survival::Nothing | Survival::Bytes => false,
+                Survival::Everything | Survival::Names => true,
                 Survival::UpToAMoment => index < upto,
                 Survival::ByChance => dice.coin(),
             };
@@ -414,8 +424,8 @@ impl File {
         let pending: Vec<&Edit> =
             self.pending.iter().filter(|change| !change.lost).map(|change| &change.edit).collect();
         let way = match survival {
-            Survival::Nothing => 0,
-            Survival::Everything => 1,
+            Survival::Nothing | Survival::Names => 0,
+            Survival::Everything | Survival::Bytes => 1,
             _ if self.by_lines => dice.below(3),
             _ => dice.below(5),
         };
@@ -452,3 +462,6 @@ fn apply(bytes: &mut Vec<u8>, edit: &Edit) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

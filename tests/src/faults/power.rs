@@ -22,14 +22,19 @@ use crate::tree;
 const CUTS_MAX: usize = 3;
 
 /// How much survives, in turns: most cuts lose something.
-const TURNS: [Survival; 6] = [
+const TURNS: [Survival; 8] = [
     Survival::Nothing,
     Survival::ByChance,
+    Survival::Bytes,
     Survival::UpToAMoment,
-    Survival::Everything,
+    Survival::Names,
     Survival::ByChance,
+    Survival::Everything,
     Survival::Nothing,
 ];
+
+/// How much more often the power is cut before a sync of everything than before another sync.
+const SYNC_ALL_WEIGHT: usize = 5;
 
 /// Of the calls that only make an empty home, one in so many is cut at.
 const EMPTY_HOME_EVERY: usize = 6;
@@ -320,7 +325,28 @@ fn moments(entries: &[Entry], count: usize, dice: &mut Dice) -> Vec<usize> {
     if all.len() <= count {
         return all;
     }
-    // One out of each stretch of the record, so that no part of it is left out by chance.
+    // Every other one right before a sync: never is more at stake, most of all if it is one of everything.
+    let weight = |at: usize| {
+        let next = entries[at..].iter().find(|entry| entry.what.changes());
+        match next.map(|next| &next.what) {
+            Some(What::SyncAll) => SYNC_ALL_WEIGHT,
+            Some(What::Sync) => 1,
+            _ => 0,
+        }
+    };
+    let before_syncs: Vec<usize> =
+        all.iter().flat_map(|&at| std::iter::repeat_n(at, weight(at))).collect();
+    let half = (count / 2).min(before_syncs.len());
+    let (some, others) = (pick(&before_syncs, half, dice), pick(&all, count - half, dice));
+    let mut turns = others.into_iter();
+    let mut chosen: Vec<usize> =
+        some.into_iter().flat_map(|one| [Some(one), turns.next()]).flatten().collect();
+    chosen.extend(turns);
+    chosen
+}
+
+/// Returns `count` of all, one out of each stretch, so that no part is left out by chance.
+fn pick(all: &[usize], count: usize, dice: &mut Dice) -> Vec<usize> {
     let stretch = |n: usize| (n * all.len() / count, (n + 1) * all.len() / count);
     (0..count).map(|n| all[stretch(n).0 + dice.below(stretch(n).1 - stretch(n).0)]).collect()
 }

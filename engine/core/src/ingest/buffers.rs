@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow_buffer::Buffer;
 use bytes::Bytes;
 
-/// How many unused buffers a pool keeps.
-const KEPT_MAX: usize = 16;
+/// How many unused buffers a pool keeps: as many as the window may let be in use at once. Memory that
+/// was given back would have to be cleared again.
+const KEPT_MAX: usize = 96;
 
 /// The largest buffer that is kept, in bytes; a longer one served an exceptional record.
 const KEPT_BYTES_MAX: usize = 4 << 20;

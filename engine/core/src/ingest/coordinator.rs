@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 
 use tidemill_operators::Time;
+use tidemill_operators::shards::Mark;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::OutputBuilder;
@@ -20,6 +21,8 @@ use timely::dataflow::{Scope, StreamVec};
 use timely::scheduling::Activator;
 use timely::scheduling::activate::SyncActivator;
 
+use crate::answer::Heard;
+use crate::checkpoint::{Order, RestoreOrder};
 use crate::ingest::flow::Flow;
 use crate::ingest::inflate::Compression;
 use crate::ingest::order::{FileOrder, Opening, Piece, PieceOrder};
@@ -47,8 +50,18 @@ const READER_BYTES: u64 = 4 << 20;
 pub enum Command {
     /// Read this file. Epochs only grow.
     File(FileOrder),
+    /// Take up this checkpoint. Comes before everything else.
+    Restore(RestoreOrder),
+    /// Mark a checkpoint behind the last file that was given out whole.
+    Checkpoint {
+        /// Whether all of the state is wanted, or what changed since the last mark.
+        full: bool,
+    },
     /// Finish what has begun, forget the rest, then end the dataflow.
-    Stop,
+    Stop {
+        /// The checkpoint to mark at the very end, if one is wanted: whether a full one.
+        checkpoint: Option<bool>,
+    },
 }
 
 /// What a built coordinator gives back.
@@ -57,6 +70,9 @@ pub struct Coordinator<'scope> {
     pub openings: StreamVec<'scope, Time, Opening>,
     /// The pieces to read, by source.
     pub pieces: Vec<StreamVec<'scope, Time, PieceOrder>>,
+    /// What everybody is told: one order each, to be broadcast. An order that asks for the end of an
+    /// epoch comes at a time of the next.
+    pub orders: StreamVec<'scope, Time, Order>,
     /// Wakes it from another thread.
     pub wake: SyncActivator,
     /// Wakes it from this worker, when the window may have room.
@@ -99,7 +115,8 @@ impl Loads {
     }
 }
 
-/// Builds the coordinator. `commands` is there on worker 0 only; `flow` follows the sinks.
+/// Builds the coordinator. `commands` is there on worker 0 only, and `heard` is called there only;
+/// `flow` follows the sinks.
 pub fn coordinator<'scope>(
     scope: Scope<'scope, Time>,
     title: &str,
@@ -107,6 +124,7 @@ pub fn coordinator<'scope>(
     splittable: Splittable,
     flow: Flow,
     loads: Loads,
+    mut heard: impl FnMut(Heard) + 'static,
 ) -> Coordinator<'scope> {
     let peers = scope.worker().peers();
     let mut builder = OperatorBuilder::new(title.to_owned(), scope);
@@ -122,13 +140,19 @@ pub fn coordinator<'scope>(
             .push(OutputBuilder::<Time, CapacityContainerBuilder<Vec<PieceOrder>>>::from(output));
         pieces.push(stream);
     }
+    let (output, orders) = builder.new_output::<Vec<Order>>();
+    let mut order_output =
+        OutputBuilder::<Time, CapacityContainerBuilder<Vec<Order>>>::from(output);
     let wake = scope.worker().sync_activator_for(address.to_vec());
     let activator = scope.activator_for(Rc::clone(&address));
 
-    builder.build(move |capabilities| {
-        let mut state = commands.map(|commands| State {
+    builder.build(move |mut capabilities| {
+        let ordering = capabilities.pop();
+        let mut state = commands.zip(ordering).map(|(commands, ordering)| State {
             commands,
             capabilities,
+            ordering,
+            orders: VecDeque::new(),
             queue: VecDeque::new(),
             in_flight: VecDeque::new(),
             bytes_in_flight: 0,
@@ -138,10 +162,24 @@ pub fn coordinator<'scope>(
             last_epoch: 0,
             stopping: false,
         });
+        let mut give_orders = move |coordinating: &mut State| {
+            while let Some(order) = coordinating.next_order() {
+                if let Order::Mark(mark) = &order {
+                    heard(Heard::Marked { epoch: mark.epoch });
+                    if mark.epoch == 0 {
+                        continue;
+                    }
+                }
+                order_output.activate().session(&coordinating.ordering).give(order);
+                coordinating.ordered();
+            }
+        };
         move |_frontiers| {
             let Some(coordinating) = &mut state else { return };
             coordinating.listen();
             coordinating.settle(&flow);
+            // Before the first file: what is restored is the state before it.
+            give_orders(coordinating);
             while let Some(step) = coordinating.next_step(&splittable) {
                 match step {
                     Step::Open(time, opening) => {
@@ -158,12 +196,13 @@ pub fn coordinator<'scope>(
                     Step::Advance(time) => coordinating.advance(time),
                 }
             }
+            give_orders(coordinating);
             if coordinating.is_finished() {
                 state = None;
             }
         }
     });
-    Coordinator { openings, pieces, wake, activator }
+    Coordinator { openings, pieces, orders, wake, activator }
 }
 
 /// A file that is being given out.
@@ -177,8 +216,13 @@ struct Reading {
 
 struct State {
     commands: Receiver<Command>,
-    /// One per output, all at the same time.
+    /// One per output of what is read, all at the same time.
     capabilities: Vec<Capability<Time>>,
+    /// That of the orders: never behind the others, so that whoever waits for an order waits for
+    /// nothing else.
+    ordering: Capability<Time>,
+    /// Orders that were asked for: one to take up a checkpoint, and whether marks are full.
+    orders: VecDeque<Asked>,
     queue: VecDeque<Reading>,
     /// Pieces given out, with their bytes and reader: each counts until the frontier has passed its
     /// time.
@@ -191,6 +235,13 @@ struct State {
     /// The last epoch that was ordered: the next one is greater.
     last_epoch: u64,
     stopping: bool,
+}
+
+enum Asked {
+    Restore(RestoreOrder),
+    Mark(bool),
+    /// At the very end.
+    LastMark(bool),
 }
 
 enum Step {
@@ -210,14 +261,46 @@ impl State {
                     self.queue.push_back(Reading { file, opened: false, chunk: 0, start: 0 });
                 }
                 Ok(Command::File(_)) => {}
-                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => {
-                    self.stopping = true;
-                    self.queue.retain(|reading| reading.opened);
+                Ok(Command::Restore(order)) => self.orders.push_back(Asked::Restore(order)),
+                Ok(Command::Checkpoint { full }) => self.orders.push_back(Asked::Mark(full)),
+                Ok(Command::Stop { checkpoint }) => {
+                    self.orders.extend(checkpoint.map(Asked::LastMark));
+                    self.stop();
+                    return;
+                }
+                Err(TryRecvError::Disconnected) => {
+                    self.stop();
                     return;
                 }
                 Err(TryRecvError::Empty) => return,
             }
         }
+    }
+
+    fn stop(&mut self) {
+        self.stopping = true;
+        self.queue.retain(|reading| reading.opened);
+    }
+
+    /// Returns the next order whose turn has come.
+    fn next_order(&mut self) -> Option<Order> {
+        if matches!(self.orders.front()?, Asked::LastMark(_)) && !self.is_finished() {
+            return None;
+        }
+        Some(match self.orders.pop_front()? {
+            Asked::Restore(order) => Order::Restore(order),
+            Asked::Mark(full) | Asked::LastMark(full) => {
+                // Everything before the file that is being given out was given out whole.
+                let epoch = self.capabilities[0].time().epoch.saturating_sub(1);
+                Order::Mark(Mark { epoch, full })
+            }
+        })
+    }
+
+    /// No two orders share a time.
+    fn ordered(&mut self) {
+        let time = *self.ordering.time();
+        self.ordering.downgrade(&Time::new(time.epoch, time.chunk + 1));
     }
 
     /// Forgets the pieces that the sinks have taken in.
@@ -300,6 +383,9 @@ impl State {
     fn advance(&mut self, time: Time) {
         for capability in &mut self.capabilities {
             capability.downgrade(&time);
+        }
+        if *self.ordering.time() < time {
+            self.ordering.downgrade(&time);
         }
     }
 

@@ -59,6 +59,8 @@ pub struct Reader {
     pub flow: Flow,
     /// How much waits at the readers of this process.
     pub loads: Loads,
+    /// The memory to read into, shared by the readers of this worker.
+    pub buffers: Buffers,
     /// Counts what is read.
     pub tally: Tally,
 }
@@ -69,7 +71,7 @@ pub fn reader<'scope>(
     orders: StreamVec<'scope, Time, PieceOrder>,
     with: Reader,
 ) -> Read<'scope> {
-    let Reader { name, plan, inflate_ratio_max, flow, loads, tally } = with;
+    let Reader { name, plan, inflate_ratio_max, flow, loads, buffers, tally } = with;
     let scope = orders.scope();
     let mut builder = OperatorBuilder::new(title.to_owned(), scope);
     let address = builder.operator_info().address;
@@ -89,7 +91,7 @@ pub fn reader<'scope>(
         parser: Parser::new(plan.clone()),
         plan,
         inflate_ratio_max,
-        buffers: Buffers::default(),
+        buffers,
         queue: VecDeque::new(),
         streams: Vec::new(),
         preambles: BTreeMap::new(),

@@ -4,16 +4,62 @@
 //! a home whose journal knows another hash has to be told that its pipeline changed. Strings are
 //! written as JSON, so no value can pretend to be two lines.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use serde::Serialize;
 use tidemill_operators::expr::{Aggregate, AggregateFunction};
 
-use crate::plan::{Input, OperatorKind, Plan, SinkKind, error_schema};
+use crate::plan::{
+    Input, NodeId, OperatorKind, Plan, SinkKind, SinkPlan, SourcePlan, error_schema,
+};
 
 /// Returns the hash of a plan in hex.
 pub(super) fn of(plan: &Plan) -> String {
     blake3::hash(canonical(plan).as_bytes()).to_hex().to_string()
+}
+
+/// Returns the hash of everything that the state of an operator follows from: itself, and all that is
+/// upstream of it. In hex.
+pub(crate) fn of_operator(plan: &Plan, at: usize) -> String {
+    state_hash(plan, vec![NodeId::Operator(at)], String::new())
+}
+
+/// Returns the hash of everything that the rows of a table follow from. In hex.
+pub(crate) fn of_table(plan: &Plan, sink: &SinkPlan) -> String {
+    let mut text = String::new();
+    line(&mut text, "from", &inputs(plan, &sink.inputs));
+    if let SinkKind::Table { key, schema, .. } = &sink.kind {
+        line(&mut text, "key", key);
+        line(&mut text, "schema", schema);
+    }
+    state_hash(plan, sink.inputs.iter().map(|input| input.from.node).collect(), text)
+}
+
+fn state_hash(plan: &Plan, mut ahead: Vec<NodeId>, own: String) -> String {
+    let mut parts = BTreeSet::new();
+    // A plan has no cycles, so this ends.
+    while let Some(node) = ahead.pop() {
+        let mut part = String::new();
+        match node {
+            NodeId::Source(at) => {
+                let source = &plan.sources[at];
+                line(&mut part, "source", &source.name);
+                records(&mut part, source);
+            }
+            NodeId::Operator(at) => {
+                let operator = &plan.operators[at];
+                line(&mut part, "operator", &operator.name);
+                line(&mut part, "from", &inputs(plan, &operator.inputs));
+                kind(&mut part, &operator.kind);
+                ahead.extend(operator.inputs.iter().map(|input| input.from.node));
+            }
+        }
+        parts.insert(part);
+    }
+    let text =
+        parts.into_iter().fold(format!("tidemill state 1\n{own}"), |text, part| text + &part);
+    blake3::hash(text.as_bytes()).to_hex().to_string()
 }
 
 /// Returns the canonical form. The order of operators and sinks in the file does not count; that of
@@ -24,12 +70,7 @@ fn canonical(plan: &Plan) -> String {
     for source in &plan.sources {
         line(&mut text, "source", &source.name);
         line(&mut text, "patterns", &source.patterns);
-        line(&mut text, "read", &source.read.format);
-        line(&mut text, "names", &source.read.names);
-        for field in &source.read.fields {
-            line(&mut text, "field", &(&field.name, field.kind, &field.path));
-        }
-        line(&mut text, "record_bytes_max", &source.read.record_bytes_max);
+        records(&mut text, source);
         line(&mut text, "inflate_ratio_max", &source.inflate_ratio_max);
     }
     let mut parts: Vec<String> = Vec::new();
@@ -55,6 +96,16 @@ fn canonical(plan: &Plan) -> String {
     parts.sort();
     text.extend(parts);
     text
+}
+
+/// What a source reads of its files.
+fn records(text: &mut String, source: &SourcePlan) {
+    line(text, "read", &source.read.format);
+    line(text, "names", &source.read.names);
+    for field in &source.read.fields {
+        line(text, "field", &(&field.name, field.kind, &field.path));
+    }
+    line(text, "record_bytes_max", &source.read.record_bytes_max);
 }
 
 fn line(text: &mut String, word: &str, value: &impl Serialize) {

@@ -26,6 +26,8 @@ pub enum Prepared {
     Inline(Vec<u8>),
     /// In a staged file, synced; relative to the home.
     Staged(PathBuf),
+    /// Nowhere: they were only added up, to be compared with what was committed.
+    Digest,
 }
 
 /// Opens the staged file when a body outgrows the memory.
@@ -36,6 +38,8 @@ pub type Stage<'a> = &'a dyn Fn() -> io::Result<StageWriter>;
 pub struct Body {
     gathered: Vec<u8>,
     staged: Option<StageWriter>,
+    /// There if the bytes are not wanted, only their hash.
+    digest: Option<Box<blake3::Hasher>>,
     bytes: u64,
 }
 
@@ -45,9 +49,16 @@ pub enum Finished {
     Inline(Vec<u8>),
     /// Written to a staged file that must still be synced.
     Staged(Unsynced),
+    /// Only added up: how many bytes, and their hash.
+    Digest(u64, [u8; 32]),
 }
 
 impl Body {
+    /// Returns a body that is never written: only its length and hash are wanted.
+    pub fn digest() -> Self {
+        Self { digest: Some(Box::default()), ..Self::default() }
+    }
+
     /// Returns how many bytes were appended.
     pub fn bytes(&self) -> u64 {
         self.bytes
@@ -61,7 +72,11 @@ impl Body {
     /// Accounts for `count` bytes that were just gathered, and writes if there are enough.
     pub fn appended(&mut self, count: usize, stage: Stage<'_>) -> io::Result<()> {
         self.bytes += count as u64;
-        let limit = if self.staged.is_some() { WRITE_BYTES } else { INLINE_BYTES_MAX };
+        let limit = if self.staged.is_some() || self.digest.is_some() {
+            WRITE_BYTES
+        } else {
+            INLINE_BYTES_MAX
+        };
         if self.gathered.len() > limit {
             self.write_gathered(stage)?;
         }
@@ -76,11 +91,19 @@ impl Body {
         }
         self.write_gathered(stage)?;
         self.bytes += bytes.len() as u64;
+        if let Some(digest) = &mut self.digest {
+            digest.update(bytes);
+            return Ok(());
+        }
         self.staging(stage)?.write(bytes)
     }
 
     /// Ends the body.
     pub fn finish(mut self, stage: Stage<'_>) -> io::Result<Finished> {
+        if let Some(mut digest) = self.digest.take() {
+            digest.update(&self.gathered);
+            return Ok(Finished::Digest(digest.count(), digest.finalize().into()));
+        }
         if self.staged.is_none() {
             return Ok(Finished::Inline(self.gathered));
         }
@@ -93,6 +116,11 @@ impl Body {
 
     fn write_gathered(&mut self, stage: Stage<'_>) -> io::Result<()> {
         if self.gathered.is_empty() {
+            return Ok(());
+        }
+        if let Some(digest) = &mut self.digest {
+            digest.update(&self.gathered);
+            self.gathered.clear();
             return Ok(());
         }
         let gathered = std::mem::take(&mut self.gathered);

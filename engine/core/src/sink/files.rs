@@ -82,7 +82,7 @@ pub fn files<'scope>(
                 for opening in openings.flat_map(|openings| openings.drain(..)) {
                     let epoch = opening.epoch;
                     let end = || OpenPart::new(capability.delayed(&Time::end(epoch), 0));
-                    writer.file(epoch, end).part.opening = Some(opening);
+                    writer.file(epoch, end).part.announce(opening);
                 }
             });
             let upto = least(frontiers);
@@ -129,9 +129,6 @@ impl Writer {
                     break;
                 }
                 let chunk = entry.remove();
-                if file.part.is_replay() {
-                    continue;
-                }
                 let rows: usize = chunk.iter().map(Batch::len).sum();
                 let before = file.part.body.bytes();
                 let stage = || self.parts.stage(*epoch);

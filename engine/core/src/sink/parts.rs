@@ -128,9 +128,13 @@ impl OpenPart {
         Self { capability, opening: None, body: Body::default(), rows: 0, unterminated: false }
     }
 
-    /// Returns whether its bytes are already published from an earlier life.
-    pub fn is_replay(&self) -> bool {
-        self.opening.as_ref().is_some_and(|opening| opening.replay)
+    /// Takes the announcement, which comes before the first byte. What an earlier life committed is
+    /// only added up.
+    pub fn announce(&mut self, opening: Opening) {
+        if opening.replay {
+            self.body = Body::digest();
+        }
+        self.opening = Some(opening);
     }
 }
 
@@ -171,10 +175,9 @@ impl Parts {
 
     /// Ends an output. Returns it at once if it needs no sync; nothing if it is not wanted.
     pub fn close(&mut self, epoch: u64, open: OpenPart) -> Option<Ready> {
-        let replay = open.is_replay();
         let opening = open.opening.expect("every epoch is announced before it is complete");
         let concerned = self.sink.sources.contains(&opening.source);
-        if replay || (open.rows == 0 && !(self.sink.empty && concerned)) {
+        if open.rows == 0 && !(self.sink.empty && concerned) {
             return None;
         }
         let name = output_name(&opening.output_name, &self.sink.format);
@@ -193,6 +196,9 @@ impl Parts {
                 let hash = *blake3::hash(&bytes).as_bytes();
                 let part = part(bytes.len() as u64, hash, Prepared::Inline(bytes));
                 Some((open.capability, part))
+            }
+            Ok(Finished::Digest(bytes, hash)) => {
+                Some((open.capability, part(bytes, hash, Prepared::Digest)))
             }
             Ok(Finished::Staged(unsynced)) => {
                 let part = part(0, [0; 32], Prepared::Inline(Vec::new()));

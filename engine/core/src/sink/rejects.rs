@@ -105,7 +105,7 @@ pub fn rejects<'scope>(
                 for opening in openings.flat_map(|openings| openings.drain(..)) {
                     let epoch = opening.epoch;
                     let end = || OpenPart::new(capability.delayed(&Time::end(epoch), 0));
-                    writer.file(epoch, end).part.opening = Some(opening);
+                    writer.file(epoch, end).part.announce(opening);
                 }
             });
             let upto = least(frontiers);
@@ -205,9 +205,6 @@ fn write(
     first_line: u64,
     rejects: Vec<Placed>,
 ) {
-    if file.part.is_replay() {
-        return;
-    }
     let name = file.part.opening.as_ref().map_or("", |opening| &opening.name);
     let rows = rejects.len();
     let batch = to_batch(name, first_line, rejects);

@@ -13,8 +13,15 @@ use std::collections::BTreeMap;
 use arrow_array::RecordBatch;
 use arrow_row::{OwnedRow, RowConverter, SortField};
 use serde::Serialize;
+use tidemill_operators::aggregate::{RowError, RowReader, put_number};
+use tidemill_operators::exchange::key_hash;
 use tidemill_operators::format::{Encoder, OutputFormat};
+use tidemill_operators::shards::{BLOCK_BYTES, SHARDS, ShardSet, shard_of};
 use tidemill_operators::{Batch, Schema};
+
+/// The number of the encoding of rows in checkpoints, which is that of `arrow-row` 60: another version
+/// may encode them otherwise, and then this must be another number.
+pub const ROW_FORMAT: u32 = 60;
 
 /// Rows encoded at a time when a snapshot is written.
 const ROWS_AT_ONCE: usize = 8192;
@@ -29,6 +36,8 @@ pub struct Table {
     rows: BTreeMap<OwnedRow, i64>,
     epoch: u64,
     changed: bool,
+    /// The shards that changed since the last checkpoint.
+    unkept: ShardSet,
 }
 
 /// What a snapshot says about itself.
@@ -58,7 +67,8 @@ impl Table {
         let fields =
             sorted.columns().iter().map(|column| SortField::new(column.kind.arrow())).collect();
         let converter = RowConverter::new(fields).expect("every type of ours can be sorted");
-        Self { format, schema, sorted, converter, rows: BTreeMap::new(), epoch: 0, changed: true }
+        let (rows, unkept) = (BTreeMap::new(), ShardSet::NONE);
+        Self { format, schema, sorted, converter, rows, epoch: 0, changed: true, unkept }
     }
 
     /// Returns the name of the snapshot file of a sink.
@@ -78,6 +88,7 @@ impl Table {
                 .convert_columns(columns.columns())
                 .expect("the columns have the types of the schema");
             for row in &rows {
+                self.unkept.insert(shard_of(key_hash(row.as_ref())));
                 let count = self.rows.entry(row.owned()).or_insert(0);
                 *count += batch.diff;
                 if *count == 0 {
@@ -88,6 +99,60 @@ impl Table {
         }
         self.changed |= epoch > self.epoch;
         self.epoch = self.epoch.max(epoch);
+    }
+
+    /// Gives out the rows of the shards that changed since the last checkpoint, or of all; returns
+    /// which those are. The rows of a shard come in order: `give` gets how many there are, and their
+    /// bytes.
+    pub fn keep(&mut self, full: bool, mut give: impl FnMut(u8, u32, Vec<u8>)) {
+        let shards = self.unkept(full);
+        let mut blocks: Vec<(Vec<u8>, u32)> = vec![(Vec::new(), 0); SHARDS];
+        for (row, times) in &self.rows {
+            let bytes = row.as_ref();
+            let shard = shard_of(key_hash(bytes));
+            if !shards.contains(shard) {
+                continue;
+            }
+            let (block, count) = &mut blocks[usize::from(shard)];
+            put_number(bytes.len() as u64, block);
+            block.extend_from_slice(bytes);
+            // As two's complement: a row can be taken back before it is given.
+            put_number(times.cast_unsigned(), block);
+            *count += 1;
+            if block.len() >= BLOCK_BYTES {
+                give(shard, std::mem::take(count), std::mem::take(block));
+            }
+        }
+        for (shard, (block, count)) in blocks.into_iter().enumerate() {
+            if count > 0 {
+                give(shard as u8, count, block);
+            }
+        }
+        self.unkept = ShardSet::NONE;
+    }
+
+    /// Returns the shards that [`Table::keep`] would give out.
+    pub fn unkept(&self, full: bool) -> ShardSet {
+        if full { ShardSet::ALL } else { self.unkept }
+    }
+
+    /// Puts back rows that [`Table::keep`] gave out, as of this epoch. The bytes must be those that a
+    /// table of the same columns gave: what else they are is found only as far as it can be.
+    pub fn restore(&mut self, epoch: u64, bytes: &[u8]) -> Result<(), RowError> {
+        let parser = self.converter.parser();
+        let mut reader = RowReader::new(bytes);
+        while !reader.is_at_end() {
+            let row = reader.bytes()?;
+            let times = reader.number()?.cast_signed();
+            if times == 0 {
+                return Err(reader.error("a row that is not there"));
+            }
+            if self.rows.insert(parser.parse(row).owned(), times).is_some() {
+                return Err(reader.error("a row comes twice"));
+            }
+        }
+        self.epoch = epoch;
+        Ok(())
     }
 
     /// Returns whether the last snapshot is out of date.

@@ -4,6 +4,7 @@
 
 use tidemill_store::{AcceptedFile, Dedupe, Folders, Found, Journal, JournalError, look_for};
 
+use crate::checkpoint::find::Base;
 use crate::intake::Patterns;
 use crate::plan::{Plan, SinkKind};
 use crate::start::{Config, StartError};
@@ -18,19 +19,30 @@ pub(super) struct Earlier {
     pub(super) replay: bool,
 }
 
-/// Returns what earlier lives left of each pipeline: committed files to rebuild tables from, then
-/// those that were not finished. Nothing runs yet, so that a refusal needs no end.
+/// Returns what earlier lives left of each pipeline: committed files that its checkpoint does not hold,
+/// to rebuild tables from, then those that were not finished. Nothing runs yet, so that a refusal needs no end.
 pub(super) fn earlier(
     config: &Config,
     journal: &Journal,
     folders: &[Folders],
     patterns: &[Patterns],
+    bases: &[Base],
 ) -> Result<Vec<Earlier>, StartError> {
     let mut all = Vec::new();
     for (pipeline, plan) in config.plans.iter().enumerate() {
         let (folders, patterns) = (&folders[pipeline], &patterns[pipeline]);
         if plan.sinks.iter().any(|sink| matches!(sink.kind, SinkKind::Table { .. })) {
-            let committed = journal.committed(&plan.name)?;
+            let checkpoint = bases[pipeline].manifest.as_ref();
+            let from = bases[pipeline].epoch();
+            if let Some(manifest) = checkpoint {
+                tracing::info!(
+                    pipeline = plan.name,
+                    epoch = from,
+                    rows = manifest.count(),
+                    "restoring a checkpoint"
+                );
+            }
+            let committed = journal.committed_after(&plan.name, from, usize::MAX)?;
             let replay = to_rebuild(plan, committed, folders, patterns, config.forget_missing)?;
             if !replay.is_empty() {
                 tracing::info!(pipeline = plan.name, files = replay.len(), "rebuilding tables");

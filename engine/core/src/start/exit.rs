@@ -16,6 +16,7 @@ impl StartError {
             StartError::Home(error) => of_home(error),
             StartError::Journal(error) => Some(fault::kind_of_journal(error)),
             StartError::Recover(error) => of_recovery(error),
+            StartError::Checkpoint { .. } => Some(FaultKind::Damaged),
             StartError::Io(_) | StartError::Disk(_) => Some(FaultKind::Disk),
             _ => None,
         };

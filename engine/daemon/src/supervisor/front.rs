@@ -93,7 +93,9 @@ impl Standing {
 
 #[cfg(test)]
 mod tests {
-    use tidemill_client::Client;
+    use std::time::Duration;
+
+    use tidemill_client::{Client, SubmitOptions};
 
     use super::*;
 
@@ -102,12 +104,14 @@ mod tests {
         let mut front = Front::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         assert_ne!(front.address().port(), 0);
         let address = format!("http://{}", front.address());
+        let file = tempfile::NamedTempFile::new().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         for text in ["generation 7 is starting", "generation 8 is starting"] {
             front.stand_in(text.to_string());
             let error = runtime.block_on(async {
                 let client = Client::connect(&address).await.unwrap();
-                client.submit_bytes("a.jsonl", "", None).await.unwrap_err()
+                let once = SubmitOptions { resend_for: Duration::ZERO, ..SubmitOptions::default() };
+                client.submit_file(file.path(), once, |_, _| {}).await.unwrap_err()
             });
             assert_eq!(error.to_string(), format!("E-STARTING: {text}"));
         }

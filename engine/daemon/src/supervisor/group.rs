@@ -22,6 +22,9 @@ use super::{Order, Patience, SupervisorError};
 /// Only the parent ever sees it.
 pub const REFUSED: u8 = 78;
 
+/// What stands for a child that we killed.
+const KILLED: u8 = 128 + 9;
+
 /// Exit codes of `--once` that mean "done": all committed, and some of it set aside.
 const DONE: [u8; 2] = [0, 3];
 
@@ -57,6 +60,19 @@ pub(super) enum Outcome {
     },
 }
 
+/// How often the parent looks whether a child is stopped: no event tells it.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// What comes next.
+enum Next {
+    /// Something happened.
+    Event(Event),
+    /// The phase's time is over.
+    Late,
+    /// A child has been stopped for too long.
+    Stopped(usize, Duration),
+}
+
 /// What the group waits for.
 enum Phase {
     /// All run.
@@ -77,6 +93,8 @@ struct Supervised {
     ear: JoinHandle<()>,
     /// How it ended; taken: its process id may be another's by now.
     status: Option<ExitStatus>,
+    /// Since when it was seen to be stopped.
+    stopped_since: Option<Instant>,
 }
 
 /// The children. Dropping it kills those that still run.
@@ -138,7 +156,7 @@ impl Group {
             let _ = rustix::process::kill_process(pid, Signal::KILL);
             SupervisorError::Prepare { action: "start a thread", source }
         })?;
-        self.children.push(Supervised { child, link, ear, status: None });
+        self.children.push(Supervised { child, link, ear, status: None, stopped_since: None });
         let ended = events.clone();
         // Tells of the end, and leaves it to the group to take the status: until then the process id
         // cannot become another's, so that no signal goes astray.
@@ -167,21 +185,32 @@ impl Group {
         let mut phase = Phase::Running;
         let mut outcome = Ok(Outcome::Over(0));
         while let Some(running) = self.children.iter().position(|child| child.status.is_none()) {
-            let index = match next_event(incoming, &phase) {
-                Some(Event::Signal(signal)) => {
+            let index = match self.next(incoming, &phase, patience) {
+                Next::Event(Event::Signal(signal)) => {
                     *asked = true;
                     self.send(signal);
                     continue;
                 }
-                Some(Event::Told(number, report)) => {
+                Next::Event(Event::Told(number, report)) => {
                     if number == self.number {
                         heard(Heard::Report(report));
                     }
                     continue;
                 }
-                Some(Event::Ended(number, index)) if number == self.number => index,
-                Some(Event::Ended(..)) => continue,
-                None => {
+                Next::Event(Event::Ended(number, index)) if number == self.number => index,
+                Next::Event(Event::Ended(..)) => continue,
+                Next::Stopped(index, since) => {
+                    let how = format!("was stopped for {} s", since.as_secs());
+                    if self.is_done() {
+                        tracing::warn!("process {index} {how} after the work was done");
+                    } else {
+                        outcome = Ok(Outcome::Lost { index, how, code: KILLED });
+                    }
+                    self.send(Signal::KILL);
+                    phase = Phase::Killed;
+                    continue;
+                }
+                Next::Late => {
                     if let Phase::Finishing { finished, .. } = phase {
                         let waited = patience.finish;
                         outcome = Err(SupervisorError::Stuck { finished, running, waited });
@@ -228,6 +257,54 @@ impl Group {
         }
         self.last_words(incoming, asked, heard);
         outcome
+    }
+
+    /// Waits for what comes next.
+    fn next(&mut self, incoming: &Receiver<Event>, phase: &Phase, patience: Patience) -> Next {
+        let (until, looks) = match phase {
+            Phase::Running => (None, true),
+            Phase::Finishing { until, .. } => (Some(*until), true),
+            Phase::Stopping { until } => (Some(*until), false),
+            Phase::Killed => (None, false),
+        };
+        loop {
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            let wait = match left {
+                Some(left) if looks => left.min(LOOK_EVERY),
+                Some(left) => left,
+                None => LOOK_EVERY,
+            };
+            if let Ok(event) = incoming.recv_timeout(wait) {
+                return Next::Event(event);
+            }
+            if left.is_some_and(|left| left <= wait) {
+                return Next::Late;
+            }
+            if looks && let Some((index, since)) = self.stopped_for(patience.stopped) {
+                return Next::Stopped(index, since);
+            }
+        }
+    }
+
+    /// Returns a child that has been stopped for so long. The others notice it too, once they are
+    /// connected and as long as they are.
+    fn stopped_for(&mut self, longest: Duration) -> Option<(usize, Duration)> {
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let mut found = None;
+        for (index, supervised) in self.children.iter_mut().enumerate() {
+            if supervised.status.is_some() {
+                continue;
+            }
+            let pid = WaitId::Pid(Pid::from_child(&supervised.child));
+            if rustix::process::waitid(pid, options).is_ok_and(|stopped| stopped.is_some()) {
+                let since = *supervised.stopped_since.get_or_insert_with(Instant::now);
+                let since = since.elapsed();
+                found = found.or((since >= longest).then_some((index, since)));
+            } else {
+                supervised.stopped_since = None;
+            }
+        }
+        found
     }
 
     /// Takes in what the children said before they ended, and what else has happened meanwhile.
@@ -343,17 +420,6 @@ pub(super) fn with_index(arguments: &[OsString], index: usize) -> Vec<OsString> 
     let mut all = arguments.to_vec();
     all.splice(place..place, [OsString::from("-p"), OsString::from(index.to_string())]);
     all
-}
-
-/// Returns the next event; `None` when the phase's time is over.
-fn next_event(incoming: &Receiver<Event>, phase: &Phase) -> Option<Event> {
-    match phase {
-        Phase::Finishing { until, .. } | Phase::Stopping { until } => {
-            let left = until.saturating_duration_since(Instant::now());
-            incoming.recv_timeout(left).ok()
-        }
-        Phase::Running | Phase::Killed => incoming.recv().ok(),
-    }
 }
 
 fn exit_code(status: ExitStatus) -> u8 {

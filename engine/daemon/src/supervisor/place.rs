@@ -109,7 +109,8 @@ pub fn parent() -> Result<Option<Parent>, SupervisorError> {
 pub fn end_with(parent: &Parent) -> Result<(), SupervisorError> {
     #[cfg(target_os = "linux")]
     {
-        // A process that is stopped cannot find out by itself, and would hold the home for ever.
+        // A process that is stopped cannot find out by itself. The kernel wakes it up only when nobody of
+        // its session takes it over; in a container somebody does, and it would hold the home for ever.
         let kill = Some(rustix::process::Signal::KILL);
         rustix::process::set_parent_process_death_signal(kill).map_err(|errno| {
             SupervisorError::Prepare { action: "end with the parent", source: errno.into() }

@@ -17,6 +17,7 @@ const WAIT: Duration = Duration::from_secs(20);
 const LONG: Patience = Patience {
     finish: WAIT,
     terminate: WAIT,
+    stopped: WAIT,
     pause_first: Duration::from_millis(1),
     pause_longest: Duration::from_millis(4),
     healthy: WAIT,
@@ -124,6 +125,20 @@ fn a_lost_process_is_the_start_of_the_next_generation() {
         0,
         2,
     );
+}
+
+#[test]
+fn a_stopped_process_is_lost_when_it_stays_so() {
+    let stopped = Patience { stopped: Duration::from_millis(700), ..HEALING };
+    let file = tempfile_path("stopped");
+    let script = "test $2 = 1 && read forever
+                  test -e FILE && { rm FILE; exit 2; }
+                  : > FILE; kill -STOP $$; read forever";
+    let began = Instant::now();
+    let code = shell(2, &script.replace("FILE", &file.display().to_string()), stopped);
+    assert_eq!(code.unwrap(), 2);
+    assert!(began.elapsed() >= stopped.stopped);
+    assert!(!file.exists());
 }
 
 #[test]

@@ -90,6 +90,8 @@ impl Life {
         }
         command.arg("run").arg(&subject.yaml).arg("--home").arg(&site.home);
         command.args(["--grpc", "127.0.0.1:0", "--quiet", "1ms", "--scan", "50ms"]);
+        // As often as they can be: a kill may come in the middle of one.
+        command.args(["--checkpoint-every", "1ms"]);
         command.args(["-w", &shape.workers.to_string(), "-n", &shape.processes.to_string()]);
         if mode == Mode::Once {
             command.arg("--once");

@@ -203,18 +203,15 @@ impl Round<'_> {
                 self.find(Code::OutputChanged, &output.pipeline, &text);
             }
             Some(_) => {}
-            None if output.unsettled => match staged {
-                // Its bytes are in the journal.
-                None => {}
-                Some(staged) => {
-                    if self.look(&staged).is_none_or(|found| found.len() != output.bytes)
-                        // It may have been published between the two looks.
-                        && self.look(&path).is_none()
-                    {
-                        self.find(Code::PartLost, &output.pipeline, &subject);
-                    }
+            None if output.unsettled => {
+                // Its bytes are in the journal, or staged, or were published between two looks.
+                let Some(staged) = staged else { return };
+                let found = self.look(&staged);
+                let whole = found.is_some_and(|found| found.len() == output.bytes);
+                if !whole && self.look(&path).is_none() {
+                    self.find(Code::PartLost, &output.pipeline, &subject);
                 }
-            },
+            }
             None => self.find(Code::OutputMissing, &output.pipeline, &subject),
         }
     }

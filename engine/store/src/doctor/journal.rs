@@ -1,12 +1,15 @@
 //! The journal under examination: whether it is ours and whole, and whether it agrees with itself.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OpenFlags, Row};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 
 use super::finding::Code;
 use super::{Facts, Round};
-use crate::journal::{parse_receipt, schema};
+use crate::journal::schema;
+use crate::receipt::{Book, Receipt};
 
 /// Receipts checked at a time.
 const RECEIPTS_PER_PAGE: i64 = 4000;
@@ -122,9 +125,10 @@ impl Round<'_> {
 
     /// Checks that every committed file has a receipt and that each balances.
     pub(super) fn check_receipts(&mut self, journal: &Connection) {
+        let mut books = HashMap::new();
         let mut after = 0;
         loop {
-            match self.check_some_receipts(journal, after) {
+            match self.check_some_receipts(journal, &mut books, after) {
                 Ok(Some(last)) => after = last,
                 Ok(None) => return,
                 Err(error) => return damaged(self, &error),
@@ -136,12 +140,13 @@ impl Round<'_> {
     fn check_some_receipts(
         &mut self,
         journal: &Connection,
+        books: &mut HashMap<i64, Option<Book>>,
         after: i64,
     ) -> rusqlite::Result<Option<i64>> {
         let mut page = journal.prepare_cached(
-            "SELECT s.id, p.name, s.name, s.records, s.rejected, r.read_at_us, r.counts, b.nodes
+            "SELECT s.id, p.name, s.name, s.records, s.rejected, r.read_at_us, r.counts, r.book
              FROM submission s JOIN pipeline p ON p.id = s.pipeline
-             LEFT JOIN receipt r ON r.submission = s.id LEFT JOIN book b ON b.id = r.book
+             LEFT JOIN receipt r ON r.submission = s.id
              WHERE s.id > ?1 AND s.verdict = 1 ORDER BY s.id LIMIT ?2",
         )?;
         let mut rows = page.query([after, RECEIPTS_PER_PAGE])?;
@@ -149,26 +154,29 @@ impl Round<'_> {
         while let Some(row) = rows.next()? {
             let id: i64 = row.get(0)?;
             last = Some(id);
-            let (pipeline, name): (String, String) = (row.get(1)?, row.get(2)?);
-            let (read_at, counts): (Option<i64>, Option<String>) = (row.get(5)?, row.get(6)?);
-            let nodes: Option<String> = row.get(7)?;
-            let problem = match (read_at, counts, nodes) {
-                (Some(read_at), Some(counts), Some(nodes)) => {
+            let wrong = match row.get::<_, Option<i64>>(7)? {
+                None => Some("there is none".to_owned()),
+                Some(number) => {
                     self.facts.receipts += 1;
+                    let book = match books.entry(number) {
+                        Entry::Occupied(known) => known.into_mut(),
+                        Entry::Vacant(new) => new.insert(book(journal, number)?),
+                    };
+                    let counts: String = row.get(6)?;
+                    let receipt = book.as_ref().and_then(|book| {
+                        Some((book, Receipt::parse(row.get(5).ok()?, &counts, book)?))
+                    });
                     let records = row.get::<_, i64>(3)?.cast_unsigned();
                     let rejected = row.get::<_, i64>(4)?.cast_unsigned();
-                    match parse_receipt(&nodes, read_at, &counts) {
+                    match receipt.map(|(book, receipt)| book.check(&receipt, records, rejected)) {
                         None => Some("it cannot be read".to_owned()),
-                        Some((book, receipt)) => {
-                            let checked = book.check(&receipt, records, rejected);
-                            checked.err().map(|imbalance| imbalance.to_string())
-                        }
+                        Some(checked) => checked.err().map(|imbalance| imbalance.to_string()),
                     }
                 }
-                _ => Some("there is none".to_owned()),
             };
-            if let Some(problem) = problem {
-                self.find(Code::Receipt, &pipeline, &format!("{id} {name:?}: {problem}"));
+            if let Some(wrong) = wrong {
+                let (pipeline, name): (String, String) = (row.get(1)?, row.get(2)?);
+                self.find(Code::Receipt, &pipeline, &format!("{id} {name:?}: {wrong}"));
             }
         }
         Ok(last)
@@ -226,6 +234,13 @@ const RULES: [(&str, &str); 5] = [
          WHERE body.submission IS NULL LIMIT 1",
     ),
 ];
+
+/// Returns a book of the journal; `None` if it is not there or cannot be read.
+fn book(journal: &Connection, number: i64) -> rusqlite::Result<Option<Book>> {
+    let mut known = journal.prepare_cached("SELECT nodes FROM book WHERE id = ?1")?;
+    let nodes: Option<String> = known.query_row([number], |row| row.get(0)).optional()?;
+    Ok(nodes.and_then(|nodes| serde_json::from_str(&nodes).ok()))
+}
 
 /// Returns the first text that a statement returns.
 fn first(journal: &Connection, sql: &str) -> rusqlite::Result<Option<String>> {

@@ -286,7 +286,7 @@ fn submission_row(row: &Row<'_>) -> rusqlite::Result<SubmissionRow> {
     Ok(SubmissionRow { file: accepted_file(row)?, outcome })
 }
 
-fn parts_of(connection: &Connection, id: u64) -> rusqlite::Result<Vec<PartRow>> {
+pub(super) fn parts_of(connection: &Connection, id: u64) -> rusqlite::Result<Vec<PartRow>> {
     let mut statement = connection.prepare_cached(
         "SELECT sink, name, bytes, hash FROM part WHERE submission = ?1 ORDER BY ordinal",
     )?;

@@ -162,7 +162,7 @@ fn receipt_of(connection: &Connection, id: u64) -> rusqlite::Result<Found> {
 }
 
 /// Reads a book and a receipt as they are kept.
-pub(crate) fn parse(nodes: &str, read_at_us: i64, counts: &str) -> Option<(Book, Receipt)> {
+fn parse(nodes: &str, read_at_us: i64, counts: &str) -> Option<(Book, Receipt)> {
     let book: Book = serde_json::from_str(nodes).ok()?;
     let receipt = Receipt::parse(read_at_us, counts, &book)?;
     Some((book, receipt))

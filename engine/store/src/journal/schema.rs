@@ -11,7 +11,7 @@ use std::time::Duration;
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::{JournalError, client_id, dedupe, receipt};
+use super::{JournalError, checkpoint, client_id, dedupe, receipt};
 use crate::barrier;
 use crate::disk::{self, DiskError};
 
@@ -163,10 +163,11 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, JournalError> {
     write_ahead(&connection, path)?;
     if version == 0 {
         let script = format!(
-            "BEGIN IMMEDIATE; {TABLES} {} {} {}
+            "BEGIN IMMEDIATE; {TABLES} {} {} {} {}
              PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA}; COMMIT;",
             client_id::TABLES,
             dedupe::TABLES,
+            checkpoint::TABLES,
             receipt::TABLES,
         );
         connection.execute_batch(&script).map_err(of("create the tables", path))?;

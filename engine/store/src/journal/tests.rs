@@ -55,6 +55,15 @@ pub(super) fn committed(file: &AcceptedFile, parts: Vec<Part>) -> Outcome {
     }
 }
 
+/// Accepts and finishes so many files.
+pub(crate) fn finish_some(journal: &mut Journal, pipeline: &str, count: usize) {
+    let names: Vec<String> = (0..count).map(|number| format!("f{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let accepted = accept(journal, pipeline, &names);
+    let outcomes: Vec<Outcome> = accepted.iter().map(|file| committed(file, vec![])).collect();
+    journal.finish(&outcomes).unwrap();
+}
+
 pub(super) fn quarantined(file: &AcceptedFile) -> Outcome {
     let verdict = Verdict::Quarantined { code: "E-FORMAT".into(), detail: "no".into() };
     Outcome { verdict, ..committed(file, vec![]) }

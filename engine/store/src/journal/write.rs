@@ -30,9 +30,9 @@ use crate::receipt::Receipt;
 /// What is counted for each pipeline.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Counters {
-    id: i64,
+    pub(super) id: i64,
     next_epoch: u64,
-    finished_epoch: u64,
+    pub(super) finished_epoch: u64,
     committed: u64,
     quarantined: u64,
 }
@@ -333,7 +333,7 @@ impl From<rusqlite::Error> for Trouble {
     }
 }
 
-fn now_us() -> i64 {
+pub(super) fn now_us() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

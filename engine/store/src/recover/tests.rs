@@ -357,7 +357,7 @@ fn an_upload_that_was_not_accepted_waits_in_the_spool_for_its_client() {
     let claimed = queue::claim_upload(folders, &spooled, name, 9, Some(&id)).unwrap();
     queue::sync_claims(&[&claimed.file], &[folders]).unwrap();
     let recovery = recover(home, &mut run.journal, &["p"], 1).unwrap();
-    assert_eq!(recovery.respooled, [spooled.clone()]);
+    assert_eq!(recovery.respooled, std::slice::from_ref(&spooled));
     assert_eq!(recovery.released, [] as [PathBuf; 0]);
     assert_eq!(fs::read(&spooled).unwrap(), b"up");
     assert_eq!(run.journal.next_submission(), 10);

@@ -1,0 +1,130 @@
+//! Checkpoints: the state of a pipeline as of an epoch, written down so that a start need not read
+//! all its inputs again. *Derived*: without one the state is built from `processed/`.
+//!
+//! ```text
+//! ledger       is one due?  ── Command::Checkpoint ──►  coordinator: a mark behind the last whole file
+//! coordinator  ── mark, broadcast ──►  keep (operators): walk the state as of that epoch ──► Keeper
+//!              ── Heard::Marked ──►  ledger: all up to it answered? ── Job::Checkpoint ──► publisher
+//! publisher    tables as of exactly that epoch ──► Keeper
+//! Keeper       packs: written, synced; gathered on worker 0 by the frontier ──► ledger
+//! ledger       manifest (Keeper), then a row in the journal: it counts; then old files are deleted
+//! ```
+//!
+//! Nobody waits for any of this: a mark has an edge of its own, so that epochs go on being answered
+//! while a checkpoint is written. At the start [`find`] takes the newest checkpoint that is whole and
+//! fits the plan, and [`restore`] puts its rows where the new workers keep their keys.
+
+pub mod digest;
+pub mod find;
+pub mod gather;
+pub mod keeper;
+pub mod restore;
+pub mod schedule;
+
+use serde::{Deserialize, Serialize};
+use tidemill_operators::aggregate::ROW_FORMAT;
+use tidemill_operators::shards::Mark;
+use tidemill_store::checkpoint::Pack;
+
+use crate::plan::{OperatorKind, OperatorPlan, Plan, SinkKind, SinkPlan, hash};
+use crate::sink::table;
+
+/// What the coordinator tells everybody on every worker.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Order {
+    /// Take up the state of this checkpoint, before anything else.
+    Restore(RestoreOrder),
+    /// Write the state down.
+    Mark(Mark),
+}
+
+/// Which checkpoint to take up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreOrder {
+    /// Its epoch.
+    pub epoch: u64,
+    /// The name of its manifest.
+    pub manifest: String,
+    /// BLAKE3 of the manifest.
+    pub hash: [u8; 32],
+}
+
+/// What was written of one state by one worker.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct KeptPart {
+    /// The state.
+    pub state: String,
+    /// The pack; none if nothing had changed. Or what the disk said.
+    pub outcome: Result<Option<Pack>, String>,
+}
+
+/// A state of a plan that outlives the process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// Which operator or table: stable as long as its name is.
+    pub id: String,
+    /// What it means: everything that its rows follow from, and how they are encoded.
+    pub fingerprint: String,
+    /// Where it is.
+    pub place: Place,
+}
+
+/// Where a state lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In an operator, on all workers.
+    Operator(usize),
+    /// In a table of the publisher.
+    Table(usize),
+}
+
+/// Returns the id of the state of an operator.
+pub fn operator_state(name: &str) -> String {
+    format!("aggregate/{name}")
+}
+
+/// Returns the id of the state of a table.
+pub fn table_state(name: &str) -> String {
+    format!("table/{name}")
+}
+
+/// Returns everything that the state of an operator follows from, as one text.
+pub fn operator_fingerprint(plan: &Plan, at: usize) -> String {
+    format!("{} rows {ROW_FORMAT}", hash::of_operator(plan, at))
+}
+
+/// Returns everything that the rows of a table follow from, as one text.
+pub fn table_fingerprint(plan: &Plan, at: usize) -> String {
+    format!("{} rows {}", hash::of_table(plan, &plan.sinks[at]), table::ROW_FORMAT)
+}
+
+/// Returns the states of a plan; none for a plan without tables, which can begin anew at any time.
+pub fn states(plan: &Plan) -> Vec<State> {
+    if !has_state(plan) {
+        return Vec::new();
+    }
+    let is_aggregate =
+        |operator: &OperatorPlan| matches!(operator.kind, OperatorKind::Aggregate { .. });
+    let operators = plan.operators.iter().enumerate().filter(|(_, one)| is_aggregate(one));
+    let operators = operators.map(|(at, operator)| State {
+        id: operator_state(&operator.name),
+        fingerprint: operator_fingerprint(plan, at),
+        place: Place::Operator(at),
+    });
+    let tables = plan.sinks.iter().enumerate().filter(|(_, sink)| is_table(sink));
+    let tables = tables.map(|(at, sink)| State {
+        id: table_state(&sink.name),
+        fingerprint: table_fingerprint(plan, at),
+        place: Place::Table(at),
+    });
+    operators.chain(tables).collect()
+}
+
+/// Returns whether a plan keeps state: whether it has a table.
+pub fn has_state(plan: &Plan) -> bool {
+    plan.sinks.iter().any(is_table)
+}
+
+fn is_table(sink: &SinkPlan) -> bool {
+    matches!(sink.kind, SinkKind::Table { .. })
+}

@@ -1,0 +1,106 @@
+//! Lines: each part's end of each pipeline.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use tidemill_store::Folders;
+use timely::scheduling::activate::SyncActivator;
+
+use crate::checkpoint::find::Base;
+use crate::checkpoint::keeper::PackPlace;
+use crate::checkpoint::restore::restore_table;
+use crate::checkpoint::schedule::Schedule;
+use crate::checkpoint::{table_fingerprint, table_state};
+use crate::ingest::coordinator::Command;
+use crate::intake::{self, Patterns};
+use crate::ledger;
+use crate::plan::{Plan, SinkKind};
+use crate::publish::{self, Published};
+use crate::receipt;
+use crate::sink::table::Table;
+use crate::start::{Config, StartError};
+
+/// Returns the publisher's lines, with the tables as their checkpoints have them.
+pub(super) fn publisher_lines(
+    plans: &[Plan],
+    folders: &[Folders],
+    found: &[Base],
+    generation: u64,
+) -> Result<Vec<publish::Line>, StartError> {
+    let mut lines = Vec::with_capacity(plans.len());
+    for ((plan, folders), found) in plans.iter().zip(folders).zip(found) {
+        let mut tables = BTreeMap::new();
+        for (at, sink) in plan.sinks.iter().enumerate() {
+            let SinkKind::Table { format, key, schema, publish_every } = &sink.kind else {
+                continue;
+            };
+            let mut table = Table::new(format.clone(), schema.clone(), key);
+            let packs = PackPlace {
+                folder: found.folder.clone(),
+                generation,
+                state: table_state(&sink.name),
+                fingerprint: table_fingerprint(plan, at),
+                suffix: format!("t{at}"),
+            };
+            if let Some(manifest) = &found.manifest {
+                restore_table(&found.folder, manifest, &packs.state, &mut table).map_err(
+                    |source| StartError::Checkpoint { pipeline: plan.name.clone(), source },
+                )?;
+            }
+            let file_name = Table::file_name(&sink.name, format);
+            let every = *publish_every;
+            let (sink, last, took) = (sink.name.clone(), None, Duration::ZERO);
+            tables.insert(at, Published { sink, file_name, table, packs, every, last, took });
+        }
+        lines.push(publish::Line {
+            name: plan.name.clone(),
+            plan_hash: plan.hash.clone(),
+            folders: folders.clone(),
+            tables,
+        });
+    }
+    Ok(lines)
+}
+
+/// Returns the ledger's lines.
+pub(super) fn ledger_lines(
+    config: &Config,
+    folders: &[Folders],
+    commands: Vec<Sender<Command>>,
+    wakes: Vec<SyncActivator>,
+    found: Vec<Base>,
+) -> Vec<ledger::Line> {
+    let ends = commands.into_iter().zip(wakes).zip(found);
+    let line = |((plan, folders), ((commands, wake), found)): ((&Plan, &Folders), _)| {
+        let found: Base = found;
+        ledger::Line {
+            name: plan.name.clone(),
+            folders: folders.clone(),
+            sources: plan.sources.iter().map(|source| source.name.clone()).collect(),
+            sinks: plan.sinks.iter().map(|sink| sink.name.clone()).collect(),
+            keeps_state: plan.operators.iter().any(|operator| operator.kind.keeps_state()),
+            book: receipt::book(plan),
+            commands,
+            wake,
+            plan_hash: plan.hash.clone(),
+            checkpoints: found.folder,
+            schedule: Schedule::new(found.states, config.checkpoint_every, found.manifest),
+        }
+    };
+    config.plans.iter().zip(folders).zip(ends).map(line).collect()
+}
+
+/// Returns the intake's lines.
+pub(super) fn intake_lines(
+    plans: &[Plan],
+    folders: Vec<Folders>,
+    patterns: Vec<Patterns>,
+) -> Vec<intake::Line> {
+    let line = |((plan, folders), patterns): ((&Plan, Folders), Patterns)| intake::Line {
+        name: plan.name.clone(),
+        folders,
+        patterns,
+    };
+    plans.iter().zip(folders).zip(patterns).map(line).collect()
+}

@@ -1,0 +1,433 @@
+//! Row: one key and its accumulator as bytes, for checkpoints, and the way back.
+//!
+//! Owns the encoding. It is read by later versions, so it changes only with [`ROW_FORMAT`]. Bytes that
+//! no aggregate of the given spec has written are refused, never trusted and never a panic.
+//!
+//! | row         | length of the key, key, rows (zigzag), number of states, states              |
+//! | state       | a tag, then counts (zigzag), sums (zigzag or 16 bytes), words, or text       |
+//! | number      | 7 bits a byte, lowest first, the high bit says that more follow              |
+
+use super::accumulator::{Accumulator, FloatSum, State};
+use super::exact::ExactSum;
+use super::key::{self, Key};
+use super::{AggregateSpec, Computed, Function};
+use crate::types::Type;
+
+/// The number of this encoding; part of the fingerprint of kept state.
+pub const ROW_FORMAT: u32 = 1;
+
+/// The longest key and the longest text that are read back, in bytes.
+const BYTES_MAX: u64 = 64 << 20;
+
+const COUNT: u8 = 0;
+const INT: u8 = 1;
+const WIDE: u8 = 2;
+const FLOAT: u8 = 3;
+const MIN_WORD: u8 = 4;
+const MAX_WORD: u8 = 6;
+const MIN_TEXT: u8 = 8;
+const MAX_TEXT: u8 = 10;
+
+/// Bytes that are no rows of this aggregate: state of another pipeline, or damage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("kept rows cannot be read: {reason} at byte {at} of {length}")]
+pub struct RowError {
+    /// How many bytes there are.
+    pub length: usize,
+    /// Where it went wrong.
+    pub at: usize,
+    /// What is wrong there.
+    pub reason: &'static str,
+}
+
+/// Appends one row.
+pub fn encode_row(key: &Key, accumulator: &Accumulator, out: &mut Vec<u8>) {
+    put_bytes(key.bytes(), out);
+    put_signed(accumulator.rows, out);
+    put_number(accumulator.states.len() as u64, out);
+    for state in &accumulator.states {
+        put_state(state, out);
+    }
+}
+
+fn put_state(state: &State, out: &mut Vec<u8>) {
+    match state {
+        State::Count(count) => {
+            out.push(COUNT);
+            put_signed(*count, out);
+        }
+        State::Int { count, sum } => {
+            out.push(INT);
+            put_signed(*count, out);
+            put_signed(*sum, out);
+        }
+        State::Wide(wide) => {
+            out.push(WIDE);
+            put_signed(wide.0, out);
+            out.extend_from_slice(&wide.1.to_le_bytes());
+        }
+        State::Float(float) => {
+            out.push(FLOAT);
+            put_signed(float.count, out);
+            let (buckets, specials) = float.sum.parts();
+            put_number(buckets.len() as u64, out);
+            for (bucket, sum) in buckets {
+                out.push(*bucket);
+                out.extend_from_slice(&sum.to_le_bytes());
+            }
+            specials.iter().for_each(|count| put_signed(*count, out));
+        }
+        State::MinWord(word) => put_word(MIN_WORD, *word, out),
+        State::MaxWord(word) => put_word(MAX_WORD, *word, out),
+        State::MinText(text) => put_text(MIN_TEXT, text.as_deref(), out),
+        State::MaxText(text) => put_text(MAX_TEXT, text.as_deref(), out),
+    }
+}
+
+fn put_word(tag: u8, word: Option<u64>, out: &mut Vec<u8>) {
+    out.push(tag + u8::from(word.is_some()));
+    if let Some(word) = word {
+        out.extend_from_slice(&word.to_le_bytes());
+    }
+}
+
+fn put_text(tag: u8, text: Option<&str>, out: &mut Vec<u8>) {
+    out.push(tag + u8::from(text.is_some()));
+    if let Some(text) = text {
+        put_bytes(text.as_bytes(), out);
+    }
+}
+
+fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
+    put_number(bytes.len() as u64, out);
+    out.extend_from_slice(bytes);
+}
+
+fn put_signed(value: i64, out: &mut Vec<u8>) {
+    put_number(((value << 1) ^ (value >> 63)).cast_unsigned(), out);
+}
+
+/// Appends a number in as few bytes as it needs.
+pub fn put_number(mut value: u64, out: &mut Vec<u8>) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Returns the rows of one block, in the order in which they were encoded.
+pub fn decode_rows(
+    bytes: &[u8],
+    spec: &AggregateSpec,
+) -> Result<Vec<(Key, Accumulator)>, RowError> {
+    let states: Vec<&Computed> =
+        spec.compute.iter().filter(|one| one.function != Function::CountAll).collect();
+    let mut reader = RowReader::new(bytes);
+    let mut rows = Vec::new();
+    while !reader.is_at_end() {
+        let key = reader.bytes()?;
+        if key::check(key, &spec.keys).is_err() {
+            return Err(reader.error("a key of other columns"));
+        }
+        let key = Key::new(key);
+        let count = reader.signed()?;
+        rows.push((key, Accumulator { rows: count, states: reader.states(&states)? }));
+    }
+    Ok(rows)
+}
+
+/// Reads numbers and bytes one after the other; whatever is there, it never panics.
+pub struct RowReader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> RowReader<'a> {
+    /// Returns a reader at the beginning.
+    pub const fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0 }
+    }
+
+    /// Returns whether everything was read.
+    pub const fn is_at_end(&self) -> bool {
+        self.at >= self.bytes.len()
+    }
+
+    /// Returns what to say about the place where the reader is.
+    pub const fn error(&self, reason: &'static str) -> RowError {
+        RowError { length: self.bytes.len(), at: self.at, reason }
+    }
+
+    fn take(&mut self, count: usize) -> Result<&'a [u8], RowError> {
+        let end = self.at.checked_add(count).ok_or_else(|| self.error("it ends"))?;
+        let taken = self.bytes.get(self.at..end).ok_or_else(|| self.error("it ends"))?;
+        self.at = end;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], RowError> {
+        let taken = self.take(N)?;
+        taken.first_chunk::<N>().copied().ok_or_else(|| self.error("it ends"))
+    }
+
+    fn byte(&mut self) -> Result<u8, RowError> {
+        let [byte] = self.array()?;
+        Ok(byte)
+    }
+
+    /// Reads a number.
+    pub fn number(&mut self) -> Result<u64, RowError> {
+        let mut value = 0_u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            let part = u64::from(byte & 0x7f);
+            if shift == 63 && part > 1 {
+                return Err(self.error("a number is too large"));
+            }
+            value |= part << shift;
+            if byte < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err(self.error("a number is too long"))
+    }
+
+    fn signed(&mut self) -> Result<i64, RowError> {
+        let value = self.number()?;
+        Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed())
+    }
+
+    /// Reads bytes and their length before them.
+    pub fn bytes(&mut self) -> Result<&'a [u8], RowError> {
+        let length = self.number()?;
+        if length > BYTES_MAX {
+            return Err(self.error("a text is too long"));
+        }
+        self.take(length as usize)
+    }
+
+    fn states(&mut self, computed: &[&Computed]) -> Result<Box<[State]>, RowError> {
+        let count = self.number()?;
+        // A key that was touched by retractions alone may have no states yet.
+        if count == 0 {
+            return Ok(Box::default());
+        }
+        if count != computed.len() as u64 {
+            return Err(self.error("another number of aggregates"));
+        }
+        computed.iter().map(|one| self.state(one)).collect()
+    }
+
+    fn state(&mut self, computed: &Computed) -> Result<State, RowError> {
+        let tag = self.byte()?;
+        let state = match tag {
+            COUNT => State::Count(self.signed()?),
+            INT => State::Int { count: self.signed()?, sum: self.signed()? },
+            WIDE => {
+                let count = self.signed()?;
+                State::int(count, i128::from_le_bytes(self.array()?))
+            }
+            FLOAT => State::Float(Box::new(self.float()?)),
+            tag if tag & !1 == MIN_WORD => State::MinWord(self.word(tag)?),
+            tag if tag & !1 == MAX_WORD => State::MaxWord(self.word(tag)?),
+            tag if tag & !1 == MIN_TEXT => State::MinText(self.text(tag)?),
+            tag if tag & !1 == MAX_TEXT => State::MaxText(self.text(tag)?),
+            _ => return Err(self.error("no such state")),
+        };
+        if fits(&state, computed) { Ok(state) } else { Err(self.error("another aggregate")) }
+    }
+
+    fn float(&mut self) -> Result<FloatSum, RowError> {
+        let count = self.signed()?;
+        let length = self.number()?;
+        let mut buckets = Vec::new();
+        for _ in 0..length {
+            buckets.push((self.byte()?, i128::from_le_bytes(self.array()?)));
+        }
+        let specials = [self.signed()?, self.signed()?, self.signed()?];
+        match ExactSum::from_parts(buckets, specials) {
+            Some(sum) => Ok(FloatSum { count, sum }),
+            None => Err(self.error("no exact sum")),
+        }
+    }
+
+    fn word(&mut self, tag: u8) -> Result<Option<u64>, RowError> {
+        if tag & 1 == 0 {
+            return Ok(None);
+        }
+        Ok(Some(u64::from_le_bytes(self.array()?)))
+    }
+
+    fn text(&mut self, tag: u8) -> Result<Option<Box<str>>, RowError> {
+        if tag & 1 == 0 {
+            return Ok(None);
+        }
+        let bytes = self.bytes()?;
+        let text = simdutf8::basic::from_utf8(bytes);
+        text.map(|text| Some(text.into())).map_err(|_| self.error("not UTF-8"))
+    }
+}
+
+/// Returns whether a state is one of this computed column: only such states can be added up.
+fn fits(state: &State, computed: &Computed) -> bool {
+    let (function, argument) = (computed.function, computed.argument);
+    match state {
+        State::Count(_) => function == Function::Count,
+        State::Int { .. } | State::Wide(_) => {
+            matches!(function, Function::Sum | Function::Avg) && argument == Some(Type::Int)
+        }
+        State::Float(_) => {
+            matches!(function, Function::Sum | Function::Avg) && argument == Some(Type::Float)
+        }
+        State::MinWord(_) => function == Function::Min && argument != Some(Type::String),
+        State::MaxWord(_) => function == Function::Max && argument != Some(Type::String),
+        State::MinText(_) => function == Function::Min && argument == Some(Type::String),
+        State::MaxText(_) => function == Function::Max && argument == Some(Type::String),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::aggregate::key::KeyEncoder;
+    use crate::types::Column;
+
+    fn spec() -> AggregateSpec {
+        let computed = |function: Function, argument: Option<Type>| Computed {
+            name: "x".into(),
+            function,
+            argument,
+            kind: function.result(argument).unwrap(),
+        };
+        let (int, float, text) = (Some(Type::Int), Some(Type::Float), Some(Type::String));
+        AggregateSpec {
+            keys: vec![Column::new("a", Type::String), Column::new("b", Type::Int)],
+            compute: vec![
+                computed(Function::CountAll, None),
+                computed(Function::Count, text),
+                computed(Function::Sum, int),
+                computed(Function::Avg, float),
+                computed(Function::Min, float),
+                computed(Function::Max, int),
+                computed(Function::Min, text),
+                computed(Function::Max, text),
+            ],
+        }
+    }
+
+    fn key(text: Option<&str>, number: i64) -> Key {
+        let columns: [arrow_array::ArrayRef; 2] = [
+            std::sync::Arc::new(arrow_array::StringViewArray::from(vec![text])),
+            std::sync::Arc::new(arrow_array::Int64Array::from(vec![number])),
+        ];
+        let mut bytes = Vec::new();
+        KeyEncoder::new(&columns).append(0, &mut bytes);
+        Key::new(&bytes)
+    }
+
+    prop_compose! {
+        fn row()(
+            text in proptest::option::of("[a\\x00\\x01é]{0,5}"),
+            number in any::<i64>(),
+            counts in any::<[i64; 4]>(),
+            sum in any::<i128>(),
+            narrow in any::<bool>(),
+            floats in proptest::collection::vec(any::<f64>(), 0..6),
+            words in any::<[Option<u64>; 2]>(),
+            texts in any::<[Option<String>; 2]>(),
+            none in proptest::bool::weighted(0.1),
+        ) -> (Key, Accumulator) {
+            let mut exact = ExactSum::default();
+            floats.iter().for_each(|float| exact.add(*float, 1));
+            let sum = if narrow { sum >> 70 } else { sum };
+            let [least, greatest] = texts.map(|text| text.map(String::into_boxed_str));
+            let states = [
+                State::Count(counts[1]),
+                State::int(counts[2], sum),
+                State::Float(Box::new(FloatSum { count: counts[3], sum: exact })),
+                State::MinWord(words[0]),
+                State::MaxWord(words[1]),
+                State::MinText(least),
+                State::MaxText(greatest),
+            ];
+            let states = if none { Box::default() } else { states.into() };
+            (key(text.as_deref(), number), Accumulator { rows: counts[0], states })
+        }
+    }
+
+    fn encoded(rows: &[(Key, Accumulator)]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        rows.iter().for_each(|(key, total)| encode_row(key, total, &mut bytes));
+        bytes
+    }
+
+    proptest! {
+        #[test]
+        fn rows_read_back_as_they_were(rows in proptest::collection::vec(row(), 0..8)) {
+            prop_assert_eq!(decode_rows(&encoded(&rows), &spec()), Ok(rows));
+        }
+
+        #[test]
+        fn hostile_bytes_are_refused_or_read(bytes in proptest::collection::vec(0..12_u8, 0..60)) {
+            // What is read fits the aggregate: it can be added up and finished.
+            for (_, mut total) in decode_rows(&bytes, &spec()).unwrap_or_default() {
+                let again = total.clone();
+                if total.rows.checked_add(again.rows).is_some() {
+                    let _ = total.finish(&spec());
+                }
+                total.states.iter_mut().for_each(|state| { let _ = state.clone(); });
+            }
+        }
+
+        #[test]
+        fn a_changed_byte_is_refused_or_read(
+            rows in proptest::collection::vec(row(), 1..4),
+            at in any::<prop::sample::Index>(),
+            byte in any::<u8>(),
+        ) {
+            let mut bytes = encoded(&rows);
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            let _ = decode_rows(&bytes, &spec());
+        }
+
+        #[test]
+        fn rows_that_end_early_are_refused(row in row(), at in any::<prop::sample::Index>()) {
+            let bytes = encoded(&[row]);
+            let at = at.index(bytes.len());
+            if at > 0 {
+                prop_assert!(decode_rows(&bytes[..at], &spec()).is_err());
+            }
+        }
+    }
+
+    #[track_caller]
+    fn refused(bytes: &[u8], reason: &str) {
+        assert_eq!(decode_rows(bytes, &spec()).unwrap_err().reason, reason);
+    }
+
+    #[test]
+    fn rows_of_another_aggregate_are_refused() {
+        refused(&[1, 7], "a key of other columns");
+        let mut other = spec();
+        other.compute.truncate(3);
+        let states = [State::Count(1), State::int(1, 5)].into();
+        let row = (key(Some("a"), 1), Accumulator { rows: 1, states });
+        refused(&encoded(std::slice::from_ref(&row)), "another number of aggregates");
+        assert_eq!(decode_rows(&encoded(std::slice::from_ref(&row)), &other).unwrap(), [row]);
+        let states = [State::int(1, 5), State::Count(1)].into();
+        let swapped = encoded(&[(key(None, 1), Accumulator { rows: 1, states })]);
+        assert_eq!(decode_rows(&swapped, &other).unwrap_err().reason, "another aggregate");
+    }
+
+    #[test]
+    fn lengths_that_cannot_be_take_no_memory() {
+        refused(&[0xff, 0xff, 0xff, 0xff, 0x0f], "a text is too long");
+        refused(&[0x80, 0x80, 0x80, 0x02], "it ends");
+        refused(&[0xff; 11], "a number is too large");
+    }
+}
