@@ -5,8 +5,10 @@
 //! The longer campaign: `cargo run -p tidemill-tests --bin crash-campaign -- --kills 1000`.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use tidemill_tests::site::Shape;
+use tidemill_tests::process::{Ended, Process};
+use tidemill_tests::site::{Shape, Site};
 use tidemill_tests::torment::{self, AGGREGATE, FAN, STATELESS, Torment};
+use tidemill_tests::tree::{self, Tree};
 
 const NODE: &str = env!("CARGO_BIN_EXE_node");
 
@@ -59,10 +61,16 @@ fn kills_at_random_instants_lose_and_double_nothing_with_two_processes() {
     check_all(Shape::new(2, 1), 4);
 }
 
-/// Failpoints that a kill alone does not lead to.
-const NOT_BY_A_KILL: [&str; 1] = [
-    // Only a power cut undoes a move; the store's own tests do.
-    "recover-input-moved-again",
+/// How the failpoints begin that these pipelines do not reach by a kill alone, and where they are
+/// reached instead.
+const ELSEWHERE: [(&str, &str); 6] = [
+    ("upload-", "with their clients: tests/intake.rs"),
+    ("recover-upload-", "likewise"),
+    ("recover-spool-", "likewise"),
+    ("retry-", "with the files that are tried again: tests/retry.rs"),
+    // They come by time, so how many a short run writes is chance. They are killed at when they come.
+    ("checkpoint-", "in the tests of checkpoints"),
+    ("recover-input-moved-again", "only a power cut undoes a move: the tests of the store"),
 ];
 
 #[track_caller]
@@ -76,16 +84,9 @@ fn check_points(torment: &Torment, shape: Shape) {
     };
     let unreached: Vec<String> = names("unreached")
         .into_iter()
-        // Uploads and their spool have a test of their own below.
-        .filter(|name| !name.starts_with("upload-") && name != "recover-spool-removed")
-        // So have files that are tried again, in retry.rs.
-        .filter(|name| !name.starts_with("retry-"))
-        // Checkpoints come by time: how many a short run writes is chance. They are killed at when
-        // they come, and have tests of their own.
-        .filter(|name| !name.starts_with("checkpoint-"))
-        .filter(|name| !NOT_BY_A_KILL.contains(&name.as_str()))
+        .filter(|name| !ELSEWHERE.iter().any(|(begin, _)| name.starts_with(begin)))
         .collect();
-    assert_eq!(unreached, [""; 0], "{report:#}");
+    assert_eq!(unreached, [""; 0], "let src/torment.rs reach them, or say in ELSEWHERE who does");
     let twice = shape["points_twice"].as_u64().unwrap() as usize;
     assert!(twice * 10 >= names("points").len() * 7, "{report:#}");
 }
@@ -103,4 +104,59 @@ fn a_kill_at_each_step_loses_and_doubles_nothing_with_two_workers() {
 #[test]
 fn a_kill_at_each_step_loses_and_doubles_nothing_with_two_processes() {
     check_points(&FAN, Shape::new(2, 1));
+}
+
+/// Returns the names of all failpoints: the program tells them to whoever asks for a wrong one.
+fn failpoints(site: &Site) -> Vec<String> {
+    let mut command = site.command(&["run", "pipeline.yaml"]);
+    let ended = Process::start(command.env("TIDEMILL_FAILPOINT", "nothing=kill")).ended();
+    ended.expect_code(2).expect_said("there is no failpoint \"nothing\"; there are ");
+    let names = ended.stderr.split_once("; there are ").unwrap().1;
+    names.trim().split(", ").map(str::to_owned).collect()
+}
+
+/// Runs a home with something armed.
+fn armed(site: &Site, failpoint: &str) -> Ended {
+    let run = ["run", "pipeline.yaml", "--home", "home", "--once", "-w", "2"];
+    let mut command = site.command(&run);
+    command.args(["--grpc", "127.0.0.1:0", "--quiet", "1ms", "--scan", "50ms"]);
+    Process::start(command.env("TIDEMILL_FAILPOINT", failpoint)).ended()
+}
+
+/// Lets one step fail or panic, which must end the process with this code, and a life after that
+/// finish. Returns whether the step was reached.
+#[track_caller]
+fn check_failing(failpoint: &str, code: i32, expected: &Tree) -> bool {
+    let site = Site::new(NODE, FAN.yaml);
+    for (name, bytes) in torment::inputs(&FAN) {
+        site.put(&name, &bytes);
+    }
+    let failed = armed(&site, failpoint);
+    let reached = failed.stderr.contains("WARN failpoint ");
+    assert_eq!(failed.code, Some(if reached { code } else { 3 }), "{failpoint}\n{failed}");
+    let last = site.once(Shape::new(1, 2));
+    assert!(matches!(last.code, Some(0 | 3)), "{failpoint}\n{last}");
+    assert_eq!(tree::difference(expected, &site.out()), None, "{failpoint}");
+    for folder in ["unprocessed", "underprocess"] {
+        assert_eq!(site.names(folder), [""; 0], "{failpoint}");
+    }
+    reached
+}
+
+#[test]
+fn a_step_that_fails_ends_the_process_and_loses_nothing() {
+    let site = Site::new(NODE, FAN.yaml);
+    let names = failpoints(&site);
+    for (name, bytes) in torment::inputs(&FAN) {
+        site.put(&name, &bytes);
+    }
+    site.once(Shape::new(1, 2)).expect_code(3);
+    let expected = site.out();
+    let fails = |name: &&String| check_failing(&format!("{name}=error"), 74, &expected);
+    let reached = names.iter().filter(fails).count();
+    // The others are steps of uploads and of recovery.
+    assert!(reached * 2 > names.len(), "{reached} of {names:?}");
+    for name in ["claim-renamed", "part-prepared", "commit-written", "publish-begin", "end-begin"] {
+        assert!(check_failing(&format!("{name}=panic"), 70, &expected), "{name}");
+    }
 }

@@ -10,6 +10,7 @@ mod error;
 mod exit;
 mod lines;
 mod peers;
+mod workers;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,11 +23,11 @@ use tidemill_store::{
     Folders, Generation, Home, HomeError, Journal, crash, failpoint, recover, spool, sweep_spool,
 };
 use timely::WorkerConfig;
-use timely::communication::WorkerGuards;
 use timely::communication::allocator::AllocatorBuilder;
 use timely::execute::execute_from;
 use timely::scheduling::activate::SyncActivator;
 
+use self::workers::Workers;
 use crate::answer::Heard;
 use crate::board::Board;
 use crate::checkpoint::find::{Base, find};
@@ -188,7 +189,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         commands: received,
         backlogs: backlogs.clone(),
     };
-    let (guards, wakes) = built.execute(meeting.builders, meeting.guard)?;
+    let (workers, wakes) = built.execute(meeting.builders, meeting.guard)?;
 
     let stop = Arc::new(AtomicBool::new(false));
     let numbers = Numbers::from(journal.next_submission());
@@ -274,11 +275,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         }
         stop.store(true, Ordering::Relaxed);
         let _ = events.send(Event::Stop);
-        for outcome in guards.join() {
-            if let Err(panic) = outcome {
-                tracing::error!("a worker ended with: {panic}");
-            }
-        }
+        workers.wait();
         if let Some(others) = others {
             peers::say_through(&others);
         }
@@ -318,7 +315,7 @@ pub fn run_member(config: Config) -> Result<(), StartError> {
         commands: Vec::new(),
         backlogs: config.plans.iter().map(|_| Backlog::default()).collect(),
     };
-    let (guards, _wakes) = built.execute(meeting.builders, meeting.guard)?;
+    let (workers, _wakes) = built.execute(meeting.builders, meeting.guard)?;
     let ended = Arc::new(AtomicBool::new(false));
     let first = meeting.control.as_ref().map(Control::sender);
     // The thread's result is the control connection, so that it lasts until we have said goodbye.
@@ -332,11 +329,7 @@ pub fn run_member(config: Config) -> Result<(), StartError> {
         }
         None => None,
     };
-    for outcome in guards.join() {
-        if let Err(panic) = outcome {
-            tracing::error!("a worker ended with: {panic}");
-        }
-    }
+    workers.wait();
     if let Some(first) = first {
         peers::say_through(&first);
     }
@@ -378,8 +371,6 @@ fn meet(
     Ok(Meeting { generation, builders: Builders::Mesh(builders), guard, control: Some(control) })
 }
 
-type Guards = WorkerGuards<()>;
-
 /// What the workers of this process are built with.
 struct Building {
     plans: Vec<Plan>,
@@ -403,7 +394,7 @@ impl Building {
         self,
         builders: Builders,
         guard: Box<dyn std::any::Any + Send>,
-    ) -> Result<(Guards, Vec<SyncActivator>), StartError> {
+    ) -> Result<(Workers, Vec<SyncActivator>), StartError> {
         let (ready, woken) = channel();
         let is_first = self.events.is_some();
         let Self { plans, home, generation, workers, staging, space, keeper, .. } = self;
@@ -480,7 +471,7 @@ impl Building {
         .map_err(StartError::Dataflow)?;
         // Only the process of worker 0 has somebody to wake.
         let wakes = if is_first { woken.recv().unwrap_or_default() } else { Vec::new() };
-        Ok((guards, wakes))
+        Ok((Workers::new(guards), wakes))
     }
 }
 
