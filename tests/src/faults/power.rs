@@ -141,7 +141,9 @@ pub fn campaign(case: &Case, subject: &Subject, plan: &Plan) -> Report {
                     continue;
                 }
             };
-            let mut survivals = TURNS.into_iter().cycle();
+            // From anywhere: else the same part of every life would be lost in the same way.
+            let first = dice.below(TURNS.len());
+            let mut survivals = TURNS.into_iter().cycle().skip(first);
             for moment in history.moments(plan.cuts, &mut dice) {
                 let Some(survival) = survivals.next() else { break };
                 let outcome = history.cut(case, subject, moment, survival, &mut dice);
@@ -199,7 +201,7 @@ fn record_life(
         Before::Killed => Some(Fault::new(Kind::Kill, 120 + dice.below(150) as u64)),
         // Behind the syncs that make it: those of the generation, of accepts and of commits.
         Before::Unsynced => {
-            let at = 4 + (life as u64) % 4;
+            let at = 5 + (dice.below(4) + life) as u64 % 4;
             Some(Fault { only: "journal.db-wal", ..Fault::new(Kind::Sync, at) })
         }
         Before::Dropped | Before::Served => None,
