@@ -291,8 +291,7 @@ fn a_disk_that_stands_still_costs_no_memory() {
     let rows: usize = inputs.values().map(|text| text.split(|byte| *byte == b'\n').count()).sum();
     assert!((before as usize) < rows / 2, "{before} of {rows} rows are read: nothing bounds it");
     let peak = running.peak_bytes();
-    println!("{bytes} bytes wait, {before} of {rows} rows read, peak RSS {} MiB", peak / MIB);
-    assert!(peak < PEAK_MAX, "peak RSS {} MiB", peak / MIB);
+    assert!(peak < PEAK_MAX, "peak RSS {} MiB; {bytes} bytes wait", peak / MIB);
     let stats = running.call(&["stats"]);
     assert!(stats.stdout.contains("! slow_disk since "), "{stats}");
     fs::remove_file(&hold).unwrap();
