@@ -4,7 +4,7 @@
 //! Owns the homes it makes. Decides when a life is killed, by the dice alone; what is right it only
 //! knows from the undisturbed run.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,9 @@ const RECOVERY_POINTS: usize = 14;
 /// Homes that may go wrong before a shape is given up: what is wrong is known by then.
 const WRONG_MAX: usize = 5;
 
+/// How many kills are tried that may lead to a step of recovery: for some it was chance that they did.
+const FIRSTS_MAX: usize = 20;
+
 /// How often something is tried that depends on which process gets which work.
 const ATTEMPTS: usize = 3;
 
@@ -45,8 +48,8 @@ pub struct Wish {
     pub keep: bool,
 }
 
-/// By which kills a failpoint came to be reached in a later life, the surest first.
-type LedTo = BTreeMap<&'static str, VecDeque<String>>;
+/// By which kills a failpoint came to be reached: in the very next life, or in a later one.
+type LedTo = BTreeMap<&'static str, [Vec<String>; 2]>;
 
 /// The torture of one shape.
 pub struct Campaign<'a> {
@@ -273,7 +276,7 @@ impl<'a> Campaign<'a> {
             if self.tally.points.contains(&name) || !self.goes_on() {
                 continue;
             }
-            for first in firsts.iter().take(2 * ATTEMPTS) {
+            for first in firsts.iter().flatten().take(FIRSTS_MAX) {
                 if self.kill_in_recovery(name, first)? {
                     break;
                 }
@@ -325,10 +328,10 @@ impl<'a> Campaign<'a> {
         let last = self.finish(site, verdict)?;
         // What the very next life reached comes of this kill alone, so that one is tried first.
         for name in next.iter().flat_map(|ended| &ended.reached).flatten() {
-            led_to.entry(name).or_default().push_front(point.to_owned());
+            led_to.entry(name).or_default()[0].push(point.to_owned());
         }
         for name in last.iter().flat_map(|ended| &ended.reached).flatten() {
-            led_to.entry(name).or_default().push_back(point.to_owned());
+            led_to.entry(name).or_default()[1].push(point.to_owned());
         }
         Ok(reached)
     }
