@@ -6,7 +6,7 @@
 //! inputs, nor any home but those it makes.
 //!
 //! Map: [`site`] (a home under torture), [`life`] (the program running on it), [`outcome`] (what it
-//! shows, and how two differ), [`dice`] (when), [`campaign`] (all of it for one shape), [`report`].
+//! shows, and how two differ), [`dice`] (when), [`mod@campaign`] (all of it for one shape), [`report`].
 
 pub mod dice;
 
