@@ -94,7 +94,7 @@ impl Error {
                 Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled
             ),
             Error::Server { status, word: Some(word), .. } => {
-                *status == Code::Unavailable || word == "E-RATE"
+                *status == Code::Unavailable || matches!(&**word, "E-RATE" | "E-SPACE")
             }
             _ => false,
         }

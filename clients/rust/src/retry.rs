@@ -17,6 +17,9 @@ struct Patience {
     starting: Duration,
     /// While nothing is heard of it.
     gone: Duration,
+    /// How long it may take to find out that nobody is there. A call that lasted longer was in the
+    /// hands of a server, however it ended.
+    connect: Duration,
     /// The first pause between two attempts, and the longest.
     pauses: (Duration, Duration),
 }
@@ -24,6 +27,7 @@ struct Patience {
 const USUAL: Patience = Patience {
     starting: Duration::from_secs(60),
     gone: Duration::from_secs(10),
+    connect: Duration::from_secs(6),
     pauses: (Duration::from_millis(50), Duration::from_secs(2)),
 };
 
@@ -41,13 +45,18 @@ where
     F: Future<Output = Result<T, Error>>,
 {
     let (mut pause, pause_max) = patience.pauses;
-    let began = Instant::now();
+    // Both begin anew when a server was there until just now.
+    let mut began = Instant::now();
     let mut heard = began;
     loop {
+        let asked = Instant::now();
         let error = match ask().await {
             Ok(answer) => return Ok(answer),
             Err(error) => error,
         };
+        if asked.elapsed() > patience.connect {
+            (began, heard, pause) = (Instant::now(), Instant::now(), patience.pauses.0);
+        }
         let left = match absence(&error) {
             None => return Err(error),
             Some(Absence::Starting) => {
@@ -100,6 +109,7 @@ mod tests {
     const QUICK: Patience = Patience {
         starting: Duration::from_millis(300),
         gone: Duration::from_millis(60),
+        connect: Duration::from_millis(30),
         pauses: (Duration::from_millis(1), Duration::from_millis(8)),
     };
 
@@ -158,6 +168,32 @@ mod tests {
         answers.push(Err(gone()));
         let (answered, asked, took) = check(answers);
         assert!(!answered && asked > 7 && took >= QUICK.gone, "{asked} {took:?}");
+    }
+
+    #[test]
+    fn a_server_that_held_a_call_for_long_and_dies_is_asked_again() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime of one thread");
+        let mut asked = 0;
+        let result = runtime.block_on(ask_within(USUAL, || {
+            asked += 1;
+            let (held, answer) = match asked {
+                1 => (USUAL.starting * 2, Err(gone())),
+                2 => (Duration::ZERO, Err(starting())),
+                3 => (USUAL.gone * 2, Err(gone())),
+                4 => (Duration::ZERO, Err(gone())),
+                _ => (Duration::ZERO, Ok(())),
+            };
+            async move {
+                tokio::time::sleep(held).await;
+                answer
+            }
+        }));
+        assert!(result.is_ok(), "{result:?}");
+        assert_eq!(asked, 5);
     }
 
     #[test]

@@ -10,8 +10,9 @@ use super::Round;
 use super::finding::Code;
 use crate::disk;
 
-/// Room on the file system below which a person is told, in bytes.
-const FREE_BYTES_MIN: u64 = 256 << 20;
+/// Room on the file system below which a person is told, in bytes, or one percent of it if that is
+/// less: where a server that was told nothing else takes no more files in.
+const FREE_BYTES_MIN: u64 = 64 << 20;
 
 /// Files that may still be made, below which a person is told.
 const FREE_FILES_MIN: u64 = 10_000;
@@ -60,7 +61,8 @@ impl Round<'_> {
         self.facts.free_bytes = room.f_bavail.saturating_mul(room.f_frsize);
         // Some file systems do not count files.
         self.facts.free_files = (room.f_files > 0).then_some(room.f_favail);
-        if self.facts.free_bytes < FREE_BYTES_MIN {
+        let all_bytes = room.f_blocks.saturating_mul(room.f_frsize);
+        if self.facts.free_bytes < FREE_BYTES_MIN.min(all_bytes / 100) {
             self.find(Code::Space, "", &format!("{} bytes are left", self.facts.free_bytes));
         }
         if let Some(files) = self.facts.free_files.filter(|files| *files < FREE_FILES_MIN) {

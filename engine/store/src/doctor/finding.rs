@@ -198,7 +198,7 @@ codes! {
     /// The disk is nearly full.
     Space Warning "D-SPACE"
         "there is hardly any room left on the file system"
-        "When a write fails the server ends; nothing is lost, and it goes on when there is room."
+        "The server takes no files in and waits; nothing is lost, and it goes on when there is room."
         "Make room: old files in processed/ and out/ may go once nobody needs them."
     /// Published and moved, not yet known to be durable.
     Unsettled Note "D-UNSETTLED"
