@@ -128,7 +128,7 @@ pub struct SettingFlags {
     #[arg(long, value_name = "DURATION")]
     pub meet: Option<String>,
     /// How long a process of a run may be silent before it counts as lost; the same for all of them
-    /// [default: 15s]
+    /// [default: 12s]
     #[arg(long, value_name = "DURATION")]
     pub silence: Option<String>,
     /// What is logged: error, warn, info, debug, or a filter like `tidemill_engine=debug`

@@ -36,7 +36,7 @@ const ALL: [(&str, &str); 15] = [
     ("reserve", "standard"),
     ("checkpoint_every", "60s"),
     ("meet", "60s"),
-    ("silence", "15s"),
+    ("silence", "12s"),
     ("log", "info"),
     ("log_format", "text"),
 ];

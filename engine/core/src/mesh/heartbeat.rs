@@ -24,9 +24,9 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// A beat every 2 s; 15 s of silence are the end.
+    /// A beat every 2 s; 12 s of silence are the end.
     pub const USUAL: Heartbeat =
-        Heartbeat { every: Duration::from_secs(2), silence: Duration::from_secs(15) };
+        Heartbeat { every: Duration::from_secs(2), silence: Duration::from_secs(12) };
 
     /// Returns the heartbeat that notices a silence of this length; it beats seven times meanwhile,
     /// and at least as often as the usual one.

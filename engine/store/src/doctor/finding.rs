@@ -150,6 +150,11 @@ codes! {
         "an input is not where the journal has it"
         "One that is not finished will be set aside by the next start. One that is committed is missing when tables are rebuilt: a start then refuses without --forget-missing."
         "Put it back, or look who took it away."
+    /// An input is gone whose rows are in every checkpoint that is kept.
+    InputThinned Note "D-INPUT-THINNED"
+        "inputs of before the checkpoints are gone"
+        "No start needs them, as long as a checkpoint is whole and the pipeline file asks for the same sums and tables."
+        "Nothing, if they were removed on purpose."
     /// A file is in two of the four folders.
     InputDoubled Warning "D-INPUT-DOUBLED"
         "a file lies in two folders"

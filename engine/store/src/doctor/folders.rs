@@ -30,6 +30,8 @@ struct Submission {
     hash: Option<[u8; 32]>,
     verdict: i64,
     unsettled: bool,
+    /// Committed, and in both of the checkpoints that are kept.
+    kept: bool,
 }
 
 /// An output of the journal.
@@ -142,7 +144,8 @@ impl Round<'_> {
             None => {
                 let found = elsewhere.first().map(|other| format!(" (but {})", self.shown(other)));
                 let subject = format!("{subject}{}", found.unwrap_or_default());
-                self.find(Code::InputMissing, &file.pipeline, &subject);
+                let code = if file.kept { Code::InputThinned } else { Code::InputMissing };
+                self.find(code, &file.pipeline, &subject);
             }
         }
         if file.verdict == 2 {
@@ -356,7 +359,10 @@ fn is_snapshot(folder: &Path, sink: &str, name: &str) -> bool {
 fn files(journal: &Connection, after: i64) -> rusqlite::Result<Vec<Submission>> {
     let mut page = journal.prepare_cached(
         "SELECT s.id, p.name, s.name, s.claimed_name, s.stored_name, s.bytes, s.hash, s.verdict,
-                u.submission IS NOT NULL
+                u.submission IS NOT NULL,
+                s.verdict = 1 AND
+                (SELECT count(*) > 1 FROM checkpoint c
+                 WHERE c.pipeline = s.pipeline AND c.epoch >= s.epoch)
          FROM submission s JOIN pipeline p ON p.id = s.pipeline
          LEFT JOIN unsettled u ON u.submission = s.id
          WHERE s.id > ?1 AND s.id NOT IN (SELECT retry_of FROM retry) ORDER BY s.id LIMIT ?2",
@@ -372,6 +378,7 @@ fn files(journal: &Connection, after: i64) -> rusqlite::Result<Vec<Submission>> 
             hash: row.get(6)?,
             verdict: row.get(7)?,
             unsettled: row.get(8)?,
+            kept: row.get(9)?,
         })
     };
     page.query_map([after, FILES_PER_PAGE], file)?.collect()

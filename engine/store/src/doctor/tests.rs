@@ -243,6 +243,33 @@ fn a_file_that_is_tried_again_is_found_on_its_way_and_then_where_it_must_be() {
 }
 
 #[test]
+fn an_input_that_every_checkpoint_has_may_be_gone() {
+    let given = Given::new();
+    let row = |epoch| crate::journal::CheckpointRow {
+        epoch,
+        generation: 1,
+        manifest: format!("{epoch}.manifest"),
+        hash: [0; 32],
+        bytes: 1,
+        took_ms: 1,
+    };
+    fs::remove_file(given.folders.processed.join("a.csv")).unwrap();
+    let kept = |epoch| {
+        let home = Home::open(&given.root()).unwrap();
+        Journal::open(&home).unwrap().add_checkpoint("p", &row(epoch)).unwrap();
+    };
+    kept(1);
+    // The newest alone may be damaged: then the input is needed.
+    let expect = |text: &str| {
+        let found = given.found(false);
+        assert!(found.contains(&format!("{text} x1 1 p/processed/a.csv")), "{found:?}");
+    };
+    expect("D-INPUT-MISSING");
+    kept(2);
+    expect("D-INPUT-THINNED");
+}
+
+#[test]
 fn inputs_that_are_not_where_the_journal_has_them_are_found() {
     let gone = |_: &Given, p: &Path| fs::remove_file(p.join("processed/a.csv")).unwrap();
     check(gone, false, 1, &["D-INPUT-MISSING x1 1 p/processed/a.csv"]);
