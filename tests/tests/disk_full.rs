@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use tidemill_client::Error;
+use tidemill_client::{Error, SubmitOptions};
 use tidemill_tests::{Disk, Kind, Running, Shape, Site, Tree, tree};
 
 const NODE: &str = env!("CARGO_BIN_EXE_node");
@@ -91,6 +91,12 @@ fn check_nothing_half_done(site: &Site, expected: &Tree) {
 }
 
 /// Frees the disk; everything must go on by itself, soon.
+/// Sends a file, and takes the first answer for an answer.
+async fn submit_once(running: &Running<'_>) -> Result<tidemill_client::Submission, Error> {
+    let options = SubmitOptions { resend_for: Duration::ZERO, ..Default::default() };
+    running.client().submit_bytes_with("x.jsonl", b"{}\n".to_vec(), options).await
+}
+
 #[track_caller]
 fn check_resumes(running: &Running<'_>, disk: &Disk, files: u64) {
     let freed = Instant::now();
@@ -117,7 +123,7 @@ fn check_full(kind: Kind, shape: Shape, left: u64) {
     let stats = running.call(&["stats"]);
     stats.expect_code(0);
     assert!(stats.stdout.starts_with("! disk_full since "), "{stats}");
-    let refused = running.ask(running.client().submit_bytes("x.jsonl", b"{}\n".to_vec(), None));
+    let refused = running.ask(submit_once(&running));
     match refused {
         Err(Error::Server { status, word, message }) => {
             assert_eq!(
@@ -173,7 +179,7 @@ fn below_the_reserve_no_file_is_taken() {
     disk.fill(4 * MIB);
     running.wait_for_condition(Some("low_space"));
     show(&site, &inputs);
-    let refused = running.ask(running.client().submit_bytes("x.jsonl", b"{}\n".to_vec(), None));
+    let refused = running.ask(submit_once(&running));
     assert_eq!(refused.unwrap_err().word(), Some("E-SPACE"));
     let files = running.call(&["files"]);
     assert!(files.stdout.starts_with("! low_space since "), "{files}");
