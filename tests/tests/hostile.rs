@@ -7,6 +7,8 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
 
 use tidemill_client::Phase;
 use tidemill_tests::{Ended, Running, Shape, Site, Tree, tree};
@@ -327,12 +329,20 @@ fn a_file_that_is_written_to_after_it_was_taken_leaves_no_trace() {
         let mut writer = File::create(&hidden).unwrap();
         writer.write_all(&GOOD.repeat(1_000_000)).unwrap();
         fs::rename(&hidden, site.folder("unprocessed").join("growing.jsonl")).unwrap();
-        let accepted = running.ask(changes.next()).unwrap().unwrap();
-        writer.write_all(GOOD).unwrap();
-        let after = running.ask(running.client().get(accepted.id)).unwrap();
-        assert!(after.phase < Phase::Answered, "it was read before it could be written to");
-
-        let done = running.wait(accepted.id);
+        let (stop, stopped) = channel::<()>();
+        let done = std::thread::scope(|scope| {
+            // It writes until the end, however quickly the file is read.
+            scope.spawn(move || {
+                let pace = Duration::from_millis(1);
+                while stopped.recv_timeout(pace) == Err(RecvTimeoutError::Timeout) {
+                    writer.write_all(GOOD).unwrap();
+                }
+            });
+            let accepted = running.ask(changes.next()).unwrap().unwrap();
+            let done = running.wait(accepted.id);
+            drop(stop);
+            done
+        });
         assert_eq!(done.phase, Phase::Quarantined);
         assert_eq!(done.reason.unwrap().code, "E-CHANGED");
         running.stop();
