@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::Path;
 
 /// Files by their path below some folder, with `/` between its parts.
@@ -29,7 +30,12 @@ fn gather(folder: &Path, below: &str, tree: &mut Tree) {
         if entry.file_type().unwrap().is_dir() {
             gather(&entry.path(), &path, tree);
         } else {
-            tree.insert(path, fs::read(entry.path()).unwrap());
+            match fs::read(entry.path()) {
+                Ok(bytes) => drop(tree.insert(path, bytes)),
+                // A server moves files on while we look.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => panic!("read {path}: {error}"),
+            }
         }
     }
 }
