@@ -26,7 +26,7 @@ use tidemill_operators::aggregate::ROW_FORMAT;
 use tidemill_operators::shards::Mark;
 use tidemill_store::checkpoint::Pack;
 
-use crate::plan::{OperatorKind, OperatorPlan, Plan, SinkKind, SinkPlan, hash};
+use crate::plan::{OperatorPlan, Plan, SinkKind, SinkPlan, hash};
 use crate::sink::table;
 
 /// What the coordinator tells everybody on every worker.
@@ -79,8 +79,8 @@ pub enum Place {
 }
 
 /// Returns the id of the state of an operator.
-pub fn operator_state(name: &str) -> String {
-    format!("aggregate/{name}")
+pub fn operator_state(operator: &OperatorPlan) -> String {
+    format!("{}/{}", operator.kind.word(), operator.name)
 }
 
 /// Returns the id of the state of a table.
@@ -98,16 +98,14 @@ pub fn table_fingerprint(plan: &Plan, at: usize) -> String {
     format!("{} rows {}", hash::of_table(plan, &plan.sinks[at]), table::ROW_FORMAT)
 }
 
-/// Returns the states of a plan; none for a plan without tables, which can begin anew at any time.
+/// Returns the states of a plan; none for a plan that keeps none, which can begin anew at any time.
 pub fn states(plan: &Plan) -> Vec<State> {
     if !has_state(plan) {
         return Vec::new();
     }
-    let is_aggregate =
-        |operator: &OperatorPlan| matches!(operator.kind, OperatorKind::Aggregate { .. });
-    let operators = plan.operators.iter().enumerate().filter(|(_, one)| is_aggregate(one));
+    let operators = plan.operators.iter().enumerate().filter(|(_, one)| one.kind.keeps_state());
     let operators = operators.map(|(at, operator)| State {
-        id: operator_state(&operator.name),
+        id: operator_state(operator),
         fingerprint: operator_fingerprint(plan, at),
         place: Place::Operator(at),
     });
@@ -120,9 +118,9 @@ pub fn states(plan: &Plan) -> Vec<State> {
     operators.chain(tables).collect()
 }
 
-/// Returns whether a plan keeps state: whether it has a table.
+/// Returns whether a plan keeps state: in a table, or in an operator.
 pub fn has_state(plan: &Plan) -> bool {
-    plan.sinks.iter().any(is_table)
+    plan.sinks.iter().any(is_table) || plan.operators.iter().any(|one| one.kind.keeps_state())
 }
 
 fn is_table(sink: &SinkPlan) -> bool {

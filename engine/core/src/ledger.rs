@@ -43,6 +43,7 @@ const IDLE: Duration = Duration::from_millis(500);
 
 /// How long it sleeps while files wait for their turn.
 const TURN: Duration = Duration::from_millis(5);
+
 /// How often ids of clients that are too old are forgotten.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
 

@@ -1,29 +1,19 @@
 //! Render: a plan to timely operators, the same on every worker.
 //!
-//! One line per kind of operator. Nothing here branches on the worker's index while building: all
+//! One line per kind of operator, in `render/operator.rs`. Nothing here branches on the worker's index while building: all
 //! workers must build the same dataflow in the same order. Only what is handed in differs, and it is
 //! used inside operators.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::mpsc::Receiver;
 
-use arrow_array::BooleanArray;
-use regex::Regex;
-use tidemill_operators::aggregate::{self, AggregateSpec, Computed, Function, Inputs, Kept};
-use tidemill_operators::expr::{AggregateFunction, Expr, RowError};
-use tidemill_operators::filter::Filter;
-use tidemill_operators::flow::{self, reject_row, stateless};
 use tidemill_operators::meter::Meter;
-use tidemill_operators::parse::{Parse, UNMATCHED};
 use tidemill_operators::reject::EpochRejects;
-use tidemill_operators::route::{self, Match, Route};
-use tidemill_operators::select::Select;
-use tidemill_operators::shards::Mark;
 use tidemill_operators::tally::{Tallies, Tally};
 use tidemill_operators::time::Stay;
-use tidemill_operators::{Batch, Column, RejectCode, Time};
+use tidemill_operators::{Batch, Time};
 use timely::Container;
 use timely::dataflow::operators::core::{ConnectLoop, Feedback, Map as _};
 use timely::dataflow::operators::vec::Broadcast;
@@ -33,11 +23,11 @@ use timely::scheduling::Activator;
 use timely::scheduling::activate::SyncActivator;
 use timely::worker::Worker;
 
+use self::sink::{counted_in, file_sink};
 use crate::account::account;
 use crate::answer::{Heard, Said, answers};
 use crate::checkpoint::gather::gather;
-use crate::checkpoint::keeper::{Desk, Keeper, PackPlace};
-use crate::checkpoint::restore::restored;
+use crate::checkpoint::keeper::{Keeper, PackPlace};
 use crate::checkpoint::{self, KeptPart, Order, operator_fingerprint, operator_state};
 use crate::ingest::backlog::Backlog;
 use crate::ingest::buffers::Buffers;
@@ -47,12 +37,16 @@ use crate::ingest::flow::Flow;
 use crate::ingest::order::{Opening, ReadEvent, ReadNote};
 use crate::ingest::reader::{Reader, reader};
 use crate::judge::{count_rejects, judge};
-use crate::plan::{Input, NodeId, OperatorKind, OperatorPlan, Plan, PortId, SinkKind, SinkPlan};
+use crate::plan::{Input, NodeId, OperatorPlan, Plan, PortId, SinkKind, SinkPlan};
 use crate::receipt::place;
 use crate::sink::files::files;
-use crate::sink::parts::{FileSink, Surroundings};
-use crate::sink::rejects::{self, rejects};
+use crate::sink::parts::Surroundings;
+use crate::sink::rejects::rejects;
 use crate::stats::{Gauge, SINK, Stats, feeds, kind_word};
+
+mod aggregate;
+mod operator;
+mod sink;
 
 /// What the dataflow of a pipeline is built with on one worker.
 pub struct Fittings {
@@ -180,7 +174,12 @@ impl<'scope> Rendering<'scope, '_> {
         });
         let failures = together(self.scope, failures);
         // Only what is held back until a file is whole must hear of files that failed.
-        let poison = self.plan.operators.iter().any(aggregates).then(|| self.poison(failures));
+        let poison = self
+            .plan
+            .operators
+            .iter()
+            .any(|one| one.kind.keeps_state())
+            .then(|| self.poison(failures));
         for operator in &self.plan.operators {
             let at = self.plan.operators.iter().position(|one| std::ptr::eq(one, operator));
             self.operator(at.unwrap_or_default(), operator, poison.clone());
@@ -299,86 +298,12 @@ impl<'scope> Rendering<'scope, '_> {
         (read.notes, read.activator)
     }
 
-    fn operator(
-        &mut self,
-        at: usize,
-        operator: &OperatorPlan,
-        poison: Option<StreamVec<'scope, Time, u64>>,
-    ) {
-        let node = NodeId::Operator(at);
-        let tags = operator.outputs.len();
-        let (tally, gauge) = self.seat(node, tags, feeds(self.plan, &operator.inputs));
-        let ways: Vec<Batches<'scope>> =
-            operator.inputs.iter().map(|input| self.stream(input)).collect();
-        let input = together(self.scope, ways);
-        let name = &operator.name;
-        let place = format!("{}/{name}", self.plan.name);
-        let shape = |port: usize| operator.outputs[port].shape.clone();
-        let title = format!("{} {place}", capitalised(operator.kind.word()));
-        let flow = match &operator.kind {
-            OperatorKind::Filter { keep } => {
-                stateless(&title, name, input, tags, tally, Filter::new(keep.clone(), shape(0)))
-            }
-            OperatorKind::Select { columns } => {
-                stateless(&title, name, input, tags, tally, Select::new(columns.clone(), shape(0)))
-            }
-            OperatorKind::Route { rules, otherwise, all } => {
-                let port = |tag: usize| route::Port {
-                    tag,
-                    shape: shape(tag),
-                    used: operator.outputs[tag].used,
-                };
-                let rules = rules.iter().enumerate().map(|(tag, rule)| (rule.clone(), port(tag)));
-                let matching = if *all { Match::All } else { Match::First };
-                let logic = Route::new(rules.collect(), otherwise.map(port), matching);
-                stateless(&title, name, input, tags, tally, logic)
-            }
-            OperatorKind::Parse { column, regex, captures } => {
-                let regex = Regex::new(regex).expect("the graph compiled this pattern");
-                let unmatched = operator
-                    .outputs
-                    .get(UNMATCHED)
-                    .filter(|port| port.used)
-                    .map(|_| shape(UNMATCHED));
-                let logic =
-                    Parse::new(column.clone(), regex, captures.clone(), shape(0), unmatched);
-                stateless(&title, name, input, tags, tally, logic)
-            }
-            OperatorKind::Aggregate { by, compute } => {
-                let poison = poison.expect("a plan with aggregates has the stream of failed files");
-                let kept = self.orders.clone().map(|orders| KeptAggregate {
-                    orders,
-                    place: self.pack_place(at, operator),
-                    keeper: self.keeper.clone(),
-                });
-                let (rows, [bad_rows, bad_totals], parts) =
-                    aggregate(&place, name, input, poison, by, compute, tally, &self.flow, kept);
-                self.kept.extend(parts);
-                if !follows_aggregate(self.plan, operator) {
-                    self.of_records.push(bad_rows.clone());
-                }
-                let rejects = together(self.scope, vec![bad_rows, bad_totals]);
-                flow::Flow { tags: vec![rows], rejects }
-            }
-        };
-        if !aggregates(operator) && !follows_aggregate(self.plan, operator) {
-            self.of_records.push(flow.rejects.clone());
-        }
-        if let Some(first) = flow.tags.first() {
-            self.watch(first, gauge);
-        }
-        for (port, tag) in flow.tags.into_iter().enumerate() {
-            self.streams.insert(PortId { node, port }, tag);
-        }
-        self.rejects.insert(node, flow.rejects);
-    }
-
     /// Where the packs of an operator's state go.
     fn pack_place(&self, at: usize, operator: &OperatorPlan) -> PackPlace {
         PackPlace {
             folder: self.around.home.checkpoints(&self.plan.name),
             generation: self.around.generation,
-            state: operator_state(&operator.name),
+            state: operator_state(operator),
             fingerprint: operator_fingerprint(self.plan, at),
             suffix: format!("a{at}-w{}", self.index),
         }
@@ -413,17 +338,14 @@ impl<'scope> Rendering<'scope, '_> {
     }
 }
 
-fn aggregates(operator: &OperatorPlan) -> bool {
-    matches!(operator.kind, OperatorKind::Aggregate { .. })
-}
-
-/// Returns whether some operator before this one aggregates.
-fn follows_aggregate(plan: &Plan, operator: &OperatorPlan) -> bool {
+/// Returns whether some operator before this one keeps state.
+fn follows_state(plan: &Plan, operator: &OperatorPlan) -> bool {
     // A plan has no cycles, so this ends.
     operator.inputs.iter().any(|input| match input.from.node {
         NodeId::Source(_) => false,
         NodeId::Operator(at) => {
-            aggregates(&plan.operators[at]) || follows_aggregate(plan, &plan.operators[at])
+            let before = &plan.operators[at];
+            before.kind.keeps_state() || follows_state(plan, before)
         }
     })
 }
@@ -437,166 +359,4 @@ fn together<'scope, C: Container>(
         Ok([only]) => only,
         Err(streams) => scope.concatenate(streams),
     }
-}
-
-/// Returns how a sink writes files, if that is what it does.
-fn file_sink(plan: &Plan, index: usize, sink: &SinkPlan) -> Option<FileSink> {
-    let name = sink.name.clone();
-    let sources = sources_of(plan, sink);
-    match &sink.kind {
-        SinkKind::Files { format, schema, empty } => Some(FileSink {
-            index,
-            name,
-            format: format.clone(),
-            schema: schema.clone(),
-            empty: *empty,
-            sources,
-        }),
-        SinkKind::Rejects => Some(FileSink {
-            index,
-            name,
-            format: tidemill_operators::format::OutputFormat::Jsonl,
-            schema: rejects::schema(),
-            empty: false,
-            sources,
-        }),
-        SinkKind::Table { .. } => None,
-    }
-}
-
-/// Returns the sources from which records can come to a sink.
-fn sources_of(plan: &Plan, sink: &SinkPlan) -> BTreeSet<usize> {
-    let mut sources = BTreeSet::new();
-    let mut ahead: Vec<NodeId> = sink.inputs.iter().map(|input| input.from.node).collect();
-    ahead.extend(&sink.errors_of);
-    // A plan has no cycles, so this ends.
-    while let Some(node) = ahead.pop() {
-        match node {
-            NodeId::Source(at) => {
-                sources.insert(at);
-            }
-            NodeId::Operator(at) => {
-                ahead.extend(plan.operators[at].inputs.iter().map(|input| input.from.node));
-            }
-        }
-    }
-    sources
-}
-
-/// Counts what a table takes in; its rows go on to worker 0.
-fn counted_in<'scope>(title: &str, rows: Batches<'scope>, meter: Meter) -> Batches<'scope> {
-    use timely::container::CapacityContainerBuilder;
-    use timely::dataflow::channels::pact::Pipeline;
-    use timely::dataflow::operators::Operator;
-    rows.unary::<CapacityContainerBuilder<Batch>, _, _, _>(Pipeline, title, |_, _| {
-        move |input, output| {
-            input.for_each_stamp(|capability, batches| {
-                for batch in batches {
-                    meter.took(batch.len(), 0);
-                    meter.gave(0, batch.len(), 0);
-                    output.session(&capability).give_container(batch);
-                }
-            });
-        }
-    })
-}
-
-#[expect(clippy::too_many_arguments, reason = "one call, from the one match over kinds")]
-fn aggregate<'scope>(
-    place: &str,
-    name: &str,
-    input: Batches<'scope>,
-    poison: StreamVec<'scope, Time, u64>,
-    by: &[(String, Expr)],
-    compute: &[(String, tidemill_operators::expr::Aggregate)],
-    tally: Tally,
-    flow: &Flow,
-    kept: Option<KeptAggregate<'scope>>,
-) -> (Batches<'scope>, [Rejects<'scope>; 2], Option<StreamVec<'scope, Time, KeptPart>>) {
-    let computed = |(name, one): &(String, tidemill_operators::expr::Aggregate)| Computed {
-        name: name.clone(),
-        function: match one.function {
-            AggregateFunction::CountAll => Function::CountAll,
-            AggregateFunction::Count => Function::Count,
-            AggregateFunction::Sum => Function::Sum,
-            AggregateFunction::Avg => Function::Avg,
-            AggregateFunction::Min => Function::Min,
-            AggregateFunction::Max => Function::Max,
-        },
-        argument: one.argument.as_ref().map(Expr::kind),
-        kind: one.kind,
-    };
-    let spec = AggregateSpec {
-        keys: by.iter().map(|(name, key)| Column::new(name, key.kind())).collect(),
-        compute: compute.iter().map(computed).collect(),
-    };
-    let keys: Vec<Expr> = by.iter().map(|(_, key)| key.clone()).collect();
-    let arguments: Vec<Option<Expr>> =
-        compute.iter().map(|(_, one)| one.argument.clone()).collect();
-    let operator = name.to_owned();
-    let evaluate = move |batch: &Batch| aggregate_inputs(&operator, batch, &keys, &arguments);
-    let (partials, bad_rows) =
-        aggregate::gather(place, input, poison, spec.clone(), tally.clone(), evaluate);
-    let probe = ProbeHandle::new();
-    let partials = partials.probe_with(&probe);
-    flow.follow(probe);
-    let (rows, bad_totals, parts) = match kept {
-        None => {
-            let (rows, rejects) = aggregate::totals(place, name, partials, spec, tally);
-            (rows, rejects, None)
-        }
-        Some(KeptAggregate { orders, place: packs, keeper }) => {
-            let (folder, state) = (packs.folder.clone(), packs.state.clone());
-            let restored = restored(place, orders.clone(), folder, state, spec.clone());
-            let marks = orders
-                .flat_map(|order| if let Order::Mark(mark) = order { Some(mark) } else { None })
-                .container::<Vec<Mark>>();
-            let sink = move |wake| Desk::new(keeper, packs, wake);
-            let kept = Kept { restored, marks, sink };
-            let made = aggregate::kept_totals(place, name, partials, spec, tally, kept);
-            (made.rows, made.rejects, Some(made.parts))
-        }
-    };
-    (rows, [bad_rows, bad_totals], parts)
-}
-
-/// How the state of an aggregate outlives the process.
-struct KeptAggregate<'scope> {
-    orders: StreamVec<'scope, Time, Order>,
-    place: PackPlace,
-    keeper: Keeper,
-}
-
-fn aggregate_inputs(
-    name: &str,
-    batch: &Batch,
-    keys: &[Expr],
-    arguments: &[Option<Expr>],
-) -> Inputs {
-    let mut errors: Vec<RowError> = Vec::new();
-    let mut evaluate = |expr: &Expr| {
-        let evaluated = expr.evaluate(&batch.columns);
-        errors.extend(evaluated.errors);
-        evaluated.values
-    };
-    let keys = keys.iter().map(&mut evaluate).collect();
-    let arguments = arguments.iter().map(|one| one.as_ref().map(&mut evaluate)).collect();
-    errors.sort_by_key(|error| error.row);
-    errors.dedup_by_key(|error| error.row);
-    let skip = (!errors.is_empty()).then(|| {
-        let mut skip = vec![false; batch.len()];
-        errors.iter().for_each(|error| skip[error.row as usize] = true);
-        BooleanArray::from(skip)
-    });
-    let reject = |error: RowError| {
-        reject_row(name, batch, error.row as usize, RejectCode::Expression, error.message)
-    };
-    Inputs { keys, arguments, skip, rejects: errors.into_iter().map(reject).collect() }
-}
-
-fn capitalised(word: &str) -> String {
-    let mut letters = word.chars();
-    letters.next().map_or_else(String::new, |first| {
-        first.to_uppercase().collect::<String>() + letters.as_str()
-    })
 }

@@ -6,6 +6,7 @@
 //! costs its bytes. When these get too many no further file is begun, so that a disk that stands
 //! still costs no more memory than one that runs.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -46,28 +47,28 @@ impl Backlog {
     /// An epoch was answered; its answer holds so many bytes until [`Backlog::release`].
     pub fn answered(&self, epoch: u64, bytes: u64) {
         self.inner.held.fetch_add(bytes, Ordering::Relaxed);
-        self.inner.answered.fetch_max(epoch, Ordering::Release);
+        self.inner.answered.fetch_max(epoch, Ordering::SeqCst);
         self.wake();
     }
 
     /// So many bytes of answers were worked off.
     pub fn release(&self, bytes: u64) {
-        self.inner.held.fetch_sub(bytes, Ordering::Release);
+        self.inner.held.fetch_sub(bytes, Ordering::SeqCst);
         self.wake();
     }
 
-    /// Returns the last epoch that was answered.
-    pub fn answered_upto(&self) -> u64 {
-        self.inner.answered.load(Ordering::Acquire)
-    }
-
-    /// Returns whether one more file may be begun while `begun` are not answered. If not, the
-    /// coordinator is woken when something has changed.
-    pub fn has_room(&self, begun: usize) -> bool {
-        // Said first: whoever makes room in between wakes the coordinator once too often.
+    /// Returns whether one more file may be begun. Forgets, of the epochs that were `begun` in order,
+    /// those that are answered. If there is no room, the coordinator is woken when something changes.
+    pub fn has_room(&self, begun: &mut VecDeque<u64>) -> bool {
+        // Said before anything is looked at: whoever makes room in between wakes the coordinator once
+        // too often, and not once too seldom.
         self.inner.waits.store(true, Ordering::SeqCst);
-        let held = self.inner.held.load(Ordering::Acquire);
-        let room = begun < FILES_MAX && held < HELD_BYTES_MAX;
+        let answered = self.inner.answered.load(Ordering::SeqCst);
+        while begun.front().is_some_and(|epoch| *epoch <= answered) {
+            begun.pop_front();
+        }
+        let held = self.inner.held.load(Ordering::SeqCst);
+        let room = begun.len() < FILES_MAX && held < HELD_BYTES_MAX;
         if room {
             self.inner.waits.store(false, Ordering::Relaxed);
         }
@@ -91,12 +92,23 @@ mod tests {
     #[test]
     fn there_is_room_until_there_are_too_many_files_or_bytes() {
         let backlog = Backlog::default();
-        assert!(backlog.has_room(FILES_MAX - 1));
-        assert!(!backlog.has_room(FILES_MAX));
+        let mut begun: VecDeque<u64> = (1..FILES_MAX as u64).collect();
+        assert!(backlog.has_room(&mut begun));
+        begun.push_back(FILES_MAX as u64);
+        assert!(!backlog.has_room(&mut begun));
         backlog.answered(3, HELD_BYTES_MAX);
-        assert_eq!(backlog.answered_upto(), 3);
-        assert!(!backlog.has_room(0));
+        assert!(!backlog.has_room(&mut begun));
+        assert_eq!(begun.len(), FILES_MAX - 3);
         backlog.release(1);
-        assert!(backlog.has_room(0));
+        assert!(backlog.has_room(&mut begun));
+    }
+
+    #[test]
+    fn an_answer_between_two_looks_is_seen_by_the_second() {
+        let backlog = Backlog::default();
+        let mut begun: VecDeque<u64> = (1..=FILES_MAX as u64).collect();
+        // Nobody waited when it came, so it woke nobody.
+        backlog.answered(1, 0);
+        assert!(backlog.has_room(&mut begun));
     }
 }

@@ -325,10 +325,6 @@ impl State {
             self.assigned[*reader] -= bytes;
             self.in_flight.pop_front();
         }
-        let answered = self.backlog.answered_upto();
-        while self.begun.front().is_some_and(|epoch| *epoch <= answered) {
-            self.begun.pop_front();
-        }
     }
 
     /// Says what to do next, or nothing if the window is full or no file waits.
@@ -345,7 +341,7 @@ impl State {
             return None;
         }
         if !reading.opened {
-            if !self.backlog.has_room(self.begun.len()) {
+            if !self.backlog.has_room(&mut self.begun) {
                 return None;
             }
             self.begun.push_back(file.epoch);

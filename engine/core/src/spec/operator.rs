@@ -4,8 +4,11 @@ use tidemill_operators::Type;
 
 use crate::diagnostic::Mistakes;
 use crate::spec::read::{self, Entries, Text};
-use crate::spec::source;
 use crate::spec::tree::{Node, Value};
+
+mod aggregate;
+mod parse;
+mod route;
 
 /// The kinds of operators, by the key that holds what they do.
 pub(crate) const KINDS: [&str; 5] = ["filter", "select", "route", "parse", "aggregate"];
@@ -58,8 +61,8 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Oper
             bodies.push((kind, node));
         }
     }
-    let route = bodies.iter().any(|(kind, _)| *kind == "route");
-    let beside = RouteBeside::take(&mut entries, route, mistakes);
+    let is_route = bodies.iter().any(|(kind, _)| *kind == "route");
+    let beside = route::Beside::take(&mut entries, is_route, mistakes);
     if bodies.is_empty() && entries.rest().next().is_none() {
         let hint = format!("say what it does, with one of {}", crate::diagnostic::listed(KINDS));
         entries.wrong(mistakes, "an operator needs a kind".to_owned(), Some(hint));
@@ -74,9 +77,9 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Oper
     let body = bodies.pop().and_then(|(kind, node)| match kind {
         "filter" => read::text(node, "`filter`", mistakes).map(BodySpec::Filter),
         "select" => select(node, mistakes),
-        "route" => parse_route(node, beside, mistakes),
-        "parse" => parse_parse(node, mistakes),
-        _ => aggregate(node, mistakes),
+        "route" => route::read(node, beside, mistakes),
+        "parse" => parse::read(node, mistakes),
+        _ => aggregate::read(node, mistakes),
     });
     OperatorSpec { name, from, body }
 }
@@ -92,74 +95,6 @@ pub(super) fn from(entries: &mut Entries, mistakes: &mut Mistakes<'_>) -> Option
     }
     read::check_once(&from, mistakes);
     Some(from)
-}
-
-/// The keys that may stand beside `route`.
-struct RouteBeside {
-    all: bool,
-    drop: Vec<Text>,
-}
-
-impl RouteBeside {
-    fn take(entries: &mut Entries, route: bool, mistakes: &mut Mistakes<'_>) -> Self {
-        let mut beside = Self { all: false, drop: Vec::new() };
-        if !route {
-            for name in ["match", "drop"] {
-                if entries.rest().any(|key| key.name == name)
-                    && let Some(node) = entries.take(name)
-                {
-                    let message = format!("`{name}` belongs to `route`");
-                    mistakes.add(node.owner, &node.path, message, None);
-                }
-            }
-            return beside;
-        }
-        if let Some(node) = entries.take("match") {
-            let words = [("first", false), ("all", true)];
-            beside.all = read::choice(node, "`match`", &words, mistakes).unwrap_or_default();
-        }
-        if let Some(node) = entries.take("drop") {
-            beside.drop = read::texts(node, "`drop`", mistakes).unwrap_or_default();
-            read::check_once(&beside.drop, mistakes);
-        }
-        beside
-    }
-}
-
-fn parse_route(node: Node, beside: RouteBeside, mistakes: &mut Mistakes<'_>) -> Option<BodySpec> {
-    let (owner, path) = (node.owner, node.path.clone());
-    let entries = read::map(node, "`route`", mistakes)?;
-    let written = entries.len();
-    let mut rules = Vec::with_capacity(written);
-    let mut otherwise: Option<Text> = None;
-    for (key, node) in entries {
-        let tag = read::name(&key, &node.path, "a tag", mistakes);
-        if tag.text == "errors" {
-            let message = "the tag `errors` is always there and holds the rejected records";
-            tag.wrong(mistakes, message, Some("choose another name".to_owned()));
-        }
-        // A rule that cannot be read still makes its tag.
-        let place = node.owner;
-        let rule_path = node.path.clone();
-        let rule = read::text(node, "a rule", mistakes).unwrap_or_else(|| Text {
-            text: "true".to_owned(),
-            place,
-            path: rule_path,
-        });
-        if let Some(first) = &otherwise {
-            let message = format!("no rule can follow `{}: else`", first.text);
-            tag.wrong(mistakes, message, Some("put `else` last".to_owned()));
-        } else if rule.text.eq_ignore_ascii_case("else") {
-            otherwise = Some(tag);
-        } else {
-            rules.push((tag, rule));
-        }
-    }
-    if written == 0 || (written == 1 && otherwise.is_some()) {
-        let hint = "for example `route: { failed: status >= 500, ok: else }`".to_owned();
-        mistakes.add(owner, &path, "`route` has no condition", hint);
-    }
-    Some(BodySpec::Route { rules, otherwise, all: beside.all, drop: beside.drop })
 }
 
 fn select(node: Node, mistakes: &mut Mistakes<'_>) -> Option<BodySpec> {
@@ -213,47 +148,4 @@ fn computed(node: Node, what: &str, mistakes: &mut Mistakes<'_>) -> Option<Vec<(
         }
     }
     all
-}
-
-fn parse_parse(node: Node, mistakes: &mut Mistakes<'_>) -> Option<BodySpec> {
-    let mut entries = Entries::open(node, "`parse`", mistakes)?;
-    let column = entries.require("column", mistakes);
-    let regex = entries.require("regex", mistakes);
-    let fields = entries.take("fields");
-    entries.finish(mistakes);
-    let mut kinds = Some(Vec::new());
-    if let Some(node) = fields {
-        for (key, node) in read::map(node, "`fields`", mistakes)? {
-            let name = read::column_name(&key, &node.path, mistakes);
-            match (source::kind(node, mistakes), &mut kinds) {
-                (Some(kind), Some(kinds)) => kinds.push((name, kind)),
-                _ => kinds = None,
-            }
-        }
-    }
-    let column = column.and_then(|node| read::text(node, "`column`", mistakes));
-    let regex = regex.and_then(|node| read::text(node, "`regex`", mistakes));
-    Some(BodySpec::Parse { column: column?, regex: regex?, fields: kinds? })
-}
-
-fn aggregate(node: Node, mistakes: &mut Mistakes<'_>) -> Option<BodySpec> {
-    let mut entries = Entries::open(node, "`aggregate`", mistakes)?;
-    let by = entries.require("by", mistakes);
-    let compute = entries.require("compute", mistakes);
-    entries.finish(mistakes);
-    let by = by.and_then(|node| named(node, "`by`", mistakes));
-    let compute_at = compute.as_ref().map(|node| (node.owner, node.path.clone()));
-    let compute = compute.and_then(|node| computed(node, "`compute`", mistakes));
-    if let (Some([]), Some((owner, path))) = (compute.as_deref(), compute_at) {
-        let hint = "for example `compute: { hits: count(*) }`".to_owned();
-        mistakes.add(owner, &path, "`compute` computes nothing", hint);
-        return None;
-    }
-    let (by, compute) = (by?, compute?);
-    for (name, _) in &compute {
-        if by.iter().any(|column| column.name.text == name.text) {
-            name.wrong(mistakes, format!("`{}` stands in `by` already", name.text), None);
-        }
-    }
-    Some(BodySpec::Aggregate { by, compute })
 }

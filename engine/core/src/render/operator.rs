@@ -1,0 +1,99 @@
+//! Operator: one operator of the plan to its dataflow; one line per kind.
+
+use regex::Regex;
+use tidemill_operators::Time;
+use tidemill_operators::filter::Filter;
+use tidemill_operators::flow::{self, stateless};
+use tidemill_operators::parse::{Parse, UNMATCHED};
+use tidemill_operators::route::{self, Match, Route};
+use tidemill_operators::select::Select;
+use timely::dataflow::StreamVec;
+
+use crate::plan::{NodeId, OperatorKind, OperatorPlan, PortId};
+use crate::render::aggregate::{KeptAggregate, aggregate};
+use crate::render::{Batches, Rendering, follows_state, together};
+use crate::stats::feeds;
+
+impl<'scope> Rendering<'scope, '_> {
+    /// Builds an operator; `at` is its place in the plan.
+    pub(super) fn operator(
+        &mut self,
+        at: usize,
+        operator: &OperatorPlan,
+        poison: Option<StreamVec<'scope, Time, u64>>,
+    ) {
+        let node = NodeId::Operator(at);
+        let tags = operator.outputs.len();
+        let (tally, gauge) = self.seat(node, tags, feeds(self.plan, &operator.inputs));
+        let ways: Vec<Batches<'scope>> =
+            operator.inputs.iter().map(|input| self.stream(input)).collect();
+        let input = together(self.scope, ways);
+        let name = &operator.name;
+        let place = format!("{}/{name}", self.plan.name);
+        let shape = |port: usize| operator.outputs[port].shape.clone();
+        let title = format!("{} {place}", capitalised(operator.kind.word()));
+        let flow = match &operator.kind {
+            OperatorKind::Filter { keep } => {
+                stateless(&title, name, input, tags, tally, Filter::new(keep.clone(), shape(0)))
+            }
+            OperatorKind::Select { columns } => {
+                stateless(&title, name, input, tags, tally, Select::new(columns.clone(), shape(0)))
+            }
+            OperatorKind::Route { rules, otherwise, all } => {
+                let port = |tag: usize| route::Port {
+                    tag,
+                    shape: shape(tag),
+                    used: operator.outputs[tag].used,
+                };
+                let rules = rules.iter().enumerate().map(|(tag, rule)| (rule.clone(), port(tag)));
+                let matching = if *all { Match::All } else { Match::First };
+                let logic = Route::new(rules.collect(), otherwise.map(port), matching);
+                stateless(&title, name, input, tags, tally, logic)
+            }
+            OperatorKind::Parse { column, regex, captures } => {
+                let regex = Regex::new(regex).expect("the graph compiled this pattern");
+                let unmatched = operator
+                    .outputs
+                    .get(UNMATCHED)
+                    .filter(|port| port.used)
+                    .map(|_| shape(UNMATCHED));
+                let logic =
+                    Parse::new(column.clone(), regex, captures.clone(), shape(0), unmatched);
+                stateless(&title, name, input, tags, tally, logic)
+            }
+            OperatorKind::Aggregate { by, compute } => {
+                let poison = poison.expect("a plan with aggregates has the stream of failed files");
+                let kept = self.orders.clone().map(|orders| KeptAggregate {
+                    orders,
+                    place: self.pack_place(at, operator),
+                    keeper: self.keeper.clone(),
+                });
+                let (rows, [bad_rows, bad_totals], parts) =
+                    aggregate(&place, name, input, poison, by, compute, tally, &self.flow, kept);
+                self.kept.extend(parts);
+                if !follows_state(self.plan, operator) {
+                    self.of_records.push(bad_rows.clone());
+                }
+                let rejects = together(self.scope, vec![bad_rows, bad_totals]);
+                flow::Flow { tags: vec![rows], rejects }
+            }
+        };
+        if !operator.kind.keeps_state() && !follows_state(self.plan, operator) {
+            self.of_records.push(flow.rejects.clone());
+        }
+        if let Some(first) = flow.tags.first() {
+            self.watch(first, gauge);
+        }
+        for (port, tag) in flow.tags.into_iter().enumerate() {
+            self.streams.insert(PortId { node, port }, tag);
+        }
+        self.rejects.insert(node, flow.rejects);
+    }
+}
+
+fn capitalised(word: &str) -> String {
+    let mut letters = word.chars();
+    letters.next().map_or_else(String::new, |first| {
+        first.to_uppercase().collect::<String>() + letters.as_str()
+    })
+}

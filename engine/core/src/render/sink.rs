@@ -1,0 +1,77 @@
+//! Sink: what a sink of the plan needs to know of the plan to be rendered. Derived.
+
+use std::collections::BTreeSet;
+
+use tidemill_operators::Batch;
+use tidemill_operators::meter::Meter;
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::Operator;
+
+use crate::plan::{NodeId, Plan, SinkKind, SinkPlan};
+use crate::render::Batches;
+use crate::sink::parts::FileSink;
+use crate::sink::rejects;
+
+/// Returns how a sink writes files, if that is what it does.
+pub(super) fn file_sink(plan: &Plan, index: usize, sink: &SinkPlan) -> Option<FileSink> {
+    let name = sink.name.clone();
+    let sources = sources_of(plan, sink);
+    match &sink.kind {
+        SinkKind::Files { format, schema, empty } => Some(FileSink {
+            index,
+            name,
+            format: format.clone(),
+            schema: schema.clone(),
+            empty: *empty,
+            sources,
+        }),
+        SinkKind::Rejects => Some(FileSink {
+            index,
+            name,
+            format: tidemill_operators::format::OutputFormat::Jsonl,
+            schema: rejects::schema(),
+            empty: false,
+            sources,
+        }),
+        SinkKind::Table { .. } => None,
+    }
+}
+
+/// Returns the sources from which records can come to a sink.
+fn sources_of(plan: &Plan, sink: &SinkPlan) -> BTreeSet<usize> {
+    let mut sources = BTreeSet::new();
+    let mut ahead: Vec<NodeId> = sink.inputs.iter().map(|input| input.from.node).collect();
+    ahead.extend(&sink.errors_of);
+    // A plan has no cycles, so this ends.
+    while let Some(node) = ahead.pop() {
+        match node {
+            NodeId::Source(at) => {
+                sources.insert(at);
+            }
+            NodeId::Operator(at) => {
+                ahead.extend(plan.operators[at].inputs.iter().map(|input| input.from.node));
+            }
+        }
+    }
+    sources
+}
+
+/// Counts what a table takes in; its rows go on to worker 0.
+pub(super) fn counted_in<'scope>(
+    title: &str,
+    rows: Batches<'scope>,
+    meter: Meter,
+) -> Batches<'scope> {
+    rows.unary::<CapacityContainerBuilder<Batch>, _, _, _>(Pipeline, title, |_, _| {
+        move |input, output| {
+            input.for_each_stamp(|capability, batches| {
+                for batch in batches {
+                    meter.took(batch.len(), 0);
+                    meter.gave(0, batch.len(), 0);
+                    output.session(&capability).give_container(batch);
+                }
+            });
+        }
+    })
+}
