@@ -18,25 +18,23 @@ mod checkpoint;
 mod exact;
 mod gather;
 mod groups;
-mod key;
 mod row;
 mod shortcut;
 mod sums;
 mod totals;
-mod value;
 
 use serde::{Deserialize, Serialize};
 
 use crate::types::{Column, Schema, Type};
 
+pub use crate::key::{Key, KeyEncoder, KeyError, decode_columns, decode_values};
+pub use crate::value::Value;
 pub use accumulator::{Accumulator, FloatSum, State, SumOverflow};
 pub use exact::ExactSum;
 pub use gather::{Inputs, Partial, gather};
 pub use groups::Groups;
-pub use key::{Key, KeyEncoder, KeyError, decode_columns, decode_values};
 pub use row::{ROW_FORMAT, RowError, RowReader, decode_rows, encode_row, put_number};
 pub use totals::{Kept, KeptTotals, kept_totals, totals};
-pub use value::Value;
 
 /// What one aggregate computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

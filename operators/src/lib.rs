@@ -7,7 +7,7 @@
 //!
 //! Map, in reading order: [`time`] and [`types`] (the vocabulary), [`batch`] and [`reject`] (what
 //! flows), [`format`](mod@format) (bytes to columns and columns to bytes), [`expr`] (SQL over
-//! columns), [`exchange`] (how batches change workers), [`flow`], [`meter`] and [`tally`] (what an
+//! columns), [`key`] and [`value`] (rows as bytes that sort, and single cells), [`exchange`] (how batches change workers), [`flow`], [`meter`] and [`tally`] (what an
 //! operator takes, gives and counts), [`shards`] (how state is cut for checkpoints), then one module
 //! per operator: [`filter`], [`select`], [`route`], [`parse`], [`aggregate`].
 
@@ -18,6 +18,9 @@ pub mod batch;
 pub mod reject;
 
 pub mod format;
+
+pub mod key;
+pub mod value;
 
 pub mod expr;
 

@@ -9,10 +9,10 @@ use differential_dataflow::difference::{IsZero, Monoid, Semigroup};
 use serde::{Deserialize, Serialize};
 
 use super::exact::ExactSum;
-use super::key::{float_of, int_of};
-use super::value::Value;
 use super::{AggregateSpec, Computed, Function};
+use crate::key::{float_of, int_of};
 use crate::types::Type;
+use crate::value::Value;
 
 /// The rows of one key, added up.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

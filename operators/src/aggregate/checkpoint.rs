@@ -28,8 +28,8 @@ use timely::progress::frontier::AntichainRef;
 use timely::scheduling::activate::SyncActivator;
 
 use super::accumulator::Accumulator;
-use super::key::Key;
 use super::row::encode_row;
+use crate::key::Key;
 use crate::shards::{Blocks, Mark, ShardSet, ShardSink, shard_of};
 use crate::time::{Stay, Time};
 

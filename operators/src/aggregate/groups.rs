@@ -10,10 +10,10 @@ use hashbrown::HashTable;
 
 use super::AggregateSpec;
 use super::accumulator::Accumulator;
-use super::key::{Key, KeyEncoder};
 use super::shortcut::Shortcut;
 use super::sums::{LEFT_OUT, Sums};
 use crate::exchange::key_hash;
+use crate::key::{Key, KeyEncoder};
 
 /// Rows of one epoch, added up by key.
 pub struct Groups {
@@ -207,10 +207,10 @@ mod tests {
     use arrow_array::{Float64Array, Int64Array, StringViewArray, TimestampMicrosecondArray};
     use differential_dataflow::difference::Semigroup;
 
-    use super::super::value::Value;
     use super::super::{Computed, Function};
     use super::*;
     use crate::types::Type;
+    use crate::value::Value;
 
     fn spec(function: Function, argument: Option<Type>) -> AggregateSpec {
         let kind = function.result(argument).unwrap();

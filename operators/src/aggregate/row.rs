@@ -9,8 +9,8 @@
 
 use super::accumulator::{Accumulator, FloatSum, State};
 use super::exact::ExactSum;
-use super::key::{self, Key};
 use super::{AggregateSpec, Computed, Function};
+use crate::key::{self, Key};
 use crate::types::Type;
 
 /// The number of this encoding; part of the fingerprint of kept state.
@@ -293,7 +293,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::aggregate::key::KeyEncoder;
+    use crate::key::KeyEncoder;
     use crate::types::Column;
 
     fn spec() -> AggregateSpec {

@@ -171,8 +171,8 @@ mod tests {
 
     use super::super::AggregateSpec;
     use super::super::groups::Groups;
-    use super::super::key::KeyEncoder;
     use super::*;
+    use crate::key::KeyEncoder;
 
     fn counted(rows: usize, keys: &[ArrayRef]) -> BTreeMap<Vec<u8>, i64> {
         let mut groups = Groups::new(&AggregateSpec { keys: vec![], compute: vec![] });

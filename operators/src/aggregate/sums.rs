@@ -8,7 +8,7 @@ use arrow_array::{Array, ArrayRef, PrimitiveArray};
 use super::Function;
 use super::accumulator::{FloatSum, State};
 use super::exact::{ExactSum, split};
-use super::key::{ordered_float, ordered_int};
+use crate::key::{ordered_float, ordered_int};
 use crate::types::Type;
 
 /// Stands for the group of a row that is left out.

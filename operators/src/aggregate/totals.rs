@@ -29,13 +29,13 @@ use super::AggregateSpec;
 use super::accumulator::Accumulator;
 use super::checkpoint::{Trace, keep};
 use super::gather::Partial;
-use super::key::{Key, decode_columns};
-use super::value::{ColumnBuilder, Value};
 use crate::batch::{Batch, Origin, rows_without_columns};
+use crate::key::{Key, decode_columns};
 use crate::reject::{EpochRejects, Reject, RejectCode};
 use crate::shards::{Mark, ShardSink, shard_of};
 use crate::tally::Tally;
 use crate::time::Time;
+use crate::value::{ColumnBuilder, Value};
 
 /// The most rows of one batch that leaves.
 const ROWS_PER_BATCH: usize = 8 * 1024;

@@ -21,6 +21,8 @@ pub(crate) struct Stream {
     /// The aggregate that the records passed: they are no records of a file any more, and they are
     /// taken back when it says something new.
     pub(crate) changed_by: Option<String>,
+    /// Whether each row is still one record of one file, and so has a place in an output of that file.
+    pub(crate) has_place: bool,
 }
 
 /// An operator while it is checked.
@@ -95,6 +97,7 @@ pub(crate) fn check(
     let source = |source: &Option<GraphSource>| Stream {
         schema: source.as_ref().map(GraphSource::schema),
         changed_by: None,
+        has_place: true,
     };
     let mut flow = Flow { sources: sources.iter().map(source).collect(), operators: Vec::new() };
     for (at, written) in names.order.iter().enumerate() {
@@ -153,7 +156,7 @@ pub(crate) fn merge(
     mistakes: &mut Mistakes<'_>,
 ) -> Stream {
     let mut streams = from.iter().zip(reads.iter().map(|read| flow.stream(*read)));
-    let mut merged = Stream { schema: None, changed_by: None };
+    let mut merged = Stream { schema: None, changed_by: None, has_place: true };
     let Some((first, Some(stream))) = streams.next() else { return merged };
     merged.clone_from(stream);
     for (other, stream) in streams {
@@ -164,6 +167,7 @@ pub(crate) fn merge(
         if merged.changed_by.is_none() {
             merged.changed_by.clone_from(&stream.changed_by);
         }
+        merged.has_place &= stream.has_place;
         if let (Some(columns), Some(others)) = (&merged.schema, &stream.schema) {
             let differences = differences(columns, others);
             if !differences.is_empty() {

@@ -25,7 +25,7 @@ pub(crate) fn check(
     let node = NodeId::Operator(at);
     let (kind, output) = match &operator.body {
         Some(body) => body_of(operator, body, &input, mistakes),
-        None => (None, Stream { schema: None, changed_by: input.changed_by.clone() }),
+        None => (None, Stream { schema: None, ..input.clone() }),
     };
     let mut ports = Vec::new();
     for (port, tag) in tags(operator).unwrap_or_default().into_iter().enumerate() {
@@ -53,7 +53,6 @@ fn body_of(
     input: &Stream,
     mistakes: &mut Mistakes<'_>,
 ) -> (Option<OperatorKind>, Stream) {
-    let changed_by = input.changed_by.clone();
     let schema = input.schema.as_ref();
     match body {
         BodySpec::Filter(condition) => {
@@ -74,7 +73,10 @@ fn body_of(
             let columns =
                 schema.and_then(|schema| every(columns, |column| named(column, schema, mistakes)));
             let schema = columns.as_ref().map(|columns| Schema::new(kinds(columns)));
-            (columns.map(|columns| OperatorKind::Select { columns }), Stream { schema, changed_by })
+            (
+                columns.map(|columns| OperatorKind::Select { columns }),
+                Stream { schema, ..input.clone() },
+            )
         }
         BodySpec::Parse { column, regex, fields } => {
             parse::check(column, regex, fields, input, mistakes)

@@ -20,7 +20,7 @@ pub(super) fn check(
     let parsed =
         input.schema.as_ref().and_then(|schema| parsed(column, regex, schema, captures, mistakes));
     let schema = parsed.as_ref().map(|(schema, _)| schema.clone());
-    (parsed.map(|(_, kind)| kind), Stream { schema, changed_by: input.changed_by.clone() })
+    (parsed.map(|(_, kind)| kind), Stream { schema, ..input.clone() })
 }
 
 /// Returns the columns that a regular expression captures.

@@ -18,8 +18,8 @@ use arrow_array::{Array, ArrayRef, BooleanArray, StringViewArray};
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::value::{ColumnBuilder, Value};
 use crate::types::{Column, Type};
+use crate::value::{ColumnBuilder, Value};
 
 /// The encoded key columns of one row.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
