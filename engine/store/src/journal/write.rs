@@ -4,6 +4,7 @@
 //! writes nothing. After a write that failed nothing more is written until the journal is opened
 //! again.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -185,9 +186,9 @@ impl Journal {
     ///
     /// A receipt that does not balance, or is missing for a pipeline whose book is kept, commits
     /// nothing.
-    pub fn finish_with(
+    pub fn finish_with<O: Borrow<Outcome>>(
         &mut self,
-        outcomes: &[Outcome],
+        outcomes: &[O],
         receipts: &HashMap<u64, Receipt>,
     ) -> Result<(), JournalError> {
         // Not borrowed while the transaction has all of `self`.
@@ -197,9 +198,9 @@ impl Journal {
         result
     }
 
-    fn finish_all(
+    fn finish_all<O: Borrow<Outcome>>(
         &mut self,
-        outcomes: &[Outcome],
+        outcomes: &[O],
         receipts: &HashMap<u64, Receipt>,
         books: &Books,
     ) -> Result<(), JournalError> {
@@ -207,7 +208,7 @@ impl Journal {
         let stop = JournalError::failpoint("commit");
         failpoint::reach("commit-begin").map_err(&stop)?;
         self.write_synced("C1", "commit", |transaction, pipelines| {
-            for outcome in outcomes {
+            for outcome in outcomes.iter().map(O::borrow) {
                 let Some(counters) = pipelines.get_mut(&outcome.pipeline) else {
                     let detail = format!("pipeline {} has no accepted files", outcome.pipeline);
                     return Err(JournalError::invariant(detail).into());
