@@ -8,7 +8,7 @@ use tidemill_proto::v1;
 use crate::error::Error;
 use crate::model::{
     Condition, Edge, Frontier, Node, Operator, OutputFile, Phase, Pipeline, Reason, Receipt,
-    ReceiptNode, ReceiptOutput, StageLatency, Submission,
+    ReceiptNode, ReceiptOutput, Replaces, StageLatency, Submission,
 };
 
 /// Translates a phase to send it.
@@ -41,6 +41,14 @@ fn instant(wire: Option<prost_types::Timestamp>, what: &'static str) -> Result<S
 }
 
 /// Translates a submission.
+pub(crate) fn replaces(replaces: Replaces) -> Option<v1::Replaces> {
+    match replaces {
+        Replaces::Nothing => None,
+        Replaces::SameName => Some(v1::Replaces { submission: None }),
+        Replaces::Submission(id) => Some(v1::Replaces { submission: Some(id) }),
+    }
+}
+
 pub(crate) fn submission(wire: v1::Submission) -> Result<Submission, Error> {
     let output = |file: v1::OutputFile| OutputFile { path: file.path, bytes: file.bytes };
     Ok(Submission {
@@ -65,6 +73,10 @@ pub(crate) fn submission(wire: v1::Submission) -> Result<Submission, Error> {
         },
         retry_of: wire.retry_of,
         retried_as: wire.retried_as,
+        replaces: wire.replaces,
+        removes: wire.removes,
+        replaced_by: wire.replaced_by,
+        removed_by: wire.removed_by,
         receipt: wire.receipt.map(receipt).transpose()?,
     })
 }

@@ -13,12 +13,14 @@ use crate::graph::{self, Graph};
 use crate::judge::MaxRejects;
 use crate::spec;
 
+mod correct;
 mod describe;
 pub(crate) mod hash;
 mod prune;
 
 pub use crate::diagnostic::Diagnostic;
 pub use crate::graph::{Input, NodeId, OperatorKind, PortId, SinkKind, error_schema};
+pub use crate::spec::correcting::{Correcting, OnDelete, OnSameName, Retention};
 pub use crate::spec::taking::{Order, Taking};
 pub use describe::describe;
 

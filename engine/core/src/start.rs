@@ -237,7 +237,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         order.into_iter().for_each(|order| ledger.restore(pipeline, order));
     }
     for earlier::Earlier { pipeline, file, replay } in earlier {
-        ledger.resume(pipeline, file, replay);
+        ledger.resume(pipeline, file, replay)?;
     }
     failpoint::reach("recover-files-resumed")?;
     let ledger_thread = spawn("tidemill:ledger", move || {

@@ -27,7 +27,7 @@
 //! ```
 //! use std::ffi::OsStr;
 //! use tidemill_store::{
-//!     Dedupe, Home, Journal, NewFile, Outcome, Part, PartBody, Verdict, publish, queue, sync_published,
+//!     Dedupe, Home, Journal, NewFile, Outcome, Part, PartBody, Replaces, Verdict, publish, queue, sync_published,
 //! };
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -52,6 +52,7 @@
 //!     claimed_at_us: 0,
 //!     client_id: None,
 //!     dedupe: Dedupe::None,
+//!     replaces: Replaces::Nothing,
 //! }])?;
 //! let file = &accepted[0];
 //! assert_eq!(file.epoch, 1);
@@ -119,10 +120,10 @@ pub mod trial;
 pub use disk::{DiskError, Full, space};
 pub use home::{Folders, Home, HomeError};
 pub use journal::{
-    AcceptedFile, CLIENT_IDS_KEPT, CheckpointRow, ClientId, ClientIdError, Committed, Counts,
-    Dedupe, Filter, Generation, Journal, JournalError, JournalReader, NewFile, Outcome, OutcomeRow,
-    Part, PartBody, PartRow, Phase, ReceiptRow, Retried, Retries, SubmissionRow, Verdict,
-    VerdictRow,
+    AcceptedFile, CLIENT_IDS_KEPT, CheckpointRow, ClientId, ClientIdError, Committed, Correction,
+    Corrections, Counts, Dedupe, Filter, Generation, Journal, JournalError, JournalReader, NewFile,
+    Outcome, OutcomeRow, Part, PartBody, PartRow, Phase, ReceiptRow, Removed, Replaces, Retired,
+    Retried, Retries, SubmissionRow, Verdict, VerdictRow,
 };
 pub use publish::{PublishError, publish, replace_file, sync_published};
 pub use queue::spool::{self, sweep_spool};

@@ -109,6 +109,7 @@ impl Ledger {
             "wrote a checkpoint"
         );
         line.schedule.sealed(manifest);
+        line.may_discard = true;
         self.sweep(pipeline)
     }
 

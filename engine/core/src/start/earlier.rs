@@ -2,6 +2,8 @@
 //!
 //! Looks at the journal and the folders before anything runs; moves nothing.
 
+use std::collections::BTreeSet;
+
 use tidemill_store::{AcceptedFile, Dedupe, Folders, Found, Journal, JournalError, look_for};
 
 use crate::checkpoint::find::Base;
@@ -43,7 +45,7 @@ pub(super) fn earlier(
                 );
             }
             let committed = journal.committed_after(&plan.name, from, usize::MAX)?;
-            let replay = to_rebuild(plan, committed, folders, patterns, config.forget_missing)?;
+            let replay = to_rebuild(plan, committed, folders, patterns, config)?;
             if !replay.is_empty() {
                 tracing::info!(pipeline = plan.name, files = replay.len(), "rebuilding tables");
             }
@@ -72,14 +74,27 @@ fn to_rebuild(
     committed: Vec<AcceptedFile>,
     folders: &Folders,
     patterns: &Patterns,
-    forget_missing: bool,
+    config: &Config,
 ) -> Result<Vec<AcceptedFile>, StartError> {
-    let mut there = Vec::with_capacity(committed.len());
+    let forget_missing = config.forget_missing;
+    // A version and its correction that are both to be read again need not be: neither of them.
+    let corrects = |file: &AcceptedFile| file.correction.and_then(|correction| correction.of);
+    let corrected: BTreeSet<u64> = committed.iter().filter_map(corrects).collect();
+    let known: BTreeSet<u64> = committed.iter().map(|file| file.id).collect();
+    let committed = committed.into_iter().filter(|file| {
+        let takes_back = corrects(file).is_some_and(|old| !known.contains(&old));
+        !corrected.contains(&file.id) && (!file.is_removal() || takes_back)
+    });
+    let mut there = Vec::new();
     let mut gone = Vec::new();
     let mut without_source = 0;
     for mut file in committed {
         if !find_source(plan, patterns, &mut file) {
             without_source += 1;
+            continue;
+        }
+        if file.is_removal() {
+            there.push(file);
             continue;
         }
         match look_for(&folders.processed.join(&file.stored_name), &file)? {
