@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tidemill_store::checkpoint::Manifest;
 use tidemill_store::{
     AcceptedFile, Book, CLIENT_IDS_KEPT, Folders, Identity, Journal, JournalError, NewFile,
-    Outcome, Part, PartBody, Receipt, Retried, Verdict, barrier, failpoint, queue,
+    Outcome, Part, PartBody, Receipt, Replaced, Retried, Verdict, barrier, failpoint, queue,
 };
 use timely::scheduling::activate::SyncActivator;
 
@@ -37,6 +37,7 @@ use crate::turns::{Turn, Turns};
 
 mod correct;
 mod keep;
+mod shelf;
 
 pub use correct::Removal;
 
@@ -146,6 +147,10 @@ pub struct Line {
     pub stateful: Vec<bool>,
     /// The epoch that was restored: what came up to it is not read again.
     pub restored: u64,
+    /// Of each sink, whether its outputs follow from one file alone.
+    pub linear: Vec<bool>,
+    /// Whether versions that were corrected since are left out of what is read again.
+    pub skips: bool,
     /// Files that wait for one that is not finished, and whether each is read again.
     pub behind: VecDeque<(AcceptedFile, bool)>,
     /// Whether there were corrections in this life.
@@ -495,14 +500,15 @@ impl Ledger {
             if answer.failure.is_none() {
                 receipts.insert(file.id, receipt::receipt(&self.lines[pipeline].book, &answer));
             }
-            let (outcome, staged) = self.decide(pipeline, &mut answer);
-            if !barrier::holds("move-after-commit") {
-                let folders = &self.lines[pipeline].folders;
-                let _ = queue::finish(folders, &file.claimed_name, &file.stored_name);
-            }
+            let (mut outcome, staged) = self.decide(pipeline, &mut answer);
             let mut retired = None;
             if file.correction.is_some() && answer.failure.is_none() {
                 retired = self.journal.corrected_by(file.id)?;
+                self.take_outputs_away(retired.as_ref(), &mut outcome)?;
+            }
+            if !barrier::holds("move-after-commit") {
+                let folders = &self.lines[pipeline].folders;
+                let _ = queue::finish(folders, &file.claimed_name, &file.stored_name);
             }
             let rows = if answer.failure.is_none() { answer.rows } else { Vec::new() };
             let behind = self.behind(pipeline, &file);
@@ -524,7 +530,8 @@ impl Ledger {
             self.commit(&outcomes, &receipts)?;
         } else {
             let outcomes: Vec<&Outcome> = jobs.iter().filter_map(Job::outcome).collect();
-            self.commit(&outcomes, &receipts)?;
+            let replaced = self.commit(&outcomes, &receipts)?;
+            shelf::tell(&mut jobs, replaced);
             self.publish(jobs);
         }
         finished.into_iter().try_for_each(|pipeline| self.go_on_behind(pipeline))
@@ -536,9 +543,9 @@ impl Ledger {
         &mut self,
         outcomes: &[O],
         receipts: &HashMap<u64, Receipt>,
-    ) -> Result<(), JournalError> {
+    ) -> Result<Vec<Replaced>, JournalError> {
         if outcomes.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let Self { journal, space, .. } = self;
         space.insist("writing the journal", || journal.finish_with(outcomes, receipts))
@@ -584,7 +591,7 @@ impl Ledger {
             Some((code, detail)) => {
                 staged.extend(parts.into_iter().filter_map(|part| match part.body {
                     Prepared::Staged(path) => Some(path),
-                    Prepared::Inline(_) | Prepared::Digest => None,
+                    Prepared::Inline(_) | Prepared::Digest | Prepared::Removed => None,
                 }));
                 Verdict::Quarantined { code: code.clone(), detail: detail.clone() }
             }
@@ -592,6 +599,7 @@ impl Ledger {
                 let part = |part: PreparedPart| Part {
                     sink: self.lines[pipeline].sinks[part.sink].clone(),
                     name: part.name,
+                    of: part.of,
                     bytes: part.bytes,
                     hash: part.hash,
                     body: match part.body {
@@ -599,9 +607,11 @@ impl Ledger {
                         Prepared::Staged(path) => PartBody::Staged(path),
                         // Only what is read again is added up, and nothing of that is committed.
                         Prepared::Digest => PartBody::Inline(Vec::new()),
+                        Prepared::Removed => PartBody::Removed,
                     },
+                    before: Vec::new(),
                 };
-                Verdict::Committed { parts: parts.into_iter().map(part).collect() }
+                Verdict::Committed { parts: shelf::placed(parts.into_iter().map(part).collect()) }
             }
         };
         let outcome = Outcome {

@@ -162,7 +162,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let found: Vec<Base> = found.collect::<Result<_, _>>()?;
     let backlogs: Vec<Backlog> = config.plans.iter().map(|_| Backlog::default()).collect();
     let publisher_lines = publisher_lines(&config.plans, &folders, &found, generation, &backlogs)?;
-    let earlier = earlier::earlier(&config, &journal, &folders, &patterns, &found)?;
+    let (earlier, skips) = earlier::earlier(&config, &journal, &folders, &patterns, &found)?;
     // Nobody uploads yet: what lies there was left by a life that was killed. What broke off may be
     // gone on with for a while.
     sweep_spool(&home, SystemTime::now() - spool::KEPT_FOR)?;
@@ -236,6 +236,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     for (pipeline, order) in orders.into_iter().enumerate() {
         order.into_iter().for_each(|order| ledger.restore(pipeline, order));
     }
+    skips.into_iter().for_each(|pipeline| ledger.skips(pipeline));
     for earlier::Earlier { pipeline, file, replay } in earlier {
         ledger.resume(pipeline, file, replay)?;
     }

@@ -27,7 +27,7 @@
 //! ```
 //! use std::ffi::OsStr;
 //! use tidemill_store::{
-//!     Dedupe, Home, Journal, NewFile, Outcome, Part, PartBody, Replaces, Verdict, publish, queue, sync_published,
+//!     Dedupe, Home, Journal, NewFile, Outcome, Part, Replaces, Verdict, publish, queue, sync_published,
 //! };
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -57,13 +57,7 @@
 //! let file = &accepted[0];
 //! assert_eq!(file.epoch, 1);
 //!
-//! let part = Part {
-//!     sink: "sums".into(),
-//!     name: file.output_name.clone(),
-//!     bytes: 2,
-//!     hash: *blake3::hash(b"3\n").as_bytes(),
-//!     body: PartBody::Inline(b"3\n".to_vec()),
-//! };
+//! let part = Part::inline(id, "sums", &file.output_name, b"3\n".to_vec());
 //! journal.finish(&[Outcome {
 //!     id,
 //!     pipeline: "orders".into(),
@@ -122,8 +116,8 @@ pub use home::{Folders, Home, HomeError};
 pub use journal::{
     AcceptedFile, CLIENT_IDS_KEPT, CheckpointRow, ClientId, ClientIdError, Committed, Correction,
     Corrections, Counts, Dedupe, Filter, Generation, Journal, JournalError, JournalReader, NewFile,
-    Outcome, OutcomeRow, Part, PartBody, PartRow, Phase, ReceiptRow, Removed, Replaces, Retired,
-    Retried, Retries, SubmissionRow, Verdict, VerdictRow,
+    Outcome, OutcomeRow, Output, Part, PartBody, PartRow, Phase, ReceiptRow, Removed, Replaced,
+    Replaces, Retired, Retried, Retries, SubmissionRow, Verdict, VerdictRow, Version,
 };
 pub use publish::{PublishError, publish, replace_file, sync_published};
 pub use queue::spool::{self, sweep_spool};

@@ -6,11 +6,11 @@
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
-use tidemill_store::{AcceptedFile, JournalError, Removed, queue};
+use tidemill_store::{AcceptedFile, JournalError, Outcome, Part, Removed, Verdict, queue};
 
 use crate::fault;
 use crate::ingest::order::FileOrder;
-use crate::ledger::{Ledger, Line, compression_of};
+use crate::ledger::{Ledger, Line, compression_of, shelf};
 
 /// What was asked of the ledger: to take a file away.
 pub struct Removal {
@@ -23,6 +23,11 @@ pub struct Removal {
 }
 
 impl Ledger {
+    /// Says that versions that were corrected since are left out of what a pipeline reads again.
+    pub fn skips(&mut self, pipeline: usize) {
+        self.lines[pipeline].skips = true;
+    }
+
     /// Accepts removals and gives them to their dataflows.
     pub(super) fn remove(&mut self, removal: Removal) -> Result<(), JournalError> {
         let Removal { of, id, reply } = removal;
@@ -79,6 +84,23 @@ impl Ledger {
             return Ok(None);
         }
         Ok(Some(take_back(line, new, &old)))
+    }
+
+    /// Lets a commit take away the outputs of the version that it corrects; where it puts one of its
+    /// own, that is enough.
+    pub(super) fn take_outputs_away(
+        &self,
+        old: Option<&AcceptedFile>,
+        outcome: &mut Outcome,
+    ) -> Result<(), JournalError> {
+        let (Some(old), Verdict::Committed { parts }) = (old, &mut outcome.verdict) else {
+            return Ok(());
+        };
+        let removed = self.journal.outputs_of(old.id)?;
+        let removed = removed.iter().map(|one| Part::removed(old.id, &one.sink, &one.name));
+        parts.extend(removed);
+        *parts = shelf::placed(std::mem::take(parts));
+        Ok(())
     }
 
     /// Deletes the bytes of versions that no start can need any more.

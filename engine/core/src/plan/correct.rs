@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use tidemill_operators::expr::AggregateFunction;
 
-use crate::plan::{NodeId, OperatorKind, Plan, SinkKind};
+use crate::plan::{NodeId, OperatorKind, Plan, SinkKind, SinkPlan};
 
 impl Plan {
     /// Returns whether an operator or table keeps something of this source's files: then the rows of a
@@ -20,6 +20,22 @@ impl Plan {
                 matches!(sink.kind, SinkKind::Table { .. })
                     && sink.inputs.iter().any(|input| behind.contains(&input.from.node))
             })
+    }
+
+    /// Returns whether the outputs of a sink follow from one file alone: nothing before it keeps state.
+    pub fn is_linear(&self, sink: &SinkPlan) -> bool {
+        let inputs = sink.inputs.iter().map(|input| input.from.node);
+        let mut ahead: Vec<NodeId> = inputs.chain(sink.errors_of.iter().copied()).collect();
+        // A plan has no cycles, so this ends.
+        while let Some(node) = ahead.pop() {
+            let NodeId::Operator(at) = node else { continue };
+            let operator = &self.operators[at];
+            if operator.kind.keeps_state() {
+                return false;
+            }
+            ahead.extend(operator.inputs.iter().map(|input| input.from.node));
+        }
+        true
     }
 
     /// Returns why the files of a source cannot be corrected, for a person; `None` if they can.

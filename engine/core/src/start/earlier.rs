@@ -22,15 +22,17 @@ pub(super) struct Earlier {
 }
 
 /// Returns what earlier lives left of each pipeline: committed files that its checkpoint does not hold,
-/// to rebuild tables from, then those that were not finished. Nothing runs yet, so that a refusal needs no end.
+/// to rebuild tables from, then those that were not finished; and the pipelines that leave out files
+/// which were corrected since. Nothing runs yet, so that a refusal needs no end.
 pub(super) fn earlier(
     config: &Config,
     journal: &Journal,
     folders: &[Folders],
     patterns: &[Patterns],
     bases: &[Base],
-) -> Result<Vec<Earlier>, StartError> {
+) -> Result<(Vec<Earlier>, Vec<usize>), StartError> {
     let mut all = Vec::new();
+    let mut skip = Vec::new();
     for (pipeline, plan) in config.plans.iter().enumerate() {
         let (folders, patterns) = (&folders[pipeline], &patterns[pipeline]);
         if plan.sinks.iter().any(|sink| matches!(sink.kind, SinkKind::Table { .. })) {
@@ -45,6 +47,10 @@ pub(super) fn earlier(
                 );
             }
             let committed = journal.committed_after(&plan.name, from, usize::MAX)?;
+            let corrected = corrected(&committed);
+            if committed.iter().any(|file| corrected.contains(&file.id)) {
+                skip.push(pipeline);
+            }
             let replay = to_rebuild(plan, committed, folders, patterns, config)?;
             if !replay.is_empty() {
                 tracing::info!(pipeline = plan.name, files = replay.len(), "rebuilding tables");
@@ -65,7 +71,12 @@ pub(super) fn earlier(
             all.push(Earlier { pipeline, file, replay: false });
         }
     }
-    Ok(all)
+    Ok((all, skip))
+}
+
+/// Returns what these files correct.
+fn corrected(files: &[AcceptedFile]) -> BTreeSet<u64> {
+    files.iter().filter_map(|file| file.correction?.of).collect()
 }
 
 /// Returns the committed files that are where they must be, each as it looks now.
@@ -79,7 +90,7 @@ fn to_rebuild(
     let forget_missing = config.forget_missing;
     // A version and its correction that are both to be read again need not be: neither of them.
     let corrects = |file: &AcceptedFile| file.correction.and_then(|correction| correction.of);
-    let corrected: BTreeSet<u64> = committed.iter().filter_map(corrects).collect();
+    let corrected = corrected(&committed);
     let known: BTreeSet<u64> = committed.iter().map(|file| file.id).collect();
     let committed = committed.into_iter().filter(|file| {
         let takes_back = corrects(file).is_some_and(|old| !known.contains(&old));

@@ -92,6 +92,8 @@ pub(super) fn ledger_lines(
             plan_hash: plan.hash.clone(),
             stateful: (0..plan.sources.len()).map(|at| plan.keeps_state_of(at)).collect(),
             restored: found.epoch(),
+            linear: plan.sinks.iter().map(|sink| plan.is_linear(sink)).collect(),
+            skips: false,
             checkpoints: found.folder,
             behind: VecDeque::new(),
             corrects: false,
