@@ -10,8 +10,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use super::schema::{self, of};
 use super::shelf;
 use super::{
-    AcceptedFile, Correction, Counts, Filter, Journal, JournalError, LIST_MAX, Outcome, OutcomeRow, Part,
-    PartBody, PartRow, Phase, SubmissionRow, Verdict, VerdictRow, Version,
+    AcceptedFile, Correction, Counts, Filter, Journal, JournalError, LIST_MAX, Outcome, OutcomeRow,
+    Part, PartBody, PartRow, Phase, SubmissionRow, Verdict, VerdictRow, Version,
 };
 use crate::home::Home;
 use crate::queue::Identity;
