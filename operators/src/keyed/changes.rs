@@ -180,7 +180,8 @@ impl<L: Logic> Changing<L> {
         let least = waiting.or(frontier.map(|time| time.epoch));
         let Some(trace) = &mut self.trace else { return };
         let held = size(trace);
-        tally.meter().holds(held.rows, held.bytes);
+        tally.meter().holds(held.rows);
+        tally.meter().holds_bytes(held.bytes);
         match least {
             Some(epoch) if self.forgotten.is_none_or(|before| before < epoch) => {
                 forget(trace, epoch);

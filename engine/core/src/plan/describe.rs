@@ -2,9 +2,12 @@
 
 use tidemill_operators::expr::Expr;
 use tidemill_operators::format::{Format, OutputFormat};
+use tidemill_operators::keyed::Arrival;
 use tidemill_operators::{Column, Schema};
 
-use crate::plan::{OperatorKind, Plan, SinkKind, SinkPlan, SourcePlan, error_schema};
+use crate::plan::{
+    OperatorKind, OrderTerm, OrderedRows, Plan, SinkKind, SinkPlan, SourcePlan, error_schema,
+};
 use crate::report::{EdgeReport, NodeReport};
 
 /// Returns the nodes of a plan (sources, operators, sinks) and its edges.
@@ -116,6 +119,16 @@ fn operator_detail<'t>(kind: &OperatorKind, tag: impl Fn(usize) -> &'t str) -> S
                 captures.iter().map(|(capture, _)| capture.name.as_str()).collect();
             format!("{} out of {column}", captures.join(", "))
         }
+        OperatorKind::Dedupe { rows } => {
+            let by: Vec<String> = rows.by.iter().map(named).collect();
+            let keep = if rows.keep == Arrival::Last { "last" } else { "first" };
+            format!("{keep} by {}{}", by.join(", "), ordered(rows))
+        }
+        OperatorKind::Top { rows, count, .. } => {
+            let by: Vec<String> = rows.by.iter().map(named).collect();
+            let gap = if by.is_empty() { "" } else { " by " };
+            format!("{count}{gap}{}{}", by.join(", "), ordered(rows))
+        }
         OperatorKind::Aggregate { by, compute } => {
             let compute: Vec<String> = compute
                 .iter()
@@ -132,6 +145,11 @@ fn operator_detail<'t>(kind: &OperatorKind, tag: impl Fn(usize) -> &'t str) -> S
             }
         }
     }
+}
+
+fn ordered(rows: &OrderedRows) -> String {
+    let order: Vec<String> = rows.order.iter().map(OrderTerm::text).collect();
+    if order.is_empty() { String::new() } else { format!(", order {}", order.join(", ")) }
 }
 
 fn sink_detail(kind: &SinkKind) -> (&'static str, String) {

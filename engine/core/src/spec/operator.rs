@@ -1,17 +1,20 @@
 //! Operator: what an operator reads and does, as written. Derived.
 
 use tidemill_operators::Type;
+use tidemill_operators::keyed::Arrival;
 
 use crate::diagnostic::Mistakes;
 use crate::spec::read::{self, Entries, Text};
 use crate::spec::tree::{Node, Value};
 
 mod aggregate;
+mod ordered;
 mod parse;
 mod route;
 
 /// The kinds of operators, by the key that holds what they do.
-pub(crate) const KINDS: [&str; 5] = ["filter", "select", "route", "parse", "aggregate"];
+pub(crate) const KINDS: [&str; 7] =
+    ["filter", "select", "route", "parse", "aggregate", "dedupe", "top"];
 
 /// An operator as written.
 #[derive(Debug)]
@@ -31,6 +34,8 @@ pub(crate) enum BodySpec {
     Route { rules: Vec<(Text, Text)>, otherwise: Option<Text>, all: bool, drop: Vec<Text> },
     Parse { column: Text, regex: Text, fields: Vec<(Text, Type)> },
     Aggregate { by: Vec<NamedSpec>, compute: Vec<(Text, Text)> },
+    Dedupe { by: Vec<NamedSpec>, keep: Arrival, order: Vec<Text> },
+    Top { count: u32, by: Vec<NamedSpec>, order: Vec<Text>, rank: Option<Text> },
 }
 
 /// A column and how it is computed.
@@ -79,6 +84,8 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Oper
         "select" => select(node, mistakes),
         "route" => route::read(node, beside, mistakes),
         "parse" => parse::read(node, mistakes),
+        "dedupe" => ordered::dedupe(node, mistakes),
+        "top" => ordered::top(node, mistakes),
         _ => aggregate::read(node, mistakes),
     });
     OperatorSpec { name, from, body }
