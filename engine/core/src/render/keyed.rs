@@ -23,7 +23,7 @@ use crate::checkpoint::restore::restored;
 use crate::checkpoint::{Order, StatePart, state_parts};
 use crate::plan::{OperatorKind, OperatorPlan, OrderedRows};
 use crate::render::operator::capitalised;
-use crate::render::{Batches, Rejects, Rendering, follows_state};
+use crate::render::{Batches, Rejects, Rendering, follows_state, together};
 
 type Updates<'scope> = StreamVec<'scope, Time, Update>;
 
@@ -113,8 +113,9 @@ impl<'scope> Rendering<'scope, '_> {
         let ports = operator.outputs.iter().map(port).collect();
         let word = capitalised(operator.kind.word());
         let title = format!("{word} {}/{}", self.plan.name, operator.name);
-        let tags = changes(&title, arranged, &keys, ports, logic, tally);
-        flow::Flow { tags, rejects }
+        let said = changes(&title, &operator.name, arranged, &keys, ports, logic, tally);
+        let rejects = together(self.scope, vec![rejects, said.rejects]);
+        flow::Flow { tags: said.tags, rejects }
     }
 }
 

@@ -20,7 +20,8 @@ pub(super) fn dedupe(node: Node, mistakes: &mut Mistakes<'_>) -> Option<BodySpec
     let by_at = by.as_ref().map(|node| (node.owner, node.path.clone()));
     let by = by.and_then(|node| named(node, "`by`", mistakes));
     if let (Some([]), Some((owner, path))) = (by.as_deref(), by_at) {
-        let hint = "for example `by: [id]`; for one row of all there are, `top: { k: 1 }`".to_owned();
+        let hint =
+            "for example `by: [id]`; for one row of all there are, `top: { k: 1 }`".to_owned();
         mistakes.add(owner, &path, "`by` names no column", hint);
         return None;
     }
