@@ -10,7 +10,8 @@
 //! columns), [`key`] and [`value`] (rows as bytes that sort, and single cells), [`exchange`] (how
 //! batches change workers), [`flow`], [`meter`] and [`tally`] (what an operator takes, gives and
 //! counts), [`shards`] and [`keep`] (how state is cut and written for checkpoints), then one module
-//! per operator: [`filter`], [`select`], [`route`], [`parse`], [`aggregate`], and those that keep the
+//! per operator: [`filter`], [`select`], [`route`], [`parse`], [`window`], [`explode`],
+//! [`aggregate`], and those that keep the
 //! rows of a key with the kit [`keyed`]: [`dedupe`], [`top`].
 
 pub mod time;
@@ -33,10 +34,12 @@ pub mod meter;
 pub mod shards;
 pub mod tally;
 
+pub mod explode;
 pub mod filter;
 pub mod parse;
 pub mod route;
 pub mod select;
+pub mod window;
 
 pub mod aggregate;
 

@@ -97,7 +97,9 @@ pub const fn state_parts(kind: &OperatorKind) -> &'static [StatePart] {
         OperatorKind::Filter { .. }
         | OperatorKind::Select { .. }
         | OperatorKind::Route { .. }
-        | OperatorKind::Parse { .. } => &[],
+        | OperatorKind::Parse { .. }
+        | OperatorKind::Window { .. }
+        | OperatorKind::Explode { .. } => &[],
         OperatorKind::Aggregate { .. } => &[TOTALS],
         OperatorKind::Dedupe { .. } | OperatorKind::Top { .. } => &[ROWS],
     }

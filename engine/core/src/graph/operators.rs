@@ -11,8 +11,10 @@ use crate::spec::{BodySpec, OperatorSpec, Text};
 
 mod aggregate;
 mod column;
+mod explode;
 pub(crate) mod ordered;
 mod parse;
+mod window;
 
 /// Types an operator; `input` is what arrives.
 pub(crate) fn check(
@@ -93,6 +95,10 @@ fn body_of(
         }
         BodySpec::Top { count, by, order, rank } => {
             ordered::top(operator, *count, (by, order, rank.as_ref()), input, mistakes)
+        }
+        BodySpec::Window { on, windows } => window::check(operator, on, *windows, input, mistakes),
+        BodySpec::Explode { column, list, element } => {
+            explode::check(column, list, element.as_ref(), input, mistakes)
         }
     }
 }

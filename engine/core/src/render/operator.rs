@@ -3,12 +3,14 @@
 use regex::Regex;
 use tidemill_operators::Time;
 use tidemill_operators::dedupe::Dedupe;
+use tidemill_operators::explode::Explode;
 use tidemill_operators::filter::Filter;
 use tidemill_operators::flow::{self, stateless};
 use tidemill_operators::parse::{Parse, UNMATCHED};
 use tidemill_operators::route::{self, Match, Route};
 use tidemill_operators::select::Select;
 use tidemill_operators::top::{Rank, Top};
+use tidemill_operators::window::Window;
 use timely::dataflow::StreamVec;
 
 use crate::checkpoint::state_parts;
@@ -72,6 +74,14 @@ impl<'scope> Rendering<'scope, '_> {
                 let rank = if rank.is_some() { Rank::Tail } else { Rank::None };
                 let logic = Top { count: *count, rank };
                 self.ordered(at, operator, (input, poison), rows, logic, tally)
+            }
+            OperatorKind::Window { on, windows } => {
+                let logic = Window::new(on.clone(), *windows, shape(0));
+                stateless(&title, name, input, tags, tally, logic)
+            }
+            OperatorKind::Explode { column, list, element } => {
+                let logic = Explode::new(column.clone(), list.clone(), element.clone(), shape(0));
+                stateless(&title, name, input, tags, tally, logic)
             }
             OperatorKind::Aggregate { by, compute } => {
                 let poison = poison.expect("a plan with aggregates has the stream of failed files");
