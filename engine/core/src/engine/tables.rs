@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tidemill_operators::value::Value;
 
-pub use follow::{Follow, From, Told};
+pub use follow::{Begin, Follow, Told};
 pub use question::Question;
 pub use scan::{Scan, TableRow};
 
@@ -106,8 +106,11 @@ pub struct TableReport {
 /// Where one table is read.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
+    /// Which pipeline.
     pub(crate) pipeline: usize,
+    /// The name of the sink.
     pub(crate) name: String,
+    /// Its columns.
     pub(crate) columns: Arc<Columns>,
     /// `None`: it keeps no rows.
     pub(crate) shared: Option<Arc<Shared>>,
@@ -115,7 +118,7 @@ pub(crate) struct Place {
 
 /// All tables, and who hears of their changes.
 #[derive(Default)]
-pub(crate) struct Tables {
+pub struct Tables {
     pub(crate) places: Vec<Place>,
     observers: Mutex<Vec<TableObserver>>,
 }
@@ -135,6 +138,7 @@ impl Tables {
 
 impl Place {
     /// Returns the place of a table that keeps no rows.
+    #[allow(dead_code)]
     pub(crate) fn without_rows(pipeline: usize, name: &str, columns: Columns) -> Self {
         Self { pipeline, name: name.to_owned(), columns: Arc::new(columns), shared: None }
     }

@@ -20,7 +20,7 @@ const BYTES_AT_ONCE: usize = 256 << 10;
 
 /// Where a follower begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum From {
+pub enum Begin {
     /// With all rows as of now.
     Snapshot,
     /// With what came after this epoch, which is known.
@@ -59,15 +59,15 @@ enum Stage {
 
 impl TableHandle {
     /// Begins to follow. A key or condition narrows what is told, not what is complete.
-    pub fn follow(&self, question: &Question, from: From) -> Result<Follow, TableError> {
+    pub fn follow(&self, question: &Question, from: Begin) -> Result<Follow, TableError> {
         let checked = Checked::new(question, self)?;
         let (stage, seen) = match from {
-            From::Snapshot => {
+            Begin::Snapshot => {
                 let scan = self.scan(question, None, None)?;
                 let epoch = scan.epoch();
                 (Stage::Snapshot(Box::new(scan)), epoch)
             }
-            From::After(seen) => {
+            Begin::After(seen) => {
                 self.view()?;
                 match self.shared()?.next(seen) {
                     Next::Forgotten(oldest) => return Err(TableError::Forgotten { seen, oldest }),
