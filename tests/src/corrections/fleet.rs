@@ -115,7 +115,7 @@ fn corrected(home: &Home<'_>, lives: &[Life], runtime: &Runtime) -> Vec<Vec<Stri
             End::None => Some(running),
         };
     }
-    let last = server.unwrap_or_else(|| home.start(Shape::new(1, 2), runtime));
+    let last = server.unwrap_or_else(|| home.start(Shape::ALONE, runtime));
     runtime.block_on(home.settled(&last.client, rounds.saturating_sub(1)));
     let orders = runtime.block_on(home.orders(&last.client));
     last.stop();
@@ -124,7 +124,7 @@ fn corrected(home: &Home<'_>, lives: &[Life], runtime: &Runtime) -> Vec<Vec<Stri
 
 /// Runs the files that are left, in this order.
 fn begun_anew(home: &Home<'_>, orders: &[Vec<String>], runtime: &Runtime) {
-    let server = home.start(Shape::new(1, 1), runtime);
+    let server = home.start(Shape::ALONE, runtime);
     runtime.block_on(async {
         let mut all = JoinSet::new();
         for (case, order) in home.cases.iter().zip(orders) {

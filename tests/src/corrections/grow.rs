@@ -12,7 +12,7 @@ mod operators;
 mod sql;
 
 /// Operators of a pipeline, at most.
-const OPERATORS_MAX: u64 = 5;
+const OPERATORS_MAX: u64 = 4;
 
 /// Something that can be read.
 #[derive(Clone, Debug)]
