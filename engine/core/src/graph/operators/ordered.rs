@@ -122,7 +122,8 @@ pub(super) fn top(
 }
 
 fn behind(operator: &OperatorSpec, schema: Option<Schema>, input: &Stream) -> Stream {
-    Stream { schema, changed_by: Some(operator.name.text.clone()), ..input.clone() }
+    let changed_by = Some(operator.name.text.clone());
+    Stream { schema, changed_by, append_only: false, ..input.clone() }
 }
 
 fn rows(
