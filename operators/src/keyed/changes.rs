@@ -99,7 +99,9 @@ pub fn changes<'s, L: Logic + 'static>(
                 let epoch = leaving.capability.time().epoch;
                 match batch {
                     Leaves::Rows(mut batch) => {
-                        tally.gave(epoch, leaving.port, batch.len(), 0);
+                        if batch.diff > 0 {
+                            tally.gave(epoch, leaving.port, batch.len(), 0);
+                        }
                         let output = &mut outputs[leaving.port];
                         output.activate().session(&leaving.capability).give_container(&mut *batch);
                     }
