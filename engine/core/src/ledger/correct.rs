@@ -172,7 +172,7 @@ fn take_back(line: &Line, new: &FileOrder, old: &AcceptedFile) -> FileOrder {
         match tidemill_store::look_for(place, old) {
             Ok(tidemill_store::Found::Same(now)) => {
                 identity = now;
-                compression = Some(compression_of(place));
+                compression = Some(compression_of(Some(place)));
                 break;
             }
             Ok(_) => {}

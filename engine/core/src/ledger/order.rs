@@ -1,5 +1,7 @@
 //! Order: how an accepted file is given to its dataflow.
 
+use std::path::PathBuf;
+
 use tidemill_store::{AcceptedFile, JournalError};
 
 use crate::ingest::inflate::Compression;
@@ -32,10 +34,12 @@ impl Ledger {
         replay: bool,
     ) -> Result<(), JournalError> {
         let line = &self.lines[pipeline];
-        let path = if replay {
-            line.folders.processed.join(&file.stored_name)
+        let (path, or_at) = if replay {
+            // Somebody may have emptied processed/.
+            let retained = line.folders.retained.join(&file.stored_name);
+            (line.folders.processed.join(&file.stored_name), vec![retained])
         } else {
-            line.folders.underprocess.join(&file.claimed_name)
+            (line.folders.underprocess.join(&file.claimed_name), Vec::new())
         };
         // Who accepts or takes up a file has found its source.
         let source = line.sources.iter().position(|name| *name == file.source).unwrap_or_default();
@@ -44,9 +48,9 @@ impl Ledger {
             submission: file.id,
             rows_of: file.id,
             source,
-            compression: compression_of(&path),
+            compression: compression_of(or_at.iter().chain([&path]).rfind(|path| path.exists())),
             path,
-            or_at: Vec::new(),
+            or_at,
             identity: file.identity,
             // That of a removal is of what it removes.
             hash: file.hash.filter(|_| !file.is_removal()),
@@ -67,7 +71,8 @@ impl Ledger {
 }
 
 /// Looks at the first bytes of a file. If it cannot be read, its reader will say so.
-pub(super) fn compression_of(path: &std::path::Path) -> Compression {
+pub(super) fn compression_of(path: Option<&PathBuf>) -> Compression {
+    let Some(path) = path else { return Compression::None };
     use std::io::Read;
     let mut first = [0; 4];
     let read = std::fs::File::open(path).and_then(|mut file| file.read(&mut first));

@@ -113,7 +113,11 @@ fn to_rebuild(
             there.push(file);
             continue;
         }
-        match look_for(&folders.processed.join(&file.stored_name), &file)? {
+        let mut found = look_for(&folders.processed.join(&file.stored_name), &file)?;
+        if found == Found::Missing {
+            found = look_for(&folders.retained.join(&file.stored_name), &file)?;
+        }
+        match found {
             Found::Same(identity) => there.push(AcceptedFile { identity, ..file }),
             Found::Missing => {
                 lost.push(file.id);
