@@ -43,12 +43,14 @@ impl Ledger {
         };
         // Who accepts or takes up a file has found its source.
         let source = line.sources.iter().position(|name| *name == file.source).unwrap_or_default();
+        let place = [&path].into_iter().chain(&or_at).find(|place| place.exists());
+        let compression = compression_of(place);
         let mut order = FileOrder {
             epoch: file.epoch,
             submission: file.id,
             rows_of: file.id,
             source,
-            compression: compression_of(or_at.iter().chain([&path]).rfind(|path| path.exists())),
+            compression,
             path,
             or_at,
             identity: file.identity,
