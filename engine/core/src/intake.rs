@@ -100,6 +100,7 @@ pub struct Intake {
 
 impl Intake {
     /// Returns an intake. `stop` ends it from outside.
+    #[expect(clippy::too_many_arguments, reason = "one call, from start")]
     pub fn new(
         lines: Vec<Line>,
         numbers: Numbers,

@@ -509,20 +509,6 @@ impl JournalReader {
         ask().map_err(of("list what is current", self.path()))
     }
 
-    /// Returns how many inputs of a pipeline lie in `retained/`, and their bytes.
-    pub fn retained(&self, pipeline: &str) -> Result<(u64, u64), JournalError> {
-        self.connection()
-            .prepare_cached(
-                "SELECT count(*), coalesce(sum(s.bytes), 0) FROM retained r
-                 JOIN submission s ON s.id = r.submission JOIN pipeline p ON p.id = s.pipeline
-                 WHERE p.name = ?1",
-            )
-            .and_then(|mut s| {
-                s.query_row([pipeline], |row| Ok((unsigned(row, 0)?, unsigned(row, 1)?)))
-            })
-            .map_err(of("count what is retained", self.path()))
-    }
-
     /// Returns why a submission cannot be corrected; `None` if it can.
     pub fn why_not_corrected(&self, id: u64) -> Result<Option<String>, JournalError> {
         why_not(self.connection(), id).map_err(of("look up a submission", self.path()))
