@@ -9,6 +9,7 @@ use std::time::Duration;
 use regex::Regex;
 use tidemill_operators::expr::{Aggregate, Expr};
 use tidemill_operators::format::{Field, Format, OutputFormat};
+use tidemill_operators::join;
 use tidemill_operators::{Column, Schema, Type};
 
 use crate::diagnostic::{Mistakes, Place};
@@ -94,6 +95,28 @@ pub enum OperatorKind {
         /// The columns computed over the group.
         compute: Vec<(String, Aggregate)>,
     },
+    /// Puts rows of two sides together.
+    Join(Join),
+}
+
+/// What a join does.
+#[derive(Clone, Debug)]
+pub struct Join {
+    /// How many of the operator's inputs are its left side; those behind them are the right one.
+    pub lefts: usize,
+    /// Which rows come out.
+    pub kind: join::Kind,
+    /// The columns that must be equal: the left one, and the name of the right one.
+    pub on: Vec<(Column, String)>,
+    /// The other columns of the left side that come out. After planning: those that something reads.
+    pub left: Vec<Column>,
+    /// The right columns that come out: as what, and the name there. After planning: those that
+    /// something reads.
+    pub take: Vec<(Column, String)>,
+    /// Whether the place of each left record is kept. Decided by the plan.
+    pub place: bool,
+    /// Whether the bytes of each left record are kept. Decided by the plan.
+    pub raw: bool,
 }
 
 impl OperatorKind {
@@ -105,6 +128,7 @@ impl OperatorKind {
             OperatorKind::Route { .. } => "route",
             OperatorKind::Parse { .. } => "parse",
             OperatorKind::Aggregate { .. } => "aggregate",
+            OperatorKind::Join { .. } => "join",
         }
     }
 
@@ -115,7 +139,7 @@ impl OperatorKind {
             | OperatorKind::Select { .. }
             | OperatorKind::Route { .. }
             | OperatorKind::Parse { .. } => false,
-            OperatorKind::Aggregate { .. } => true,
+            OperatorKind::Aggregate { .. } | OperatorKind::Join { .. } => true,
         }
     }
 }
@@ -204,6 +228,16 @@ pub(crate) struct GraphOperator {
     pub(crate) inputs: Vec<Input>,
     pub(crate) outputs: Vec<GraphPort>,
     pub(crate) errors_used: bool,
+}
+
+impl GraphOperator {
+    /// Returns how many of its inputs come by `from`; those behind them are the other side of a join.
+    pub(crate) fn lefts(&self) -> usize {
+        match &self.kind {
+            OperatorKind::Join(join) => join.lefts,
+            _ => self.inputs.len(),
+        }
+    }
 }
 
 /// A port with all columns that are visible there.

@@ -41,7 +41,7 @@ pub fn book(plan: &Plan) -> Book {
         });
     }
     for operator in &plan.operators {
-        let merges = matches!(operator.kind, OperatorKind::Aggregate { .. });
+        let merges = matches!(operator.kind, OperatorKind::Aggregate { .. } | OperatorKind::Join { .. });
         nodes.push(Node {
             name: operator.name.clone(),
             role: if merges { Role::Aggregate } else { Role::Operator },

@@ -7,11 +7,14 @@ use crate::spec::read::{self, Entries, Text};
 use crate::spec::tree::{Node, Value};
 
 mod aggregate;
+mod join;
 mod parse;
 mod route;
 
+pub(crate) use join::JoinSpec;
+
 /// The kinds of operators, by the key that holds what they do.
-pub(crate) const KINDS: [&str; 5] = ["filter", "select", "route", "parse", "aggregate"];
+pub(crate) const KINDS: [&str; 6] = ["filter", "select", "route", "parse", "aggregate", "join"];
 
 /// An operator as written.
 #[derive(Debug)]
@@ -31,6 +34,23 @@ pub(crate) enum BodySpec {
     Route { rules: Vec<(Text, Text)>, otherwise: Option<Text>, all: bool, drop: Vec<Text> },
     Parse { column: Text, regex: Text, fields: Vec<(Text, Type)> },
     Aggregate { by: Vec<NamedSpec>, compute: Vec<(Text, Text)> },
+    Join(JoinSpec),
+}
+
+impl OperatorSpec {
+    /// Returns all that it reads, `from` first; `None` when not all of it could be read.
+    pub(crate) fn reads(&self) -> Option<Vec<&Text>> {
+        let from = self.from.as_ref()?.iter();
+        Some(from.chain(self.with()).collect())
+    }
+
+    /// Returns what it reads besides `from`.
+    pub(crate) fn with(&self) -> &[Text] {
+        match &self.body {
+            Some(BodySpec::Join(join)) => &join.with,
+            _ => &[],
+        }
+    }
 }
 
 /// A column and how it is computed.
@@ -79,6 +99,7 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Oper
         "select" => select(node, mistakes),
         "route" => route::read(node, beside, mistakes),
         "parse" => parse::read(node, mistakes),
+        "join" => join::read(node, mistakes),
         _ => aggregate::read(node, mistakes),
     });
     OperatorSpec { name, from, body }
