@@ -10,7 +10,7 @@
 //! An epoch is looked at once both arrangements have all of it, and then as a whole: what a pair of
 //! rows counted before the epoch is compared with what it counts after, so it does not matter which
 //! side came first, nor whether one epoch changes both. NULL equals nothing: a left row with NULL in
-//! its key never enters the state. Its fate is decided where it is, and it passes by.
+//! its key never enters the state; it passes by.
 //!
 //! A row that comes out stands where its left record stood. The walk through the changes
 //! ([`walk`]) is fuelled; a product of any size leaves batch by batch.
@@ -23,7 +23,7 @@ use differential_dataflow::operators::arrange::Arranged;
 use differential_dataflow::trace::{Cursor, Navigable};
 use serde::{Deserialize, Serialize};
 use timely::container::CapacityContainerBuilder;
-use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::channels::pact::{Exchange, Pipeline};
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::core::OkErr;
 use timely::dataflow::operators::generic::OutputBuilder;
@@ -33,7 +33,6 @@ use timely::progress::frontier::MutableAntichain;
 use timely::progress::operate::FrontierInterest;
 
 use crate::batch::{Batch, Origin, Shape};
-use crate::key::Key;
 use crate::keyed::{self, Piece, Port, Presenter, RowLayout, Trace, Update};
 use crate::reject::EpochRejects;
 use crate::tally::Tally;
@@ -159,14 +158,15 @@ pub fn join<'s>(
     let again = left.stream.scope().activator_for(builder.operator_info().address);
     let mut left_input = builder.new_input(left.stream, Pipeline);
     let mut right_input = builder.new_input(right.stream, Pipeline);
-    let mut alone_input = alone.map(|alone| builder.new_input(alone, Pipeline));
+    // By the whole row, so that one that is taken back and put there again meets itself.
+    let anywhere = || Exchange::new(|((key, row), ..): &Update| key.hash() ^ row.hash().rotate_left(1));
+    let mut alone_input = alone.map(|alone| builder.new_input(alone, anywhere()));
     // Without rows too: what nobody needs any more is forgotten as the frontier moves.
     builder.set_notify_for(0, FrontierInterest::Always);
     builder.set_notify_for(1, FrontierInterest::Always);
     let (rows, rows_stream) = builder.new_output::<Batch>();
-    let (rejects, rejects_stream) = builder.new_output::<Vec<EpochRejects>>();
+    let (_nothing, rejects_stream) = builder.new_output::<Vec<EpochRejects>>();
     let mut rows = OutputBuilder::<_, CapacityContainerBuilder<_>>::from(rows);
-    let _rejects = OutputBuilder::<_, CapacityContainerBuilder<Vec<EpochRejects>>>::from(rejects);
 
     builder.build(move |initial| {
         drop(initial);
