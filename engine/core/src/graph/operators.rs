@@ -11,8 +11,10 @@ use crate::spec::{BodySpec, OperatorSpec, Text};
 
 mod aggregate;
 mod column;
+mod explode;
 mod join;
 mod parse;
+mod window;
 
 /// Types an operator.
 pub(crate) fn check(
@@ -85,6 +87,10 @@ fn body_of(
         }
         BodySpec::Aggregate { by, compute } => {
             aggregate::check(operator, by, compute, input, mistakes)
+        }
+        BodySpec::Window { on, windows } => window::check(operator, on, *windows, input, mistakes),
+        BodySpec::Explode { column, list, element } => {
+            explode::check(column, list, element.as_ref(), input, mistakes)
         }
         BodySpec::Join(join) => join::check(operator, join, input, other, mistakes),
     }
