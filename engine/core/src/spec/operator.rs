@@ -2,6 +2,7 @@
 
 use tidemill_operators::Type;
 use tidemill_operators::explode::List;
+use tidemill_operators::keyed::Arrival;
 use tidemill_operators::window::Windows;
 
 use crate::diagnostic::Mistakes;
@@ -11,6 +12,7 @@ use crate::spec::tree::{Node, Value};
 mod aggregate;
 mod explode;
 mod join;
+mod ordered;
 mod parse;
 mod route;
 mod window;
@@ -18,8 +20,9 @@ mod window;
 pub(crate) use join::JoinSpec;
 
 /// The kinds of operators, by the key that holds what they do.
-pub(crate) const KINDS: [&str; 8] =
-    ["filter", "select", "route", "parse", "aggregate", "window", "explode", "join"];
+pub(crate) const KINDS: [&str; 10] = [
+    "filter", "select", "route", "parse", "aggregate", "window", "explode", "dedupe", "top", "join",
+];
 
 /// An operator as written.
 #[derive(Debug)]
@@ -39,6 +42,8 @@ pub(crate) enum BodySpec {
     Route { rules: Vec<(Text, Text)>, otherwise: Option<Text>, all: bool, drop: Vec<Text> },
     Parse { column: Text, regex: Text, fields: Vec<(Text, Type)> },
     Aggregate { by: Vec<NamedSpec>, compute: Vec<(Text, Text)> },
+    Dedupe { by: Vec<NamedSpec>, keep: Arrival, order: Vec<Text> },
+    Top { count: u32, by: Vec<NamedSpec>, order: Vec<Text>, rank: Option<Text> },
     Window { on: Text, windows: Windows },
     Explode { column: Text, list: List, element: Option<Text> },
     Join(JoinSpec),
@@ -106,6 +111,8 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Oper
         "select" => select(node, mistakes),
         "route" => route::read(node, beside, mistakes),
         "parse" => parse::read(node, mistakes),
+        "dedupe" => ordered::dedupe(node, mistakes),
+        "top" => ordered::top(node, mistakes),
         "window" => window::read(node, mistakes),
         "explode" => explode::read(node, mistakes),
         "join" => join::read(node, mistakes),
