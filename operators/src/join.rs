@@ -34,6 +34,7 @@ use timely::progress::operate::FrontierInterest;
 
 use crate::batch::{Batch, Origin, Shape};
 use crate::keyed::{self, Piece, Port, Presenter, RowLayout, Trace, Update};
+use crate::meter::Meter;
 use crate::reject::EpochRejects;
 use crate::tally::Tally;
 use crate::time::Time;
@@ -199,6 +200,7 @@ pub fn join<'s>(
                 tally.gave(epoch, 0, batch.len(), 0);
                 rows.activate().session(capability).give_container(&mut batch);
             });
+            joining.show_size(tally.meter());
             if more {
                 again.activate();
             }
@@ -232,6 +234,8 @@ struct Joining {
     presenter: Presenter,
     /// Dropped once nothing can come any more.
     traces: Option<(Trace, Trace)>,
+    /// The epoch before which everything is forgotten.
+    forgotten: u64,
     open: BTreeMap<u64, Open>,
     walking: Option<(Open, Walk)>,
     pending: Pending,
@@ -241,17 +245,15 @@ impl Joining {
     fn new(spec: JoinSpec, mut left: Trace, mut right: Trace) -> Self {
         keyed::forget(&mut left, 0);
         keyed::forget(&mut right, 0);
-        let layout = RowLayout { tail: spec.right, ..spec.left };
-        let right_nulls = if spec.kind.takes_right() { layout.tail.len() } else { 0 };
-        let layout = RowLayout {
-            tail: if spec.kind.takes_right() { layout.tail } else { Vec::new() },
-            ..layout
-        };
+        let tail = if spec.kind.takes_right() { spec.right } else { Vec::new() };
+        let right_nulls = tail.len();
+        let layout = RowLayout { tail, ..spec.left };
         let port = Port { layout, shape: spec.shape, used: true };
         Self {
             kind: spec.kind,
             presenter: Presenter::new(&spec.keys, port),
             traces: Some((left, right)),
+            forgotten: 0,
             open: BTreeMap::new(),
             walking: None,
             pending: Pending { right_nulls, ..Pending::default() },
@@ -337,11 +339,21 @@ impl Joining {
         let open = self.open.keys().next().copied();
         let upto = next.map(|time| time.epoch).into_iter().chain(open).min();
         match (upto, &mut self.traces) {
-            (Some(epoch), Some((left, right))) => {
+            (Some(epoch), Some((left, right))) if self.forgotten < epoch => {
                 keyed::forget(left, epoch);
                 keyed::forget(right, epoch);
+                self.forgotten = epoch;
             }
-            _ => self.traces = None,
+            (Some(_), _) => {}
+            (None, traces) => *traces = None,
+        }
+    }
+
+    fn show_size(&mut self, meter: &Meter) {
+        if let Some((left, right)) = &self.traces {
+            let (left, right) = (keyed::size(left), keyed::size(right));
+            meter.holds(left.rows + right.rows);
+            meter.holds_bytes(left.bytes + right.bytes);
         }
     }
 }

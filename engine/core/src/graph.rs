@@ -153,6 +153,18 @@ pub struct Join {
     pub raw: bool,
 }
 
+impl Join {
+    /// Returns the key columns as they are called on the left.
+    pub fn left_keys(&self) -> Vec<Column> {
+        self.on.iter().map(|(left, _)| left.clone()).collect()
+    }
+
+    /// Returns the key columns as they are called on the right.
+    pub fn right_keys(&self) -> Vec<Column> {
+        self.on.iter().map(|(left, right)| Column::new(right, left.kind)).collect()
+    }
+}
+
 impl OperatorKind {
     /// Returns the word that names the kind in a pipeline file.
     pub const fn word(&self) -> &'static str {
@@ -167,6 +179,14 @@ impl OperatorKind {
             OperatorKind::Window { .. } => "window",
             OperatorKind::Explode { .. } => "explode",
             OperatorKind::Join { .. } => "join",
+        }
+    }
+
+    /// Returns how many of so many inputs come by `from`; the others are the right side of a join.
+    pub const fn lefts(&self, inputs: usize) -> usize {
+        match self {
+            OperatorKind::Join(join) => join.lefts,
+            _ => inputs,
         }
     }
 
@@ -276,10 +296,7 @@ pub(crate) struct GraphOperator {
 impl GraphOperator {
     /// Returns how many of its inputs come by `from`; those behind them are the other side of a join.
     pub(crate) fn lefts(&self) -> usize {
-        match &self.kind {
-            OperatorKind::Join(join) => join.lefts,
-            _ => self.inputs.len(),
-        }
+        self.kind.lefts(self.inputs.len())
     }
 }
 

@@ -11,7 +11,7 @@ use differential_dataflow::trace::cursor::cursor_list;
 
 use super::Kind;
 use crate::key::Key;
-use crate::keyed::{Piece, TraceCursor};
+use crate::keyed::{self, Piece, TraceCursor};
 use crate::time::Time;
 
 /// Which signs the changes of one side of an epoch have.
@@ -113,17 +113,16 @@ impl Rows {
     /// Returns how often the row was there before `at`, and at it.
     ///
     /// # Panics
-    /// When it was there less than never: a row was taken back that had not been given.
+    /// When it was there less than never.
     fn counts(&mut self, at: Time) -> (i64, i64) {
         let (mut before, mut after) = (0, 0);
         self.cursor.map_times(&self.pieces, |time, diff| {
             before += if *time < at { *diff } else { 0 };
             after += if *time <= at { *diff } else { 0 };
         });
-        assert!(
-            before >= 0 && after >= 0,
-            "a join was told at {at} to take back a row that it had not been given"
-        );
+        if let (Some(row), true) = (self.row(), before.min(after) < 0) {
+            keyed::taken_back_too_often(row, before.min(after), at.epoch);
+        }
         (before, after)
     }
 

@@ -14,7 +14,6 @@ pub(crate) struct JoinSpec {
     pub(crate) with: Vec<Text>,
     /// The columns that must be equal: left, right.
     pub(crate) on: Vec<(Text, Text)>,
-    pub(crate) on_at: Text,
     pub(crate) kind: Kind,
     /// The name of each column that is taken from the right, and which one it is; `None`: all.
     pub(crate) take: Option<Vec<(Text, Text)>>,
@@ -37,7 +36,6 @@ pub(super) fn read(node: Node, mistakes: &mut Mistakes<'_>) -> Option<BodySpec> 
         place: node.owner,
         path: node.path.clone(),
     };
-    let on_at = on.as_ref().map(owner_of);
     let on = on.and_then(|node| on_of(node, mistakes));
     let kind = match kind {
         Some(node) => read::choice(node, "`kind`", &Kind::WORDS, mistakes),
@@ -54,8 +52,7 @@ pub(super) fn read(node: Node, mistakes: &mut Mistakes<'_>) -> Option<BodySpec> 
         take_at.wrong(mistakes, message, hint);
         return None;
     }
-    let (with, on, on_at, kind) = (with?, on?, on_at?, kind?);
-    Some(BodySpec::Join(JoinSpec { with, on, on_at, kind, take, take_at }))
+    Some(BodySpec::Join(JoinSpec { with: with?, on: on?, kind: kind?, take, take_at }))
 }
 
 /// Reads `with`: a port or a list of ports.
