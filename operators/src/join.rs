@@ -60,12 +60,8 @@ pub enum Kind {
 
 impl Kind {
     /// The words of a pipeline file.
-    pub const WORDS: [(&'static str, Kind); 4] = [
-        ("inner", Kind::Inner),
-        ("left", Kind::Left),
-        ("semi", Kind::Semi),
-        ("anti", Kind::Anti),
-    ];
+    pub const WORDS: [(&'static str, Kind); 4] =
+        [("inner", Kind::Inner), ("left", Kind::Left), ("semi", Kind::Semi), ("anti", Kind::Anti)];
 
     /// Returns its word.
     pub const fn word(self) -> &'static str {
@@ -160,7 +156,8 @@ pub fn join<'s>(
     let mut left_input = builder.new_input(left.stream, Pipeline);
     let mut right_input = builder.new_input(right.stream, Pipeline);
     // By the whole row, so that one that is taken back and put there again meets itself.
-    let anywhere = || Exchange::new(|((key, row), ..): &Update| key.hash() ^ row.hash().rotate_left(1));
+    let anywhere =
+        || Exchange::new(|((key, row), ..): &Update| key.hash() ^ row.hash().rotate_left(1));
     let mut alone_input = alone.map(|alone| builder.new_input(alone, anywhere()));
     // Without rows too: what nobody needs any more is forgotten as the frontier moves.
     builder.set_notify_for(0, FrontierInterest::Always);

@@ -17,9 +17,9 @@ use tidemill_operators::keyed::{Arrival, Inputs, RowLayout, arrange, gather};
 use tidemill_operators::meter::Meter;
 use tidemill_operators::tally::{Counts, Tallies, Tally};
 use tidemill_operators::{Batch, Column, Origin, Schema, Time, Type};
+use timely::container::CapacityContainerBuilder;
 use timely::dataflow::operators::vec::Broadcast;
 use timely::dataflow::operators::{Input, Inspect, Probe};
-use timely::container::CapacityContainerBuilder;
 use timely::dataflow::{InputHandle, Stream, StreamVec};
 use timely::{CommunicationConfig, Config};
 
@@ -412,7 +412,8 @@ fn a_file_may_change_both_sides_at_once() {
         file(&[(1, (A, 1))], &[(1, (A, 1))]),
         file(&[(-1, (A, 1)), (1, (A, 2))], &[(-1, (A, 1)), (1, (A, 2))]),
     ];
-    let second: Vec<_> = changes(Kind::Inner, &files).into_iter().filter(|one| one.0 == 2).collect();
+    let second: Vec<_> =
+        changes(Kind::Inner, &files).into_iter().filter(|one| one.0 == 2).collect();
     assert_eq!(second, [(2, -1, "a 1 1 1".to_owned()), (2, 1, "a 1 2 2".to_owned())]);
 }
 
@@ -432,8 +433,7 @@ fn a_product_of_many_rows_leaves_in_turns_and_whole() {
 fn the_same_row_many_times_is_given_as_often() {
     let left: Vec<_> = (0..150).map(|_| (1, (A, 1))).collect();
     let right: Vec<_> = (0..200).map(|_| (1, (A, 2))).collect();
-    let (changes, _) =
-        run(Config::thread(), &spec(Kind::Inner, false), &[file(&left, &right)], 1);
+    let (changes, _) = run(Config::thread(), &spec(Kind::Inner, false), &[file(&left, &right)], 1);
     assert_eq!(changes[&1].len(), 30_000);
 }
 

@@ -10,8 +10,8 @@ use regex::Regex;
 use tidemill_operators::explode::List;
 use tidemill_operators::expr::{Aggregate, Expr};
 use tidemill_operators::format::{Field, Format, OutputFormat};
-use tidemill_operators::window::Windows;
 use tidemill_operators::join;
+use tidemill_operators::window::Windows;
 use tidemill_operators::{Column, Schema, Type};
 
 use crate::diagnostic::{Mistakes, Place};

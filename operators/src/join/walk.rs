@@ -309,11 +309,8 @@ impl Walk {
         self.right.seek(&self.key);
         self.left.there = false;
         let right_changed = self.has_right_change();
-        self.present = if self.kind.asks_presence() {
-            self.presence(right_changed)
-        } else {
-            (false, false)
-        };
+        self.present =
+            if self.kind.asks_presence() { self.presence(right_changed) } else { (false, false) };
         self.all_left =
             right_changed && (self.kind.takes_right() || self.present.0 != self.present.1);
         if self.all_left {

@@ -87,8 +87,11 @@ pub(crate) fn resolve(spec: &PipelineSpec, mistakes: &mut Mistakes<'_>) -> Names
     };
     let written: Vec<Vec<Read>> =
         spec.operators.iter().map(|operator| resolve(operator.reads(), mistakes)).collect();
-    let sinks: Vec<Vec<Read>> =
-        spec.sinks.iter().map(|sink| resolve(sink.from.as_ref().map(|from| from.iter().collect()), mistakes)).collect();
+    let sinks: Vec<Vec<Read>> = spec
+        .sinks
+        .iter()
+        .map(|sink| resolve(sink.from.as_ref().map(|from| from.iter().collect()), mistakes))
+        .collect();
 
     let order = order(spec, &written, mistakes);
     let mut place = vec![0; order.len()];

@@ -21,7 +21,16 @@ pub(crate) use join::JoinSpec;
 
 /// The kinds of operators, by the key that holds what they do.
 pub(crate) const KINDS: [&str; 10] = [
-    "filter", "select", "route", "parse", "aggregate", "window", "explode", "dedupe", "top", "join",
+    "filter",
+    "select",
+    "route",
+    "parse",
+    "aggregate",
+    "window",
+    "explode",
+    "dedupe",
+    "top",
+    "join",
 ];
 
 /// An operator as written.

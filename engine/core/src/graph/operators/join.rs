@@ -111,7 +111,11 @@ fn taken(
     let found = side(column, right, "right", mistakes)?;
     if left.column(&name.text).is_some() {
         let message = format!("{} is a column of the left side already", quoted(&name.text));
-        let hint = format!("give it another name: `take: {{ {}: {} }}`", other_name(&name.text, left, right), column.text);
+        let hint = format!(
+            "give it another name: `take: {{ {}: {} }}`",
+            other_name(&name.text, left, right),
+            column.text
+        );
         name.wrong(mistakes, message, hint);
         return None;
     }

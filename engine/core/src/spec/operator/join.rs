@@ -31,11 +31,8 @@ pub(super) fn read(node: Node, mistakes: &mut Mistakes<'_>) -> Option<BodySpec> 
     let take = entries.take("take");
     entries.finish(mistakes);
     let with = with.and_then(|node| with_of(node, mistakes));
-    let owner_of = |node: &Node| Text {
-        text: String::new(),
-        place: node.owner,
-        path: node.path.clone(),
-    };
+    let owner_of =
+        |node: &Node| Text { text: String::new(), place: node.owner, path: node.path.clone() };
     let on = on.and_then(|node| on_of(node, mistakes));
     let kind = match kind {
         Some(node) => read::choice(node, "`kind`", &Kind::WORDS, mistakes),
@@ -47,7 +44,8 @@ pub(super) fn read(node: Node, mistakes: &mut Mistakes<'_>) -> Option<BodySpec> 
         None => None,
     };
     if let (Some(kind @ (Kind::Semi | Kind::Anti)), Some(_)) = (kind, &take) {
-        let message = format!("`take` does not fit a {} join, which gives left columns only", kind.word());
+        let message =
+            format!("`take` does not fit a {} join, which gives left columns only", kind.word());
         let hint = "leave it out, or make it `kind: inner` or `left`".to_owned();
         take_at.wrong(mistakes, message, hint);
         return None;
