@@ -32,7 +32,7 @@ use crate::time::Time;
 
 pub(crate) use arrange::taken_back_too_often;
 pub use arrange::{
-    AsOf, KeptPacked, KeptRow, ROW_FORMAT, Values, arrange, decode_kept, forget, pieces,
+    AsOf, KeptPacked, KeptRow, Lookup, ROW_FORMAT, Values, arrange, decode_kept, forget, pieces,
 };
 pub use changes::{Logic, changes};
 pub use gather::{Inputs, gather};

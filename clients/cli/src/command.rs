@@ -22,10 +22,21 @@ pub enum ClientCommand {
     /// A quarantined file becomes a new submission under its old name, as it lies in quarantine/
     /// now. Exit code 1 when one of them cannot be tried again.
     Retry(Retry),
+    /// Take committed files away, and everything that came of them
+    ///
+    /// Outputs disappear, aggregates and tables are what they would be without the file. Prints the
+    /// submission that does it. Exit code 1 when one of them cannot be removed.
+    Remove(Remove),
     /// Show what each operator does: records, bytes, time, backlog, frontier
     Stats(Stats),
     /// Show how long files take, stage by stage
     Latency(Latency),
+    /// List the tables that can be asked: rows, memory, epoch
+    Tables(Tables),
+    /// Show the rows of a table, all as of one epoch, and follow its changes
+    ///
+    /// Rows come in the order of the key. Exit code 1 when the table cannot be asked.
+    Table(TableRows),
 }
 
 /// What every client command takes.
@@ -68,6 +79,12 @@ pub struct Submit {
     /// for each file, and sent again with each attempt.
     #[arg(long, value_name = "UUID")]
     pub id: Option<SubmissionId>,
+    /// Take the place of the newest file of the same name, or of the submission ID
+    ///
+    /// What came of the old version is taken back in the same step in which the new one is
+    /// committed. A name that nobody has yet is a plain new file.
+    #[arg(long, value_name = "ID", num_args = 0..=1, require_equals = true)]
+    pub replace: Option<Option<u64>>,
     /// Send again for so many seconds while the server is away; 0 sends once
     ///
     /// The time counts from the last byte that got through. An upload that broke off goes on where
@@ -133,6 +150,29 @@ pub struct Retry {
     pub common: Common,
 }
 
+/// Arguments of `remove`.
+#[derive(Clone, Debug, Args)]
+pub struct Remove {
+    /// Committed files: by the id that `files` prints, or by name (the newest of that name)
+    #[arg(required = true, value_name = "ID|NAME")]
+    pub files: Vec<String>,
+    /// The pipeline of the names; needed when several run
+    #[arg(long, value_name = "NAME")]
+    pub pipeline: Option<String>,
+    /// Take what is given for a name, even if it is a number
+    #[arg(long)]
+    pub by_name: bool,
+    /// Wait until each is done
+    #[arg(long)]
+    pub wait: bool,
+    /// Give up waiting after so many seconds
+    #[arg(long, value_name = "SECONDS", requires = "wait", default_value_t = 3600)]
+    pub timeout: u64,
+    /// What every client command takes.
+    #[command(flatten)]
+    pub common: Common,
+}
+
 /// Arguments of `stats`.
 #[derive(Clone, Debug, Args)]
 pub struct Stats {
@@ -156,6 +196,55 @@ pub struct Latency {
     /// Only stages of this pipeline
     #[arg(long, value_name = "NAME")]
     pub pipeline: Option<String>,
+    /// What every client command takes.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Arguments of `tables`.
+#[derive(Clone, Debug, Args)]
+pub struct Tables {
+    /// Only tables of this pipeline
+    #[arg(long, value_name = "NAME")]
+    pub pipeline: Option<String>,
+    /// What every client command takes.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Arguments of `table`.
+#[derive(Clone, Debug, Args)]
+pub struct TableRows {
+    /// The table: the name of its sink
+    #[arg(value_name = "NAME")]
+    pub table: String,
+    /// The pipeline; needed when several have such a table
+    #[arg(long, value_name = "NAME")]
+    pub pipeline: Option<String>,
+    /// Only rows with this value of a key column; may be given for the first columns of the key
+    ///
+    /// Rows are then found without looking at others. A value is written as in a csv; nothing behind
+    /// the = is an empty text, or NULL where the column is no string.
+    #[arg(long, value_name = "COLUMN=VALUE")]
+    pub key: Vec<String>,
+    /// Only rows for which this SQL condition is true
+    #[arg(long = "where", value_name = "SQL")]
+    pub condition: Option<String>,
+    /// Only these columns, in this order
+    #[arg(long, value_name = "COLUMN,...", value_delimiter = ',')]
+    pub columns: Vec<String>,
+    /// At most so many rows; 0 for all [default: 100 as text, else all]
+    #[arg(long, value_name = "N", conflicts_with = "follow")]
+    pub limit: Option<u64>,
+    /// Go on with what each committed epoch changes, until interrupted
+    #[arg(long)]
+    pub follow: bool,
+    /// With --follow: begin with what came after this epoch, instead of all rows
+    #[arg(long, value_name = "EPOCH", requires = "follow")]
+    pub after: Option<u64>,
+    /// Print csv instead of text; with --follow the columns epoch and diff come first
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
     /// What every client command takes.
     #[command(flatten)]
     pub common: Common,

@@ -87,8 +87,42 @@ pub struct Submission {
     pub retry_of: Option<u64>,
     /// The submission that tries this one again.
     pub retried_as: Option<u64>,
+    /// The submission whose place this one takes.
+    pub replaces: Option<u64>,
+    /// The submission that this one takes away; it has no file of its own.
+    pub removes: Option<u64>,
+    /// The submission that takes this one's place.
+    pub replaced_by: Option<u64>,
+    /// The submission that takes this one away.
+    pub removed_by: Option<u64>,
     /// Where every record went: of a committed file that was asked for by its id.
     pub receipt: Option<Receipt>,
+}
+
+/// Which current file an upload takes the place of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Replaces {
+    /// None, unless its source says otherwise.
+    #[default]
+    Nothing,
+    /// The newest current one of the same name and source; if there is none, it is one more file.
+    SameName,
+    /// This submission.
+    Submission(u64),
+}
+
+/// Which file to take away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// A committed submission that is current.
+    Id(u64),
+    /// The newest current one of this name.
+    Name {
+        /// The pipeline; may be left out when only one runs.
+        pipeline: Option<String>,
+        /// The name under which it came.
+        name: String,
+    },
 }
 
 /// Where every record of one committed file went. It balances.
@@ -335,4 +369,89 @@ pub struct Edge {
     pub to: String,
     /// The columns it carries as `name: type`.
     pub columns: Vec<String>,
+}
+
+/// A table of a pipeline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableInfo {
+    /// Its pipeline.
+    pub pipeline: String,
+    /// The name of its sink.
+    pub name: String,
+    /// Its columns, the key first.
+    pub columns: Vec<Column>,
+    /// How many of the columns are the key.
+    pub key: usize,
+    /// How many different rows it has.
+    pub rows: u64,
+    /// About how many bytes of memory these take.
+    pub bytes: u64,
+    /// About how many bytes of memory the changes that are kept for followers take.
+    pub history_bytes: u64,
+    /// The epoch up to which it speaks.
+    pub epoch: u64,
+    /// Why it cannot be asked, if it cannot.
+    pub unavailable: Option<String>,
+}
+
+/// A column of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// `string`, `int`, `float`, `bool` or `timestamp`.
+    pub kind: String,
+}
+
+/// One cell of a row.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Cell {
+    /// No value.
+    Null,
+    /// Text.
+    Text(String),
+    /// An integer.
+    Int(i64),
+    /// A float.
+    Float(f64),
+    /// True or false.
+    Flag(bool),
+    /// An instant, in microseconds since 1970 in UTC.
+    Timestamp(i64),
+}
+
+/// A row of a table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TableRow {
+    /// One cell for each column of the answer.
+    pub cells: Vec<Cell>,
+    /// How often it is there, usually once; in changes how often it is added, negative for taken
+    /// back.
+    pub times: i64,
+}
+
+/// The rows with one key.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TableRows {
+    /// The epoch as of which they are.
+    pub epoch: u64,
+    /// Their columns.
+    pub columns: Vec<Column>,
+    /// The rows, in order.
+    pub rows: Vec<TableRow>,
+    /// Whether there are more.
+    pub more: bool,
+}
+
+/// Some rows of the beginning, or some changes of one epoch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TableChange {
+    /// The epoch as of which the rows are, or that made the changes.
+    pub epoch: u64,
+    /// Whether the rows are those of the beginning; else they are changes.
+    pub snapshot: bool,
+    /// The rows; of a key, what is taken back comes before what is added.
+    pub rows: Vec<TableRow>,
+    /// Whether everything up to this epoch has been told.
+    pub complete: bool,
 }

@@ -8,7 +8,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hdrhistogram::Histogram;
-use tidemill_store::{AcceptedFile, Counts};
+use tidemill_store::{AcceptedFile, Correction, Corrections, Counts};
 
 use crate::engine::Observer;
 use crate::report::{Phase, StageLatency, SubmissionReport};
@@ -93,6 +93,15 @@ pub fn report_of(file: &AcceptedFile) -> SubmissionReport {
         finished_at: duplicate.map(|_| from_us(file.accepted_at_us)),
         retry_of: None,
         retried_as: None,
+        corrections: match file.correction {
+            Some(Correction { of, removes: true }) => {
+                Corrections { removes: of, ..Corrections::default() }
+            }
+            Some(Correction { of, removes: false }) => {
+                Corrections { replaces: of, ..Corrections::default() }
+            }
+            None => Corrections::default(),
+        },
     }
 }
 
@@ -167,6 +176,11 @@ impl Board {
     /// Returns whether the tables of a pipeline are not whole yet: what they hold must not be shown.
     pub fn is_rebuilding(&self, pipeline: usize) -> bool {
         self.lanes()[pipeline].rebuilding > 0
+    }
+
+    /// Returns how many files of earlier lives must be read before the tables of a pipeline are whole.
+    pub fn rebuilding(&self, pipeline: usize) -> usize {
+        self.lanes()[pipeline].rebuilding
     }
 
     /// Some of a file was read.

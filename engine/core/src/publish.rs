@@ -20,6 +20,7 @@ use tidemill_store::{
 use crate::board::{Board, Milestones, hex};
 use crate::checkpoint::KeptPart;
 use crate::checkpoint::keeper::{Keeper, PackPlace, TableDesk};
+use crate::engine::tables::Tables;
 use crate::ingest::backlog::Backlog;
 use crate::ledger::Event;
 use crate::report::Phase;
@@ -35,6 +36,9 @@ const LINGER: Duration = Duration::from_millis(15);
 /// How long it sleeps when nothing waits to be settled or written.
 const IDLE: Duration = Duration::from_secs(60);
 
+/// Bytes of a snapshot that are written at once.
+const WRITE_BYTES: usize = 256 << 10;
+
 /// How many times as long as a snapshot took to write the next one waits, at least.
 const SNAPSHOT_REST: u32 = 4;
 
@@ -48,6 +52,8 @@ pub enum Job {
         file: Box<AcceptedFile>,
         /// What became of it.
         outcome: Box<Outcome>,
+        /// The version that it has taken the place of, or has taken away.
+        retired: Option<Box<AcceptedFile>>,
         /// The rows its epoch adds to tables and takes from them.
         rows: Vec<(usize, Batch)>,
         /// Staged parts that nobody wants.
@@ -134,6 +140,8 @@ pub struct Line {
     pub folders: Folders,
     /// Its tables, by the sink's place in the plan.
     pub tables: BTreeMap<usize, Published>,
+    /// The last epoch that an earlier life has finished.
+    pub finished_epoch: u64,
     /// What waits for the publisher.
     pub backlog: Backlog,
 }
@@ -146,6 +154,7 @@ pub struct Publisher {
     ledger: Sender<Event>,
     space: Space,
     keeper: Keeper,
+    tables: Arc<Tables>,
     unsettled: Vec<u64>,
     first_unsettled: Option<Instant>,
 }
@@ -159,13 +168,15 @@ impl Publisher {
         ledger: Sender<Event>,
         space: Space,
         keeper: Keeper,
+        tables: Arc<Tables>,
     ) -> Self {
         let (unsettled, first_unsettled) = (Vec::new(), None);
-        Self { home, lines, board, ledger, space, keeper, unsettled, first_unsettled }
+        Self { home, lines, board, ledger, space, keeper, tables, unsettled, first_unsettled }
     }
 
     /// Works until [`Job::End`]. An error ends the process.
     pub fn run(mut self, jobs: &Receiver<Job>) -> Result<(), PublisherError> {
+        (0..self.lines.len()).for_each(|pipeline| self.open_tables(pipeline));
         loop {
             match jobs.recv_timeout(self.patience()) {
                 Ok(Job::End) | Err(RecvTimeoutError::Disconnected) => break,
@@ -198,15 +209,28 @@ impl Publisher {
             Job::Replayed { pipeline, epoch, rows, weight } => {
                 self.apply(pipeline, epoch, &rows);
                 self.board.rebuilt(pipeline);
+                self.open_tables(pipeline);
                 self.lines[pipeline].backlog.release(weight);
                 failpoint::reach("recover-rows-applied").map_err(disk("rebuild a table"))?;
             }
-            Job::Finished { pipeline, file, outcome, rows, staged, milestones, weight } => {
+            Job::Finished {
+                pipeline,
+                file,
+                outcome,
+                retired,
+                rows,
+                staged,
+                milestones,
+                weight,
+            } => {
                 for path in staged {
                     // What cannot be removed now, recovery removes.
                     let _ = std::fs::remove_file(self.home.root().join(path));
                 }
                 let whole = self.make_visible(pipeline, &file, &outcome)?;
+                if let Some(retired) = retired {
+                    self.retire(pipeline, &retired)?;
+                }
                 self.apply(pipeline, outcome.epoch, &rows);
                 if whole {
                     self.unsettled.push(file.id);
@@ -298,10 +322,16 @@ impl Publisher {
                         other => other?,
                     }
                 }
-                self.file_away(pipeline, file)?;
+                if !file.is_removal() {
+                    self.file_away(pipeline, file)?;
+                }
             }
             Verdict::Quarantined { code, detail } => {
                 tracing::warn!(pipeline = line.name, file = file.name, code, "set aside: {detail}");
+                if file.is_removal() {
+                    // There is nothing to set aside.
+                    return Ok(true);
+                }
                 let reason = Reason::of(file, outcome, Some(line.plan_hash.clone()));
                 let aside = || {
                     let (claimed, stored) = (&file.claimed_name, &file.stored_name);
@@ -313,6 +343,15 @@ impl Publisher {
             }
         }
         Ok(whole)
+    }
+
+    /// Moves the input of a version that is not current any more to `retained/`.
+    fn retire(&self, pipeline: usize, old: &AcceptedFile) -> Result<(), PublisherError> {
+        let folders = &self.lines[pipeline].folders;
+        let moved = self.space.insist("moving an old version to retained/", || {
+            queue::retire(folders, &old.stored_name)
+        });
+        moved.map_err(disk("move an old version to retained/"))
     }
 
     /// Moves an input to `processed/`.
@@ -334,9 +373,18 @@ impl Publisher {
 
     fn apply(&mut self, pipeline: usize, epoch: u64, rows: &[(usize, Batch)]) {
         for (sink, published) in &mut self.lines[pipeline].tables {
-            let mine: Vec<Batch> =
-                rows.iter().filter(|(to, _)| to == sink).map(|(_, batch)| batch.clone()).collect();
-            published.table.apply(epoch, &mine);
+            let mine = rows.iter().filter(|(to, _)| to == sink).map(|(_, batch)| batch);
+            published.table.apply(epoch, mine);
+        }
+        self.tables.tell();
+    }
+
+    /// Lets the tables of a pipeline be read, if nothing of earlier lives is missing.
+    fn open_tables(&mut self, pipeline: usize) {
+        if !self.board.is_rebuilding(pipeline) {
+            let line = &mut self.lines[pipeline];
+            line.tables.values_mut().for_each(|one| one.table.open(line.finished_epoch));
+            self.tables.tell();
         }
     }
 
@@ -396,8 +444,12 @@ fn write_snapshot(folders: &Folders, published: &mut Published) -> io::Result<()
     let folder = folders.out.join(&published.sink);
     failpoint::reach("snapshot-begin")?;
     std::fs::create_dir_all(&folder)?;
-    let (bytes, about) = published.table.snapshot();
-    replace_file(&folder.join(&published.file_name), |file| file.write_all(&bytes))?;
+    let mut about = None;
+    replace_file(&folder.join(&published.file_name), |file| {
+        let mut file = io::BufWriter::with_capacity(WRITE_BYTES, file);
+        about = Some(published.table.snapshot(&mut file)?);
+        file.flush()
+    })?;
     failpoint::reach("snapshot-placed")?;
     let about = serde_json::to_vec(&about)?;
     let about_name = format!("{}.about.json", published.file_name);

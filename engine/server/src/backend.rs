@@ -4,7 +4,8 @@
 use std::path::Path;
 
 use tidemill_engine::Engine;
-use tidemill_engine::engine::{ClientId, Observer, SubmitError, Upload};
+use tidemill_engine::engine::tables::{TableError, TableHandle, TableObserver, TableReport};
+use tidemill_engine::engine::{ClientId, Observer, Replaces, SubmitError, Target, Upload};
 use tidemill_engine::report::{
     Condition, OperatorReport, PipelineReport, ReceiptReport, StageLatency, SubmissionFilter,
     SubmissionReport,
@@ -19,7 +20,12 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn spool(&self) -> &Path;
 
     /// Checks, before the first byte is received, that an upload of this name could be taken.
-    fn check_upload(&self, pipeline: Option<&str>, name: &str) -> Result<(), SubmitError>;
+    fn check_upload(
+        &self,
+        pipeline: Option<&str>,
+        name: &str,
+        replaces: Replaces,
+    ) -> Result<(), SubmitError>;
 
     /// Returns what the upload with this id became; `None` if it was never taken.
     fn upload(&self, id: &ClientId) -> Result<Option<SubmissionReport>, SubmitError>;
@@ -39,6 +45,9 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// Tries a quarantined file again; `None`: there is no such submission.
     fn retry(&self, id: u64) -> Result<Option<SubmissionReport>, SubmitError>;
 
+    /// Takes a committed file away; `None`: there is no such submission.
+    fn remove(&self, target: &Target) -> Result<Option<SubmissionReport>, SubmitError>;
+
     /// Returns what keeps work waiting.
     fn conditions(&self) -> Vec<Condition>;
 
@@ -53,6 +62,15 @@ pub trait Backend: Clone + Send + Sync + 'static {
 
     /// Returns the latency histograms of every stage of every pipeline.
     fn latencies(&self) -> Vec<StageLatency>;
+
+    /// Returns what is known about the tables of one pipeline or of all.
+    fn tables(&self, pipeline: Option<&str>) -> Result<Vec<TableReport>, TableError>;
+
+    /// Returns a table, to be asked.
+    fn table(&self, pipeline: Option<&str>, name: &str) -> Result<TableHandle, TableError>;
+
+    /// Registers a function that hears when some table has changed.
+    fn observe_tables(&self, observer: TableObserver);
 }
 
 impl Backend for Engine {
@@ -64,8 +82,13 @@ impl Backend for Engine {
         Engine::spool(self)
     }
 
-    fn check_upload(&self, pipeline: Option<&str>, name: &str) -> Result<(), SubmitError> {
-        Engine::check_upload(self, pipeline, name)
+    fn check_upload(
+        &self,
+        pipeline: Option<&str>,
+        name: &str,
+        replaces: Replaces,
+    ) -> Result<(), SubmitError> {
+        Engine::check_upload(self, pipeline, name, replaces)
     }
 
     fn upload(&self, id: &ClientId) -> Result<Option<SubmissionReport>, SubmitError> {
@@ -92,6 +115,10 @@ impl Backend for Engine {
         Engine::retry(self, id)
     }
 
+    fn remove(&self, target: &Target) -> Result<Option<SubmissionReport>, SubmitError> {
+        Engine::remove(self, target)
+    }
+
     fn conditions(&self) -> Vec<Condition> {
         Engine::conditions(self)
     }
@@ -110,5 +137,17 @@ impl Backend for Engine {
 
     fn latencies(&self) -> Vec<StageLatency> {
         Engine::latencies(self)
+    }
+
+    fn tables(&self, pipeline: Option<&str>) -> Result<Vec<TableReport>, TableError> {
+        Engine::tables(self, pipeline)
+    }
+
+    fn table(&self, pipeline: Option<&str>, name: &str) -> Result<TableHandle, TableError> {
+        Engine::table(self, pipeline, name)
+    }
+
+    fn observe_tables(&self, observer: TableObserver) {
+        Engine::observe_tables(self, observer);
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Serializer, V2Serializer};
-use tidemill_engine::engine::{ClientId, SubmitError};
+use tidemill_engine::engine::{ClientId, Replaces, SubmitError, Target};
 use tidemill_engine::report::{
     Condition, EdgeReport, NodeReport, OperatorReport, Phase, PipelineReport, ReceiptNode,
     ReceiptReport, StageLatency, SubmissionFilter, SubmissionReport,
@@ -17,6 +17,8 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
 use crate::refusal::Refusal;
+
+pub(crate) mod tables;
 
 /// How many submissions a page has when the client does not say.
 const PAGE_DEFAULT: usize = 100;
@@ -45,6 +47,7 @@ fn code_and_word(refusal: &Refusal) -> (Code, &'static str) {
         | Refusal::Pipeline { .. }
         | Refusal::PipelineNeeded { .. } => (Code::NotFound, "E-PIPELINE"),
         Refusal::NoSubmission { .. } => (Code::NotFound, "E-NOT-FOUND"),
+        Refusal::Table(error) => tables::code_and_word(error),
         Refusal::Submit(SubmitError::Name { .. }) | Refusal::Name { .. } => {
             (Code::InvalidArgument, "E-NAME")
         }
@@ -64,17 +67,22 @@ fn code_and_word(refusal: &Refusal) -> (Code, &'static str) {
         Refusal::TooMany { .. } | Refusal::TooFew { .. } => (Code::InvalidArgument, "E-SIZE"),
         Refusal::Hash { .. } => (Code::InvalidArgument, "E-HASH"),
         Refusal::TooBig { .. } | Refusal::MessageTooBig { .. } => (Code::OutOfRange, "E-TOO-BIG"),
-        Refusal::Busy => (Code::ResourceExhausted, "E-RATE"),
+        Refusal::Busy | Refusal::Readers => (Code::ResourceExhausted, "E-RATE"),
         Refusal::Lagged { .. } => (Code::ResourceExhausted, "E-LAGGED"),
-        Refusal::Stalled { .. } | Refusal::Slow { .. } | Refusal::NoAnswer { .. } => {
-            (Code::DeadlineExceeded, "E-SLOW")
-        }
+        Refusal::Stalled { .. }
+        | Refusal::Slow { .. }
+        | Refusal::NoAnswer { .. }
+        | Refusal::ReaderStalled { .. }
+        | Refusal::ReaderSlow { .. } => (Code::DeadlineExceeded, "E-SLOW"),
         Refusal::StillOpen { .. } => (Code::DeadlineExceeded, "E-WAIT"),
         Refusal::DiskFull { .. } | Refusal::Submit(SubmitError::NoSpace) => {
             (Code::ResourceExhausted, "E-SPACE")
         }
         Refusal::Disk => (Code::Unavailable, "E-DISK"),
         Refusal::Submit(SubmitError::NoRetry { .. }) => (Code::FailedPrecondition, "E-RETRY"),
+        Refusal::Submit(SubmitError::NoCorrection { .. }) => {
+            (Code::FailedPrecondition, "E-CORRECT")
+        }
         Refusal::Submit(SubmitError::Unavailable { .. }) | Refusal::Draining => {
             (Code::Unavailable, "E-DRAIN")
         }
@@ -137,6 +145,27 @@ pub(crate) fn client_id(wire: &str) -> Result<ClientId, Refusal> {
     ClientId::parse(wire).map_err(|reason| Refusal::Id { reason })
 }
 
+/// Reads which earlier file an upload takes the place of.
+pub(crate) fn replaces(wire: Option<v1::Replaces>) -> Replaces {
+    match wire {
+        None => Replaces::Nothing,
+        Some(v1::Replaces { submission: None }) => Replaces::SameName,
+        Some(v1::Replaces { submission: Some(id) }) => Replaces::Submission(id),
+    }
+}
+
+/// Reads what a client wants to remove.
+pub(crate) fn target(request: v1::RemoveRequest) -> Result<Target, Refusal> {
+    match request.which {
+        Some(v1::remove_request::Which::Id(id)) => Ok(Target::Id(id)),
+        Some(v1::remove_request::Which::Name(name)) => {
+            let pipeline = Some(request.pipeline).filter(|name| !name.is_empty());
+            Ok(Target::Name { pipeline, name })
+        }
+        None => Err(Refusal::Argument { field: "which", reason: "is neither an id nor a name" }),
+    }
+}
+
 /// Translates a submission.
 pub(crate) fn submission(report: &SubmissionReport) -> v1::Submission {
     let output =
@@ -163,6 +192,10 @@ pub(crate) fn submission(report: &SubmissionReport) -> v1::Submission {
         finished_at: report.finished_at.map(instant),
         retry_of: report.retry_of,
         retried_as: report.retried_as,
+        replaces: report.corrections.replaces,
+        removes: report.corrections.removes,
+        replaced_by: report.corrections.replaced_by,
+        removed_by: report.corrections.removed_by,
         receipt: None,
     }
 }
