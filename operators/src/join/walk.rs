@@ -60,6 +60,16 @@ pub(super) struct Said<'a> {
     pub(super) diff: i64,
 }
 
+impl Said<'_> {
+    /// Returns what it costs to say it once: long rows cost more, so that those of one turn are never
+    /// much memory.
+    fn cost(&self) -> usize {
+        const BYTES_OF_A_ROW: usize = 128;
+        let bytes = self.key.len() + self.left.len() + self.right.map_or(0, <[u8]>::len);
+        1 + bytes / BYTES_OF_A_ROW
+    }
+}
+
 /// The rows of a few pieces, by key.
 struct Rows {
     cursor: TraceCursor,
@@ -231,14 +241,19 @@ impl Walk {
         }
     }
 
-    /// Says what there is to say, for about `fuel` rows; returns whether that was not all.
+    /// Says what there is to say, for about `fuel` rows of usual length; returns whether that was not
+    /// all.
     pub(super) fn advance(&mut self, mut fuel: usize, say: &mut impl FnMut(Said<'_>)) -> bool {
         while fuel > 0 {
             if self.owed > 0 {
-                let times = fuel.min(usize::try_from(self.owed).unwrap_or(usize::MAX));
-                say(self.said(times));
+                let mut said = self.said();
+                let cost = said.cost();
+                let owed = usize::try_from(self.owed).unwrap_or(usize::MAX);
+                said.times = owed.min((fuel / cost).max(1));
+                let times = said.times;
+                say(said);
                 self.owed -= times as u64;
-                fuel -= times;
+                fuel = fuel.saturating_sub(times.saturating_mul(cost));
                 continue;
             }
             fuel -= 1;
@@ -255,13 +270,13 @@ impl Walk {
         true
     }
 
-    fn said(&self, times: usize) -> Said<'_> {
+    fn said(&self) -> Said<'_> {
         let right = match self.step {
             Step::Right { all: true } => self.right.row(),
             Step::Right { all: false } => self.changed_right.row(),
             _ => None,
         };
-        Said { key: &self.key, left: &self.row, right, times, diff: self.sign }
+        Said { key: &self.key, left: &self.row, right, times: 1, diff: self.sign }
     }
 
     /// Owes a row as often as its count changes, if that has the sign that is being said.
