@@ -37,12 +37,14 @@ mod call;
 mod check;
 mod near;
 mod plan;
+mod row;
 mod typing;
 
 mod cast;
 mod compare;
 mod evaluate;
 mod instant;
+mod interval;
 mod number;
 mod pattern;
 mod text;
@@ -62,6 +64,8 @@ use crate::expr::plan::{Node, Plan};
 use crate::expr::typing::NULL_HINT;
 use crate::expr::vector::Vector;
 use crate::types::{Schema, Type};
+
+pub use row::{Fixed, Steps, Stepwise, Variables};
 
 /// The stack of the compiler, in bytes; only what is used of it is ever backed by memory.
 const COMPILE_STACK_BYTES: usize = 32 << 20;

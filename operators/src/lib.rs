@@ -9,7 +9,7 @@
 //! flows), [`format`](mod@format) (bytes to columns and columns to bytes), [`expr`] (SQL over
 //! columns), [`key`] and [`value`] (rows as bytes that sort, and single cells), [`exchange`] (how batches change workers), [`flow`], [`meter`] and [`tally`] (what an
 //! operator takes, gives and counts), [`shards`] (how state is cut for checkpoints), then one module
-//! per operator: [`filter`], [`select`], [`route`], [`parse`], [`aggregate`].
+//! per operator: [`filter`], [`select`], [`route`], [`parse`], [`window`], [`explode`], [`aggregate`].
 
 pub mod time;
 pub mod types;
@@ -30,10 +30,12 @@ pub mod meter;
 pub mod shards;
 pub mod tally;
 
+pub mod explode;
 pub mod filter;
 pub mod parse;
 pub mod route;
 pub mod select;
+pub mod window;
 
 pub mod aggregate;
 

@@ -32,6 +32,8 @@ pub enum RejectCode {
     NoMatch,
     /// An expression failed: overflow, division by zero, a cast that does not fit.
     Expression,
+    /// The record has no event time where one is needed, or one that is out of range.
+    NoTime,
 }
 
 impl RejectCode {
@@ -47,6 +49,7 @@ impl RejectCode {
             RejectCode::FieldCount => "field_count",
             RejectCode::NoMatch => "no_match",
             RejectCode::Expression => "expression",
+            RejectCode::NoTime => "no_time",
         }
     }
 }

@@ -93,8 +93,8 @@ fn types_that_do_not_fit_are_told_with_a_way_out() {
         ],
     );
     check(
-        "ts - ts",
-        &["0: `-` takes numbers, not a timestamp (extract(epoch FROM t) gives seconds)"],
+        "ts * 2",
+        &["0: `*` takes numbers, not a timestamp (extract(epoch FROM t) gives seconds)"],
     );
     check(
         "status || ms",
@@ -176,7 +176,6 @@ fn what_only_queries_have_is_refused_by_name() {
         ("EXISTS (SELECT 1)", "a subquery is"),
         ("upper(host) OVER ()", "a window function (OVER) is"),
         ("count(*) FILTER (WHERE ok)", "FILTER is"),
-        ("ts + INTERVAL '1 day'", "INTERVAL is"),
         ("status = ANY(ARRAY[1])", "ANY or ALL is"),
         ("ARRAY[1]", "an array is"),
         ("ts AT TIME ZONE 'UTC'", "AT TIME ZONE is"),
@@ -299,4 +298,22 @@ fn what_is_no_aggregate_is_told_what_is_one() {
         let errors = compile_aggregate(text, &schema()).unwrap_err();
         assert_eq!(show(errors), [expected], "{text}");
     }
+}
+
+#[test]
+fn a_span_of_time_stands_beside_time_only() {
+    let hint = "it stands beside a timestamp, as in t + INTERVAL '1 hour'; \
+                extract(epoch FROM a - b) gives seconds";
+    let nowhere = |at: usize| format!("{at}: a span of time cannot stand here ({hint})");
+    check("ts - ts", &[&nowhere(0)]);
+    check("coalesce(ts - ts, ts)", &[&nowhere(9)]);
+    check("ok AND ts - ts", &[&nowhere(7)]);
+    check("host || (ts - ts)", &[&nowhere(9)]);
+    says("ts + INTERVAL '1 month'", "months and years have no fixed length (say it in days");
+    says("ts + INTERVAL 'soon'", "'soon' is not a span of time (write it like");
+
+    says("status + INTERVAL '1 day'", "`+` does not fit a span of time");
+    says("ts - ts > 5", "a span of time is compared with a span of time");
+    says("extract(hour FROM ts - ts)", "a span of time has no parts");
+    says("ts + INTERVAL host", "INTERVAL takes a literal");
 }

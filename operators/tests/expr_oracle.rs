@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use arrow_array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch};
 use proptest::prelude::*;
-use tidemill_operators::expr::compile;
+use tidemill_operators::expr::{Evaluated, Expr, Steps, Stepwise, Variables, compile};
+use tidemill_operators::value::Value;
 use tidemill_operators::{Column, Schema, Type};
 
 /// An expression of ints.
@@ -265,6 +266,33 @@ fn batch(rows: &[Row]) -> (Schema, RecordBatch) {
     (schema, batch)
 }
 
+/// The same, one row at a time, with `b` as a variable.
+fn step_by_step(sql: &str, expr: &Expr, schema: &Schema, batch: &RecordBatch, all: &Evaluated) {
+    let variable = Column::new("b", Type::Int);
+    let steps = Steps::new(batch.clone(), schema);
+    let stepwise = Stepwise::new(expr.clone(), schema, std::slice::from_ref(&variable));
+    let fixed = stepwise.fixed(&steps);
+    assert_eq!(fixed.is_none(), expr.columns().iter().any(|column| column == "b"), "{sql}");
+    let mut variables = Variables::new(vec![variable.kind], vec![Value::Null]);
+    for row in 0..batch.num_rows() {
+        let b = batch.column(1).as_any().downcast_ref::<Int64Array>().unwrap();
+        variables.set(0, if b.is_null(row) { Value::Null } else { Value::Int(b.value(row)) });
+        let found = stepwise.at(&steps, row, &variables);
+        if let Some(fixed) = &fixed {
+            assert_eq!(fixed.at(row), found, "{sql} in row {row}");
+        }
+        let error = all.errors.iter().find(|error| error.row as usize == row);
+        let any = all.values.as_any();
+        let value = match expr.kind() {
+            _ if all.values.is_null(row) => Value::Null,
+            Type::Bool => Value::Bool(any.downcast_ref::<BooleanArray>().unwrap().value(row)),
+            _ => Value::Int(any.downcast_ref::<Int64Array>().unwrap().value(row)),
+        };
+        let expected = error.map_or(Ok(value), |error| Err(error.message.clone()));
+        assert_eq!(found, expected, "{sql} in row {row}");
+    }
+}
+
 fn compare<T: PartialEq + std::fmt::Debug>(
     sql: &str,
     rows: &[Row],
@@ -286,6 +314,7 @@ fn compare<T: PartialEq + std::fmt::Debug>(
     }
     let errors: Vec<u32> = evaluated.errors.iter().map(|error| error.row).collect();
     assert_eq!(errors, failed, "{sql}");
+    step_by_step(sql, &expr, &schema, &batch, &evaluated);
     assert!(errors.is_empty() || expr.is_fallible(), "{sql}");
 }
 

@@ -458,6 +458,7 @@ fn mathematics() {
         ["7", "! the opposite of -9223372036854775808 does not fit into an int", "NULL"],
     );
     check("abs(-x)", ["2.5", "NaN", "NULL"]);
+    constant("abs(-1.5)", "1.5");
     check("round(x)", ["3.0", "NaN", "NULL"]);
     check("round(b)", ["2", "0", "NULL"]);
     check("floor(x) + ceil(x)", ["5.0", "NaN", "NULL"]);
@@ -531,4 +532,25 @@ fn a_slice_of_a_batch_is_a_batch() {
         let expr = compile(expr, &schema()).unwrap();
         assert_eq!(show(&expr.evaluate(&slice), expr.kind()), expected);
     }
+}
+
+#[test]
+fn spans_of_time_are_added_compared_and_measured() {
+    const T: i64 = 1_795_409_190_123_456;
+    let moved = |by: i64| [(T + by).to_string(), (by - 1).to_string(), "NULL".to_owned()];
+    let check_moved = |expr: &str, by: i64| {
+        let [one, two, three] = moved(by);
+        check(expr, [&one, &two, &three]);
+    };
+    check_moved("t + INTERVAL '1 minute'", 60_000_000);
+    check_moved("INTERVAL '1 minute' + t", 60_000_000);
+    check_moved("t - interval '1 day 2 hours'", -26 * 3_600_000_000);
+    check_moved("t + INTERVAL '5' MINUTE", 300_000_000);
+    check_moved("t + 3 * interval '1.5 s'", 4_500_000);
+    check_moved("t + (interval '1 h' - interval '30 min')", 1_800_000_000);
+    check("extract(epoch FROM t - t)", ["0.0", "0.0", "NULL"]);
+    check("extract(epoch FROM t - TIMESTAMP '1970-01-01')", ["1795409190.123456", "-1e-6", "NULL"]);
+    check("t - TIMESTAMP '1970-01-01' > interval '1 second'", ["true", "false", "NULL"]);
+    check("t > TIMESTAMP '1970-01-01' + interval '0.5 s'", ["true", "false", "NULL"]);
+    check("t + interval '1 s' IS NULL", ["false", "false", "true"]);
 }

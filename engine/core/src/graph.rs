@@ -7,8 +7,10 @@
 use std::time::Duration;
 
 use regex::Regex;
+use tidemill_operators::explode::List;
 use tidemill_operators::expr::{Aggregate, Expr};
 use tidemill_operators::format::{Field, Format, OutputFormat};
+use tidemill_operators::window::Windows;
 use tidemill_operators::{Column, Schema, Type};
 
 use crate::diagnostic::{Mistakes, Place};
@@ -94,6 +96,22 @@ pub enum OperatorKind {
         /// The columns computed over the group.
         compute: Vec<(String, Aggregate)>,
     },
+    /// Gives each record once for each window of event time in which it lies.
+    Window {
+        /// The event time.
+        on: Expr,
+        /// The windows.
+        windows: Windows,
+    },
+    /// Gives each record once for each element of a list in a text column.
+    Explode {
+        /// The column that holds the list.
+        column: String,
+        /// How the list stands in it.
+        list: List,
+        /// The column of the elements.
+        element: String,
+    },
 }
 
 impl OperatorKind {
@@ -105,6 +123,8 @@ impl OperatorKind {
             OperatorKind::Route { .. } => "route",
             OperatorKind::Parse { .. } => "parse",
             OperatorKind::Aggregate { .. } => "aggregate",
+            OperatorKind::Window { .. } => "window",
+            OperatorKind::Explode { .. } => "explode",
         }
     }
 
@@ -114,7 +134,9 @@ impl OperatorKind {
             OperatorKind::Filter { .. }
             | OperatorKind::Select { .. }
             | OperatorKind::Route { .. }
-            | OperatorKind::Parse { .. } => false,
+            | OperatorKind::Parse { .. }
+            | OperatorKind::Window { .. }
+            | OperatorKind::Explode { .. } => false,
             OperatorKind::Aggregate { .. } => true,
         }
     }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tidemill_store::checkpoint::Manifest;
 use tidemill_store::{
     AcceptedFile, Book, CLIENT_IDS_KEPT, Folders, Identity, Journal, JournalError, NewFile,
-    Outcome, Part, PartBody, Receipt, Retried, Verdict, barrier, failpoint, queue,
+    Outcome, Part, PartBody, Receipt, Replaced, Retried, Verdict, barrier, failpoint, queue,
 };
 use timely::scheduling::activate::SyncActivator;
 
@@ -36,6 +36,7 @@ use crate::space::Space;
 use crate::turns::{Turn, Turns};
 
 mod keep;
+mod shelf;
 
 /// Events taken into one transaction at most.
 const GROUP_MAX: usize = 512;
@@ -452,10 +453,11 @@ impl Ledger {
         if !barrier::holds("publish-after-commit") {
             let outcomes: Vec<Outcome> = jobs.iter().filter_map(Job::outcome).cloned().collect();
             self.publish(jobs);
-            return self.commit(&outcomes, &receipts);
+            return self.commit(&outcomes, &receipts).map(drop);
         }
         let outcomes: Vec<&Outcome> = jobs.iter().filter_map(Job::outcome).collect();
-        self.commit(&outcomes, &receipts)?;
+        let replaced = self.commit(&outcomes, &receipts)?;
+        shelf::tell(&mut jobs, replaced);
         self.publish(jobs);
         Ok(())
     }
@@ -466,9 +468,9 @@ impl Ledger {
         &mut self,
         outcomes: &[O],
         receipts: &HashMap<u64, Receipt>,
-    ) -> Result<(), JournalError> {
+    ) -> Result<Vec<Replaced>, JournalError> {
         if outcomes.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let Self { journal, space, .. } = self;
         space.insist("writing the journal", || journal.finish_with(outcomes, receipts))
@@ -514,7 +516,7 @@ impl Ledger {
             Some((code, detail)) => {
                 staged.extend(parts.into_iter().filter_map(|part| match part.body {
                     Prepared::Staged(path) => Some(path),
-                    Prepared::Inline(_) | Prepared::Digest => None,
+                    Prepared::Inline(_) | Prepared::Digest | Prepared::Removed => None,
                 }));
                 Verdict::Quarantined { code: code.clone(), detail: detail.clone() }
             }
@@ -522,6 +524,7 @@ impl Ledger {
                 let part = |part: PreparedPart| Part {
                     sink: self.lines[pipeline].sinks[part.sink].clone(),
                     name: part.name,
+                    of: part.of,
                     bytes: part.bytes,
                     hash: part.hash,
                     body: match part.body {
@@ -529,9 +532,11 @@ impl Ledger {
                         Prepared::Staged(path) => PartBody::Staged(path),
                         // Only what is read again is added up, and nothing of that is committed.
                         Prepared::Digest => PartBody::Inline(Vec::new()),
+                        Prepared::Removed => PartBody::Removed,
                     },
+                    before: Vec::new(),
                 };
-                Verdict::Committed { parts: parts.into_iter().map(part).collect() }
+                Verdict::Committed { parts: shelf::placed(parts.into_iter().map(part).collect()) }
             }
         };
         let outcome = Outcome {

@@ -96,6 +96,14 @@ impl Job {
             _ => None,
         }
     }
+
+    /// Does what [`Job::outcome`] does, to be changed.
+    pub fn outcome_mut(&mut self) -> Option<&mut Outcome> {
+        match self {
+            Job::Finished { outcome, .. } => Some(outcome),
+            _ => None,
+        }
+    }
 }
 
 /// A table of a pipeline and when it may be written again.

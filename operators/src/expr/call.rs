@@ -10,7 +10,8 @@ use sqlparser::ast::{
     FunctionArgExpr, FunctionArguments, ObjectNamePart, TrimWhereField, Value,
 };
 
-use crate::expr::check::{Checker, Typed, unit_name};
+use crate::expr::check::{Checker, Typed};
+use crate::expr::interval::unit_name;
 use crate::expr::near::nearest;
 use crate::expr::pattern::{Extractor, Replacer};
 use crate::expr::plan::{Arithmetic, Function, Plan, Unit};
@@ -454,7 +455,10 @@ impl Checker<'_> {
                     DateTimeField::Custom(ident) => ident.value.to_lowercase(),
                     field => unit_name(field),
                 };
-                let subject = self.expr(expr)?;
+                let subject = self.operand(expr)?;
+                if subject.span {
+                    return self.seconds(&name, subject, at);
+                }
                 let usage = "extract(unit FROM timestamp)";
                 return self.instant(&name, at, subject, false, usage, at);
             }
@@ -503,7 +507,6 @@ impl Checker<'_> {
             Ast::AnyOp { .. } | Ast::AllOp { .. } | Ast::Like { .. } | Ast::ILike { .. } => {
                 "ANY or ALL"
             }
-            Ast::Interval(_) => "INTERVAL",
             Ast::SimilarTo { .. } => "SIMILAR TO",
             Ast::RLike { .. } => "RLIKE",
             Ast::AtTimeZone { .. } => "AT TIME ZONE",

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use sqlparser::ast::{
-    AccessExpr, BinaryOperator, CastKind, DataType, DateTimeField, Expr as Ast, FunctionArguments,
-    Ident, ObjectNamePart, UnaryOperator, Value,
+    AccessExpr, BinaryOperator, CastKind, DataType, Expr as Ast, FunctionArguments, Ident,
+    ObjectNamePart, UnaryOperator, Value,
 };
 
 use crate::expr::evaluate::Run;
@@ -28,6 +28,8 @@ pub(super) struct Typed {
     pub(super) node: Arc<Node>,
     pub(super) kind: Option<Type>,
     pub(super) at: usize,
+    /// Whether it is a span of time, in microseconds: no value of ours, see `interval`.
+    pub(super) span: bool,
 }
 
 impl Typed {
@@ -75,7 +77,7 @@ impl Checker<'_> {
                 node = Node::new(Plan::Constant(value))?;
             }
         }
-        Some(Typed { node, kind: Some(kind), at })
+        Some(Typed { node, kind: Some(kind), at, span: false })
     }
 
     pub(super) fn scalar(
@@ -84,11 +86,17 @@ impl Checker<'_> {
         kind: Option<Type>,
         at: usize,
     ) -> Option<Typed> {
-        Some(Typed { node: Node::new(Plan::Constant(scalar))?, kind, at })
+        Some(Typed { node: Node::new(Plan::Constant(scalar))?, kind, at, span: false })
     }
 
     /// Checks a subexpression.
     pub(super) fn expr(&mut self, ast: &Ast) -> Option<Typed> {
+        let typed = self.operand(ast)?;
+        self.no_span(typed)
+    }
+
+    /// Checks a subexpression that may be a span of time.
+    pub(super) fn operand(&mut self, ast: &Ast) -> Option<Typed> {
         if self.depth >= DEPTH_MAX {
             let at = self.places.start(ast);
             return self.wrong(at, too_deep(), None);
@@ -102,7 +110,8 @@ impl Checker<'_> {
     fn any(&mut self, ast: &Ast) -> Option<Typed> {
         let at = self.places.start(ast);
         match ast {
-            Ast::Nested(inner) => self.expr(inner),
+            Ast::Nested(inner) => self.operand(inner),
+            Ast::Interval(interval) => self.interval(interval, at),
             Ast::Identifier(ident) => self.column(std::slice::from_ref(ident), at),
             Ast::CompoundIdentifier(idents) => self.column(idents, at),
             Ast::CompoundFieldAccess { root, access_chain } => match dotted(root, access_chain) {
@@ -185,7 +194,7 @@ impl Checker<'_> {
             self.reads.push((name, kind));
             self.reads.len() - 1
         });
-        Some(Typed { node: Node::new(Plan::Column { slot })?, kind: Some(kind), at })
+        Some(Typed { node: Node::new(Plan::Column { slot })?, kind: Some(kind), at, span: false })
     }
 
     fn literal(&mut self, value: &Value, at: usize) -> Option<Typed> {
@@ -239,9 +248,9 @@ impl Checker<'_> {
             chain.push((op, right.as_ref()));
             first = left;
         }
-        let mut result = self.expr(first);
+        let mut result = self.operand(first);
         while let Some((op, right)) = chain.pop() {
-            let right = self.expr(right);
+            let right = self.operand(right);
             if !matches!(
                 op,
                 BinaryOperator::And | BinaryOperator::Or | BinaryOperator::StringConcat
@@ -253,7 +262,7 @@ impl Checker<'_> {
                 continue;
             }
             // All that the same operator joins becomes one node.
-            let mut items = vec![result, right];
+            let mut items = [result, right].map(|item| self.no_span(item?)).to_vec();
             while let Some((_, right)) = chain.pop_if(|(next, _)| *next == op) {
                 items.push(self.expr(right));
             }
@@ -283,6 +292,9 @@ impl Checker<'_> {
 
     fn pair(&mut self, op: &BinaryOperator, left: Typed, right: Typed) -> Option<Typed> {
         let (at, name) = (left.at, op.to_string());
+        if Self::is_of_time(op, &left, &right) {
+            return self.pair_of_time(op, left, right);
+        }
         let comparison = match op {
             BinaryOperator::Eq => Comparison::Equal,
             BinaryOperator::NotEq => Comparison::NotEqual,
@@ -599,9 +611,4 @@ fn known<'a>(names: impl Iterator<Item = &'a str>) -> String {
         names[12] = "...";
     }
     format!("the columns are {}", names.join(", "))
-}
-
-/// Returns the name of a unit of time as it was written, in lower case.
-pub(super) fn unit_name(field: &DateTimeField) -> String {
-    field.to_string().to_lowercase()
 }

@@ -8,7 +8,7 @@ use arrow_buffer::NullBuffer;
 
 use crate::expr::evaluate::Run;
 use crate::expr::plan::Arithmetic;
-use crate::expr::vector::{Live, Side, Vector, map, zip};
+use crate::expr::vector::{Live, Scalar, Side, Vector, map, zip};
 
 const DIVISION_BY_ZERO: &str = "division by zero";
 
@@ -117,7 +117,7 @@ pub(super) fn sign(
     absolute: bool,
     nulls: Option<NullBuffer>,
 ) -> Vector {
-    if matches!(operand, Vector::Double(_)) {
+    if matches!(operand, Vector::Double(_) | Vector::Constant(Scalar::Double(_))) {
         let flip = |a: f64| if absolute { a.abs() } else { -a };
         return Vector::double(map(run.rows, operand.doubles(), flip), nulls);
     }

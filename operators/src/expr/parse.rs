@@ -99,6 +99,7 @@ impl<'t> Places<'t> {
                 | Ast::CompoundIdentifier(_)
                 | Ast::Value(_)
                 | Ast::TypedString(_) => return self.byte(ast.span().start),
+                Ast::Interval(interval) => &interval.value,
                 // Subqueries, arrays and such: refused anyway, their parts need no place.
                 _ => return 0,
             };
@@ -174,7 +175,7 @@ fn bound(tokens: &[TokenWithSpan], places: &Places<'_>) -> Result<(), ExprError>
             _ => {}
         }
         let prefix = matches!(token.token, Token::Minus | Token::Plus | Token::Tilde)
-            || keyword == Some(Keyword::NOT);
+            || matches!(keyword, Some(Keyword::NOT | Keyword::INTERVAL));
         prefixes = if prefix { prefixes + 1 } else { 0 };
         // A single sign may be an infix operator.
         if depth + prefixes.saturating_sub(1) > NESTING_MAX {

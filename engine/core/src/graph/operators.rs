@@ -11,7 +11,9 @@ use crate::spec::{BodySpec, OperatorSpec, Text};
 
 mod aggregate;
 mod column;
+mod explode;
 mod parse;
+mod window;
 
 /// Types an operator; `input` is what arrives.
 pub(crate) fn check(
@@ -83,6 +85,10 @@ fn body_of(
         }
         BodySpec::Aggregate { by, compute } => {
             aggregate::check(operator, by, compute, input, mistakes)
+        }
+        BodySpec::Window { on, windows } => window::check(operator, on, *windows, input, mistakes),
+        BodySpec::Explode { column, list, element } => {
+            explode::check(column, list, element.as_ref(), input, mistakes)
         }
     }
 }

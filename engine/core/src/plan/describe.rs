@@ -1,5 +1,6 @@
 //! Describe: a plan as nodes and edges, for people and for the dashboard. Derived.
 
+use tidemill_operators::explode::List;
 use tidemill_operators::expr::Expr;
 use tidemill_operators::format::{Format, OutputFormat};
 use tidemill_operators::{Column, Schema};
@@ -116,6 +117,18 @@ fn operator_detail<'t>(kind: &OperatorKind, tag: impl Fn(usize) -> &'t str) -> S
                 captures.iter().map(|(capture, _)| capture.name.as_str()).collect();
             format!("{} out of {column}", captures.join(", "))
         }
+        OperatorKind::Window { on, windows } => {
+            let (size, every) = (span(windows.size_us), span(windows.every_us));
+            if windows.size_us == windows.every_us {
+                format!("{size} of {}", on.text())
+            } else {
+                format!("{size} of {}, every {every}", on.text())
+            }
+        }
+        OperatorKind::Explode { column, list, .. } => match list {
+            List::Split(separator) => format!("{column} at {separator:?}"),
+            List::Json => format!("{column} as JSON"),
+        },
         OperatorKind::Aggregate { by, compute } => {
             let compute: Vec<String> = compute
                 .iter()
@@ -132,6 +145,17 @@ fn operator_detail<'t>(kind: &OperatorKind, tag: impl Fn(usize) -> &'t str) -> S
             }
         }
     }
+}
+
+/// Returns a duration as it is written in a pipeline file.
+fn span(micros: i64) -> String {
+    const UNITS: [(i64, &str); 4] =
+        [(86_400_000_000, "d"), (3_600_000_000, "h"), (60_000_000, "m"), (1_000_000, "s")];
+    let fits = UNITS.into_iter().find(|(size, _)| micros % size == 0);
+    fits.map_or_else(
+        || format!("{}ms", micros / 1_000),
+        |(size, unit)| format!("{}{unit}", micros / size),
+    )
 }
 
 fn sink_detail(kind: &SinkKind) -> (&'static str, String) {

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use serde::Serialize;
+use tidemill_operators::explode::List;
 use tidemill_operators::expr::{Aggregate, AggregateFunction};
 
 use crate::plan::{
@@ -144,6 +145,16 @@ fn kind(text: &mut String, kind: &OperatorKind) {
             line(text, "column", column);
             line(text, "regex", regex);
             line(text, "captures", captures);
+        }
+        OperatorKind::Window { on, windows } => {
+            line(text, "on", &spaced(on.text()));
+            line(text, "windows", &(windows.size_us, windows.every_us));
+        }
+        OperatorKind::Explode { column, list, element } => {
+            line(text, "column", column);
+            let separator = if let List::Split(separator) = list { Some(separator) } else { None };
+            line(text, "split", &separator);
+            line(text, "element", element);
         }
         OperatorKind::Aggregate { by, compute } => {
             for (name, value) in by {

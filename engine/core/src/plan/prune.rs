@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use tidemill_operators::batch::Shape;
 use tidemill_operators::format::{Format, OutputFormat, ReadPlan};
-use tidemill_operators::{Schema, Type};
+use tidemill_operators::{Schema, Type, window};
 
 use crate::graph::{Graph, GraphOperator, GraphSource, NodeId, OperatorKind, SinkKind};
 use crate::plan::{OperatorPlan, Port, SourcePlan};
@@ -133,6 +133,17 @@ fn of_operator(operator: &GraphOperator, outputs: &[Need]) -> Need {
             // Without a port for records that do not match, they are rejected.
             rejects |= operator.outputs.len() == 1;
         }
+        OperatorKind::Window { on, .. } => {
+            need.columns.remove(window::START);
+            need.columns.remove(window::END);
+            need.columns.extend(on.columns().iter().cloned());
+            rejects = true; // a record without a time
+        }
+        OperatorKind::Explode { column, element, .. } => {
+            need.columns.remove(element);
+            need.columns.insert(column.clone());
+            rejects = true; // a list that is none, or too long
+        }
         OperatorKind::Aggregate { by, compute } => {
             need = Need::default();
             let arguments = compute.iter().filter_map(|(_, value)| value.argument.as_ref());
@@ -222,6 +233,8 @@ pub(super) fn operator(operator: GraphOperator, needs: &[Need]) -> OperatorPlan 
         }),
         OperatorKind::Filter { .. }
         | OperatorKind::Route { .. }
+        | OperatorKind::Window { .. }
+        | OperatorKind::Explode { .. }
         | OperatorKind::Aggregate { .. } => {}
     }
     let whole = matches!(kind, OperatorKind::Aggregate { .. });

@@ -2,11 +2,13 @@
 
 use regex::Regex;
 use tidemill_operators::Time;
+use tidemill_operators::explode::Explode;
 use tidemill_operators::filter::Filter;
 use tidemill_operators::flow::{self, stateless};
 use tidemill_operators::parse::{Parse, UNMATCHED};
 use tidemill_operators::route::{self, Match, Route};
 use tidemill_operators::select::Select;
+use tidemill_operators::window::Window;
 use timely::dataflow::StreamVec;
 
 use crate::plan::{NodeId, OperatorKind, OperatorPlan, PortId};
@@ -59,6 +61,14 @@ impl<'scope> Rendering<'scope, '_> {
                     .map(|_| shape(UNMATCHED));
                 let logic =
                     Parse::new(column.clone(), regex, captures.clone(), shape(0), unmatched);
+                stateless(&title, name, input, tags, tally, logic)
+            }
+            OperatorKind::Window { on, windows } => {
+                let logic = Window::new(on.clone(), *windows, shape(0));
+                stateless(&title, name, input, tags, tally, logic)
+            }
+            OperatorKind::Explode { column, list, element } => {
+                let logic = Explode::new(column.clone(), list.clone(), element.clone(), shape(0));
                 stateless(&title, name, input, tags, tally, logic)
             }
             OperatorKind::Aggregate { by, compute } => {

@@ -1,17 +1,22 @@
 //! Operator: what an operator reads and does, as written. Derived.
 
 use tidemill_operators::Type;
+use tidemill_operators::explode::List;
+use tidemill_operators::window::Windows;
 
 use crate::diagnostic::Mistakes;
 use crate::spec::read::{self, Entries, Text};
 use crate::spec::tree::{Node, Value};
 
 mod aggregate;
+mod explode;
 mod parse;
 mod route;
+mod window;
 
 /// The kinds of operators, by the key that holds what they do.
-pub(crate) const KINDS: [&str; 5] = ["filter", "select", "route", "parse", "aggregate"];
+pub(crate) const KINDS: [&str; 7] =
+    ["filter", "select", "route", "parse", "aggregate", "window", "explode"];
 
 /// An operator as written.
 #[derive(Debug)]
@@ -31,6 +36,8 @@ pub(crate) enum BodySpec {
     Route { rules: Vec<(Text, Text)>, otherwise: Option<Text>, all: bool, drop: Vec<Text> },
     Parse { column: Text, regex: Text, fields: Vec<(Text, Type)> },
     Aggregate { by: Vec<NamedSpec>, compute: Vec<(Text, Text)> },
+    Window { on: Text, windows: Windows },
+    Explode { column: Text, list: List, element: Option<Text> },
 }
 
 /// A column and how it is computed.
@@ -79,6 +86,8 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Oper
         "select" => select(node, mistakes),
         "route" => route::read(node, beside, mistakes),
         "parse" => parse::read(node, mistakes),
+        "window" => window::read(node, mistakes),
+        "explode" => explode::read(node, mistakes),
         _ => aggregate::read(node, mistakes),
     });
     OperatorSpec { name, from, body }

@@ -233,7 +233,8 @@ pub(crate) fn duration(
     (least, most): (Duration, Duration),
     mistakes: &mut Mistakes<'_>,
 ) -> Option<Duration> {
-    const UNITS: [(&str, usize); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
+    const UNITS: [(&str, usize); 5] =
+        [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
     let written = text(node, what, mistakes)?;
     // A bare number says nothing about its unit, so 0 is the factor that refuses it.
     let millis = with_unit(&written.text, &UNITS, 0).and_then(|millis| u64::try_from(millis).ok());
