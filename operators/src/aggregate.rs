@@ -36,8 +36,6 @@ mod shortcut;
 mod sums;
 mod totals;
 
-use function::Hold;
-
 pub use crate::key::{Key, KeyEncoder, KeyError, decode_columns, decode_values};
 pub use crate::value::Value;
 pub use accumulator::{Accumulator, Counted, FloatSum, State, SumOverflow};
@@ -49,4 +47,5 @@ pub use groups::{Drained, Groups};
 pub use hold::{KeptHeld, decode_held, hold};
 pub use moments::Moments;
 pub use row::{ROW_FORMAT, RowError, RowReader, decode_rows, encode_row, put_number};
-pub use totals::{Kept, KeptTotals, kept_totals, totals};
+use function::Hold;
+pub use totals::{HeldBeside, Kept, KeptTotals, kept_totals, totals};

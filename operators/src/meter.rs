@@ -21,6 +21,7 @@ struct Counters {
     bytes_out: AtomicU64,
     rejected: AtomicU64,
     state_entries: AtomicU64,
+    state_bytes: AtomicU64,
 }
 
 /// The values of a [`Meter`] at one moment.
@@ -38,6 +39,8 @@ pub struct Readings {
     pub rejected: u64,
     /// Entries of state held at this moment.
     pub state_entries: u64,
+    /// Bytes of memory that they take.
+    pub state_bytes: u64,
 }
 
 impl Meter {
@@ -64,9 +67,10 @@ impl Meter {
         self.counters.rejected.fetch_add(records as u64, Ordering::Relaxed);
     }
 
-    /// Says how many entries of state are held now.
-    pub fn holds(&self, entries: usize) {
+    /// Says how many entries of state are held now, and in how many bytes of memory.
+    pub fn holds(&self, entries: usize, bytes: usize) {
         self.counters.state_entries.store(entries as u64, Ordering::Relaxed);
+        self.counters.state_bytes.store(bytes as u64, Ordering::Relaxed);
     }
 
     /// Returns how many records were given out by a tag.
@@ -90,6 +94,7 @@ impl Meter {
             bytes_out: value(&self.counters.bytes_out),
             rejected: value(&self.counters.rejected),
             state_entries: value(&self.counters.state_entries),
+            state_bytes: value(&self.counters.state_bytes),
         }
     }
 }

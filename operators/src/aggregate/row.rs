@@ -10,9 +10,8 @@
 use super::accumulator::{Accumulator, Counted, FloatSum, State};
 use super::exact::{BUCKET_MAX, ExactSum};
 use super::moments::{Moments, SQUARE_BUCKET_MAX};
-use super::{AggregateSpec, Computed, Function, Hold, candidate, quantile, registers};
+use super::{AggregateSpec, Computed, Hold, candidate, quantile, registers};
 use crate::key::{self, Key};
-use crate::types::Type;
 
 /// The number of this encoding; part of the fingerprint of kept state.
 pub const ROW_FORMAT: u32 = 2;
@@ -372,9 +371,10 @@ fn fits(state: &State, spec: &AggregateSpec, computed: &Computed) -> bool {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::{Function, Share, TakenBack};
     use super::*;
     use crate::key::KeyEncoder;
-    use crate::types::Column;
+    use crate::types::{Column, Type};
 
     fn spec() -> AggregateSpec {
         let computed = |function, argument| Computed::new("x", function, argument).unwrap();
@@ -390,8 +390,24 @@ mod tests {
                 computed(Function::Max, int),
                 computed(Function::Min, text),
                 computed(Function::Max, text),
+                computed(Function::ApproxQuantile(Share::new(0.5).unwrap()), float),
+                computed(Function::StddevPop, int),
+                Computed { arrival: true, ..computed(Function::First, text) },
+                computed(Function::CountDistinct, int),
+                computed(Function::ApproxDistinct, text),
             ],
+            taken_back: TakenBack::Never,
         }
+    }
+
+    /// The candidate of a text that was read at a place.
+    fn candidate_of(text: &str, place: u8) -> Box<[u8]> {
+        let mut bytes = vec![place; 24];
+        bytes.push(1);
+        bytes.extend_from_slice(text.as_bytes());
+        bytes.push(0);
+        bytes.extend_from_slice(&24_u32.to_le_bytes());
+        bytes.into()
     }
 
     fn key(text: Option<&str>, number: i64) -> Key {
@@ -414,10 +430,17 @@ mod tests {
             floats in proptest::collection::vec(any::<f64>(), 0..6),
             words in any::<[Option<u64>; 2]>(),
             texts in any::<[Option<String>; 2]>(),
-            none in proptest::bool::weighted(0.1),
+            (none, best) in (proptest::bool::weighted(0.1), proptest::option::of("[a-z]{0,5}")),
+            levels in proptest::collection::btree_map(1..54_u32, 1..100_i64, 0..4),
         ) -> (Key, Accumulator) {
             let mut exact = ExactSum::default();
-            floats.iter().for_each(|float| exact.add(*float, 1));
+            let (mut moments, mut buckets) = (Moments::default(), std::collections::BTreeMap::new());
+            for float in &floats {
+                exact.add(*float, 1);
+                moments.add_float(*float, 1);
+                *buckets.entry(quantile::bucket_of(*float)).or_insert(0) += 1_i64;
+            }
+            words.iter().flatten().for_each(|word| moments.add_int(word.cast_signed(), 1));
             let sum = if narrow { sum >> 70 } else { sum };
             let [least, greatest] = texts.map(|text| text.map(String::into_boxed_str));
             let states = [
@@ -428,6 +451,11 @@ mod tests {
                 State::MaxWord(words[1]),
                 State::MinText(least),
                 State::MaxText(greatest),
+                State::Counted(buckets.into_iter().collect()),
+                State::Moments(Box::new(moments)),
+                State::Best(best.map(|best| candidate_of(&best, 7))),
+                State::Count(counts[0]),
+                State::Counted(levels.into_iter().collect()),
             ];
             let states = if none { Box::default() } else { states.into() };
             (key(text.as_deref(), number), Accumulator { rows: counts[0], states })
@@ -497,6 +525,26 @@ mod tests {
         let states = [State::int(1, 5), State::Count(1)].into();
         let swapped = encoded(&[(key(None, 1), Accumulator { rows: 1, states })]);
         assert_eq!(decode_rows(&swapped, &other).unwrap_err().reason, "another aggregate");
+    }
+
+    #[test]
+    fn cells_that_cannot_be_picked_are_refused() {
+        let computed = Computed { arrival: true, ..Computed::new("x", Function::Last, Some(Type::Int)).unwrap() };
+        for (taken_back, states, is_read) in [
+            (TakenBack::ByFile, State::Picked(Box::default()), true),
+            (TakenBack::ByFile, State::Picked([([0].into(), 1)].into()), true),
+            (TakenBack::ByFile, State::Picked([([1, 2].into(), 1)].into()), false),
+            (TakenBack::ByFile, State::Picked([([0].into(), 2)].into()), false),
+            (TakenBack::ByFile, State::Best(None), false),
+            (TakenBack::Never, State::Best(None), true),
+            (TakenBack::Never, State::Best(Some([0, 9, 0, 0, 0].into())), false),
+            (TakenBack::Never, State::Best(Some([0, 0, 0, 0, 0].into())), true),
+        ] {
+            let spec = AggregateSpec { keys: vec![], compute: vec![computed.clone()], taken_back };
+            let row = (Key::new(&[]), Accumulator { rows: 1, states: [states].into() });
+            let decoded = decode_rows(&encoded(std::slice::from_ref(&row)), &spec);
+            assert_eq!(decoded.is_ok(), is_read, "{taken_back:?} {row:?}");
+        }
     }
 
     #[test]
