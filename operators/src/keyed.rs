@@ -30,7 +30,9 @@ mod said;
 use crate::key::Key;
 use crate::time::Time;
 
-pub use arrange::{AsOf, KeptPacked, ROW_FORMAT, Values, arrange, decode_kept, forget, pieces};
+pub use arrange::{
+    AsOf, KeptPacked, KeptRow, ROW_FORMAT, Values, arrange, decode_kept, forget, pieces,
+};
 pub use changes::{Logic, changes};
 pub use gather::{Inputs, gather};
 pub use layout::{Arrival, Direction, Nulls, OrderColumn, Place, RowLayout, append_int};

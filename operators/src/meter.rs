@@ -67,9 +67,13 @@ impl Meter {
         self.counters.rejected.fetch_add(records as u64, Ordering::Relaxed);
     }
 
-    /// Says how many entries of state are held now, and in how many bytes of memory.
-    pub fn holds(&self, entries: usize, bytes: usize) {
+    /// Says how many entries of state are held now.
+    pub fn holds(&self, entries: usize) {
         self.counters.state_entries.store(entries as u64, Ordering::Relaxed);
+    }
+
+    /// Says how many bytes of memory the state takes now.
+    pub fn holds_bytes(&self, bytes: usize) {
         self.counters.state_bytes.store(bytes as u64, Ordering::Relaxed);
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use regex::Regex;
 use tidemill_operators::explode::List;
+use tidemill_operators::aggregate::AggregateSpec;
 use tidemill_operators::expr::{Aggregate, Expr};
 use tidemill_operators::format::{Field, Format, OutputFormat};
 use tidemill_operators::window::Windows;
@@ -25,6 +26,8 @@ mod operators;
 mod sinks;
 mod sources;
 mod unread;
+
+pub use operators::ordered::{OrderTerm, OrderedRows};
 
 /// How many columns a stream may have.
 pub(crate) const COLUMNS_MAX: usize = 1_000;
@@ -95,6 +98,22 @@ pub enum OperatorKind {
         by: Vec<(String, Expr)>,
         /// The columns computed over the group.
         compute: Vec<(String, Aggregate)>,
+        /// The same as columns and functions, and what has to be held to take rows back.
+        spec: AggregateSpec,
+    },
+    /// Keeps one row of each key.
+    Dedupe {
+        /// The rows, in the order of which the first one stays.
+        rows: OrderedRows,
+    },
+    /// Keeps the first few rows of each key.
+    Top {
+        /// The rows, in order.
+        rows: OrderedRows,
+        /// How many stay.
+        count: u64,
+        /// The column that holds the number of each row from 1.
+        rank: Option<String>,
     },
     /// Gives each record once for each window of event time in which it lies.
     Window {
@@ -123,6 +142,8 @@ impl OperatorKind {
             OperatorKind::Route { .. } => "route",
             OperatorKind::Parse { .. } => "parse",
             OperatorKind::Aggregate { .. } => "aggregate",
+            OperatorKind::Dedupe { .. } => "dedupe",
+            OperatorKind::Top { .. } => "top",
             OperatorKind::Window { .. } => "window",
             OperatorKind::Explode { .. } => "explode",
         }
@@ -137,7 +158,9 @@ impl OperatorKind {
             | OperatorKind::Parse { .. }
             | OperatorKind::Window { .. }
             | OperatorKind::Explode { .. } => false,
-            OperatorKind::Aggregate { .. } => true,
+            OperatorKind::Aggregate { .. }
+            | OperatorKind::Dedupe { .. }
+            | OperatorKind::Top { .. } => true,
         }
     }
 }

@@ -147,6 +147,9 @@ impl KeptRows<Trace> for KeptPacked {
     }
 }
 
+/// A kept row and how often it is there.
+pub type KeptRow = ((Key, Key), i64);
+
 /// Returns the rows of one kept block, each with how often it is there.
 ///
 /// # Errors
@@ -155,7 +158,7 @@ pub fn decode_kept(
     bytes: &[u8],
     keys: &[Column],
     layout: &RowLayout,
-) -> Result<Vec<((Key, Key), i64)>, RowError> {
+) -> Result<Vec<KeptRow>, RowError> {
     let mut reader = RowReader::new(bytes);
     let mut rows = Vec::new();
     while !reader.is_at_end() {
