@@ -110,6 +110,10 @@ fn records(text: &mut String, source: &SourcePlan) {
         line(text, "field", &(&field.name, field.kind, &field.path));
     }
     line(text, "record_bytes_max", &source.read.record_bytes_max);
+    // What is never taken back may be kept as less.
+    if source.taking.correcting.append_only {
+        line(text, "append_only", &true);
+    }
 }
 
 fn line(text: &mut String, word: &str, value: &impl Serialize) {
@@ -174,6 +178,14 @@ fn kind(text: &mut String, kind: &OperatorKind) {
             ordered(text, rows);
             line(text, "count", count);
             line(text, "rank", rank);
+        }
+        OperatorKind::Join(join) => {
+            line(text, "lefts", &join.lefts);
+            line(text, "join", &join.kind.word());
+            line(text, "on", &join.on);
+            line(text, "left", &join.left);
+            line(text, "take", &join.take);
+            line(text, "kept", &(join.place, join.raw));
         }
     }
 }
