@@ -8,6 +8,7 @@
 //! Map, in reading order: [`tree`] (what lies in folders), [`process`] (one process and what it
 //! says), [`disk`] (a small one, to be filled), [`site`] (a home and how it is fed), [`scenario`]
 //! (homes that are folders of the repository), [`torment`] (what is killed again and again),
+//! [`corrections`] (random pipelines whose files change),
 //! [`oracle`] (slow programs that know the right answer).
 
 #![allow(
@@ -22,7 +23,10 @@ pub mod disk;
 pub mod process;
 pub mod scenario;
 pub mod site;
+pub mod steps;
 pub mod torment;
+
+pub mod corrections;
 
 pub mod oracle;
 
@@ -31,4 +35,5 @@ pub mod faults;
 pub use disk::{Disk, Kind};
 pub use process::{Ended, PATIENCE, Process};
 pub use site::{Running, Shape, Site};
+pub use steps::{Steps, Verb};
 pub use tree::Tree;

@@ -14,12 +14,16 @@ use crate::judge::MaxRejects;
 use crate::sink::changes;
 use crate::spec;
 
+mod correct;
 mod describe;
 pub(crate) mod hash;
 mod prune;
 
 pub use crate::diagnostic::Diagnostic;
-pub use crate::graph::{Input, NodeId, OperatorKind, PortId, SinkKind, error_schema};
+pub use crate::graph::{
+    Input, Join, NodeId, OperatorKind, OrderTerm, OrderedRows, PortId, SinkKind, error_schema,
+};
+pub use crate::spec::correcting::{Correcting, OnDelete, OnSameName, Retention};
 pub use crate::spec::taking::{Order, Taking};
 pub use describe::describe;
 

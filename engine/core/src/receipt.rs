@@ -41,10 +41,14 @@ pub fn book(plan: &Plan) -> Book {
         });
     }
     for operator in &plan.operators {
-        let merges = matches!(operator.kind, OperatorKind::Aggregate { .. });
+        let role = match operator.kind {
+            OperatorKind::Aggregate { .. } => Role::Aggregate,
+            _ if operator.kind.keeps_state() => Role::Keyed,
+            _ => Role::Operator,
+        };
         nodes.push(Node {
             name: operator.name.clone(),
-            role: if merges { Role::Aggregate } else { Role::Operator },
+            role,
             kind: operator.kind.word().to_owned(),
             tags: operator.outputs.iter().map(|port| port.tag.clone()).collect(),
             inputs: inputs(&operator.inputs),
@@ -80,7 +84,8 @@ pub fn receipt(book: &Book, answer: &Answer) -> Receipt {
         }
         let sink = at - inner;
         let in_parts = answer.parts.iter().filter(|part| part.sink == sink).map(|part| part.rows);
-        let in_rows = answer.rows.iter().filter(|(to, _)| *to == sink);
+        // Rows that are taken back count nowhere.
+        let in_rows = answer.rows.iter().filter(|(to, rows)| *to == sink && rows.diff > 0);
         let in_rows = in_rows.map(|(_, batch)| batch.len() as u64);
         NodeCounts { taken: in_parts.chain(in_rows).sum(), ..NodeCounts::default() }
     };

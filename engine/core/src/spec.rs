@@ -9,12 +9,13 @@ pub(crate) mod tree;
 
 pub(crate) mod read;
 
+pub(crate) mod correcting;
 mod operator;
 mod sink;
 mod source;
 pub(crate) mod taking;
 
-pub(crate) use operator::{BodySpec, ExprSpec, NamedSpec, OperatorSpec};
+pub(crate) use operator::{BodySpec, ExprSpec, JoinSpec, NamedSpec, OperatorSpec};
 pub(crate) use read::Text;
 pub(crate) use sink::{EmptyFiles, SinkBody, SinkSpec};
 pub(crate) use source::SourceSpec;

@@ -23,6 +23,18 @@ pub(crate) struct Stream {
     pub(crate) changed_by: Option<String>,
     /// Whether each row is still one record of one file, and so has a place in an output of that file.
     pub(crate) has_place: bool,
+    /// Whether no row is ever taken back: it comes from `append_only` sources alone.
+    pub(crate) append_only: bool,
+}
+
+/// What arrives at an operator.
+pub(crate) struct Arriving {
+    /// By `from`.
+    pub(crate) input: Stream,
+    /// By `with`, the other side of a join.
+    pub(crate) other: Stream,
+    /// The edges of both; `None` when one of them leads to no port.
+    pub(crate) inputs: Option<Vec<Input>>,
 }
 
 /// An operator while it is checked.
@@ -98,15 +110,22 @@ pub(crate) fn check(
         schema: source.as_ref().map(GraphSource::schema),
         changed_by: None,
         has_place: true,
+        append_only: source.as_ref().is_some_and(|one| one.taking.correcting.append_only),
     };
     let mut flow = Flow { sources: sources.iter().map(source).collect(), operators: Vec::new() };
     for (at, written) in names.order.iter().enumerate() {
         let operator = &spec.operators[*written];
         let from = operator.from.as_deref().unwrap_or_default();
         let reads = &names.operators[at];
-        refuse_errors(from, reads, mistakes);
-        let input = merge(&flow, from, reads, mistakes);
-        let mut draft = operators::check(operator, at, input, inputs(reads), names, mistakes);
+        let (reads_from, reads_with) = reads.split_at(from.len().min(reads.len()));
+        refuse_errors(from, reads_from, mistakes);
+        refuse_errors(operator.with(), reads_with, mistakes);
+        let arriving = Arriving {
+            input: merge(&flow, from, reads_from, mistakes),
+            other: merge(&flow, operator.with(), reads_with, mistakes),
+            inputs: inputs(reads),
+        };
+        let mut draft = operators::check(operator, at, arriving, names, mistakes);
         forget_too_wide(operator, &mut draft, mistakes);
         flow.operators.push(draft);
     }
@@ -156,7 +175,7 @@ pub(crate) fn merge(
     mistakes: &mut Mistakes<'_>,
 ) -> Stream {
     let mut streams = from.iter().zip(reads.iter().map(|read| flow.stream(*read)));
-    let mut merged = Stream { schema: None, changed_by: None, has_place: true };
+    let mut merged = Stream { schema: None, changed_by: None, has_place: true, append_only: false };
     let Some((first, Some(stream))) = streams.next() else { return merged };
     merged.clone_from(stream);
     for (other, stream) in streams {
@@ -168,6 +187,7 @@ pub(crate) fn merge(
             merged.changed_by.clone_from(&stream.changed_by);
         }
         merged.has_place &= stream.has_place;
+        merged.append_only &= stream.append_only;
         if let (Some(columns), Some(others)) = (&merged.schema, &stream.schema) {
             let differences = differences(columns, others);
             if !differences.is_empty() {

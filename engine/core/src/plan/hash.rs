@@ -13,7 +13,7 @@ use tidemill_operators::expr::{Aggregate, AggregateFunction};
 use tidemill_operators::format::TableFormat;
 
 use crate::plan::{
-    Input, NodeId, OperatorKind, Plan, SinkKind, SinkPlan, SourcePlan, error_schema,
+    Input, NodeId, OperatorKind, OrderedRows, Plan, SinkKind, SinkPlan, SourcePlan, error_schema,
 };
 
 /// Returns the hash of a plan in hex.
@@ -111,6 +111,10 @@ fn records(text: &mut String, source: &SourcePlan) {
         line(text, "field", &(&field.name, field.kind, &field.path));
     }
     line(text, "record_bytes_max", &source.read.record_bytes_max);
+    // What is never taken back may be kept as less.
+    if source.taking.correcting.append_only {
+        line(text, "append_only", &true);
+    }
 }
 
 fn line(text: &mut String, word: &str, value: &impl Serialize) {
@@ -166,7 +170,33 @@ fn kind(text: &mut String, kind: &OperatorKind) {
                 line(text, "compute", &(name, function(value), argument));
             }
         }
+        OperatorKind::Dedupe { rows } => ordered(text, rows),
+        OperatorKind::Top { rows, count, rank } => {
+            ordered(text, rows);
+            line(text, "count", count);
+            line(text, "rank", rank);
+        }
+        OperatorKind::Join(join) => {
+            line(text, "lefts", &join.lefts);
+            line(text, "join", &join.kind.word());
+            line(text, "on", &join.on);
+            line(text, "left", &join.left);
+            line(text, "take", &join.take);
+            line(text, "kept", &(join.place, join.raw));
+        }
     }
+}
+
+fn ordered(text: &mut String, rows: &OrderedRows) {
+    for (name, value) in &rows.by {
+        line(text, "by", &(name, spaced(value.text())));
+    }
+    for term in &rows.order {
+        line(text, "order", &(spaced(term.value.text()), term.direction, term.nulls));
+    }
+    // Kind, order of arrival, columns and records: what the bytes of a kept row hold.
+    line(text, "keep", &rows.keep);
+    line(text, "layout", &rows.layout());
 }
 
 /// Returns the SQL name of an aggregate's function.

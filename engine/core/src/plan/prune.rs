@@ -9,9 +9,11 @@ use std::collections::BTreeSet;
 
 use tidemill_operators::batch::Shape;
 use tidemill_operators::format::{Format, OutputFormat, ReadPlan};
-use tidemill_operators::{Schema, Type, window};
+use tidemill_operators::{Column, Schema, Type, window};
 
-use crate::graph::{Graph, GraphOperator, GraphSource, NodeId, OperatorKind, SinkKind};
+use crate::graph::{
+    Graph, GraphOperator, GraphSource, NodeId, OperatorKind, OrderedRows, SinkKind,
+};
 use crate::plan::{OperatorPlan, Port, SourcePlan};
 
 /// What the readers of a port need.
@@ -70,8 +72,10 @@ pub(super) fn needs(graph: &Graph) -> Needs {
     for (at, operator) in graph.operators.iter().enumerate().rev() {
         let outputs = needs.operators.get(at).map(Vec::as_slice).unwrap_or_default();
         let need = of_operator(operator, outputs);
-        for input in &operator.inputs {
-            needs.add(input.from.node, input.from.port, &need);
+        let other = of_other_side(operator, outputs);
+        for (at, input) in operator.inputs.iter().enumerate() {
+            let need = if at < operator.lefts() { &need } else { &other };
+            needs.add(input.from.node, input.from.port, need);
         }
     }
     forget_origin_behind_aggregates(graph, &mut needs);
@@ -133,6 +137,18 @@ fn of_operator(operator: &GraphOperator, outputs: &[Need]) -> Need {
             // Without a port for records that do not match, they are rejected.
             rejects |= operator.outputs.len() == 1;
         }
+        OperatorKind::Dedupe { rows } | OperatorKind::Top { rows, .. } => {
+            if let OperatorKind::Top { rank: Some(rank), .. } = &operator.kind {
+                need.columns.remove(rank);
+            }
+            let order = rows.order.iter().map(|term| &term.value);
+            for value in rows.by.iter().map(|(_, value)| value).chain(order) {
+                need.columns.extend(value.columns().iter().cloned());
+                rejects |= value.is_fallible();
+            }
+            // What arrived first is known by its position.
+            need.positions |= rows.has_place;
+        }
         OperatorKind::Window { on, .. } => {
             need.columns.remove(window::START);
             need.columns.remove(window::END);
@@ -152,9 +168,27 @@ fn of_operator(operator: &GraphOperator, outputs: &[Need]) -> Need {
                 rejects |= value.is_fallible();
             }
         }
+        OperatorKind::Join(join) => {
+            need.columns.retain(|name| join.take.iter().all(|(column, _)| column.name != *name));
+            need.columns.extend(join.on.iter().map(|(left, _)| left.name.clone()));
+            // A record is found again by its place, and only then has its own bytes.
+            need.positions |= need.raw;
+        }
     }
     need.raw |= rejects;
     need.positions |= rejects;
+    need
+}
+
+/// Returns what a join needs of its right side, given what is needed of its port.
+fn of_other_side(operator: &GraphOperator, outputs: &[Need]) -> Need {
+    let mut need = Need::default();
+    if let OperatorKind::Join(join) = &operator.kind {
+        let wanted = |name: &str| outputs.iter().any(|output| output.columns.contains(name));
+        let taken = join.take.iter().filter(|(column, _)| wanted(&column.name));
+        need.columns.extend(taken.map(|(_, right)| right.clone()));
+        need.columns.extend(join.on.iter().map(|(_, right)| right.clone()));
+    }
     need
 }
 
@@ -176,7 +210,8 @@ fn forget_origin_behind_aggregates(graph: &Graph, needs: &mut Needs) {
     let mut behind: Vec<bool> = Vec::with_capacity(graph.operators.len());
     for (operator, needs) in graph.operators.iter().zip(&mut needs.operators) {
         let is_behind = matches!(operator.kind, OperatorKind::Aggregate { .. })
-            || operator.inputs.iter().any(|input| is_joined(&behind, input.from.node));
+            || (operator.inputs.iter().take(operator.lefts()))
+                .any(|input| is_joined(&behind, input.from.node));
         behind.push(is_behind);
         for need in needs.iter_mut().filter(|_| is_behind) {
             need.raw = false;
@@ -219,6 +254,18 @@ pub(super) fn source(source: GraphSource, need: &Need) -> SourcePlan {
     }
 }
 
+/// Leaves out what no reader asks for, and what the key holds already.
+fn keep_read(rows: &mut OrderedRows, needs: &[Need]) {
+    let is_key = |column: &str| {
+        rows.by.iter().any(|(name, value)| name == column && value.column() == Some(column))
+    };
+    let is_read = |column: &str| needs.iter().any(|need| need.columns.contains(column));
+    let columns = std::mem::take(&mut rows.columns);
+    let kept = columns.into_iter().filter(|one| is_read(&one.name) && !is_key(&one.name));
+    rows.columns = kept.collect();
+    rows.raw = needs.iter().any(|need| need.raw);
+}
+
 /// Returns an operator that computes only what is needed. What can reject a record is always
 /// computed, so that pruning never changes which records are rejected.
 pub(super) fn operator(operator: GraphOperator, needs: &[Need]) -> OperatorPlan {
@@ -231,6 +278,14 @@ pub(super) fn operator(operator: GraphOperator, needs: &[Need]) -> OperatorPlan 
         OperatorKind::Parse { captures, .. } => captures.retain(|(capture, _)| {
             main.columns.contains(&capture.name) || capture.kind != Type::String
         }),
+        OperatorKind::Dedupe { rows } | OperatorKind::Top { rows, .. } => keep_read(rows, needs),
+        OperatorKind::Join(join) => {
+            let wanted = |column: &Column| main.columns.contains(&column.name);
+            join.left.retain(wanted);
+            join.take.retain(|(column, _)| wanted(column));
+            join.raw = main.raw;
+            join.place = main.positions || main.raw;
+        }
         OperatorKind::Filter { .. }
         | OperatorKind::Route { .. }
         | OperatorKind::Window { .. }

@@ -81,7 +81,7 @@ impl Columns {
         if self.sorted.columns().is_empty() {
             return tidemill_operators::batch::rows_without_columns(count);
         }
-        let columns = key::decode_rows(rows, self.sorted.columns())
+        let columns = key::decode_columns(rows, self.sorted.columns())
             .expect("the rows were encoded of these columns, or checked when they were restored");
         RecordBatch::try_new(self.sorted.arrow(), columns)
             .expect("the decoder gives the types of the columns")
