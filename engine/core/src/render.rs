@@ -46,6 +46,7 @@ use crate::stats::{Gauge, SINK, Stats, feeds, kind_word};
 
 mod aggregate;
 mod operator;
+mod shelf;
 mod sink;
 
 /// What the dataflow of a pipeline is built with on one worker.
@@ -207,6 +208,10 @@ impl<'scope> Rendering<'scope, '_> {
                     self.flow.follow(probe);
                     tables.push((at, rows));
                     continue;
+                }
+                Some(file) if checkpoint::is_changing(sink) => {
+                    let (openings, poison) = (openings, poison.clone());
+                    self.shelf(at, (title, ways), openings, poison, file, meter)
                 }
                 Some(file)
                     if sink.errors_of.is_empty() && !matches!(sink.kind, SinkKind::Rejects) =>

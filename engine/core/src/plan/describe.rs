@@ -160,7 +160,10 @@ fn span(micros: i64) -> String {
 
 fn sink_detail(kind: &SinkKind) -> (&'static str, String) {
     match kind {
-        SinkKind::Files { format, .. } => ("files", output_word(format).to_owned()),
+        SinkKind::Files { format, changing, .. } => {
+            let how = if *changing { ", rewritten when a later file changes it" } else { "" };
+            ("files", format!("{}{how}", output_word(format)))
+        }
         SinkKind::Table { format, key, .. } => {
             ("table", format!("{}, key {}", output_word(format), key.join(", ")))
         }
