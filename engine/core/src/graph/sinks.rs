@@ -109,7 +109,9 @@ fn files(
     const TABLE: &str = "write a `table`: `table: { format: csv, key: [...] }`";
     let mut changing = false;
     for (from, read) in from.iter().zip(reads) {
-        if let Some(aggregate) = flow.aggregate_before(*read).filter(|_| *format == OutputFormat::Raw) {
+        if let Some(aggregate) =
+            flow.aggregate_before(*read).filter(|_| *format == OutputFormat::Raw)
+        {
             let message =
                 format!("behind the aggregate {} there are no raw records", quoted(aggregate));
             format_at.wrong(mistakes, message, TABLE.to_owned());

@@ -34,9 +34,7 @@ use timely::scheduling::activate::SyncActivator;
 use crate::fault::{self, FaultKind};
 use crate::ingest::order::Opening;
 use crate::sink::body::{Body, Prepared};
-use crate::sink::parts::{
-    FileSink, Parts, PreparedPart, Ready, Surroundings, least, output_name,
-};
+use crate::sink::parts::{FileSink, Parts, PreparedPart, Ready, Surroundings, least, output_name};
 
 mod keep;
 pub mod rows;
@@ -115,8 +113,8 @@ pub fn shelf<'scope, S: ShardSink>(
     let mut part_output =
         OutputBuilder::<Time, CapacityContainerBuilder<Vec<PreparedPart>>>::from(output);
     let (_taken_output, taken) = builder.new_output_connection::<Vec<()>, _>(data());
-    let (output, kept) = builder
-        .new_output_connection::<Vec<S::Part>, _>([(mark_port, Antichain::from_elem(Stay))]);
+    let (output, kept) =
+        builder.new_output_connection::<Vec<S::Part>, _>([(mark_port, Antichain::from_elem(Stay))]);
     let mut kept_output =
         OutputBuilder::<Time, CapacityContainerBuilder<Vec<S::Part>>>::from(output);
     let mine = ShardSet::of_worker(scope.worker().index(), scope.worker().peers());
@@ -457,9 +455,8 @@ impl<S: ShardSink> Shelf<S> {
                 // Only the last record of a file can lack its line end; what follows it here is the
                 // same record by another way.
                 let line_end: &[u8] = if is_raw && *unterminated { b"\n" } else { b"" };
-                let outcome = body
-                    .append(line_end, &stage)
-                    .and_then(|()| body.append(row.bytes, &stage));
+                let outcome =
+                    body.append(line_end, &stage).and_then(|()| body.append(row.bytes, &stage));
                 parts.written(outcome);
                 *unterminated = !row.bytes.ends_with(b"\n");
                 *fuel = fuel.saturating_sub(row.bytes.len() + 1);
