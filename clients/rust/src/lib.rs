@@ -44,7 +44,7 @@ pub use id::{NotAnId, SubmissionId};
 pub use model::{Cell, Column, TableChange, TableInfo, TableRow, TableRows};
 pub use model::{
     Condition, Edge, Filter, Frontier, Node, Operator, OutputFile, Page, Phase, Pipeline, Reason,
-    Receipt, ReceiptNode, ReceiptOutput, StageLatency, Stats, Submission,
+    Receipt, ReceiptNode, ReceiptOutput, Replaces, StageLatency, Stats, Submission, Which,
 };
 pub use submit::SubmitOptions;
 pub use tables::{TableFollow, TableQuestion, TableScan};
