@@ -345,10 +345,10 @@ impl<S: ShardSink> Shelf<S> {
         let opening = open.opening.expect("every epoch is announced before it is complete");
         let OpenEpoch { capability, mut changes, mut delivered, .. } = open;
         let own = opening.submission;
+        let old = opening.old.as_ref().map(|old| old.submission);
         let mut todo = VecDeque::new();
-        if self.parts.sink.sources.contains(&opening.source)
-            && self.mine.contains(shard_of_submission(own))
-        {
+        let is_mine = self.mine.contains(shard_of_submission(own)) && !opening.removes;
+        if is_mine && self.parts.sink.sources.contains(&opening.source) {
             let stem = opening.output_name.clone();
             self.state.put(own, File { stem, ..File::default() });
             if self.parts.sink.empty {
@@ -361,6 +361,8 @@ impl<S: ShardSink> Shelf<S> {
                 fault::end(FaultKind::Invariant, "apply the changes of a file", &trouble)
             });
             let delivered = delivered.remove(&of).unwrap_or(0);
+            // Its outputs are taken away with it, by whoever knows all of them.
+            let changed = changed.filter(|_| Some(of) != old);
             let is_first = of == own && self.parts.sink.empty;
             let file = match changed {
                 Some(file) => file,
@@ -386,6 +388,9 @@ impl<S: ShardSink> Shelf<S> {
             }
             self.state.wrote(of, true);
             todo.push_back(Todo { of, file, delivered });
+        }
+        if let Some(old) = old {
+            self.state.remove(old);
         }
         if !todo.is_empty() {
             let replay = opening.replay;
