@@ -91,10 +91,17 @@ pub struct StatePart {
     pub row_format: u32,
 }
 
+/// What a join keeps: its left rows, then its right ones.
+pub const JOIN_SIDES: [StatePart; 2] = [
+    StatePart { name: "left", row_format: keyed::ROW_FORMAT },
+    StatePart { name: "right", row_format: keyed::ROW_FORMAT },
+];
+
 /// Returns the parts of what an operator keeps, one for each of its arrangements; none for one that
 /// keeps nothing.
-pub const fn state_parts(kind: &OperatorKind) -> &'static [StatePart] {
+pub fn state_parts(kind: &OperatorKind) -> &'static [StatePart] {
     const TOTALS: StatePart = StatePart { name: "", row_format: aggregate::ROW_FORMAT };
+    const HELD: StatePart = StatePart { name: "held", row_format: aggregate::ROW_FORMAT };
     const ROWS: StatePart = StatePart { name: "", row_format: keyed::ROW_FORMAT };
     match kind {
         OperatorKind::Filter { .. }
@@ -103,8 +110,10 @@ pub const fn state_parts(kind: &OperatorKind) -> &'static [StatePart] {
         | OperatorKind::Parse { .. }
         | OperatorKind::Window { .. }
         | OperatorKind::Explode { .. } => &[],
+        OperatorKind::Aggregate { spec, .. } if spec.holds() => &[TOTALS, HELD],
         OperatorKind::Aggregate { .. } => &[TOTALS],
         OperatorKind::Dedupe { .. } | OperatorKind::Top { .. } => &[ROWS],
+        OperatorKind::Join { .. } => &JOIN_SIDES,
     }
 }
 
@@ -177,5 +186,6 @@ pub fn is_changing(sink: &SinkPlan) -> bool {
 }
 
 fn is_table(sink: &SinkPlan) -> bool {
-    matches!(sink.kind, SinkKind::Table { .. })
+    // A table without a snapshot keeps no rows.
+    matches!(sink.kind, SinkKind::Table { format: Some(_), .. })
 }

@@ -9,6 +9,7 @@ pub mod staging;
 
 pub mod parts;
 
+pub mod changes;
 pub mod files;
 pub mod rejects;
 pub mod shelf;
