@@ -185,6 +185,7 @@ pub fn shelf<'scope, S: ShardSink>(
                 kept_output.activate().session(&capability).give(part);
             }
             shelf.parts.meter.holds(shelf.state.rows() as usize);
+            shelf.parts.meter.holds_bytes(shelf.state.bytes());
         }
     });
     Shelved { parts, taken, kept }

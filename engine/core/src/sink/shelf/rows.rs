@@ -234,8 +234,8 @@ struct Entry {
 }
 
 impl Changes {
-    /// Adds a row with its difference. `write` appends what orders it, then, called with the same
-    /// bytes, returns where the row itself begins.
+    /// Adds a row at a place (chunk, position) with its difference; `order` appends what orders it
+    /// among rows without a position.
     pub fn push(
         &mut self,
         (chunk, position): (u64, u64),
@@ -249,11 +249,6 @@ impl Changes {
         self.bytes.extend_from_slice(row);
         let end = self.bytes.len();
         self.entries.push(Entry { chunk, position, order: start, row: middle, end, diff });
-    }
-
-    /// Returns how many bytes of memory they take.
-    pub fn weight(&self) -> usize {
-        self.bytes.len() + self.entries.len() * size_of::<Entry>()
     }
 
     /// Returns the rows in order, each once, with the sum of its differences, which is not zero.
