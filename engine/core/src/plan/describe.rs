@@ -210,7 +210,10 @@ fn join_detail(join: &Join, inputs: impl Iterator<Item = String>) -> String {
 
 fn sink_detail(kind: &SinkKind) -> (&'static str, String) {
     match kind {
-        SinkKind::Files { format, .. } => ("files", output_word(format).to_owned()),
+        SinkKind::Files { format, changing, .. } => {
+            let how = if *changing { ", rewritten when a later file changes it" } else { "" };
+            ("files", format!("{}{how}", output_word(format)))
+        }
         SinkKind::Table { format, key, changelog, .. } => {
             let format = match format {
                 Some(TableFormat::Rows(format)) => Some(output_word(format).to_owned()),
