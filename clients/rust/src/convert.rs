@@ -8,8 +8,9 @@ use tidemill_proto::v1::cell::Kind;
 
 use crate::error::Error;
 use crate::model::{
-    Cell, Column, Condition, Edge, Frontier, Node, Operator, OutputFile, Phase, Pipeline, Reason, Receipt,
-    ReceiptNode, ReceiptOutput, Replaces, StageLatency, Submission, TableChange, TableInfo, TableRow,
+    Cell, Column, Condition, Edge, Frontier, Node, Operator, OutputFile, Phase, Pipeline, Reason,
+    Receipt, ReceiptNode, ReceiptOutput, Replaces, StageLatency, Submission, TableChange,
+    TableInfo, TableRow,
 };
 
 /// Translates a table.
@@ -200,6 +201,7 @@ pub(crate) fn operator(wire: v1::Operator) -> Operator {
         backlog: wire.backlog,
         frontier: wire.frontier.map(frontier),
         state_entries: wire.state_entries,
+        state_bytes: wire.state_bytes,
     }
 }
 
