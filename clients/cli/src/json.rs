@@ -106,6 +106,7 @@ pub(crate) fn operator(row: &Operator, per_worker: bool) -> Value {
             "chunk": Some(frontier.chunk).filter(|chunk| *chunk != Frontier::END),
         })),
         "state_entries": row.state_entries,
+        "state_bytes": row.state_bytes,
     });
     if let (Some(value), Value::Object(counts)) = (value.as_object_mut(), counts) {
         value.extend(counts);

@@ -208,6 +208,7 @@ pub(crate) fn operator(wire: v1::Operator) -> Operator {
         backlog: wire.backlog,
         frontier: wire.frontier.map(frontier),
         state_entries: wire.state_entries,
+        state_bytes: wire.state_bytes,
     }
 }
 

@@ -279,6 +279,8 @@ pub struct Operator {
     pub frontier: Option<Frontier>,
     /// Entries of state it holds.
     pub state_entries: u64,
+    /// Bytes of memory they take, where the operator knows: those that keep the rows of keys do.
+    pub state_bytes: u64,
 }
 
 /// Something that keeps the server's work waiting.

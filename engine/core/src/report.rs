@@ -252,6 +252,8 @@ pub struct OperatorReport {
     pub frontier: Option<(u64, u64)>,
     /// Entries of state it holds: groups, rows, open files.
     pub state_entries: u64,
+    /// Bytes of memory they take, where the operator knows: those that keep the rows of keys do.
+    pub state_bytes: u64,
 }
 
 /// How long files spent in one stage, in microseconds.

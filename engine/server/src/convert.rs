@@ -278,6 +278,7 @@ pub(crate) fn operator(report: OperatorReport) -> v1::Operator {
         backlog: report.backlog,
         frontier: report.frontier.map(|(epoch, chunk)| v1::Frontier { epoch, chunk }),
         state_entries: report.state_entries,
+        state_bytes: report.state_bytes,
     }
 }
 

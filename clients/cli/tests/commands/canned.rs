@@ -257,6 +257,7 @@ impl Introspection for Canned {
             backlog: 7,
             frontier,
             state_entries: 2,
+            state_bytes: 4096,
         };
         let at = |epoch, chunk| Some(v1::Frontier { epoch, chunk });
         let operators = vec![

@@ -265,4 +265,20 @@ mod tests {
         let rejected = edges.iter().filter(|edge| edge.tag == "errors" && edge.to == "rejects");
         assert_eq!(rejected.count(), 3, "what every node rejects goes somewhere");
     }
+
+    #[test]
+    fn the_rows_of_a_key_in_a_few_words() {
+        let plan = good(
+            "pipeline: p\nsources: { s: { format: csv, fields: { a: string, b: int } } }\noperators:\n  \
+             x: { from: s, top: { k: 3, by: [a], order: [b desc, a nulls last] } }\n  \
+             y: { from: x, dedupe: { by: { c: lower(a) }, keep: last } }\n  z: { from: y, top: { k: 1, order: b } }\n\
+             sinks: { o: { from: z, table: { format: csv, key: [a] } } }\n",
+        );
+        let (nodes, _) = describe(&plan);
+        let details: Vec<&str> = nodes[1..4].iter().map(|node| node.detail.as_str()).collect();
+        assert_eq!(
+            details,
+            ["3 by a, order b desc, a nulls last", "last by c: lower(a)", "1, order b"]
+        );
+    }
 }

@@ -329,6 +329,7 @@ impl Backend for Fake {
             backlog: 8,
             frontier: Some((9, u64::MAX)),
             state_entries: 10,
+            state_bytes: 1_000,
         };
         vec![row("logs", 0), row("logs", 1), row("bills", 0)]
     }
