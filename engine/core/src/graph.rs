@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use regex::Regex;
-use tidemill_operators::explode::List;
 use tidemill_operators::aggregate::AggregateSpec;
+use tidemill_operators::explode::List;
 use tidemill_operators::expr::{Aggregate, Expr};
 use tidemill_operators::format::{Field, Format, OutputFormat};
 use tidemill_operators::join;

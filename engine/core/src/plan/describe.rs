@@ -157,10 +157,8 @@ fn operator_detail<'t>(kind: &OperatorKind, tag: impl Fn(usize) -> &'t str) -> S
             List::Json => format!("{column} as JSON"),
         },
         OperatorKind::Aggregate { by, compute, .. } => {
-            let compute: Vec<String> = compute
-                .iter()
-                .map(|(name, value)| format!("{name}: {}", value.text()))
-                .collect();
+            let compute: Vec<String> =
+                compute.iter().map(|(name, value)| format!("{name}: {}", value.text())).collect();
             let by: Vec<String> = by.iter().map(named).collect();
             match by.as_slice() {
                 [] => compute.join(", "),
