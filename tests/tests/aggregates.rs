@@ -33,7 +33,14 @@ operators:
     aggregate:
       by: [kinds]
       compute: { users: count(*), least: min(least), most: max(most), who: max(user), firsts: count(DISTINCT first) }
+  sizes:
+    from: rows
+    aggregate: { by: [user], compute: { hits: count(*), least: min(n) }, per: file }
+  files:
+    from: sizes
+    aggregate: { by: [user], compute: { files: count(*), most: max(hits), least: min(least) } }
 sinks:
+  files: { from: files, table: { format: csv, key: [user] } }
   picks: { from: picks, table: { format: csv, key: [user] } }
   all: { from: all, table: { format: jsonl, key: [kinds] } }
 ";
