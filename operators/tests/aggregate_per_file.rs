@@ -147,10 +147,8 @@ fn a_group_stands_where_its_first_record_stands_and_goes_with_its_file() {
 
 #[test]
 fn a_group_that_loses_its_first_record_stands_where_the_next_one_stands() {
-    let epochs = [
-        vec![(1, 1, 0, vec![(10, "a", 1), (20, "a", 2)])],
-        vec![(-1, 1, 0, vec![(10, "a", 1)])],
-    ];
+    let epochs =
+        [vec![(1, 1, 0, vec![(10, "a", 1), (20, "a", 2)])], vec![(-1, 1, 0, vec![(10, "a", 1)])]];
     let said = run(TakenBack::ByRow, 2, &epochs);
     let places: Vec<(u64, i64, u64, i64)> =
         said.iter().map(|one| (one.0, one.1, one.4, one.7)).collect();
