@@ -89,8 +89,8 @@ fn body_of(
         BodySpec::Parse { column, regex, fields } => {
             parse::check(column, regex, fields, input, mistakes)
         }
-        BodySpec::Aggregate { by, compute } => {
-            aggregate::check(operator, by, compute, input, mistakes)
+        BodySpec::Aggregate { by, compute, per_file } => {
+            aggregate::check(operator, (by, compute, *per_file), input, mistakes)
         }
         BodySpec::Dedupe { by, keep, order } => {
             ordered::dedupe(operator, by, *keep, order, input, mistakes)

@@ -180,7 +180,13 @@ fn check_key_is_whole(
     mistakes: &mut Mistakes<'_>,
 ) {
     let [read] = reads else { return };
-    let Some(OperatorKind::Aggregate { by, .. }) = flow.kind(*read) else { return };
+    let Some(OperatorKind::Aggregate { by, spec, .. }) = flow.kind(*read) else { return };
+    if spec.is_per_file() {
+        let message = "groups of one file have no key of their own among all files";
+        let hint = "write `files`, or aggregate over them before the table".to_owned();
+        key_at.wrong(mistakes, message, hint);
+        return;
+    }
     let missing = by.iter().find(|(name, _)| !key.iter().any(|column| column.text == *name));
     if let Some((name, _)) = missing {
         let columns: Vec<&str> = by.iter().map(|(name, _)| name.as_str()).collect();

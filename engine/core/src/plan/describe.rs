@@ -156,13 +156,14 @@ fn operator_detail<'t>(kind: &OperatorKind, tag: impl Fn(usize) -> &'t str) -> S
             List::Split(separator) => format!("{column} at {separator:?}"),
             List::Json => format!("{column} as JSON"),
         },
-        OperatorKind::Aggregate { by, compute, .. } => {
+        OperatorKind::Aggregate { by, compute, spec } => {
             let compute: Vec<String> =
                 compute.iter().map(|(name, value)| format!("{name}: {}", value.text())).collect();
             let by: Vec<String> = by.iter().map(named).collect();
+            let per = if spec.is_per_file() { " per file" } else { "" };
             match by.as_slice() {
-                [] => compute.join(", "),
-                by => format!("{} by {}", compute.join(", "), by.join(", ")),
+                [] => format!("{}{per}", compute.join(", ")),
+                by => format!("{} by {}{per}", compute.join(", "), by.join(", ")),
             }
         }
         OperatorKind::Join(join) => join_detail(join, std::iter::empty()),

@@ -177,6 +177,9 @@ fn kind(text: &mut String, kind: &OperatorKind) {
                 let argument = value.argument.as_ref().map(|argument| spaced(argument.text()));
                 line(text, "compute", &(name, value.function.name(), argument));
             }
+            if spec.is_per_file() {
+                line(text, "per", &"file");
+            }
             if spec.taken_back != TakenBack::ByFile {
                 // What is held of the rows depends on it.
                 line(text, "taken_back", &spec.taken_back);

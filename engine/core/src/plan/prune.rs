@@ -211,7 +211,8 @@ fn is_joined(joined: &[bool], node: NodeId) -> bool {
 fn forget_origin_behind_aggregates(graph: &Graph, needs: &mut Needs) {
     let mut behind: Vec<bool> = Vec::with_capacity(graph.operators.len());
     for (operator, needs) in graph.operators.iter().zip(&mut needs.operators) {
-        let is_behind = matches!(operator.kind, OperatorKind::Aggregate { .. })
+        let loses_places = |kind: &OperatorKind| matches!(kind, OperatorKind::Aggregate { spec, .. } if !spec.is_per_file());
+        let is_behind = loses_places(&operator.kind)
             || (operator.inputs.iter().take(operator.lefts()))
                 .any(|input| is_joined(&behind, input.from.node));
         behind.push(is_behind);

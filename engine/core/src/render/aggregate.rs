@@ -37,7 +37,7 @@ pub(super) fn aggregate<'scope>(
     let compute: Vec<Aggregate> = compute.iter().map(|(_, one)| one.clone()).collect();
     let operator = name.to_owned();
     let evaluate = move |batch: &Batch| aggregate_inputs(&operator, batch, &keys, &compute);
-    let reach = Reach::AllFiles;
+    let reach = if spec.is_per_file() { Reach::EachFile } else { Reach::AllFiles };
     let gathered =
         aggregate::gather(place, reach, input, poison, spec.clone(), tally.clone(), evaluate);
     let Gathered { partials, held, rejects: bad_rows } = gathered;

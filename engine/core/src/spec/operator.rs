@@ -50,7 +50,7 @@ pub(crate) enum BodySpec {
     Select(Vec<NamedSpec>),
     Route { rules: Vec<(Text, Text)>, otherwise: Option<Text>, all: bool, drop: Vec<Text> },
     Parse { column: Text, regex: Text, fields: Vec<(Text, Type)> },
-    Aggregate { by: Vec<NamedSpec>, compute: Vec<(Text, Text)> },
+    Aggregate { by: Vec<NamedSpec>, compute: Vec<(Text, Text)>, per_file: bool },
     Dedupe { by: Vec<NamedSpec>, keep: Arrival, order: Vec<Text> },
     Top { count: u32, by: Vec<NamedSpec>, order: Vec<Text>, rank: Option<Text> },
     Window { on: Text, windows: Windows },
