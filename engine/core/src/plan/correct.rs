@@ -5,23 +5,7 @@ use std::collections::BTreeSet;
 
 use tidemill_operators::aggregate::TakenBack;
 
-use crate::diagnostic::Mistakes;
-use crate::plan::{NodeId, OnDelete, OnSameName, OperatorKind, Plan, SinkKind, SinkPlan};
-use crate::spec::PipelineSpec;
-
-/// Notes sources whose files are to be replaced or removed by themselves where that cannot be.
-pub(super) fn check(plan: &Plan, spec: &PipelineSpec, mistakes: &mut Mistakes<'_>) {
-    for (at, (source, written)) in plan.sources.iter().zip(&spec.sources).enumerate() {
-        let correcting = source.taking.correcting;
-        let corrects = correcting.on_same_name == OnSameName::Replace
-            || correcting.on_delete == OnDelete::Retract;
-        if let Some(reason) = plan.why_not_correctable(at).filter(|_| corrects) {
-            let message = format!("the files of this source cannot be corrected: {reason}");
-            let hint = "leave out `on_same_name` and `on_delete`, or these aggregates".to_owned();
-            written.name.wrong(mistakes, message, Some(hint));
-        }
-    }
-}
+use crate::plan::{NodeId, OperatorKind, Plan, SinkKind, SinkPlan};
 
 impl Plan {
     /// Returns whether an operator or table keeps something of this source's files: then the rows of a
