@@ -17,10 +17,10 @@ use crate::ingest::backlog::Backlog;
 use crate::ingest::coordinator::Command;
 use crate::intake::{self, Patterns};
 use crate::ledger;
-use crate::plan::{Plan, SinkKind};
+use crate::plan::{OnDelete, Plan, SinkKind, SourcePlan};
 use crate::publish::{self, Published};
 use crate::receipt;
-use crate::sink::table::Table;
+use crate::sink::table::{Columns, Table};
 use crate::start::{Config, StartError};
 
 /// Returns the publisher's lines, with the tables as their checkpoints have them, and where these are
@@ -38,7 +38,12 @@ pub(super) fn publisher_lines(
     for ((plan, folders), ((found, backlog), finished)) in plans.iter().zip(folders).zip(ends) {
         let mut tables = BTreeMap::new();
         for (at, sink) in plan.sinks.iter().enumerate() {
-            let SinkKind::Table { format, key, schema, publish_every } = &sink.kind else {
+            let SinkKind::Table { format, key, schema, publish_every, .. } = &sink.kind else {
+                continue;
+            };
+            let Some(format) = format else {
+                let columns = Columns::new(schema.clone(), key);
+                places.push(Place::without_rows(lines.len(), &sink.name, columns));
                 continue;
             };
             let mut table = Table::new(format.clone(), schema.clone(), key);
@@ -69,12 +74,19 @@ pub(super) fn publisher_lines(
             name: plan.name.clone(),
             plan_hash: plan.hash.clone(),
             folders: folders.clone(),
+            retaining: retaining(plan),
             tables,
             finished_epoch: *finished,
             backlog: backlog.clone(),
         });
     }
     Ok((lines, places))
+}
+
+/// Returns the sources whose inputs get a second name in `retained/`.
+pub(super) fn retaining(plan: &Plan) -> Vec<String> {
+    let links = |source: &&SourcePlan| source.taking.correcting.retention.links();
+    plan.sources.iter().filter(links).map(|source| source.name.clone()).collect()
 }
 
 /// Returns the ledger's lines.
@@ -93,7 +105,7 @@ pub(super) fn ledger_lines(
             name: plan.name.clone(),
             folders: folders.clone(),
             sources: plan.sources.iter().map(|source| source.name.clone()).collect(),
-            sinks: plan.sinks.iter().map(|sink| sink.name.clone()).collect(),
+            sinks: plan.output_folders(),
             keeps_state: plan.operators.iter().any(|operator| operator.kind.keeps_state()),
             book: receipt::book(plan),
             commands,
@@ -101,8 +113,12 @@ pub(super) fn ledger_lines(
             backlog: Backlog::clone(backlog),
             plan_hash: plan.hash.clone(),
             stateful: (0..plan.sources.len()).map(|at| plan.keeps_state_of(at)).collect(),
+            retention: plan.sources.iter().map(|one| one.taking.correcting.retention).collect(),
             restored: found.epoch(),
-            linear: plan.sinks.iter().map(|sink| plan.is_linear(sink)).collect(),
+            // Changelogs are not compared.
+            linear: (plan.sinks.iter().map(|sink| plan.is_linear(sink)))
+                .chain(plan.changelogs().map(|_| false))
+                .collect(),
             skips: false,
             checkpoints: found.folder,
             behind: VecDeque::new(),
@@ -115,6 +131,12 @@ pub(super) fn ledger_lines(
     config.plans.iter().zip(folders).zip(ends).map(line).collect()
 }
 
+/// Returns the sources whose inputs are removed when somebody deletes them from `processed/`.
+fn retracts(plan: &Plan) -> Vec<String> {
+    let retracts = |source: &&SourcePlan| source.taking.correcting.on_delete == OnDelete::Retract;
+    plan.sources.iter().filter(retracts).map(|source| source.name.clone()).collect()
+}
+
 /// Returns the intake's lines.
 pub(super) fn intake_lines(
     plans: &[Plan],
@@ -125,6 +147,7 @@ pub(super) fn intake_lines(
         name: plan.name.clone(),
         folders,
         patterns,
+        retracts: retracts(plan),
     };
     plans.iter().zip(folders).zip(patterns).map(line).collect()
 }
