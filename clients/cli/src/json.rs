@@ -7,8 +7,15 @@ use crate::human;
 
 /// Returns a submission.
 pub(crate) fn submission(submission: &Submission) -> Value {
-    let output =
-        |file: &tidemill_client::OutputFile| json!({ "path": file.path, "bytes": file.bytes });
+    let output = |file: &tidemill_client::OutputFile| {
+        json!({
+            "path": file.path,
+            "bytes": file.bytes,
+            "of": file.of,
+            "removed": file.removed,
+            "superseded_by": file.superseded_by,
+        })
+    };
     let mut value = json!({
         "id": submission.id,
         "pipeline": submission.pipeline,

@@ -7,6 +7,7 @@ use crate::diagnostic::{Mistakes, quoted};
 use crate::graph::flow::{Flow, Stream, inputs, merge, refuse_errors};
 use crate::graph::names::{Names, Read};
 use crate::graph::{GraphSink, NodeId, OperatorKind, SinkKind, error_schema};
+use crate::sink::changes;
 use crate::spec::{EmptyFiles, PipelineSpec, SinkBody, SinkSpec, Text};
 
 /// Checks all sinks; `None` for one that is not known.
@@ -59,15 +60,21 @@ fn check_one(
         SinkBody::Files { format, format_at, empty } => {
             files(flow, from, reads, stream, (format, format_at, *empty), mistakes)?
         }
-        SinkBody::Table { format, key, key_at, publish_every } => {
-            if check_key(stream.schema.as_ref()?, key, mistakes) {
-                check_key_is_whole(flow, reads, key, key_at, mistakes);
+        SinkBody::Table(table) => {
+            let schema = stream.schema?;
+            if check_key(&schema, &table.key, mistakes) {
+                check_key_is_whole(flow, reads, &table.key, &table.key_at, mistakes);
             }
+            let changelog = table.changelog.as_ref().map(|(format, at)| {
+                check_own_columns(&schema, at, mistakes);
+                format.clone()
+            });
             SinkKind::Table {
-                format: format.clone(),
-                key: key.iter().map(|column| column.text.clone()).collect(),
-                schema: stream.schema?,
-                publish_every: *publish_every,
+                format: table.format.clone(),
+                changelog,
+                key: table.key.iter().map(|column| column.text.clone()).collect(),
+                schema,
+                publish_every: table.publish_every,
             }
         }
     };
@@ -94,7 +101,8 @@ fn errors(
         format_at.wrong(mistakes, message, hint);
     }
     let empty = *empty == EmptyFiles::Write;
-    Some(SinkKind::Files { format: format.clone(), schema: error_schema(), empty })
+    let format = format.clone();
+    Some(SinkKind::Files { format, schema: error_schema(), empty, changing: false })
 }
 
 fn files(
@@ -105,20 +113,27 @@ fn files(
     (format, format_at, empty): (&OutputFormat, &Text, EmptyFiles),
     mistakes: &mut Mistakes<'_>,
 ) -> Option<SinkKind> {
+    const TABLE: &str = "write a `table`: `table: { format: csv, key: [...] }`";
+    let mut changing = false;
     for (from, read) in from.iter().zip(reads) {
-        let passed = flow.stream(*read).and_then(|stream| stream.changed_by.as_deref());
-        let Some(passed) = passed else { continue };
-        if *format == OutputFormat::Raw {
+        if let Some(aggregate) =
+            flow.aggregate_before(*read).filter(|_| *format == OutputFormat::Raw)
+        {
             let message =
-                format!("behind the aggregate {} there are no raw records", quoted(passed));
-            let hint = "write a `table`: `table: { format: csv, key: [...] }`".to_owned();
-            format_at.wrong(mistakes, message, hint);
-        } else {
+                format!("behind the aggregate {} there are no raw records", quoted(aggregate));
+            format_at.wrong(mistakes, message, TABLE.to_owned());
+            continue;
+        }
+        let Some(stream) = flow.stream(*read) else { continue };
+        let Some(passed) = stream.changed_by.as_deref() else { continue };
+        changing = true;
+        if !stream.has_place {
             let message = format!(
-                "what the aggregate {} says changes with each file; a `files` sink writes a file once",
+                "what {} says is about all files together; a `files` sink writes one file for each \
+                 input file",
                 quoted(passed)
             );
-            let hint = "write a `table`: `table: { format: csv, key: [...] }`".to_owned();
+            let hint = format!("{TABLE}; or let it speak of each file (`per: file`), if it can");
             from.wrong(mistakes, message, hint);
         }
     }
@@ -126,7 +141,19 @@ fn files(
         OutputFormat::Raw => Schema::default(),
         OutputFormat::Jsonl | OutputFormat::Csv { .. } => stream.schema?,
     };
-    Some(SinkKind::Files { format: format.clone(), schema, empty: empty == EmptyFiles::Write })
+    let empty = empty == EmptyFiles::Write;
+    Some(SinkKind::Files { format: format.clone(), schema, empty, changing })
+}
+
+/// Notes columns that are called as those which a changelog adds.
+fn check_own_columns(schema: &Schema, at: &Text, mistakes: &mut Mistakes<'_>) {
+    for name in [changes::EPOCH, changes::DIFF] {
+        if schema.column(name).is_some() {
+            let message = format!("a changelog has a column {} of its own", quoted(name));
+            let hint = "give the column of the table another name with `select`".to_owned();
+            at.wrong(mistakes, message, hint);
+        }
+    }
 }
 
 /// Notes the columns of a key that are not there, and returns whether all are.

@@ -8,8 +8,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use serde::Serialize;
+use tidemill_operators::aggregate::TakenBack;
 use tidemill_operators::explode::List;
-use tidemill_operators::expr::{Aggregate, AggregateFunction};
+use tidemill_operators::format::TableFormat;
 
 use crate::plan::{
     Input, NodeId, OperatorKind, OrderedRows, Plan, SinkKind, SinkPlan, SourcePlan, error_schema,
@@ -34,6 +35,14 @@ pub(crate) fn of_table(plan: &Plan, sink: &SinkPlan) -> String {
         line(&mut text, "key", key);
         line(&mut text, "schema", schema);
     }
+    state_hash(plan, sink.inputs.iter().map(|input| input.from.node).collect(), text)
+}
+
+/// Returns the hash of everything that the rows of a `files` sink follow from. In hex.
+pub(crate) fn of_files(plan: &Plan, sink: &SinkPlan) -> String {
+    let mut text = String::new();
+    line(&mut text, "from", &inputs(plan, &sink.inputs));
+    sink_kind(&mut text, &sink.kind);
     state_hash(plan, sink.inputs.iter().map(|input| input.from.node).collect(), text)
 }
 
@@ -160,13 +169,17 @@ fn kind(text: &mut String, kind: &OperatorKind) {
             line(text, "split", &separator);
             line(text, "element", element);
         }
-        OperatorKind::Aggregate { by, compute } => {
+        OperatorKind::Aggregate { by, compute, spec } => {
             for (name, value) in by {
                 line(text, "by", &(name, spaced(value.text())));
             }
             for (name, value) in compute {
                 let argument = value.argument.as_ref().map(|argument| spaced(argument.text()));
-                line(text, "compute", &(name, function(value), argument));
+                line(text, "compute", &(name, value.function.name(), argument));
+            }
+            if spec.taken_back != TakenBack::ByFile {
+                // What is held of the rows depends on it.
+                line(text, "taken_back", &spec.taken_back);
             }
         }
         OperatorKind::Dedupe { rows } => ordered(text, rows),
@@ -198,27 +211,22 @@ fn ordered(text: &mut String, rows: &OrderedRows) {
     line(text, "layout", &rows.layout());
 }
 
-/// Returns the SQL name of an aggregate's function.
-const fn function(aggregate: &Aggregate) -> &'static str {
-    match aggregate.function {
-        AggregateFunction::CountAll => "count(*)",
-        AggregateFunction::Count => "count",
-        AggregateFunction::Sum => "sum",
-        AggregateFunction::Avg => "avg",
-        AggregateFunction::Min => "min",
-        AggregateFunction::Max => "max",
-    }
-}
-
 fn sink_kind(text: &mut String, kind: &SinkKind) {
     match kind {
-        SinkKind::Files { format, schema, empty } => {
+        SinkKind::Files { format, schema, empty, changing: _ } => {
             line(text, "files", format);
             line(text, "schema", schema);
             line(text, "empty", empty);
         }
-        SinkKind::Table { format, key, schema, publish_every } => {
-            line(text, "table", format);
+        SinkKind::Table { format, changelog, key, schema, publish_every } => {
+            match format {
+                Some(TableFormat::Rows(format)) => line(text, "table", format),
+                Some(TableFormat::Parquet) => line(text, "table", &"parquet"),
+                None => line(text, "table", &"none"),
+            }
+            if let Some(format) = changelog {
+                line(text, "changelog", format);
+            }
             line(text, "key", key);
             line(text, "schema", schema);
             line(text, "publish_every_ms", &publish_every.as_millis());

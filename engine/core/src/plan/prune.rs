@@ -88,10 +88,11 @@ fn names(schema: &Schema) -> BTreeSet<String> {
 
 fn of_sink(kind: &SinkKind, several: bool) -> Need {
     match kind {
-        SinkKind::Files { format, schema, .. } => Need {
+        SinkKind::Files { format, schema, changing, .. } => Need {
             columns: names(schema),
             raw: *format == OutputFormat::Raw,
-            positions: several,
+            // A row that comes later, or is taken back, is found by its place.
+            positions: several || *changing,
             used: true,
         },
         SinkKind::Table { schema, .. } => Need { columns: names(schema), ..Need::default() },
@@ -160,10 +161,11 @@ fn of_operator(operator: &GraphOperator, outputs: &[Need]) -> Need {
             need.columns.insert(column.clone());
             rejects = true; // a list that is none, or too long
         }
-        OperatorKind::Aggregate { by, compute } => {
+        OperatorKind::Aggregate { by, compute, spec } => {
             need = Need::default();
-            let arguments = compute.iter().filter_map(|(_, value)| value.argument.as_ref());
-            for value in by.iter().map(|(_, value)| value).chain(arguments) {
+            need.positions = spec.compute.iter().any(|one| one.arrival);
+            let computed = compute.iter().flat_map(|(_, value)| value.expressions());
+            for value in by.iter().map(|(_, value)| value).chain(computed) {
                 need.columns.extend(value.columns().iter().cloned());
                 rejects |= value.is_fallible();
             }
