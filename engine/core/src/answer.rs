@@ -60,7 +60,7 @@ impl Answer {
     pub fn weight(&self) -> u64 {
         let inline = |part: &PreparedPart| match &part.body {
             Prepared::Inline(bytes) => bytes.len(),
-            Prepared::Staged(_) | Prepared::Digest => 0,
+            Prepared::Staged(_) | Prepared::Digest | Prepared::Removed => 0,
         };
         let parts: usize = self.parts.iter().map(inline).sum();
         let batches = self.rows.iter().map(|(_, batch)| batch.columns.get_array_memory_size());
@@ -233,7 +233,8 @@ impl Open {
     fn answer(mut self, epoch: u64) -> Answer {
         let opening = self.opening.expect("every epoch is announced before it is complete");
         let answered_at = SystemTime::now();
-        self.parts.sort_by_key(|part| part.sink);
+        let parts = &mut self.parts;
+        parts.sort_by(|one, two| (one.sink, one.of, &one.name).cmp(&(two.sink, two.of, &two.name)));
         Answer {
             epoch,
             submission: opening.submission,

@@ -3,6 +3,7 @@
 //!
 //! Runs in process 0. Holds no ground state of its own; the journal is the ground state.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::PathBuf;
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tidemill_store::checkpoint::Manifest;
 use tidemill_store::{
     AcceptedFile, Book, CLIENT_IDS_KEPT, Folders, Identity, Journal, JournalError, NewFile,
-    Outcome, Part, PartBody, Retried, Verdict, barrier, failpoint, queue,
+    Outcome, Part, PartBody, Receipt, Replaced, Retried, Verdict, barrier, failpoint, queue,
 };
 use timely::scheduling::activate::SyncActivator;
 
@@ -30,10 +31,12 @@ use crate::ingest::order::FileOrder;
 use crate::publish::Job;
 use crate::receipt;
 use crate::sink::body::Prepared;
+use crate::sink::parts::PreparedPart;
 use crate::space::Space;
 use crate::turns::{Turn, Turns};
 
 mod keep;
+mod shelf;
 
 /// Events taken into one transaction at most.
 const GROUP_MAX: usize = 512;
@@ -398,7 +401,6 @@ impl Ledger {
     }
 
     fn finish(&mut self, answers: Vec<(usize, Answer)>) -> Result<(), JournalError> {
-        let mut outcomes = Vec::with_capacity(answers.len());
         let mut jobs = Vec::with_capacity(answers.len());
         let mut receipts = HashMap::with_capacity(answers.len());
         for (pipeline, mut answer) in answers {
@@ -427,11 +429,10 @@ impl Ledger {
             self.board.answered(pipeline, file.id);
             let milestones =
                 Milestones { read_at: answer.read_at, answered_at: answer.answered_at };
-            let (outcome, staged) = self.decide(pipeline, &answer);
             if answer.failure.is_none() {
                 receipts.insert(file.id, receipt::receipt(&self.lines[pipeline].book, &answer));
             }
-            outcomes.push(outcome.clone());
+            let (outcome, staged) = self.decide(pipeline, &mut answer);
             if !barrier::holds("move-after-commit") {
                 let folders = &self.lines[pipeline].folders;
                 let _ = queue::finish(folders, &file.claimed_name, &file.stored_name);
@@ -450,16 +451,29 @@ impl Ledger {
             jobs.extend(behind);
         }
         if !barrier::holds("publish-after-commit") {
-            self.publish(std::mem::take(&mut jobs));
+            let outcomes: Vec<Outcome> = jobs.iter().filter_map(Job::outcome).cloned().collect();
+            self.publish(jobs);
+            return self.commit(&outcomes, &receipts).map(drop);
         }
-        if !outcomes.is_empty() {
-            // The commit point: nothing is published before this returns. A receipt that does not
-            // balance commits nothing, and ends the process.
-            let Self { journal, space, .. } = self;
-            space.insist("writing the journal", || journal.finish_with(&outcomes, &receipts))?;
-        }
+        let outcomes: Vec<&Outcome> = jobs.iter().filter_map(Job::outcome).collect();
+        let replaced = self.commit(&outcomes, &receipts)?;
+        shelf::tell(&mut jobs, replaced);
         self.publish(jobs);
         Ok(())
+    }
+
+    /// The commit point: nothing is published before this returns. A receipt that does not balance
+    /// commits nothing, and ends the process.
+    fn commit<O: Borrow<Outcome>>(
+        &mut self,
+        outcomes: &[O],
+        receipts: &HashMap<u64, Receipt>,
+    ) -> Result<Vec<Replaced>, JournalError> {
+        if outcomes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let Self { journal, space, .. } = self;
+        space.insist("writing the journal", || journal.finish_with(outcomes, receipts))
     }
 
     fn publish(&self, jobs: Vec<Job>) {
@@ -495,30 +509,34 @@ impl Ledger {
     }
 
     /// Returns what becomes of a file, and the staged parts that must be removed.
-    fn decide(&self, pipeline: usize, answer: &Answer) -> (Outcome, Vec<PathBuf>) {
+    fn decide(&self, pipeline: usize, answer: &mut Answer) -> (Outcome, Vec<PathBuf>) {
         let mut staged = Vec::new();
+        let parts = std::mem::take(&mut answer.parts);
         let verdict = match &answer.failure {
             Some((code, detail)) => {
-                staged.extend(answer.parts.iter().filter_map(|part| match &part.body {
-                    Prepared::Staged(path) => Some(path.clone()),
-                    Prepared::Inline(_) | Prepared::Digest => None,
+                staged.extend(parts.into_iter().filter_map(|part| match part.body {
+                    Prepared::Staged(path) => Some(path),
+                    Prepared::Inline(_) | Prepared::Digest | Prepared::Removed => None,
                 }));
                 Verdict::Quarantined { code: code.clone(), detail: detail.clone() }
             }
             None => {
-                let part = |part: &crate::sink::parts::PreparedPart| Part {
+                let part = |part: PreparedPart| Part {
                     sink: self.lines[pipeline].sinks[part.sink].clone(),
-                    name: part.name.clone(),
+                    name: part.name,
+                    of: part.of,
                     bytes: part.bytes,
                     hash: part.hash,
-                    body: match &part.body {
-                        Prepared::Inline(bytes) => PartBody::Inline(bytes.clone()),
-                        Prepared::Staged(path) => PartBody::Staged(path.clone()),
+                    body: match part.body {
+                        Prepared::Inline(bytes) => PartBody::Inline(bytes),
+                        Prepared::Staged(path) => PartBody::Staged(path),
                         // Only what is read again is added up, and nothing of that is committed.
                         Prepared::Digest => PartBody::Inline(Vec::new()),
+                        Prepared::Removed => PartBody::Removed,
                     },
+                    before: Vec::new(),
                 };
-                Verdict::Committed { parts: answer.parts.iter().map(part).collect() }
+                Verdict::Committed { parts: shelf::placed(parts.into_iter().map(part).collect()) }
             }
         };
         let outcome = Outcome {

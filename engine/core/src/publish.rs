@@ -32,6 +32,9 @@ const SETTLE_MAX: usize = 512;
 /// How long the publisher waits for more before it settles and refreshes tables.
 const LINGER: Duration = Duration::from_millis(15);
 
+/// How long it sleeps when nothing waits to be settled or written.
+const IDLE: Duration = Duration::from_secs(60);
+
 /// How many times as long as a snapshot took to write the next one waits, at least.
 const SNAPSHOT_REST: u32 = 4;
 
@@ -83,6 +86,24 @@ pub enum Job {
     },
     /// Everything was handed over: end.
     End,
+}
+
+impl Job {
+    /// Returns what became of a file, if this is about one that ran.
+    pub fn outcome(&self) -> Option<&Outcome> {
+        match self {
+            Job::Finished { outcome, .. } => Some(outcome),
+            _ => None,
+        }
+    }
+
+    /// Does what [`Job::outcome`] does, to be changed.
+    pub fn outcome_mut(&mut self) -> Option<&mut Outcome> {
+        match self {
+            Job::Finished { outcome, .. } => Some(outcome),
+            _ => None,
+        }
+    }
 }
 
 /// A table of a pipeline and when it may be written again.
@@ -146,7 +167,7 @@ impl Publisher {
     /// Works until [`Job::End`]. An error ends the process.
     pub fn run(mut self, jobs: &Receiver<Job>) -> Result<(), PublisherError> {
         loop {
-            match jobs.recv_timeout(LINGER) {
+            match jobs.recv_timeout(self.patience()) {
                 Ok(Job::End) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(job) => self.work(job)?,
                 Err(RecvTimeoutError::Timeout) => {
@@ -163,6 +184,13 @@ impl Publisher {
         }
         self.settle()?;
         self.refresh_tables(true)
+    }
+
+    /// Returns how long to wait for the next job.
+    fn patience(&self) -> Duration {
+        let mut tables = self.lines.iter().flat_map(|line| line.tables.values());
+        let is_idle = self.unsettled.is_empty() && !tables.any(|one| one.table.is_changed());
+        if is_idle { IDLE } else { LINGER }
     }
 
     fn work(&mut self, job: Job) -> Result<(), PublisherError> {

@@ -105,6 +105,8 @@ pub const NAMES: &[&str] = &[
     "publish-inline-written",
     "publish-inline-moved",
     "publish-staged-moved",
+    "publish-output-replaced",
+    "publish-output-removed",
     "publish-part-done",
     "input-move-begin",
     "input-moved",

@@ -13,6 +13,7 @@ mod read;
 mod receipt;
 mod retry;
 pub(crate) mod schema;
+mod shelf;
 mod strike;
 mod write;
 
@@ -31,6 +32,7 @@ pub use dedupe::Dedupe;
 pub use read::JournalReader;
 pub use receipt::ReceiptRow;
 pub use retry::{Retried, Retries, UnderWay};
+pub use shelf::{Output, Replaced};
 pub use strike::STRIKES_ALONE;
 
 /// The one writer of the journal.
@@ -160,19 +162,48 @@ pub enum Verdict {
     },
 }
 
-/// One output file of one input file.
+/// What a commit does to one output file: it puts bytes in its place, or takes it away.
+///
+/// Usually the output is that of the file that is committed, and nothing of ours was there before. But
+/// a later file may change what comes out of an earlier one, and a file may take the place of another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
     /// The sink, and so the folder in `out/`.
     pub sink: String,
-    /// Its final name in that folder.
+    /// Its name in that folder.
     pub name: String,
-    /// Its size in bytes.
+    /// The submission whose output it is.
+    pub of: u64,
+    /// Its size in bytes; 0 if it is removed.
     pub bytes: u64,
-    /// BLAKE3 of its bytes.
+    /// BLAKE3 of its bytes; zeros if it is removed.
     pub hash: [u8; 32],
     /// Where its bytes are until it is published.
     pub body: PartBody,
+    /// What of ours may lie in its place until then. Only the journal knows: what it is given here it
+    /// does not read.
+    pub before: Vec<Version>,
+}
+
+impl Part {
+    /// Returns a part whose bytes ride in the journal.
+    pub fn inline(of: u64, sink: &str, name: &str, bytes: Vec<u8>) -> Part {
+        Part {
+            sink: sink.to_owned(),
+            name: name.to_owned(),
+            of,
+            bytes: bytes.len() as u64,
+            hash: *blake3::hash(&bytes).as_bytes(),
+            body: PartBody::Inline(bytes),
+            before: Vec::new(),
+        }
+    }
+
+    /// Returns a part that takes an output away.
+    pub fn removed(of: u64, sink: &str, name: &str) -> Part {
+        let (hash, body) = ([0; 32], PartBody::Removed);
+        Part { hash, body, ..Part::inline(of, sink, name, Vec::new()) }
+    }
 }
 
 /// Where the bytes of a part are until it is published.
@@ -182,6 +213,19 @@ pub enum PartBody {
     Inline(Vec<u8>),
     /// In a staged and synced file, by its path relative to the home.
     Staged(PathBuf),
+    /// Nowhere: the output is taken away.
+    Removed,
+}
+
+/// Bytes that lay, or may lie, in the place of an output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// How many.
+    pub bytes: u64,
+    /// BLAKE3 of them.
+    pub hash: [u8; 32],
+    /// The bytes, if a loss of power may have torn them and the journal still has them.
+    pub body: Option<Vec<u8>>,
 }
 
 /// Where a submission stands in the journal.
@@ -264,17 +308,23 @@ pub enum VerdictRow {
     },
 }
 
-/// One output file as it is listed.
+/// What a commit did to one output file, as it is listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartRow {
     /// The sink, and so the folder in `out/`.
     pub sink: String,
     /// Its name in that folder.
     pub name: String,
-    /// Its size in bytes.
+    /// The submission whose output it is.
+    pub of: u64,
+    /// Its size in bytes; 0 if it was removed.
     pub bytes: u64,
-    /// BLAKE3 of its bytes.
+    /// BLAKE3 of its bytes; zeros if it was removed.
     pub hash: [u8; 32],
+    /// Whether the output was taken away.
+    pub removed: bool,
+    /// The submission that has put something else there since, or has taken it away.
+    pub superseded_by: Option<u64>,
 }
 
 /// How many submissions of a pipeline stand where.

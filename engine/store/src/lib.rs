@@ -27,7 +27,7 @@
 //! ```
 //! use std::ffi::OsStr;
 //! use tidemill_store::{
-//!     Dedupe, Home, Journal, NewFile, Outcome, Part, PartBody, Verdict, publish, queue, sync_published,
+//!     Dedupe, Home, Journal, NewFile, Outcome, Part, Verdict, publish, queue, sync_published,
 //! };
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -56,13 +56,7 @@
 //! let file = &accepted[0];
 //! assert_eq!(file.epoch, 1);
 //!
-//! let part = Part {
-//!     sink: "sums".into(),
-//!     name: file.output_name.clone(),
-//!     bytes: 2,
-//!     hash: *blake3::hash(b"3\n").as_bytes(),
-//!     body: PartBody::Inline(b"3\n".to_vec()),
-//! };
+//! let part = Part::inline(id, "sums", &file.output_name, b"3\n".to_vec());
 //! journal.finish(&[Outcome {
 //!     id,
 //!     pipeline: "orders".into(),
@@ -121,8 +115,8 @@ pub use home::{Folders, Home, HomeError};
 pub use journal::{
     AcceptedFile, CLIENT_IDS_KEPT, CheckpointRow, ClientId, ClientIdError, Committed, Counts,
     Dedupe, Filter, Generation, Journal, JournalError, JournalReader, NewFile, Outcome, OutcomeRow,
-    Part, PartBody, PartRow, Phase, ReceiptRow, Retried, Retries, SubmissionRow, Verdict,
-    VerdictRow,
+    Output, Part, PartBody, PartRow, Phase, ReceiptRow, Replaced, Retried, Retries, SubmissionRow,
+    Verdict, VerdictRow, Version,
 };
 pub use publish::{PublishError, publish, replace_file, sync_published};
 pub use queue::spool::{self, sweep_spool};

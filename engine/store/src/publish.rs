@@ -1,8 +1,10 @@
 //! Publish: a committed part becomes visible, whole, under its final name.
 //!
 //! Only what the journal has committed may come here. May be repeated: a part that is already there
-//! is left. Never replaces a file in `out/`, except table snapshots by [`replace_file`]. Who may read
-//! an output is for the umask to say: the home around it is private until its owner opens it.
+//! is left. Of what lies in `out/` it replaces or removes only what the journal knows as ours by its
+//! bytes ([`Part::before`]), in one step, so that a reader sees the old output, the new one, or none,
+//! and never a half; the snapshots of tables by [`replace_file`]. Who may read an output is for the
+//! umask to say: the home around it is private until its owner opens it.
 
 mod again;
 
@@ -69,7 +71,10 @@ impl Full for PublishError {
     }
 }
 
-/// Makes a committed part visible as `out/<sink>/<name>`. Already there is fine.
+/// Makes a committed part visible as `out/<sink>/<name>`, or takes that away. Already done is fine.
+///
+/// What of ours is there ([`Part::before`]) is replaced in one step. Where somebody else's file lies,
+/// a part is refused ([`PublishError::Occupied`]), and an output that is to be removed is gone.
 ///
 /// Durable after [`sync_published`]. A part that rides in the journal is not synced before it gets
 /// its name: until then a loss of power may leave it empty or torn, and [`publish_again`] mends that.
@@ -81,6 +86,7 @@ pub fn publish(home: &Home, folders: &Folders, part: &Part) -> Result<(), Publis
     match &part.body {
         PartBody::Staged(staged) => publish_staged(&home.root().join(staged), &sink, &path, part),
         PartBody::Inline(bytes) => publish_inline(home, bytes, &sink, &path, part),
+        PartBody::Removed => remove(&path, part),
     }?;
     failpoint::reach("publish-part-done").map_err(stop_at(part))
 }
@@ -97,12 +103,14 @@ fn publish_staged(
     part: &Part,
 ) -> Result<(), PublishError> {
     match disk::look(staged)? {
-        None if is_same(path, part)? => return Ok(()),
         None => {
-            return Err(match disk::look(path)? {
-                None => PublishError::Lost { path: path.into(), staged: staged.into() },
-                Some(_) => PublishError::Occupied { path: path.into() },
-            });
+            return match lying(path, part)? {
+                Lying::This => Ok(()),
+                Lying::Nothing | Lying::Before => {
+                    Err(PublishError::Lost { path: path.into(), staged: staged.into() })
+                }
+                Lying::Other => Err(PublishError::Occupied { path: path.into() }),
+            };
         }
         Some(found) if !found.is_file() || found.len() != part.bytes => {
             return Err(PublishError::Changed { path: staged.into(), detail: "size" });
@@ -111,13 +119,12 @@ fn publish_staged(
     }
     match rename_into(sink, staged, path) {
         Ok(()) => failpoint::reach("publish-staged-moved").map_err(stop_at(part)),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            if !is_same(path, part)? {
-                return Err(PublishError::Occupied { path: path.into() });
-            }
-            std::fs::remove_file(staged)
-                .map_err(|error| DiskError::new("remove", staged, error).into())
-        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match lying(path, part)? {
+            Lying::This => std::fs::remove_file(staged)
+                .map_err(|error| DiskError::new("remove", staged, error).into()),
+            Lying::Before => replace_ours(staged, path).map_err(PublishError::from),
+            Lying::Nothing | Lying::Other => Err(PublishError::Occupied { path: path.into() }),
+        },
         Err(error) => Err(error.into()),
     }
 }
@@ -132,11 +139,11 @@ fn publish_inline(
     if bytes.len() as u64 != part.bytes || *blake3::hash(bytes).as_bytes() != part.hash {
         return Err(PublishError::Changed { path: home.journal_path(), detail: "inline bytes" });
     }
-    if disk::look(path)?.is_some() {
-        return match is_same(path, part)? {
-            true => Ok(()),
-            false => Err(PublishError::Occupied { path: path.into() }),
-        };
+    let there = lying(path, part)?;
+    match there {
+        Lying::This => return Ok(()),
+        Lying::Other => return Err(PublishError::Occupied { path: path.into() }),
+        Lying::Nothing | Lying::Before => {}
     }
     // Beside the generations, so that recovery finds and removes what a crash leaves.
     static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -145,6 +152,9 @@ fn publish_inline(
     let written = write_new(&temporary, |file| file.write_all(bytes));
     let moved = written.and_then(|_| {
         failpoint::reach("publish-inline-written").map_err(DiskError::failpoint(path))?;
+        if there == Lying::Before {
+            return replace_ours(&temporary, path);
+        }
         rename_into(sink, &temporary, path)?;
         failpoint::reach("publish-inline-moved").map_err(DiskError::failpoint(path))
     });
@@ -155,6 +165,30 @@ fn publish_inline(
             _ => error.into(),
         }
     })
+}
+
+/// Takes an output away. What is not ours is somebody's own, and the output is gone all the same.
+fn remove(path: &Path, part: &Part) -> Result<(), PublishError> {
+    match lying(path, part)? {
+        Lying::Nothing => Ok(()),
+        Lying::This | Lying::Before => {
+            std::fs::remove_file(path).map_err(|error| DiskError::new("remove", path, error))?;
+            failpoint::reach("publish-output-removed").map_err(stop_at(part))
+        }
+        Lying::Other => {
+            tracing::warn!(
+                path = %path.display(),
+                "an output was to be removed; another file lies in its place and is left"
+            );
+            Ok(())
+        }
+    }
+}
+
+/// Puts a file in the place of an output of ours, in one step.
+fn replace_ours(source: &Path, path: &Path) -> Result<(), DiskError> {
+    replace(source, path)?;
+    failpoint::reach("publish-output-replaced").map_err(DiskError::failpoint(path))
 }
 
 /// Moves a file into a sink's folder, which is created when it is first needed.
@@ -200,17 +234,36 @@ pub(crate) fn is_staged_path(staged: &Path) -> bool {
         && staged.components().all(|component| matches!(component, Component::Normal(_)))
 }
 
-/// Returns whether a published file has exactly the bytes of a part.
-fn is_same(path: &Path, part: &Part) -> Result<bool, DiskError> {
-    match disk::look(path)? {
-        Some(found) if found.is_file() && found.len() == part.bytes => {
-            let file =
-                disk::open_plain(path).map_err(|error| DiskError::new("open", path, error))?;
-            let hash = disk::hash_of(&file).map_err(|error| DiskError::new("hash", path, error))?;
-            Ok(hash == part.hash)
-        }
-        _ => Ok(false),
+/// What lies in the place of a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lying {
+    Nothing,
+    /// The part itself.
+    This,
+    /// What of ours it takes the place of.
+    Before,
+    /// Something else.
+    Other,
+}
+
+/// Returns what lies in the place of a part, by its bytes.
+fn lying(path: &Path, part: &Part) -> Result<Lying, DiskError> {
+    let Some(found) = disk::look(path)? else { return Ok(Lying::Nothing) };
+    let removed = matches!(part.body, PartBody::Removed);
+    let is_this = |bytes: u64| !removed && bytes == part.bytes;
+    let is_before = |bytes: u64| part.before.iter().any(|version| version.bytes == bytes);
+    if !found.is_file() || !(is_this(found.len()) || is_before(found.len())) {
+        return Ok(Lying::Other);
     }
+    let file = disk::open_plain(path).map_err(|error| DiskError::new("open", path, error))?;
+    let hash = disk::hash_of(&file).map_err(|error| DiskError::new("hash", path, error))?;
+    Ok(if is_this(found.len()) && hash == part.hash {
+        Lying::This
+    } else if part.before.iter().any(|version| version.hash == hash) {
+        Lying::Before
+    } else {
+        Lying::Other
+    })
 }
 
 /// Makes all publications and moves of these pipelines durable (T1), with one sync of their file

@@ -1,7 +1,7 @@
 //! Stage: parts of outputs before they are committed, out of sight of everybody.
 //!
-//! Owns `stage/<generation>/<pipeline>/<epoch>-<sink>-<n>.part`. Nothing in here counts until the
-//! journal names it; recovery deletes the rest. What is staged is *derived* and can be made again.
+//! Owns `stage/<generation>/<pipeline>/<epoch>-<sink>-<n>.part`, and `<epoch>-<sink>-of<id>-<n>.part`
+//! for an output of an earlier file. Nothing in here counts until the journal names it; recovery deletes the rest. What is staged is *derived* and can be made again.
 
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -62,6 +62,28 @@ impl StageWriter {
         epoch: u64,
         sink: &str,
     ) -> io::Result<StageWriter> {
+        Self::create_named(home, generation, pipeline, sink, &format!("{epoch}-{sink}"))
+    }
+
+    /// Creates the file of a part that is an output of another submission: one epoch may have many.
+    pub fn create_of(
+        home: &Home,
+        generation: u64,
+        pipeline: &str,
+        epoch: u64,
+        sink: &str,
+        of: u64,
+    ) -> io::Result<StageWriter> {
+        Self::create_named(home, generation, pipeline, sink, &format!("{epoch}-{sink}-of{of}"))
+    }
+
+    fn create_named(
+        home: &Home,
+        generation: u64,
+        pipeline: &str,
+        sink: &str,
+        stem: &str,
+    ) -> io::Result<StageWriter> {
         for name in [pipeline, sink] {
             if !disk::is_plain_name(name) {
                 let text = format!("{name:?} cannot be part of the name of a staged file");
@@ -74,7 +96,7 @@ impl StageWriter {
             .mode(0o700)
             .create(&folder)
             .map_err(|error| DiskError::new("create", &folder, error))?;
-        let (file, path) = create_free(&folder, epoch, sink)?;
+        let (file, path) = create_free(&folder, stem)?;
         failpoint::reach("part-created")?;
         let staged = path.strip_prefix(home.root()).unwrap_or(&path).to_path_buf();
         let hasher = blake3::Hasher::new();
@@ -151,14 +173,17 @@ impl Drop for StageWriter {
 }
 
 impl Unsynced {
-    /// Returns what the journal keeps of the part; `name` is its final name in `out/<sink>/`.
-    pub fn part(&self, sink: &str, name: &str) -> Part {
+    /// Returns what the journal keeps of the part; `of` is the submission whose output it is, `name`
+    /// its final name in `out/<sink>/`.
+    pub fn part(&self, of: u64, sink: &str, name: &str) -> Part {
         Part {
             sink: sink.to_string(),
             name: name.to_string(),
+            of,
             bytes: self.bytes,
             hash: self.hash,
             body: PartBody::Staged(self.staged.clone()),
+            before: Vec::new(),
         }
     }
 
@@ -169,11 +194,11 @@ impl Unsynced {
     }
 }
 
-/// Creates the first `<epoch>-<sink>-<n>.part` that does not exist.
-fn create_free(folder: &Path, epoch: u64, sink: &str) -> Result<(File, PathBuf), DiskError> {
+/// Creates the first `<stem>-<n>.part` that does not exist.
+fn create_free(folder: &Path, stem: &str) -> Result<(File, PathBuf), DiskError> {
     let flags = (OFlags::NOFOLLOW | OFlags::CLOEXEC).bits().cast_signed();
     for attempt in 0..ATTEMPTS_MAX {
-        let path = folder.join(format!("{epoch}-{sink}-{attempt}.part"));
+        let path = folder.join(format!("{stem}-{attempt}.part"));
         let mut options = OpenOptions::new();
         let file = options.write(true).create_new(true).custom_flags(flags).open(&path);
         match file {

@@ -6,6 +6,7 @@
 
 use tidemill_store::{Committed, PartRow};
 
+use crate::sink::body::Prepared;
 use crate::sink::parts::PreparedPart;
 
 /// A file that gave something else when it was read again.
@@ -35,6 +36,12 @@ pub fn difference(committed: &Committed, now: &[PreparedPart], sinks: &[String])
         let Some(part) = now.iter().find(|part| is(row, part)) else {
             return Some(format!("sink {}: {} does not come out any more", row.sink, row.name));
         };
+        let is_removed = matches!(part.body, Prepared::Removed);
+        if is_removed != row.removed {
+            let words = |removed| if removed { "removed" } else { "written" };
+            let (was, is) = (words(row.removed), words(is_removed));
+            return Some(format!("sink {}: {} was {was}; now it is {is}", row.sink, row.name));
+        }
         if part.hash != row.hash || part.bytes != row.bytes {
             let hex = crate::board::hex;
             return Some(format!(
@@ -55,11 +62,10 @@ pub fn difference(committed: &Committed, now: &[PreparedPart], sinks: &[String])
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sink::body::Prepared;
 
     fn part(sink: usize, name: &str, bytes: u64, hash: u8) -> PreparedPart {
         let (hash, body) = ([hash; 32], Prepared::Digest);
-        PreparedPart { epoch: 1, sink, name: name.into(), rows: 1, bytes, hash, body }
+        PreparedPart { epoch: 1, sink, of: 1, name: name.into(), rows: 1, bytes, hash, body }
     }
 
     #[track_caller]
@@ -67,8 +73,11 @@ mod tests {
         let row = |(sink, name, bytes, hash): &(&str, &str, u64, u8)| PartRow {
             sink: (*sink).into(),
             name: (*name).into(),
+            of: 1,
             bytes: *bytes,
             hash: [*hash; 32],
+            removed: *hash == 0,
+            superseded_by: None,
         };
         let committed = Committed {
             parts: committed.iter().map(row).collect(),
@@ -102,5 +111,9 @@ mod tests {
         );
         check(&committed, &[one.clone(), part(1, "x", 5, 2)], Some("sink b: x had 4 bytes"));
         check(&committed, &[one, two, part(1, "y", 0, 0)], Some("sink b: y comes out"));
+        let removed = PreparedPart { body: Prepared::Removed, ..part(0, "x", 0, 0) };
+        check(&[("a", "x", 0, 0)], std::slice::from_ref(&removed), None);
+        check(&[("a", "x", 3, 1)], &[removed], Some("sink a: x was written; now it is removed"));
+        check(&[("a", "x", 0, 0)], &[part(0, "x", 3, 1)], Some("x was removed; now it is written"));
     }
 }

@@ -30,6 +30,8 @@ pub enum Prepared {
     Staged(PathBuf),
     /// Nowhere: they were only added up, to be compared with what was committed.
     Digest,
+    /// Nowhere: the output is taken away.
+    Removed,
 }
 
 /// Opens the staged file when a body outgrows the memory.

@@ -25,13 +25,16 @@ use crate::sink::body::{Body, Finished, Prepared};
 use crate::sink::staging::{Desk, OnDiskFailure, Staging, Synced};
 use crate::space::{self, Space};
 
-/// An output of one sink for one input file, durable or about to ride in the commit.
+/// What an epoch does to an output of one sink for one input file, durable or about to ride in the
+/// commit. Usually the input is that of the epoch; a later one may change what an earlier one gave.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PreparedPart {
     /// The epoch.
     pub epoch: u64,
     /// The sink, by its place in the plan.
     pub sink: usize,
+    /// The submission whose output it is.
+    pub of: u64,
     /// How many records it holds.
     pub rows: u64,
     /// The file's name in the sink's folder.
@@ -239,6 +242,7 @@ impl Parts {
         let part = |bytes: u64, hash: [u8; 32], body: Prepared| PreparedPart {
             epoch,
             sink: self.sink.index,
+            of: opening.submission,
             rows: open.rows,
             name,
             bytes,

@@ -133,7 +133,7 @@ codes! {
     /// A published output has other bytes.
     OutputChanged Damage "D-OUTPUT-CHANGED"
         "an output is not what was committed"
-        "Somebody wrote to it, or the disk lost bytes. Outputs are never written twice by this program."
+        "Somebody wrote to it, or the disk lost bytes. This program replaces outputs whole, and notes what it put there."
         "Do not use it. Put it back from a backup; its size and hash are in the journal (`tidemill file ID`)."
     /// A processed input has other bytes.
     InputChanged Damage "D-INPUT-CHANGED"

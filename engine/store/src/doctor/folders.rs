@@ -7,7 +7,7 @@ use std::fs::Metadata;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, Row, params};
 
 use super::Round;
 use super::finding::Code;
@@ -34,7 +34,7 @@ struct Submission {
     kept: bool,
 }
 
-/// An output of the journal.
+/// An output of the journal, as it is now: none that was replaced or removed since.
 struct Output {
     submission: i64,
     pipeline: String,
@@ -44,6 +44,8 @@ struct Output {
     hash: [u8; 32],
     unsettled: bool,
     staged: Option<String>,
+    /// Whether it takes the place of another output of ours, which may lie there until it is settled.
+    replaces: bool,
 }
 
 impl Round<'_> {
@@ -200,6 +202,8 @@ impl Round<'_> {
             Some(found) if !found.is_file() => {
                 self.find(Code::NotAFile, &output.pipeline, &subject);
             }
+            // What it replaces may be there still; the next start replaces it.
+            Some(_) if output.unsettled && output.replaces => {}
             // A loss of power can tear it before it is settled; the next start makes it whole.
             Some(found) if output.unsettled && staged.is_none() && found.len() <= output.bytes => {}
             Some(found) if found.len() != output.bytes => {
@@ -387,11 +391,15 @@ fn files(journal: &Connection, after: i64) -> rusqlite::Result<Vec<Submission>> 
 fn outputs(journal: &Connection, after: i64, last: i64) -> rusqlite::Result<Vec<Output>> {
     let mut page = journal.prepare_cached(
         "SELECT part.submission, p.name, part.sink, part.name, part.bytes, part.hash,
-                u.submission IS NOT NULL, body.staged
+                u.submission IS NOT NULL, body.staged, r.submission IS NOT NULL
          FROM part JOIN submission s ON s.id = part.submission JOIN pipeline p ON p.id = s.pipeline
          LEFT JOIN unsettled u ON u.submission = s.id
          LEFT JOIN body ON body.submission = part.submission AND body.ordinal = part.ordinal
-         WHERE part.submission > ?1 AND part.submission <= ?2
+         LEFT JOIN revision r ON r.submission = part.submission AND r.ordinal = part.ordinal
+         JOIN shelf ON shelf.name = part.name AND shelf.sink = part.sink
+              AND shelf.pipeline = s.pipeline
+         WHERE part.submission > ?1 AND part.submission <= ?2 AND coalesce(r.removed, 0) = 0
+               AND shelf.submission = part.submission AND shelf.ordinal = part.ordinal
          ORDER BY part.submission, part.ordinal",
     )?;
     let output = |row: &Row<'_>| {
@@ -404,6 +412,7 @@ fn outputs(journal: &Connection, after: i64, last: i64) -> rusqlite::Result<Vec<
             hash: row.get(5)?,
             unsettled: row.get(6)?,
             staged: row.get(7)?,
+            replaces: row.get(8)?,
         })
     };
     page.query_map([after, last], output)?.collect()
@@ -428,25 +437,20 @@ fn knows_stored(journal: &Connection, pipeline: i64, stored: &str) -> rusqlite::
     known.exists(params![pipeline, stored])
 }
 
-/// Returns whether a sink has an output of this name: that of its input, with the ending of a format
-/// or without.
+/// Returns whether a sink has an output of this name. One that was removed is not there, but for the
+/// moment until its removal is settled.
 fn knows_output(
     journal: &Connection,
     pipeline: i64,
     sink: &str,
     name: &str,
 ) -> rusqlite::Result<bool> {
-    let stems = FORMAT_ENDINGS.iter().filter_map(|ending| name.strip_suffix(ending));
     let mut known = journal.prepare_cached(
-        "SELECT 1 FROM submission s JOIN part ON part.submission = s.id
-         WHERE s.output_name = ?2 AND s.pipeline = ?1 AND part.sink = ?3 AND part.name = ?4",
+        "SELECT 1 FROM shelf
+         LEFT JOIN revision r ON r.submission = shelf.submission AND r.ordinal = shelf.ordinal
+         LEFT JOIN unsettled u ON u.submission = shelf.submission
+         WHERE shelf.name = ?3 AND shelf.sink = ?2 AND shelf.pipeline = ?1
+           AND (coalesce(r.removed, 0) = 0 OR u.submission IS NOT NULL)",
     )?;
-    for stem in std::iter::once(name).chain(stems) {
-        let found: Option<i64> =
-            known.query_row(params![pipeline, stem, sink, name], |row| row.get(0)).optional()?;
-        if found.is_some() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    known.exists(params![pipeline, sink, name])
 }

@@ -195,7 +195,7 @@ impl Round<'_> {
 }
 
 /// Rules that the tables must keep; each statement returns a row where one is broken.
-const RULES: [(&str, &str); 5] = [
+const RULES: [(&str, &str); 7] = [
     (
         "epochs are dense",
         "SELECT 'pipeline ' || p.name || ' gave ' || (p.next_epoch - 1) || ' epochs; its files have '
@@ -232,6 +232,24 @@ const RULES: [(&str, &str); 5] = [
          JOIN part ON part.submission = u.submission
          LEFT JOIN body ON body.submission = part.submission AND body.ordinal = part.ordinal
          WHERE body.submission IS NULL LIMIT 1",
+    ),
+    (
+        "every output has a place",
+        "SELECT 'submission ' || part.submission || ', ' || part.sink || '/' || part.name
+         FROM part JOIN submission s ON s.id = part.submission
+         LEFT JOIN shelf ON shelf.name = part.name AND shelf.sink = part.sink
+                        AND shelf.pipeline = s.pipeline
+         WHERE shelf.submission IS NULL LIMIT 1",
+    ),
+    (
+        "the last commit speaks of a place in out/",
+        "SELECT 'submission ' || r.submission || ', ' || part.sink || '/' || part.name
+         FROM revision r JOIN submission s ON s.id = r.submission
+         JOIN part ON part.submission = r.submission AND part.ordinal = r.ordinal
+         JOIN shelf ON shelf.name = part.name AND shelf.sink = part.sink
+                   AND shelf.pipeline = s.pipeline
+         LEFT JOIN submission last ON last.id = shelf.submission
+         WHERE last.id IS NULL OR last.epoch < s.epoch LIMIT 1",
     ),
 ];
 

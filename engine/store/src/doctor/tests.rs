@@ -5,9 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::home::{Folders, Home};
-use crate::journal::{
-    AcceptedFile, Dedupe, Generation, Journal, NewFile, Outcome, Part, PartBody, Verdict,
-};
+use crate::journal::{AcceptedFile, Dedupe, Generation, Journal, NewFile, Outcome, Part, Verdict};
 use crate::publish::publish;
 use crate::queue::{self, Reason};
 use crate::stage::{StageWriter, sync_parts};
@@ -77,15 +75,9 @@ impl Given {
         let mut writer = StageWriter::create(home, 1, "p", file.epoch, "big").unwrap();
         writer.write(b"staged").unwrap();
         let staged = writer.finish().unwrap();
-        let big = staged.part("big", &file.output_name);
+        let big = staged.part(file.id, "big", &file.output_name);
         sync_parts(&[staged]).unwrap();
-        let small = Part {
-            sink: "small".into(),
-            name: file.output_name.clone(),
-            bytes: 5,
-            hash: blake3::hash(b"small").into(),
-            body: PartBody::Inline(b"small".to_vec()),
-        };
+        let small = Part::inline(file.id, "small", &file.output_name, b"small".to_vec());
         let parts = vec![big, small];
         let book = crate::receipt::Book::default();
         journal.keep_books(&[("p".into(), book)]).unwrap();

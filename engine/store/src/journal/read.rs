@@ -8,9 +8,10 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 
 use super::schema::{self, of};
+use super::shelf;
 use super::{
     AcceptedFile, Counts, Filter, Journal, JournalError, LIST_MAX, Outcome, OutcomeRow, Part,
-    PartBody, PartRow, Phase, SubmissionRow, Verdict, VerdictRow,
+    PartBody, PartRow, Phase, SubmissionRow, Verdict, VerdictRow, Version,
 };
 use crate::home::Home;
 use crate::queue::Identity;
@@ -31,12 +32,18 @@ SELECT s.id, p.name, s.epoch, s.source, s.name, s.claimed_name, s.stored_name, s
 FROM submission s JOIN pipeline p ON p.id = s.pipeline ";
 
 impl Journal {
-    /// Returns what is finished and not settled, with all its bytes, in the order of ids.
+    /// Returns what is finished and not settled, with all its bytes, pipeline by pipeline in the order
+    /// of epochs. Of the parts in one place only the one that speaks last is there, unless it is
+    /// settled; what may lie there of the others is said by [`Part::before`].
     pub fn unsettled(&self) -> Result<Vec<(AcceptedFile, Outcome)>, JournalError> {
-        let sql = format!("{SELECT} JOIN unsettled u ON u.submission = s.id ORDER BY s.id");
+        let sql = format!(
+            "{SELECT} JOIN unsettled u ON u.submission = s.id
+             ORDER BY s.pipeline, s.epoch"
+        );
         let connection = self.connection();
         let rows = list(connection, &sql, []).map_err(of("list the unsettled", &self.path()))?;
-        rows.into_iter()
+        let unsettled: Result<Vec<_>, JournalError> = rows
+            .into_iter()
             .map(|row| {
                 let outcome = whole_outcome(connection, &row)
                     .map_err(of("read an outcome", &self.path()))?
@@ -46,7 +53,9 @@ impl Journal {
                     })?;
                 Ok((row.file, outcome))
             })
-            .collect()
+            .collect();
+        let unsettled = unsettled?;
+        shelf::last_words(connection, unsettled).map_err(of("read the shelf", &self.path()))
     }
 
     /// Returns the files of a pipeline that are accepted only, in the order of epochs.
@@ -288,7 +297,13 @@ fn submission_row(row: &Row<'_>) -> rusqlite::Result<SubmissionRow> {
 
 pub(super) fn parts_of(connection: &Connection, id: u64) -> rusqlite::Result<Vec<PartRow>> {
     let mut statement = connection.prepare_cached(
-        "SELECT sink, name, bytes, hash FROM part WHERE submission = ?1 ORDER BY ordinal",
+        "SELECT part.sink, part.name, part.bytes, part.hash, r.of, coalesce(r.removed, 0),
+                nullif(shelf.submission, part.submission)
+         FROM part JOIN submission s ON s.id = part.submission
+         LEFT JOIN revision r ON r.submission = part.submission AND r.ordinal = part.ordinal
+         LEFT JOIN shelf ON shelf.name = part.name AND shelf.sink = part.sink
+                        AND shelf.pipeline = s.pipeline
+         WHERE part.submission = ?1 ORDER BY part.ordinal",
     )?;
     let parts = statement.query_map([id.cast_signed()], |row| {
         Ok(PartRow {
@@ -296,6 +311,9 @@ pub(super) fn parts_of(connection: &Connection, id: u64) -> rusqlite::Result<Vec
             name: row.get(1)?,
             bytes: unsigned(row, 2)?,
             hash: row.get(3)?,
+            of: row.get::<_, Option<i64>>(4)?.map_or(id, i64::cast_unsigned),
+            removed: row.get(5)?,
+            superseded_by: row.get::<_, Option<i64>>(6)?.map(i64::cast_unsigned),
         })
     })?;
     parts.collect()
@@ -313,12 +331,14 @@ fn whole_outcome(
             if bodies.len() != parts.len() {
                 return Err(rusqlite::Error::QueryReturnedNoRows);
             }
-            let whole = |(part, body): (&PartRow, PartBody)| Part {
+            let whole = |(part, (body, before)): (&PartRow, (PartBody, Option<Version>))| Part {
                 sink: part.sink.clone(),
                 name: part.name.clone(),
+                of: part.of,
                 bytes: part.bytes,
                 hash: part.hash,
-                body,
+                body: if part.removed { PartBody::Removed } else { body },
+                before: before.into_iter().collect(),
             };
             Verdict::Committed { parts: parts.iter().zip(bodies).map(whole).collect() }
         }
@@ -341,14 +361,27 @@ fn whole_outcome(
     }))
 }
 
-fn bodies_of(connection: &Connection, id: u64) -> rusqlite::Result<Vec<PartBody>> {
-    let mut statement = connection
-        .prepare_cached("SELECT staged, bytes FROM body WHERE submission = ?1 ORDER BY ordinal")?;
+/// Returns where the bytes of each part are, and what its place held before.
+fn bodies_of(
+    connection: &Connection,
+    id: u64,
+) -> rusqlite::Result<Vec<(PartBody, Option<Version>)>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT body.staged, body.bytes, r.old_bytes, r.old_hash FROM body
+         LEFT JOIN revision r ON r.submission = body.submission AND r.ordinal = body.ordinal
+         WHERE body.submission = ?1 ORDER BY body.ordinal",
+    )?;
     let bodies = statement.query_map([id.cast_signed()], |row| {
-        Ok(match row.get::<_, Option<String>>(0)? {
+        let body = match row.get::<_, Option<String>>(0)? {
             Some(staged) => PartBody::Staged(staged.into()),
             None => PartBody::Inline(row.get(1)?),
-        })
+        };
+        let old: Option<[u8; 32]> = row.get(3)?;
+        let before = match old {
+            Some(hash) => Some(Version { bytes: unsigned(row, 2)?, hash, body: None }),
+            None => None,
+        };
+        Ok((body, before))
     })?;
     bodies.collect()
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::{JournalError, checkpoint, client_id, dedupe, receipt, retry, strike};
+use super::{JournalError, checkpoint, client_id, dedupe, receipt, retry, shelf, strike};
 use crate::barrier;
 use crate::disk::{self, DiskError};
 
@@ -144,13 +144,14 @@ FROM submission s JOIN pipeline p ON p.id = s.pipeline;
 ";
 
 /// The tables of the topics that have a file of their own.
-const TOPICS: [&str; 6] = [
+const TOPICS: [&str; 7] = [
     client_id::TABLES,
     dedupe::TABLES,
     checkpoint::TABLES,
     receipt::TABLES,
     retry::TABLES,
     strike::TABLES,
+    shelf::TABLES,
 ];
 
 /// Opens the journal for its writer, creating it if it is not there, and checks all of it.

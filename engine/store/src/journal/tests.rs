@@ -36,12 +36,13 @@ pub(super) fn new_file(journal: &mut Journal, pipeline: &str, name: &str) -> New
     }
 }
 
-pub(super) fn accept(journal: &mut Journal, pipeline: &str, names: &[&str]) -> Vec<AcceptedFile> {
+pub(crate) fn accept(journal: &mut Journal, pipeline: &str, names: &[&str]) -> Vec<AcceptedFile> {
     let files: Vec<_> = names.iter().map(|name| new_file(journal, pipeline, name)).collect();
     journal.accept(&files).unwrap()
 }
 
-pub(super) fn committed(file: &AcceptedFile, parts: Vec<Part>) -> Outcome {
+pub(crate) fn committed(file: &AcceptedFile, mut parts: Vec<Part>) -> Outcome {
+    parts.iter_mut().filter(|part| part.of == 0).for_each(|part| part.of = file.id);
     Outcome {
         id: file.id,
         pipeline: file.pipeline.clone(),
@@ -69,14 +70,9 @@ pub(super) fn quarantined(file: &AcceptedFile) -> Outcome {
     Outcome { verdict, ..committed(file, vec![]) }
 }
 
-fn inline(sink: &str, name: &str, bytes: &[u8]) -> Part {
-    Part {
-        sink: sink.into(),
-        name: name.into(),
-        bytes: bytes.len() as u64,
-        hash: blake3::hash(bytes).into(),
-        body: PartBody::Inline(bytes.to_vec()),
-    }
+/// Returns a small output of whichever file it is committed with.
+pub(super) fn inline(sink: &str, name: &str, bytes: &[u8]) -> Part {
+    Part::inline(0, sink, name, bytes.to_vec())
 }
 
 #[track_caller]
@@ -335,8 +331,15 @@ fn a_reader_sees_what_was_committed_newest_first() {
 
     let row = reader.submission(files[0].id).unwrap().unwrap();
     assert_eq!(row.file, files[0]);
-    let part =
-        PartRow { sink: "s".into(), name: "a".into(), bytes: 3, hash: blake3::hash(b"xyz").into() };
+    let part = PartRow {
+        sink: "s".into(),
+        name: "a".into(),
+        of: files[0].id,
+        bytes: 3,
+        hash: blake3::hash(b"xyz").into(),
+        removed: false,
+        superseded_by: None,
+    };
     let verdict = VerdictRow::Committed { parts: vec![part] };
     let outcome =
         OutcomeRow { verdict, records: 10, rejected: 1, answered_at_us: 3, finished_at_us: 4 };

@@ -4,6 +4,7 @@
 //! writes nothing. After a write that failed nothing more is written until the journal is opened
 //! again.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -15,16 +16,16 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use super::names::{Folder, free_name};
 use super::receipt::{self, Books};
 use super::schema::{self, of};
+use super::shelf::{self, Replaced};
 use super::{
-    AcceptedFile, Generation, INLINE_BYTES_MAX, Journal, JournalError, JournalReader, NewFile,
-    Outcome, Part, PartBody, Verdict, client_id, dedupe, read,
+    AcceptedFile, Generation, Journal, JournalError, JournalReader, NewFile, Outcome, Part,
+    Verdict, client_id, dedupe, read,
 };
 use crate::barrier;
 use crate::disk::{self, Full};
 use crate::failpoint;
 use crate::home::{self, Home};
 use crate::name;
-use crate::publish::is_staged_path;
 use crate::receipt::Receipt;
 
 /// What is counted for each pipeline.
@@ -177,19 +178,19 @@ impl Journal {
     ///
     /// One transaction, durable on return. Of each pipeline the epochs must follow one another
     /// without a gap; staged parts must have been synced before.
-    pub fn finish(&mut self, outcomes: &[Outcome]) -> Result<(), JournalError> {
+    pub fn finish(&mut self, outcomes: &[Outcome]) -> Result<Vec<Replaced>, JournalError> {
         self.finish_with(outcomes, &HashMap::new())
     }
 
     /// Commits or sets aside files with the receipts of those that are committed, by submission.
     ///
     /// A receipt that does not balance, or is missing for a pipeline whose book is kept, commits
-    /// nothing.
-    pub fn finish_with(
+    /// nothing. Returns what of ours the outputs take the place of.
+    pub fn finish_with<O: Borrow<Outcome>>(
         &mut self,
-        outcomes: &[Outcome],
+        outcomes: &[O],
         receipts: &HashMap<u64, Receipt>,
-    ) -> Result<(), JournalError> {
+    ) -> Result<Vec<Replaced>, JournalError> {
         // Not borrowed while the transaction has all of `self`.
         let books = std::mem::take(&mut self.books);
         let result = self.finish_all(outcomes, receipts, &books);
@@ -197,23 +198,24 @@ impl Journal {
         result
     }
 
-    fn finish_all(
+    fn finish_all<O: Borrow<Outcome>>(
         &mut self,
-        outcomes: &[Outcome],
+        outcomes: &[O],
         receipts: &HashMap<u64, Receipt>,
         books: &Books,
-    ) -> Result<(), JournalError> {
+    ) -> Result<Vec<Replaced>, JournalError> {
         let generation = self.generation.map(u64::cast_signed);
         let stop = JournalError::failpoint("commit");
         failpoint::reach("commit-begin").map_err(&stop)?;
-        self.write_synced("C1", "commit", |transaction, pipelines| {
-            for outcome in outcomes {
+        let replaced = self.write_synced("C1", "commit", |transaction, pipelines| {
+            let mut replaced = Vec::new();
+            for outcome in outcomes.iter().map(O::borrow) {
                 let Some(counters) = pipelines.get_mut(&outcome.pipeline) else {
                     let detail = format!("pipeline {} has no accepted files", outcome.pipeline);
                     return Err(JournalError::invariant(detail).into());
                 };
                 check_order(counters, outcome)?;
-                finish_one(transaction, counters.id, generation, outcome)?;
+                replaced.extend(finish_one(transaction, counters.id, generation, outcome)?);
                 receipt::insert(transaction, books, outcome, receipts.get(&outcome.id))?;
                 counters.finished_epoch = outcome.epoch;
                 match outcome.verdict {
@@ -222,9 +224,11 @@ impl Journal {
                 }
             }
             save_counters(transaction, pipelines)?;
-            Ok(failpoint::reach("commit-written").map_err(&stop)?)
+            failpoint::reach("commit-written").map_err(&stop)?;
+            Ok(replaced)
         })?;
-        failpoint::reach("commit-durable").map_err(&stop)
+        failpoint::reach("commit-durable").map_err(&stop)?;
+        Ok(replaced)
     }
 
     /// Writes down that publication and moves of these submissions are durable, and forgets the
@@ -509,7 +513,7 @@ fn finish_one(
     pipeline: i64,
     generation: Option<i64>,
     outcome: &Outcome,
-) -> Result<(), Trouble> {
+) -> Result<Vec<Replaced>, Trouble> {
     let id = outcome.id.cast_signed();
     if outcome.hash.is_none() && matches!(outcome.verdict, Verdict::Committed { .. }) {
         let detail =
@@ -546,70 +550,6 @@ fn finish_one(
         let detail = format!("epoch {epoch} of {pipeline} is not submission {id}, or is finished");
         return Err(JournalError::invariant(detail).into());
     }
-    check_parts(generation, outcome, parts)?;
     transaction.prepare_cached("INSERT INTO unsettled VALUES (?1)")?.execute([id])?;
-    for (ordinal, part) in parts.iter().enumerate() {
-        insert_part(transaction, id, ordinal, part)?;
-    }
-    Ok(())
-}
-
-/// Checks that each output is this file's, of this generation, and the only one of its sink: a
-/// staged file can then be named by one commit only.
-fn check_parts(generation: Option<i64>, outcome: &Outcome, parts: &[Part]) -> Result<(), Trouble> {
-    for (at, part) in parts.iter().enumerate() {
-        let Part { sink, name, .. } = part;
-        let refuse = |what: String| {
-            let whose = format!("part {sink}/{name} of submission {}", outcome.id);
-            Err(JournalError::invariant(format!("{whose}: {what}")).into())
-        };
-        if parts.iter().take(at).any(|other| other.sink == *sink) {
-            return refuse("its sink has another output of the same file".to_owned());
-        }
-        if let (Some(generation), PartBody::Staged(staged)) = (generation, &part.body) {
-            let begin =
-                format!("stage/{generation}/{}/{}-{sink}-", outcome.pipeline, outcome.epoch);
-            if !staged.as_os_str().as_bytes().starts_with(begin.as_bytes()) {
-                return refuse(format!("{} was staged for something else", staged.display()));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn insert_part(
-    transaction: &Transaction<'_>,
-    id: i64,
-    ordinal: usize,
-    part: &Part,
-) -> Result<(), Trouble> {
-    let refuse = |what: &str| {
-        let Part { sink, name, .. } = part;
-        Err(JournalError::invariant(format!("part {sink}/{name} of submission {id}: {what}"))
-            .into())
-    };
-    if !disk::is_plain_name(&part.sink) || !disk::is_plain_name(&part.name) {
-        return refuse("a name is empty, too long, or a path");
-    }
-    let (staged, bytes) = match &part.body {
-        PartBody::Inline(bytes) if bytes.len() as u64 != part.bytes => {
-            return refuse("it does not have the size it says");
-        }
-        PartBody::Inline(bytes) if bytes.len() > INLINE_BYTES_MAX => {
-            return refuse("it is too large for the journal; stage it");
-        }
-        PartBody::Inline(bytes) => (None, Some(bytes)),
-        PartBody::Staged(path) => match path.to_str().filter(|_| is_staged_path(path)) {
-            Some(staged) => (Some(staged), None),
-            None => return refuse("its staged path must be relative to the home, below stage/"),
-        },
-    };
-    let ordinal = ordinal as i64;
-    transaction
-        .prepare_cached("INSERT INTO part VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
-        .execute(params![id, ordinal, part.sink, part.name, part.bytes.cast_signed(), part.hash])?;
-    transaction
-        .prepare_cached("INSERT INTO body VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![id, ordinal, staged, bytes])?;
-    Ok(())
+    shelf::insert(transaction, pipeline, generation, outcome, parts)
 }

@@ -2,7 +2,8 @@
 //!
 //! A part that rides in the journal gets its name before its bytes are synced: one sync for many
 //! files comes behind (T1). Power that goes away in between may leave the name with no bytes, some of
-//! them, or zeros in their place. The journal still has them all. Never replaces anything else.
+//! them, or zeros in their place. The journal still has them all, also those of a part that another
+//! was about to take the place of. Never replaces anything else.
 
 use std::io::Write;
 use std::path::Path;
@@ -19,17 +20,30 @@ use crate::journal::{Part, PartBody};
 pub fn publish_again(home: &Home, folders: &Folders, part: &Part) -> Result<(), PublishError> {
     check_names(part)?;
     let path = folders.out.join(&part.sink).join(&part.name);
-    if let PartBody::Inline(bytes) = &part.body
-        && barrier::holds("torn-parts")
-        && is_torn(&path, bytes)?
-    {
-        // In `stage/`, so that recovery removes what a crash leaves of it.
-        let whole = home.stage_root().join(format!("torn-{}", std::process::id()));
-        write_new(&whole, |file| file.write_all(bytes))?;
-        replace(&whole, &path)?;
-        tracing::warn!(path = %path.display(), "a loss of power had torn this output; it is whole again");
+    if barrier::holds("torn-parts") {
+        mend(home, &path, part)?;
     }
     publish(home, folders, part)
+}
+
+/// Makes whole what a loss of power tore: this part, or one that it takes the place of.
+fn mend(home: &Home, path: &Path, part: &Part) -> Result<(), DiskError> {
+    let own = match &part.body {
+        PartBody::Inline(bytes) => Some(bytes),
+        PartBody::Staged(_) | PartBody::Removed => None,
+    };
+    let before = part.before.iter().filter_map(|version| version.body.as_ref());
+    for bytes in own.into_iter().chain(before) {
+        if is_torn(path, bytes)? {
+            // In `stage/`, so that recovery removes what a crash leaves of it.
+            let whole = home.stage_root().join(format!("torn-{}", std::process::id()));
+            write_new(&whole, |file| file.write_all(bytes))?;
+            replace(&whole, path)?;
+            tracing::warn!(path = %path.display(), "a loss of power had torn this output; it is whole again");
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Returns whether a file is what is left of these bytes: no longer than they are, and each of its
@@ -58,13 +72,7 @@ mod tests {
         let home = Home::open(&folder.path().join("home")).unwrap();
         let folders = home.pipeline("p").unwrap();
         let whole = b"one\ntwo\n".to_vec();
-        let part = Part {
-            sink: "errors".into(),
-            name: "a.jsonl".into(),
-            bytes: whole.len() as u64,
-            hash: blake3::hash(&whole).into(),
-            body: PartBody::Inline(whole),
-        };
+        let part = Part::inline(1, "errors", "a.jsonl", whole);
         let path = folders.out.join("errors/a.jsonl");
         fs::create_dir(path.parent().unwrap()).unwrap();
         fs::write(&path, left).unwrap();

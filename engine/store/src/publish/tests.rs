@@ -12,13 +12,7 @@ fn given() -> (tempfile::TempDir, Home, Folders) {
 }
 
 fn inline(bytes: &str) -> Part {
-    Part {
-        sink: "errors".into(),
-        name: "a.jsonl".into(),
-        bytes: bytes.len() as u64,
-        hash: blake3::hash(bytes.as_bytes()).into(),
-        body: PartBody::Inline(bytes.as_bytes().to_vec()),
-    }
+    Part::inline(1, "errors", "a.jsonl", bytes.as_bytes().to_vec())
 }
 
 fn staged(home: &Home, bytes: &str) -> Part {
@@ -26,7 +20,7 @@ fn staged(home: &Home, bytes: &str) -> Part {
     writer.write(bytes.as_bytes()).unwrap();
     let part = writer.finish().unwrap();
     sync_parts(std::slice::from_ref(&part)).unwrap();
-    part.part("errors", "a.jsonl")
+    part.part(1, "errors", "a.jsonl")
 }
 
 #[test]
@@ -115,4 +109,69 @@ fn a_replaced_file_is_the_old_one_or_the_new_one() {
     replace_file(&path, |file| file.write_all(b"two")).unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"two");
     assert_eq!(fs::read_dir(&folders.out).unwrap().count(), 1);
+}
+
+/// Returns a part of either kind with these bytes, which takes the place of others.
+fn part_over(home: &Home, kind: &str, bytes: &str, before: &[&str]) -> Part {
+    let version = |bytes: &&str| crate::journal::Version {
+        bytes: bytes.len() as u64,
+        hash: blake3::hash(bytes.as_bytes()).into(),
+        body: None,
+    };
+    let part = match kind {
+        "inline" => inline(bytes),
+        "staged" => staged(home, bytes),
+        _ => Part::removed(1, "errors", "a.jsonl"),
+    };
+    Part { before: before.iter().map(version).collect(), ..part }
+}
+
+#[test]
+fn an_output_of_ours_is_replaced_or_removed() {
+    for first in ["inline", "staged"] {
+        for kind in ["inline", "staged", "removed"] {
+            for (bytes, before) in [("new", "old"), ("longer", "old"), ("same", "same"), ("", "x")]
+            {
+                let (_folder, home, folders) = given();
+                publish(&home, &folders, &part_over(&home, first, before, &[])).unwrap();
+                let part = part_over(&home, kind, bytes, &["elsewhere", before]);
+                for _ in 0..3 {
+                    publish(&home, &folders, &part).unwrap();
+                    let found = fs::read_to_string(folders.out.join("errors/a.jsonl")).ok();
+                    assert_eq!(found.as_deref(), (kind != "removed").then_some(bytes), "{kind}");
+                }
+                let left = fs::read_dir(home.stage_root()).unwrap().flatten();
+                assert_eq!(left.filter(|entry| entry.path().is_file()).count(), 0);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_foreign_file_is_neither_replaced_nor_removed_whatever_ours_were() {
+    for kind in ["inline", "staged", "removed"] {
+        for foreign in ["hallo", "eine", "longer than both"] {
+            let (_folder, home, folders) = given();
+            let path = folders.out.join("errors/a.jsonl");
+            fs::create_dir(path.parent().unwrap()).unwrap();
+            fs::write(&path, foreign).unwrap();
+            let result = publish(&home, &folders, &part_over(&home, kind, "hello", &["mine"]));
+            match kind {
+                "removed" => result.unwrap(),
+                _ => assert!(matches!(result, Err(PublishError::Occupied { .. })), "{result:?}"),
+            }
+            assert_eq!(fs::read_to_string(&path).unwrap(), foreign);
+        }
+    }
+}
+
+#[test]
+fn a_staged_part_that_is_gone_is_lost_while_the_old_output_is_there() {
+    let (_folder, home, folders) = given();
+    publish(&home, &folders, &inline("old")).unwrap();
+    let part = part_over(&home, "staged", "new", &["old"]);
+    fs::remove_dir_all(home.stage(1)).unwrap();
+    let result = publish(&home, &folders, &part);
+    assert!(matches!(result, Err(PublishError::Lost { .. })), "{result:?}");
+    assert_eq!(fs::read(folders.out.join("errors/a.jsonl")).unwrap(), b"old");
 }

@@ -1,7 +1,7 @@
 //! A crash after each step of the protocol: only the first `k` steps are done, then recovery.
 
 use super::*;
-use crate::journal::{ClientId, NewFile, Part, PartBody};
+use crate::journal::{ClientId, NewFile, Part};
 use crate::publish::{publish, sync_published};
 use crate::queue::{Claimed, Identity};
 use crate::stage::{StageWriter, Unsynced, sync_parts};
@@ -98,14 +98,8 @@ impl Run {
 
     fn finish(&mut self, ends_well: bool) {
         let file = self.accepted.as_ref().unwrap();
-        let small = Part {
-            sink: "small".into(),
-            name: file.output_name.clone(),
-            bytes: 5,
-            hash: blake3::hash(b"small").into(),
-            body: PartBody::Inline(b"small".to_vec()),
-        };
-        let big = self.staged.as_ref().unwrap().part("big", &file.output_name);
+        let small = Part::inline(file.id, "small", &file.output_name, b"small".to_vec());
+        let big = self.staged.as_ref().unwrap().part(file.id, "big", &file.output_name);
         let verdict = if ends_well {
             Verdict::Committed { parts: vec![small, big] }
         } else {
@@ -462,3 +456,5 @@ fn a_retry_that_was_cut_off_leaves_exactly_one_of_the_two() {
         }
     }
 }
+
+mod shelf;
