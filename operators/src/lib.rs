@@ -35,6 +35,7 @@ pub mod filter;
 pub mod parse;
 pub mod route;
 pub mod select;
+pub mod state;
 pub mod window;
 
 pub mod aggregate;
