@@ -8,6 +8,104 @@
 //! | leaves | a record leaves memory when it is taken back, or is final (`horizon`)                    |
 //! | cost   | the machine runs over all records of each key that an epoch touched, twice               |
 
+use arrow_array::{RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow_select::take::take;
+
+use crate::expr::Steps;
+use crate::key::{Key, append_value, decode_columns};
+use crate::keyed::{Logic, RowLayout, Said};
+use crate::types::{Column, Schema, Type};
+use crate::value::Value;
+
 mod machine;
+mod told;
 
 pub use machine::{Leave, Machine, MachineSpec, Moment, Outcome, STATE, Transition, Variable};
+pub use told::told;
+
+/// The column of a trouble that is told: what failed.
+pub const TROUBLE: &str = "trouble";
+
+/// Runs the machine of a key over its records.
+pub struct Replay {
+    machine: Machine,
+    layout: RowLayout,
+    keys: Vec<Column>,
+    /// Which of the key columns the machine may read: those that are not kept with each record.
+    from_key: Vec<usize>,
+    columns: Schema,
+    /// The port by which troubles are told.
+    troubles: usize,
+}
+
+impl Replay {
+    /// Returns the logic of a machine over values of this layout, whose records leave by `tags` tags;
+    /// troubles are told by one port more. A row given by a tag ends with the added cells, one that
+    /// tells of a trouble with what failed.
+    pub fn new(spec: MachineSpec, keys: Vec<Column>, layout: RowLayout, tags: usize) -> Self {
+        let is_kept = |key: &Column| layout.columns.iter().any(|column| column.name == key.name);
+        let from_key: Vec<usize> = (0..keys.len()).filter(|at| !is_kept(&keys[*at])).collect();
+        let of_key = from_key.iter().map(|at| keys[*at].clone());
+        let columns = Schema::new(layout.columns.iter().cloned().chain(of_key).collect());
+        let machine = Machine::new(spec, &columns);
+        Self { machine, layout, keys, from_key, columns, troubles: tags }
+    }
+
+    /// Returns what a row ends with that tells of a trouble.
+    pub fn trouble_tail() -> Vec<Column> {
+        vec![Column::new(TROUBLE, Type::String)]
+    }
+
+    /// Returns the columns of records of one key.
+    fn steps(&self, key: &[u8], rows: &[&[u8]]) -> Steps {
+        const OURS: &str = "the state of an operator holds its own rows";
+        let mut arrays = self.layout.arrays(rows.iter().copied()).expect(OURS);
+        if !self.from_key.is_empty() {
+            let key = Key::new(key);
+            let cells = decode_columns(std::iter::once(&key), &self.keys).expect(OURS);
+            let first = UInt32Array::from(vec![0; rows.len()]);
+            let repeated = |at: &usize| take(&cells[*at], &first, None).expect("there is one");
+            arrays.extend(self.from_key.iter().map(repeated));
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+        let batch = RecordBatch::try_new_with_options(self.columns.arrow(), arrays, &options)
+            .expect("each column was built with its type, one cell a row");
+        Steps::new(batch, &self.columns)
+    }
+
+    /// Says what became of a record.
+    fn say(&self, row: &[u8], outcome: Outcome, said: &mut Said) {
+        if let Some(port) = outcome.port {
+            said.give_with(port, 1, |bytes| {
+                bytes.extend_from_slice(row);
+                outcome.added.iter().for_each(|value| append_value(value, bytes));
+            });
+        }
+        if let Some(trouble) = outcome.trouble {
+            said.give_with(self.troubles, 1, |bytes| {
+                bytes.extend_from_slice(row);
+                append_value(&Value::String(trouble), bytes);
+            });
+        }
+    }
+}
+
+impl Logic for Replay {
+    fn rows<'v>(
+        &mut self,
+        key: &'v [u8],
+        values: &mut dyn Iterator<Item = (&'v [u8], i64)>,
+        said: &mut Said,
+    ) {
+        let repeated = |(row, times): (&'v [u8], i64)| {
+            std::iter::repeat_n(row, usize::try_from(times).unwrap_or_default())
+        };
+        let rows: Vec<&[u8]> = values.flat_map(repeated).collect();
+        if rows.is_empty() {
+            return;
+        }
+        let steps = self.steps(key, &rows);
+        let from = self.machine.start();
+        self.machine.run(&steps, from, |row, outcome| self.say(rows[row], outcome, said));
+    }
+}

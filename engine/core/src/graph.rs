@@ -10,6 +10,7 @@ use regex::Regex;
 use tidemill_operators::explode::List;
 use tidemill_operators::expr::{Aggregate, Expr};
 use tidemill_operators::format::{Field, Format, OutputFormat};
+use tidemill_operators::state::MachineSpec;
 use tidemill_operators::window::Windows;
 use tidemill_operators::{Column, Schema, Type};
 
@@ -25,6 +26,8 @@ mod operators;
 mod sinks;
 mod sources;
 mod unread;
+
+pub use operators::ordered::{OrderTerm, OrderedRows};
 
 /// How many columns a stream may have.
 pub(crate) const COLUMNS_MAX: usize = 1_000;
@@ -112,6 +115,29 @@ pub enum OperatorKind {
         /// The column of the elements.
         element: String,
     },
+    /// Runs a machine over the records of each key, which decides how each of them leaves.
+    State {
+        /// The records of a key, in order.
+        rows: OrderedRows,
+        /// The machine.
+        machine: Box<MachineSpec>,
+        /// Behind which age a record is final; `None`: never.
+        horizon_us: Option<i64>,
+    },
+    /// Keeps one row of each key.
+    Dedupe {
+        /// The rows, in the order of which the first one stays.
+        rows: OrderedRows,
+    },
+    /// Keeps the first few rows of each key.
+    Top {
+        /// The rows, in order.
+        rows: OrderedRows,
+        /// How many stay.
+        count: u64,
+        /// The column that holds the number of each row from 1.
+        rank: Option<String>,
+    },
 }
 
 impl OperatorKind {
@@ -125,6 +151,9 @@ impl OperatorKind {
             OperatorKind::Aggregate { .. } => "aggregate",
             OperatorKind::Window { .. } => "window",
             OperatorKind::Explode { .. } => "explode",
+            OperatorKind::State { .. } => "state",
+            OperatorKind::Dedupe { .. } => "dedupe",
+            OperatorKind::Top { .. } => "top",
         }
     }
 
@@ -137,7 +166,10 @@ impl OperatorKind {
             | OperatorKind::Parse { .. }
             | OperatorKind::Window { .. }
             | OperatorKind::Explode { .. } => false,
-            OperatorKind::Aggregate { .. } => true,
+            OperatorKind::Aggregate { .. }
+            | OperatorKind::State { .. }
+            | OperatorKind::Dedupe { .. }
+            | OperatorKind::Top { .. } => true,
         }
     }
 }

@@ -14,6 +14,7 @@ mod sink;
 mod source;
 pub(crate) mod taking;
 
+pub(crate) use operator::state::{DROP, StateSpec, VariableSpec};
 pub(crate) use operator::{BodySpec, ExprSpec, NamedSpec, OperatorSpec};
 pub(crate) use read::Text;
 pub(crate) use sink::{EmptyFiles, SinkBody, SinkSpec};

@@ -59,6 +59,8 @@ pub(crate) fn tags(operator: &OperatorSpec) -> Option<Vec<&str>> {
             .map(|tag| tag.text.as_str())
             .collect(),
         BodySpec::Parse { .. } => vec!["", "unmatched"],
+        BodySpec::Dedupe { .. } => vec!["", "duplicates"],
+        BodySpec::State(state) => state.tags.iter().map(|tag| tag.text.as_str()).collect(),
         _ => vec![""],
     })
 }

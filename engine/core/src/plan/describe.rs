@@ -3,9 +3,12 @@
 use tidemill_operators::explode::List;
 use tidemill_operators::expr::Expr;
 use tidemill_operators::format::{Format, OutputFormat};
+use tidemill_operators::keyed::Arrival;
 use tidemill_operators::{Column, Schema};
 
-use crate::plan::{OperatorKind, Plan, SinkKind, SinkPlan, SourcePlan, error_schema};
+use crate::plan::{
+    OperatorKind, OrderTerm, OrderedRows, Plan, SinkKind, SinkPlan, SourcePlan, error_schema,
+};
 use crate::report::{EdgeReport, NodeReport};
 
 /// Returns the nodes of a plan (sources, operators, sinks) and its edges.
@@ -129,6 +132,27 @@ fn operator_detail<'t>(kind: &OperatorKind, tag: impl Fn(usize) -> &'t str) -> S
             List::Split(separator) => format!("{column} at {separator:?}"),
             List::Json => format!("{column} as JSON"),
         },
+        OperatorKind::State { rows, machine, horizon_us } => {
+            let by: Vec<String> = rows.by.iter().map(named).collect();
+            let horizon = horizon_us.map(|horizon| format!(", horizon {}", span(horizon)));
+            format!(
+                "{} by {}{}{}",
+                machine.states.join(", "),
+                by.join(", "),
+                ordered(rows),
+                horizon.unwrap_or_default()
+            )
+        }
+        OperatorKind::Dedupe { rows } => {
+            let by: Vec<String> = rows.by.iter().map(named).collect();
+            let keep = if rows.keep == Arrival::Last { "last" } else { "first" };
+            format!("{keep} by {}{}", by.join(", "), ordered(rows))
+        }
+        OperatorKind::Top { rows, count, .. } => {
+            let by: Vec<String> = rows.by.iter().map(named).collect();
+            let gap = if by.is_empty() { "" } else { " by " };
+            format!("{count}{gap}{}{}", by.join(", "), ordered(rows))
+        }
         OperatorKind::Aggregate { by, compute } => {
             let compute: Vec<String> = compute
                 .iter()
@@ -156,6 +180,11 @@ fn span(micros: i64) -> String {
         || format!("{}ms", micros / 1_000),
         |(size, unit)| format!("{}{unit}", micros / size),
     )
+}
+
+fn ordered(rows: &OrderedRows) -> String {
+    let order: Vec<String> = rows.order.iter().map(OrderTerm::text).collect();
+    if order.is_empty() { String::new() } else { format!(", order {}", order.join(", ")) }
 }
 
 fn sink_detail(kind: &SinkKind) -> (&'static str, String) {

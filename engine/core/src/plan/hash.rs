@@ -9,10 +9,11 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 use tidemill_operators::explode::List;
-use tidemill_operators::expr::{Aggregate, AggregateFunction};
+use tidemill_operators::expr::{Aggregate, AggregateFunction, Expr};
+use tidemill_operators::state::MachineSpec;
 
 use crate::plan::{
-    Input, NodeId, OperatorKind, Plan, SinkKind, SinkPlan, SourcePlan, error_schema,
+    Input, NodeId, OperatorKind, OrderedRows, Plan, SinkKind, SinkPlan, SourcePlan, error_schema,
 };
 
 /// Returns the hash of a plan in hex.
@@ -165,7 +166,46 @@ fn kind(text: &mut String, kind: &OperatorKind) {
                 line(text, "compute", &(name, function(value), argument));
             }
         }
+        OperatorKind::State { rows, machine, horizon_us } => {
+            ordered(text, rows);
+            states(text, machine);
+            line(text, "horizon_us", horizon_us);
+        }
+        OperatorKind::Dedupe { rows } => ordered(text, rows),
+        OperatorKind::Top { rows, count, rank } => {
+            ordered(text, rows);
+            line(text, "count", count);
+            line(text, "rank", rank);
+        }
     }
+}
+
+fn states(text: &mut String, machine: &MachineSpec) {
+    line(text, "states", &machine.states);
+    line(text, "homes", &machine.homes);
+    for variable in &machine.variables {
+        line(text, "variable", &(&variable.column, variable.initial.to_string()));
+    }
+    let value = |value: &Option<Expr>| value.as_ref().map(|value| spaced(value.text()));
+    for one in &machine.transitions {
+        let set: Vec<_> = one.set.iter().map(|(at, set)| (at, value(set))).collect();
+        line(text, "transition", &(&one.from, value(&one.when), set, one.goto, one.leave));
+    }
+    for (name, value) in &machine.add {
+        line(text, "add", &(name, spaced(value.text())));
+    }
+}
+
+fn ordered(text: &mut String, rows: &OrderedRows) {
+    for (name, value) in &rows.by {
+        line(text, "by", &(name, spaced(value.text())));
+    }
+    for term in &rows.order {
+        line(text, "order", &(spaced(term.value.text()), term.direction, term.nulls));
+    }
+    // Kind, order of arrival, columns and records: what the bytes of a kept row hold.
+    line(text, "keep", &rows.keep);
+    line(text, "layout", &rows.layout());
 }
 
 /// Returns the SQL name of an aggregate's function.

@@ -8,10 +8,14 @@
 use std::collections::BTreeSet;
 
 use tidemill_operators::batch::Shape;
+use tidemill_operators::expr::Expr;
 use tidemill_operators::format::{Format, OutputFormat, ReadPlan};
+use tidemill_operators::state::MachineSpec;
 use tidemill_operators::{Schema, Type, window};
 
-use crate::graph::{Graph, GraphOperator, GraphSource, NodeId, OperatorKind, SinkKind};
+use crate::graph::{
+    Graph, GraphOperator, GraphSource, NodeId, OperatorKind, OrderedRows, SinkKind,
+};
 use crate::plan::{OperatorPlan, Port, SourcePlan};
 
 /// What the readers of a port need.
@@ -144,6 +148,32 @@ fn of_operator(operator: &GraphOperator, outputs: &[Need]) -> Need {
             need.columns.insert(column.clone());
             rejects = true; // a list that is none, or too long
         }
+        OperatorKind::State { rows, machine, .. } => {
+            for (name, _) in &machine.add {
+                need.columns.remove(name);
+            }
+            need.columns.extend(read_by_machine(rows, machine));
+            let order = rows.order.iter().map(|term| &term.value);
+            for value in rows.by.iter().map(|(_, value)| value).chain(order) {
+                need.columns.extend(value.columns().iter().cloned());
+                rejects |= value.is_fallible();
+            }
+            need.positions |= rows.has_place;
+            // What fails in the machine is told with the bytes of its record.
+            need.raw |= rows.has_place && machine.expressions().any(Expr::is_fallible);
+        }
+        OperatorKind::Dedupe { rows } | OperatorKind::Top { rows, .. } => {
+            if let OperatorKind::Top { rank: Some(rank), .. } = &operator.kind {
+                need.columns.remove(rank);
+            }
+            let order = rows.order.iter().map(|term| &term.value);
+            for value in rows.by.iter().map(|(_, value)| value).chain(order) {
+                need.columns.extend(value.columns().iter().cloned());
+                rejects |= value.is_fallible();
+            }
+            // What arrived first is known by its position.
+            need.positions |= rows.has_place;
+        }
         OperatorKind::Aggregate { by, compute } => {
             need = Need::default();
             let arguments = compute.iter().filter_map(|(_, value)| value.argument.as_ref());
@@ -219,6 +249,25 @@ pub(super) fn source(source: GraphSource, need: &Need) -> SourcePlan {
     }
 }
 
+/// Returns the columns of records that the expressions of a machine read.
+fn read_by_machine(rows: &OrderedRows, machine: &MachineSpec) -> BTreeSet<String> {
+    let read = machine.expressions().flat_map(|value| value.columns().iter().cloned());
+    let there: BTreeSet<&str> = rows.columns.iter().map(|column| column.name.as_str()).collect();
+    read.filter(|name| there.contains(name.as_str())).collect()
+}
+
+/// Leaves out what no reader asks for, and what the key holds already.
+fn keep_read(rows: &mut OrderedRows, needs: &[Need]) {
+    let is_key = |column: &str| {
+        rows.by.iter().any(|(name, value)| name == column && value.column() == Some(column))
+    };
+    let is_read = |column: &str| needs.iter().any(|need| need.columns.contains(column));
+    let columns = std::mem::take(&mut rows.columns);
+    let kept = columns.into_iter().filter(|one| is_read(&one.name) && !is_key(&one.name));
+    rows.columns = kept.collect();
+    rows.raw = needs.iter().any(|need| need.raw);
+}
+
 /// Returns an operator that computes only what is needed. What can reject a record is always
 /// computed, so that pruning never changes which records are rejected.
 pub(super) fn operator(operator: GraphOperator, needs: &[Need]) -> OperatorPlan {
@@ -231,6 +280,14 @@ pub(super) fn operator(operator: GraphOperator, needs: &[Need]) -> OperatorPlan 
         OperatorKind::Parse { captures, .. } => captures.retain(|(capture, _)| {
             main.columns.contains(&capture.name) || capture.kind != Type::String
         }),
+        OperatorKind::State { rows, machine, .. } => {
+            let mut needs = needs.to_vec();
+            let raw = rows.has_place && machine.expressions().any(Expr::is_fallible);
+            let columns = read_by_machine(rows, machine);
+            needs.push(Need { columns, raw, ..Need::default() });
+            keep_read(rows, &needs);
+        }
+        OperatorKind::Dedupe { rows } | OperatorKind::Top { rows, .. } => keep_read(rows, needs),
         OperatorKind::Filter { .. }
         | OperatorKind::Route { .. }
         | OperatorKind::Window { .. }

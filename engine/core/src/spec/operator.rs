@@ -2,21 +2,35 @@
 
 use tidemill_operators::Type;
 use tidemill_operators::explode::List;
+use tidemill_operators::keyed::Arrival;
 use tidemill_operators::window::Windows;
 
 use crate::diagnostic::Mistakes;
+use crate::spec::operator::state::StateSpec;
 use crate::spec::read::{self, Entries, Text};
 use crate::spec::tree::{Node, Value};
 
 mod aggregate;
 mod explode;
+mod ordered;
 mod parse;
 mod route;
+pub(crate) mod state;
 mod window;
 
 /// The kinds of operators, by the key that holds what they do.
-pub(crate) const KINDS: [&str; 7] =
-    ["filter", "select", "route", "parse", "aggregate", "window", "explode"];
+pub(crate) const KINDS: [&str; 10] = [
+    "filter",
+    "select",
+    "route",
+    "parse",
+    "aggregate",
+    "window",
+    "explode",
+    "dedupe",
+    "top",
+    "state",
+];
 
 /// An operator as written.
 #[derive(Debug)]
@@ -38,6 +52,9 @@ pub(crate) enum BodySpec {
     Aggregate { by: Vec<NamedSpec>, compute: Vec<(Text, Text)> },
     Window { on: Text, windows: Windows },
     Explode { column: Text, list: List, element: Option<Text> },
+    State(Box<StateSpec>),
+    Dedupe { by: Vec<NamedSpec>, keep: Arrival, order: Vec<Text> },
+    Top { count: u32, by: Vec<NamedSpec>, order: Vec<Text>, rank: Option<Text> },
 }
 
 /// A column and how it is computed.
@@ -88,6 +105,9 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Oper
         "parse" => parse::read(node, mistakes),
         "window" => window::read(node, mistakes),
         "explode" => explode::read(node, mistakes),
+        "state" => state::read(node, mistakes),
+        "dedupe" => ordered::dedupe(node, mistakes),
+        "top" => ordered::top(node, mistakes),
         _ => aggregate::read(node, mistakes),
     });
     OperatorSpec { name, from, body }

@@ -2,14 +2,16 @@
 
 use arrow_array::{RecordBatch, RecordBatchOptions};
 use tidemill_operators::expr::{Expr, Steps, Stepwise, Variables, compile};
+use tidemill_operators::keyed::{Arrival, Direction};
 use tidemill_operators::state::{Leave, MachineSpec, STATE, Transition, Variable};
 use tidemill_operators::value::Value;
 use tidemill_operators::{Column, Schema, Type};
 
 use crate::diagnostic::{Mistakes, quoted};
-use crate::graph::OperatorKind;
 use crate::graph::flow::Stream;
 use crate::graph::operators::column::{article, condition, every, expression, named, noted};
+use crate::graph::operators::ordered::rows;
+use crate::graph::{OperatorKind, OrderTerm, OrderedRows};
 use crate::spec::{DROP, NamedSpec, OperatorSpec, StateSpec, Text, VariableSpec};
 
 /// Returns what a `state` does and the stream of its ports.
@@ -20,7 +22,7 @@ pub(super) fn check(
     mistakes: &mut Mistakes<'_>,
 ) -> (Option<OperatorKind>, Stream) {
     check_drop(spec, mistakes);
-    let checked = input.schema.as_ref().and_then(|schema| checked(spec, schema, mistakes));
+    let checked = input.schema.as_ref().and_then(|schema| checked(spec, schema, input, mistakes));
     let schema = checked.as_ref().zip(input.schema.as_ref()).map(|(kind, schema)| {
         let OperatorKind::State { machine, .. } = kind else { return schema.clone() };
         Schema::new(schema.columns().iter().cloned().chain(machine.added()).collect())
@@ -43,13 +45,13 @@ fn check_drop(spec: &StateSpec, mistakes: &mut Mistakes<'_>) {
 fn checked(
     spec: &StateSpec,
     schema: &Schema,
+    input: &Stream,
     mistakes: &mut Mistakes<'_>,
 ) -> Option<OperatorKind> {
-    let key = every(&spec.key, |column| named(column, schema, mistakes));
-    let order = every(&spec.order, |text| expression(text, schema, mistakes));
-    let horizon = horizon(spec, order.as_deref(), mistakes);
+    let rows = rows((&spec.key, &spec.order), Arrival::First, input, mistakes);
+    let horizon = horizon(spec, rows.as_ref(), mistakes);
     let variables = every(&spec.variables, |one| variable(one, schema, mistakes));
-    let (key, order, horizon_us, variables) = (key?, order?, horizon?, variables?);
+    let (rows, horizon_us, variables) = (rows?, horizon?, variables?);
     let mut machine = MachineSpec {
         states: spec.states.iter().map(|state| state.text.clone()).collect(),
         homes: spec.states.iter().map(|state| port(spec, &state.text)).collect(),
@@ -85,7 +87,7 @@ fn checked(
     let add = every(&spec.add, |column| added(column, schema, &visible, mistakes));
     machine.transitions = transitions?;
     machine.add = add?;
-    Some(OperatorKind::State { key, order, machine: Box::new(machine), horizon_us })
+    Some(OperatorKind::State { rows, machine: Box::new(machine), horizon_us })
 }
 
 /// Returns the port of a tag.
@@ -96,12 +98,13 @@ fn port(spec: &StateSpec, tag: &str) -> Option<usize> {
 /// Checks that a horizon has a time to be measured on.
 fn horizon(
     spec: &StateSpec,
-    order: Option<&[Expr]>,
+    rows: Option<&OrderedRows>,
     mistakes: &mut Mistakes<'_>,
 ) -> Option<Option<i64>> {
     let Some((horizon_us, text)) = &spec.horizon else { return Some(None) };
-    let order = order?;
-    if order.first().is_some_and(|first| first.kind() == Type::Timestamp) {
+    let first = rows?.order.first();
+    let rises = |term: &OrderTerm| term.direction == Direction::Ascending;
+    if first.is_some_and(|first| first.value.kind() == Type::Timestamp && rises(first)) {
         return Some(Some(*horizon_us));
     }
     let message = "a horizon is measured on event time: `order` must begin with a timestamp";
@@ -109,11 +112,7 @@ fn horizon(
     None
 }
 
-fn variable(
-    spec: &VariableSpec,
-    schema: &Schema,
-    mistakes: &mut Mistakes<'_>,
-) -> Option<Variable> {
+fn variable(spec: &VariableSpec, schema: &Schema, mistakes: &mut Mistakes<'_>) -> Option<Variable> {
     let name = &spec.name;
     if schema.column(&name.text).is_some() {
         let message = format!("{} is a column already", quoted(&name.text));

@@ -84,8 +84,7 @@ pub(super) fn read(node: Node, mistakes: &mut Mistakes<'_>) -> Option<BodySpec> 
     let tags = tags(&transitions, &states);
     let (key, order, variables, add) = (key?, order?, variables?, add?);
     let (drop, horizon) = (drop?, horizon?);
-    let spec =
-        StateSpec { key, order, variables, transitions, add, drop, horizon, states, tags };
+    let spec = StateSpec { key, order, variables, transitions, add, drop, horizon, states, tags };
     Some(BodySpec::State(Box::new(spec)))
 }
 
@@ -228,10 +227,7 @@ fn check_from(
 }
 
 /// Returns the transitions that may be taken in a state, and whether one of them always is.
-fn ways<'t>(
-    transitions: &'t [TransitionSpec],
-    state: &Text,
-) -> (Vec<&'t TransitionSpec>, bool) {
+fn ways<'t>(transitions: &'t [TransitionSpec], state: &Text) -> (Vec<&'t TransitionSpec>, bool) {
     let mut ways = Vec::new();
     for one in transitions {
         if one.from.is_empty() || one.from.iter().any(|from| from.text == state.text) {
