@@ -11,20 +11,15 @@
 use arrow_array::{RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow_select::take::take;
 
+use crate::batch::position_offset;
 use crate::expr::Steps;
 use crate::key::{Key, append_value, decode_columns};
-use crate::keyed::{Logic, RowLayout, Said};
-use crate::types::{Column, Schema, Type};
-use crate::value::Value;
+use crate::keyed::{Logic, Place, RowLayout, Said};
+use crate::types::{Column, Schema};
 
 mod machine;
-mod told;
 
 pub use machine::{Leave, Machine, MachineSpec, Moment, Outcome, STATE, Transition, Variable};
-pub use told::told;
-
-/// The column of a trouble that is told: what failed.
-pub const TROUBLE: &str = "trouble";
 
 /// Runs the machine of a key over its records.
 pub struct Replay {
@@ -34,26 +29,18 @@ pub struct Replay {
     /// Which of the key columns the machine may read: those that are not kept with each record.
     from_key: Vec<usize>,
     columns: Schema,
-    /// The port by which troubles are told.
-    troubles: usize,
 }
 
 impl Replay {
-    /// Returns the logic of a machine over values of this layout, whose records leave by `tags` tags;
-    /// troubles are told by one port more. A row given by a tag ends with the added cells, one that
-    /// tells of a trouble with what failed.
-    pub fn new(spec: MachineSpec, keys: Vec<Column>, layout: RowLayout, tags: usize) -> Self {
+    /// Returns the logic of a machine over values of this layout. Each row that is given ends with
+    /// the added cells.
+    pub fn new(spec: MachineSpec, keys: Vec<Column>, layout: RowLayout) -> Self {
         let is_kept = |key: &Column| layout.columns.iter().any(|column| column.name == key.name);
         let from_key: Vec<usize> = (0..keys.len()).filter(|at| !is_kept(&keys[*at])).collect();
         let of_key = from_key.iter().map(|at| keys[*at].clone());
         let columns = Schema::new(layout.columns.iter().cloned().chain(of_key).collect());
         let machine = Machine::new(spec, &columns);
-        Self { machine, layout, keys, from_key, columns, troubles: tags }
-    }
-
-    /// Returns what a row ends with that tells of a trouble.
-    pub fn trouble_tail() -> Vec<Column> {
-        vec![Column::new(TROUBLE, Type::String)]
+        Self { machine, layout, keys, from_key, columns }
     }
 
     /// Returns the columns of records of one key.
@@ -82,10 +69,14 @@ impl Replay {
             });
         }
         if let Some(trouble) = outcome.trouble {
-            said.give_with(self.troubles, 1, |bytes| {
-                bytes.extend_from_slice(row);
-                append_value(&Value::String(trouble), bytes);
-            });
+            let at = match self.layout.place(row) {
+                Ok(Place { submission, position, offset, .. }) if self.layout.arrival.is_some() => {
+                    let byte = offset + u64::from(position_offset(position));
+                    format!("file {submission}, byte {byte}: ")
+                }
+                _ => String::new(),
+            };
+            said.report(&format!("{at}{trouble}"));
         }
     }
 }

@@ -113,12 +113,7 @@ impl Tally {
     }
 
     /// Counts records and bytes given out by a tag.
-    ///
-    /// What leaves by no tag, because it only tells of a trouble, is no record given.
     pub fn gave(&self, epoch: u64, tag: usize, records: usize, bytes: usize) {
-        if tag >= self.meter.tags() {
-            return;
-        }
         self.meter.gave(tag, records, bytes);
         self.with(epoch, records, |counts| {
             if counts.given.len() <= tag {

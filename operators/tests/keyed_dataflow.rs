@@ -266,7 +266,7 @@ fn run(config: Config, run: &Run) -> Outcome {
             });
             let keys = [Column::new("id", Type::String)];
             let logic = Boxed(logic(case.asked));
-            let tags = changes("Test t", arranged, &keys, ports(case), logic, tally);
+            let tags = changes("Test t", "t", arranged, &keys, ports(case), logic, tally).tags;
             let mut probe = timely::dataflow::ProbeHandle::new();
             for (port, tag) in tags.into_iter().enumerate() {
                 let telling = Arc::clone(&telling);

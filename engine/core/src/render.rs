@@ -48,7 +48,6 @@ mod aggregate;
 mod keyed;
 mod operator;
 mod sink;
-mod state;
 
 /// What the dataflow of a pipeline is built with on one worker.
 pub struct Fittings {

@@ -4,7 +4,8 @@
 //! | output | per epoch, at its end: the rows taken back (diff -1), then the rows now there (+1);    |
 //! |        | per worker in the order of keys, or of the places of their records where those are asked |
 //! | state  | the arrangement; of outputs only those of the epochs that are being looked at          |
-//! | errors | none; a row that is taken back more often than it came ends the process                |
+//! | errors | what the logic reports of a key, once, when it is new; a row that is taken back more     |
+//! |        | often than it came ends the process                                                   |
 //! | cost   | for each key that an epoch touched: the values before and after, as far as the logic reads |
 //!
 //! What was said before is not kept but computed again: the logic is a function of the rows of a key,
@@ -16,7 +17,6 @@ use differential_dataflow::operators::arrange::Arranged;
 use differential_dataflow::trace::cursor::cursor_list;
 use differential_dataflow::trace::{BatchCursor, Cursor, Navigable};
 use timely::container::CapacityContainerBuilder;
-use timely::dataflow::Stream;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::OutputBuilder;
@@ -26,8 +26,11 @@ use timely::progress::operate::FrontierInterest;
 use super::arrange::{AsOf, Values, forget, pieces};
 use super::packed::{Piece, Trace, TraceCursor, size};
 use super::present::{Port, Presenter, ROWS_PER_BATCH};
-use super::said::Said;
-use crate::batch::Batch;
+use super::said::{Said, TROUBLE};
+use crate::batch::{Batch, Origin};
+use crate::flow::Flow;
+use crate::key::Key;
+use crate::reject::{EpochRejects, Reject, RejectCode};
 use crate::tally::Tally;
 use crate::time::Time;
 use crate::types::Column;
@@ -50,15 +53,17 @@ pub trait Logic {
     );
 }
 
-/// Builds the operator `title` that says, epoch by epoch, what changes.
+/// Builds the operator `title` that says, epoch by epoch, what changes; `operator` is its name in the
+/// troubles that it reports.
 pub fn changes<'s, L: Logic + 'static>(
     title: &str,
+    operator: &str,
     arranged: Arranged<'s, Trace>,
     keys: &[Column],
     ports: Vec<Port>,
     logic: L,
     tally: Tally,
-) -> Vec<Stream<'s, Time, Batch>> {
+) -> Flow<'s> {
     let Arranged { stream, trace } = arranged;
     let scope = stream.scope();
     let mut builder = OperatorBuilder::new(title.to_owned(), scope);
@@ -71,23 +76,39 @@ pub fn changes<'s, L: Logic + 'static>(
         outputs.push(OutputBuilder::<Time, CapacityContainerBuilder<Batch>>::from(output));
         streams.push(stream);
     }
+    let (rejects, rejects_stream) = builder.new_output::<Vec<EpochRejects>>();
+    let mut rejects = OutputBuilder::<_, CapacityContainerBuilder<_>>::from(rejects);
     let again = scope.activator_for(builder.operator_info().address);
     let used: Vec<bool> = ports.iter().map(|port| port.used).collect();
     let presenters = ports.into_iter().map(|port| Presenter::new(keys, port)).collect();
+    let (operator, keys) = (operator.to_owned(), keys.to_vec());
 
     builder.build(move |initial| {
         drop(initial);
         let mut changing = Changing::new(trace, logic, presenters, used);
         move |frontiers| {
             input.for_each(|capability, spans| {
-                let hold = (0..outputs.len()).map(|port| capability.retain_least(port));
+                // The one of rejects last: its frontier says that all of an epoch was counted.
+                let hold = (0..=outputs.len()).map(|port| capability.retain_least(port));
                 let Some(hold) = hold.collect::<Option<Vec<_>>>() else { return };
                 for piece in spans.drain(..).filter_map(|span| span.inner) {
                     changing.waiting.push_back((hold.clone(), piece));
                 }
             });
-            let more = changing.work(&tally, |port, capability, batch| {
-                outputs[port].activate().session(capability).give_container(batch);
+            let more = changing.work(|leaving, batch| {
+                let epoch = leaving.capability.time().epoch;
+                match batch {
+                    Leaves::Rows(mut batch) => {
+                        tally.gave(epoch, leaving.port, batch.len(), 0);
+                        let output = &mut outputs[leaving.port];
+                        output.activate().session(&leaving.capability).give_container(&mut batch);
+                    }
+                    Leaves::Troubles(troubles) => {
+                        tally.reported(epoch, troubles.len());
+                        let told = reject_all(epoch, &operator, &keys, troubles);
+                        rejects.activate().session(&leaving.capability).give(told);
+                    }
+                }
             });
             changing.let_go(frontiers[0].frontier().first().copied(), &tally);
             if more {
@@ -95,7 +116,32 @@ pub fn changes<'s, L: Logic + 'static>(
             }
         }
     });
-    streams
+    Flow { tags: streams, rejects: rejects_stream }
+}
+
+/// What leaves at once.
+enum Leaves {
+    Rows(Batch),
+    /// A key and what is wrong with it.
+    Troubles(Vec<(Key, String)>),
+}
+
+fn reject_all(
+    epoch: u64,
+    operator: &str,
+    keys: &[Column],
+    troubles: Vec<(Key, String)>,
+) -> EpochRejects {
+    let reject = |(key, reason): (Key, String)| Reject {
+        line: 0,
+        offset: 0,
+        operator: operator.to_owned(),
+        code: RejectCode::Expression,
+        reason,
+        raw: key.text(keys).into_bytes(),
+    };
+    let origin = Origin { submission: epoch, chunk: Time::END, offset: 0 };
+    EpochRejects { epoch, origin, rejects: troubles.into_iter().map(reject).collect() }
 }
 
 struct Changing<L> {
@@ -129,23 +175,16 @@ impl<L: Logic> Changing<L> {
     }
 
     /// Goes on; returns whether there is more to do.
-    fn work(
-        &mut self,
-        tally: &Tally,
-        mut give: impl FnMut(usize, &Capability<Time>, &mut Batch),
-    ) -> bool {
+    fn work(&mut self, mut give: impl FnMut(&Leaving, Leaves)) -> bool {
         // What was found leaves before more is looked for: that bounds what waits.
         let mut rows = 0;
         while rows < ROWS_PER_TURN
             && let Some(leaving) = self.leaving.front_mut()
         {
-            let port = leaving.port;
-            let epoch = leaving.capability.time().epoch;
-            match leaving.next_batch(&self.presenters[port]) {
-                Some(mut batch) => {
-                    rows += batch.len();
-                    tally.gave(epoch, port, batch.len(), 0);
-                    give(port, &leaving.capability, &mut batch);
+            match leaving.next(self.presenters.get(leaving.port)) {
+                Some((count, leaves)) => {
+                    rows += count;
+                    give(leaving, leaves);
                 }
                 None => drop(self.leaving.pop_front()),
             }
@@ -267,7 +306,9 @@ impl Walk {
             }
             seen += say(AsOf::after(*epoch), &mut self.after);
             self.after.since(&self.before, |port, row, times| {
-                if used.get(port).copied().unwrap_or_default() {
+                // A trouble that is gone is not told of: what was told stays in the file it was told in.
+                let tells = if port == TROUBLE { times > 0 } else { used[port] };
+                if tells {
                     let found = self.found.entry((*epoch, times > 0, port)).or_default();
                     found.add(key, row, times.unsigned_abs());
                 }
@@ -280,11 +321,13 @@ impl Walk {
     /// Ends the walk: what was found leaves, what is taken back first.
     fn leave(self, presenters: &[Presenter]) -> Vec<Leaving> {
         let Self { capabilities, found, .. } = self;
+        let of_rejects = presenters.len();
         let leaving = |((epoch, comes, port), rows): ((u64, bool, usize), KeyedRows)| Leaving {
-            capability: capabilities[port].delayed(&Time::end(epoch)),
+            capability: capabilities[port.min(of_rejects)].delayed(&Time::end(epoch)),
+            _until_counted: capabilities[of_rejects].delayed(&Time::end(epoch)),
             port,
             diff: if comes { 1 } else { -1 },
-            order: rows.order(&presenters[port]),
+            order: rows.order(presenters.get(port)),
             rows,
             next: 0,
         };
@@ -342,16 +385,15 @@ impl KeyedRows {
 
     /// Returns the order in which the rows leave, a row as often as it is there, each with the chunk
     /// of its record where that is asked for.
-    fn order(&self, presenter: &Presenter) -> Vec<(usize, (u64, u64))> {
+    fn order(&self, presenter: Option<&Presenter>) -> Vec<(usize, (u64, u64))> {
         let mut order = Vec::with_capacity(self.rows.len());
         let mut places = Vec::new();
-        let has_places = presenter.has_places();
+        let presenter = presenter.filter(|presenter| presenter.has_places());
         for (at, row) in self.rows.iter().enumerate() {
             for _ in 0..row.times {
-                if has_places {
-                    places.push((presenter.place(self.get(at).1), at));
-                } else {
-                    order.push((at, (0, 0)));
+                match presenter {
+                    Some(presenter) => places.push((presenter.place(self.get(at).1), at)),
+                    None => order.push((at, (0, 0))),
                 }
             }
         }
@@ -361,25 +403,38 @@ impl KeyedRows {
     }
 }
 
-/// Rows on their way out.
+/// Rows, or troubles, on their way out.
 struct Leaving {
     capability: Capability<Time>,
+    /// Held so that nobody believes that all of the epoch was counted.
+    _until_counted: Capability<Time>,
     port: usize,
     diff: i64,
     rows: KeyedRows,
+    /// The rows in their order, each with the chunk of its record where that is asked for.
     order: Vec<(usize, (u64, u64))>,
     next: usize,
 }
 
 impl Leaving {
-    /// Returns the next rows; those of one batch come from one chunk, where that is asked for.
-    fn next_batch(&mut self, presenter: &Presenter) -> Option<Batch> {
+    /// Returns what leaves next and how many rows that is; those of one batch come from one chunk,
+    /// where that is asked for. Without a presenter they are troubles.
+    fn next(&mut self, presenter: Option<&Presenter>) -> Option<(usize, Leaves)> {
         let rest = self.order.get(self.next..).unwrap_or_default();
         let chunk = rest.first()?.1;
         let same = rest.iter().take(ROWS_PER_BATCH).take_while(|row| row.1 == chunk).count();
         let rows = rest[..same].iter().map(|(at, _)| self.rows.get(*at));
-        let batch = presenter.batch(rows, self.capability.time().epoch, self.diff);
+        let leaves = match presenter {
+            Some(presenter) => {
+                let epoch = self.capability.time().epoch;
+                Leaves::Rows(presenter.batch(rows, epoch, self.diff))
+            }
+            None => {
+                let text = |row: &[u8]| String::from_utf8_lossy(row).into_owned();
+                Leaves::Troubles(rows.map(|(key, row)| (Key::new(key), text(row))).collect())
+            }
+        };
         self.next += same;
-        Some(batch)
+        Some((same, leaves))
     }
 }

@@ -3,6 +3,9 @@
 
 use std::cmp::Ordering;
 
+/// The port of troubles.
+pub(super) const TROUBLE: usize = u32::MAX as usize;
+
 /// The rows that an operator gives for one key, as of one moment.
 #[derive(Default)]
 pub struct Said {
@@ -29,6 +32,12 @@ impl Said {
         let from = self.bytes.len();
         write(&mut self.bytes);
         self.rows.push(Row { port: port as u32, from, to: self.bytes.len(), times });
+    }
+
+    /// Tells of a trouble with this key. It is told once, when it is new, in the name of the file
+    /// that made it so.
+    pub fn report(&mut self, trouble: &str) {
+        self.give(TROUBLE, trouble.as_bytes(), 1);
     }
 
     /// Returns the rows that were given: port, bytes, how often.

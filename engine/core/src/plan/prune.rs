@@ -8,7 +8,6 @@
 use std::collections::BTreeSet;
 
 use tidemill_operators::batch::Shape;
-use tidemill_operators::expr::Expr;
 use tidemill_operators::format::{Format, OutputFormat, ReadPlan};
 use tidemill_operators::state::MachineSpec;
 use tidemill_operators::{Schema, Type, window};
@@ -159,8 +158,6 @@ fn of_operator(operator: &GraphOperator, outputs: &[Need]) -> Need {
                 rejects |= value.is_fallible();
             }
             need.positions |= rows.has_place;
-            // What fails in the machine is told with the bytes of its record.
-            need.raw |= rows.has_place && machine.expressions().any(Expr::is_fallible);
         }
         OperatorKind::Dedupe { rows } | OperatorKind::Top { rows, .. } => {
             if let OperatorKind::Top { rank: Some(rank), .. } = &operator.kind {
@@ -282,9 +279,7 @@ pub(super) fn operator(operator: GraphOperator, needs: &[Need]) -> OperatorPlan 
         }),
         OperatorKind::State { rows, machine, .. } => {
             let mut needs = needs.to_vec();
-            let raw = rows.has_place && machine.expressions().any(Expr::is_fallible);
-            let columns = read_by_machine(rows, machine);
-            needs.push(Need { columns, raw, ..Need::default() });
+            needs.push(Need { columns: read_by_machine(rows, machine), ..Need::default() });
             keep_read(rows, &needs);
         }
         OperatorKind::Dedupe { rows } | OperatorKind::Top { rows, .. } => keep_read(rows, needs),

@@ -13,7 +13,7 @@ use tidemill_operators::keyed::{
 };
 use tidemill_operators::shards::Mark;
 use tidemill_operators::tally::Tally;
-use tidemill_operators::{Column, RejectCode, Schema, Time};
+use tidemill_operators::{Column, RejectCode, Schema, Time, Type};
 use timely::dataflow::operators::core::Map as _;
 use timely::dataflow::operators::{Concat, Probe};
 use timely::dataflow::{ProbeHandle, StreamVec};
@@ -23,7 +23,7 @@ use crate::checkpoint::restore::restored;
 use crate::checkpoint::{Order, StatePart, state_parts};
 use crate::plan::{OperatorKind, OperatorPlan, OrderedRows};
 use crate::render::operator::capitalised;
-use crate::render::{Batches, Rejects, Rendering, follows_state};
+use crate::render::{Batches, Rejects, Rendering, follows_state, together};
 
 type Updates<'scope> = StreamVec<'scope, Time, Update>;
 
@@ -102,9 +102,11 @@ impl<'scope> Rendering<'scope, '_> {
         let part = state_parts(&operator.kind)[0];
         let arranged = self.arranged(at, operator, part, updates, (keys.clone(), layout.clone()));
         let mut given = layout;
-        if let OperatorKind::Top { rank: Some(rank), .. } = &operator.kind {
-            given.tail.push(Column::new(rank, tidemill_operators::Type::Int));
-        }
+        given.tail = match &operator.kind {
+            OperatorKind::Top { rank: Some(rank), .. } => vec![Column::new(rank, Type::Int)],
+            OperatorKind::State { machine, .. } => machine.added(),
+            _ => Vec::new(),
+        };
         let port = |port: &crate::plan::Port| Port {
             layout: given.clone(),
             shape: port.shape.clone(),
@@ -113,13 +115,14 @@ impl<'scope> Rendering<'scope, '_> {
         let ports = operator.outputs.iter().map(port).collect();
         let word = capitalised(operator.kind.word());
         let title = format!("{word} {}/{}", self.plan.name, operator.name);
-        let tags = changes(&title, arranged, &keys, ports, logic, tally);
-        flow::Flow { tags, rejects }
+        let said = changes(&title, &operator.name, arranged, &keys, ports, logic, tally);
+        let rejects = together(self.scope, vec![rejects, said.rejects]);
+        flow::Flow { tags: said.tags, rejects }
     }
 }
 
 /// Returns what reads the rows of a batch.
-pub(super) fn evaluation(
+fn evaluation(
     name: String,
     rows: &OrderedRows,
     layout: &RowLayout,

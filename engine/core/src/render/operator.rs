@@ -9,6 +9,7 @@ use tidemill_operators::flow::{self, stateless};
 use tidemill_operators::parse::{Parse, UNMATCHED};
 use tidemill_operators::route::{self, Match, Route};
 use tidemill_operators::select::Select;
+use tidemill_operators::state::Replay;
 use tidemill_operators::top::{Rank, Top};
 use tidemill_operators::window::Window;
 use timely::dataflow::StreamVec;
@@ -75,7 +76,8 @@ impl<'scope> Rendering<'scope, '_> {
                 stateless(&title, name, input, tags, tally, logic)
             }
             OperatorKind::State { rows, machine, .. } => {
-                self.state(at, operator, (input, poison), rows, machine, tally)
+                let logic = Replay::new((**machine).clone(), rows.keys(), rows.layout());
+                self.ordered(at, operator, (input, poison), rows, logic, tally)
             }
             OperatorKind::Dedupe { rows } => {
                 let logic = if tags > 1 { Dedupe::Both } else { Dedupe::First };
