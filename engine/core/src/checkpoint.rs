@@ -101,9 +101,10 @@ pub const fn state_parts(kind: &OperatorKind) -> &'static [StatePart] {
         | OperatorKind::Window { .. }
         | OperatorKind::Explode { .. } => &[],
         OperatorKind::Aggregate { .. } => &[TOTALS],
-        OperatorKind::State { .. } | OperatorKind::Dedupe { .. } | OperatorKind::Top { .. } => {
-            &[ROWS]
-        }
+        OperatorKind::Session { .. }
+        | OperatorKind::State { .. }
+        | OperatorKind::Dedupe { .. }
+        | OperatorKind::Top { .. } => &[ROWS],
     }
 }
 

@@ -124,6 +124,13 @@ pub enum OperatorKind {
         /// Behind which age a record is final; `None`: never.
         horizon_us: Option<i64>,
     },
+    /// Gives each record the session of its key in which it lies.
+    Session {
+        /// The records of a key, in the order of their event time.
+        rows: OrderedRows,
+        /// How long nothing comes before a session has ended.
+        gap_us: i64,
+    },
     /// Keeps one row of each key.
     Dedupe {
         /// The rows, in the order of which the first one stays.
@@ -149,7 +156,7 @@ impl OperatorKind {
             OperatorKind::Route { .. } => "route",
             OperatorKind::Parse { .. } => "parse",
             OperatorKind::Aggregate { .. } => "aggregate",
-            OperatorKind::Window { .. } => "window",
+            OperatorKind::Window { .. } | OperatorKind::Session { .. } => "window",
             OperatorKind::Explode { .. } => "explode",
             OperatorKind::State { .. } => "state",
             OperatorKind::Dedupe { .. } => "dedupe",
@@ -168,6 +175,7 @@ impl OperatorKind {
             | OperatorKind::Explode { .. } => false,
             OperatorKind::Aggregate { .. }
             | OperatorKind::State { .. }
+            | OperatorKind::Session { .. }
             | OperatorKind::Dedupe { .. }
             | OperatorKind::Top { .. } => true,
         }

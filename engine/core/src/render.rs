@@ -48,6 +48,7 @@ mod aggregate;
 mod keyed;
 mod operator;
 mod sink;
+mod timed;
 
 /// What the dataflow of a pipeline is built with on one worker.
 pub struct Fittings {

@@ -229,6 +229,24 @@ impl RowLayout {
         self.columns.iter().map(|column| parts.reader.value(column.kind)).collect()
     }
 
+    /// Returns the bytes of the record of a value; none where they are not kept.
+    ///
+    /// # Errors
+    /// When the bytes are no value of this layout.
+    pub fn raw_of<'a>(&self, value: &'a [u8]) -> Result<&'a [u8], KeyError> {
+        let mut reader = Reader::new(value);
+        for column in &self.order {
+            skip_cell(&mut reader, *column)?;
+        }
+        if self.arrival.is_some() {
+            (0..4).try_for_each(|_| read_number(&mut reader, 0).map(drop))?;
+        }
+        for column in &self.columns {
+            reader.value(column.kind)?;
+        }
+        if self.raw { read_raw(&mut reader) } else { Ok(&[]) }
+    }
+
     /// Returns the columns of these values, in order.
     ///
     /// # Errors

@@ -95,6 +95,9 @@ fn body_of(
         BodySpec::Explode { column, list, element } => {
             explode::check(column, list, element.as_ref(), input, mistakes)
         }
+        BodySpec::Session { on, gap_us, by } => {
+            window::session(operator, on, *gap_us, by, input, mistakes)
+        }
         BodySpec::State(state) => state::check(operator, state, input, mistakes),
         BodySpec::Dedupe { by, keep, order } => {
             ordered::dedupe(operator, by, *keep, order, input, mistakes)

@@ -132,6 +132,11 @@ fn operator_detail<'t>(kind: &OperatorKind, tag: impl Fn(usize) -> &'t str) -> S
             List::Split(separator) => format!("{column} at {separator:?}"),
             List::Json => format!("{column} as JSON"),
         },
+        OperatorKind::Session { rows, gap_us } => {
+            let by: Vec<String> = rows.by.iter().map(named).collect();
+            let on = rows.order.first().map_or("", |term| term.value.text());
+            format!("sessions of {on} by {}, gap {}", by.join(", "), span(*gap_us))
+        }
         OperatorKind::State { rows, machine, horizon_us } => {
             let by: Vec<String> = rows.by.iter().map(named).collect();
             let horizon = horizon_us.map(|horizon| format!(", horizon {}", span(horizon)));

@@ -166,6 +166,10 @@ fn kind(text: &mut String, kind: &OperatorKind) {
                 line(text, "compute", &(name, function(value), argument));
             }
         }
+        OperatorKind::Session { rows, gap_us } => {
+            ordered(text, rows);
+            line(text, "gap_us", gap_us);
+        }
         OperatorKind::State { rows, machine, horizon_us } => {
             ordered(text, rows);
             states(text, machine);

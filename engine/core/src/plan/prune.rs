@@ -147,7 +147,19 @@ fn of_operator(operator: &GraphOperator, outputs: &[Need]) -> Need {
             need.columns.insert(column.clone());
             rejects = true; // a list that is none, or too long
         }
-        OperatorKind::State { rows, machine, .. } => {
+        OperatorKind::Session { rows, .. } => {
+            need.columns.remove(window::START);
+            need.columns.remove(window::END);
+            let order = rows.order.iter().map(|term| &term.value);
+            for value in rows.by.iter().map(|(_, value)| value).chain(order) {
+                need.columns.extend(value.columns().iter().cloned());
+            }
+            need.positions |= rows.has_place;
+            rejects = true; // a record without a time
+        }
+        OperatorKind::State { rows, machine, horizon_us } => {
+            // A record without a time, and one that comes too late.
+            rejects |= horizon_us.is_some();
             for (name, _) in &machine.add {
                 need.columns.remove(name);
             }
@@ -277,12 +289,17 @@ pub(super) fn operator(operator: GraphOperator, needs: &[Need]) -> OperatorPlan 
         OperatorKind::Parse { captures, .. } => captures.retain(|(capture, _)| {
             main.columns.contains(&capture.name) || capture.kind != Type::String
         }),
-        OperatorKind::State { rows, machine, .. } => {
+        OperatorKind::State { rows, machine, horizon_us } => {
             let mut needs = needs.to_vec();
-            needs.push(Need { columns: read_by_machine(rows, machine), ..Need::default() });
+            // One that comes too late is rejected with its bytes.
+            let raw = rows.has_place && horizon_us.is_some();
+            let columns = read_by_machine(rows, machine);
+            needs.push(Need { columns, raw, ..Need::default() });
             keep_read(rows, &needs);
         }
-        OperatorKind::Dedupe { rows } | OperatorKind::Top { rows, .. } => keep_read(rows, needs),
+        OperatorKind::Session { rows, .. }
+        | OperatorKind::Dedupe { rows }
+        | OperatorKind::Top { rows, .. } => keep_read(rows, needs),
         OperatorKind::Filter { .. }
         | OperatorKind::Route { .. }
         | OperatorKind::Window { .. }

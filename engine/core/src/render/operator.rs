@@ -9,7 +9,6 @@ use tidemill_operators::flow::{self, stateless};
 use tidemill_operators::parse::{Parse, UNMATCHED};
 use tidemill_operators::route::{self, Match, Route};
 use tidemill_operators::select::Select;
-use tidemill_operators::state::Replay;
 use tidemill_operators::top::{Rank, Top};
 use tidemill_operators::window::Window;
 use timely::dataflow::StreamVec;
@@ -17,6 +16,7 @@ use timely::dataflow::StreamVec;
 use crate::checkpoint::state_parts;
 use crate::plan::{NodeId, OperatorKind, OperatorPlan, PortId};
 use crate::render::aggregate::{KeptAggregate, aggregate};
+use crate::render::keyed::evaluation;
 use crate::render::{Batches, Rendering, follows_state, together};
 use crate::stats::feeds;
 
@@ -75,18 +75,23 @@ impl<'scope> Rendering<'scope, '_> {
                 let logic = Explode::new(column.clone(), list.clone(), element.clone(), shape(0));
                 stateless(&title, name, input, tags, tally, logic)
             }
-            OperatorKind::State { rows, machine, .. } => {
-                let logic = Replay::new((**machine).clone(), rows.keys(), rows.layout());
-                self.ordered(at, operator, (input, poison), rows, logic, tally)
+            OperatorKind::State { rows, machine, horizon_us } => {
+                let of = (at, operator);
+                self.state(of, (input, poison), rows, machine, *horizon_us, tally)
+            }
+            OperatorKind::Session { rows, gap_us } => {
+                self.sessions((at, operator), (input, poison), rows, *gap_us, tally)
             }
             OperatorKind::Dedupe { rows } => {
                 let logic = if tags > 1 { Dedupe::Both } else { Dedupe::First };
-                self.ordered(at, operator, (input, poison), rows, logic, tally)
+                let evaluate = evaluation(name.clone(), rows, &rows.layout());
+                self.ordered(at, operator, (input, poison), rows, evaluate, logic, tally)
             }
             OperatorKind::Top { rows, count, rank } => {
                 let rank = if rank.is_some() { Rank::Tail } else { Rank::None };
                 let logic = Top { count: *count, rank };
-                self.ordered(at, operator, (input, poison), rows, logic, tally)
+                let evaluate = evaluation(name.clone(), rows, &rows.layout());
+                self.ordered(at, operator, (input, poison), rows, evaluate, logic, tally)
             }
             OperatorKind::Aggregate { by, compute } => {
                 let poison = poison.expect("a plan with aggregates has the stream of failed files");

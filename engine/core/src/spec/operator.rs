@@ -52,6 +52,7 @@ pub(crate) enum BodySpec {
     Aggregate { by: Vec<NamedSpec>, compute: Vec<(Text, Text)> },
     Window { on: Text, windows: Windows },
     Explode { column: Text, list: List, element: Option<Text> },
+    Session { on: Text, gap_us: i64, by: Vec<NamedSpec> },
     State(Box<StateSpec>),
     Dedupe { by: Vec<NamedSpec>, keep: Arrival, order: Vec<Text> },
     Top { count: u32, by: Vec<NamedSpec>, order: Vec<Text>, rank: Option<Text> },

@@ -105,7 +105,6 @@ fn horizon(
     let first = rows?.order.first();
     let rises = |term: &OrderTerm| term.direction == Direction::Ascending;
     if first.is_some_and(|first| first.value.kind() == Type::Timestamp && rises(first)) {
-        text.wrong(mistakes, "`horizon` is not taken yet", "leave it out".to_owned());
         return Some(Some(*horizon_us));
     }
     let message = "a horizon is measured on event time: `order` must begin with a timestamp";
