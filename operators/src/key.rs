@@ -122,6 +122,17 @@ impl<'de> Deserialize<'de> for Key {
     }
 }
 
+/// Appends the encoded cell to `out`, as a [`KeyEncoder`] does.
+pub fn append_value(value: &Value, out: &mut Vec<u8>) {
+    match value {
+        Value::Null => out.push(0),
+        Value::String(text) => append_text(text.as_bytes(), out),
+        Value::Int(value) | Value::Timestamp(value) => append_word(ordered_int(*value), out),
+        Value::Float(value) => append_word(ordered_float(*value), out),
+        Value::Bool(value) => out.extend_from_slice(&[1, u8::from(*value)]),
+    }
+}
+
 /// The key columns of one batch, ready to be encoded row by row.
 pub struct KeyEncoder<'a> {
     columns: Vec<Source<'a>>,
@@ -249,7 +260,12 @@ pub(crate) const fn float_of(word: u64) -> f64 {
 
 /// Returns the cells of a key, in the order of the columns.
 pub fn decode_values(key: &Key, columns: &[Column]) -> Result<Vec<Value>, KeyError> {
-    let mut reader = Reader::new(&key.0);
+    decode_row(&key.0, columns)
+}
+
+/// Returns the cells of an encoded row, in the order of the columns.
+pub fn decode_row(row: &[u8], columns: &[Column]) -> Result<Vec<Value>, KeyError> {
+    let mut reader = Reader::new(row);
     let values =
         columns.iter().map(|column| reader.value(column.kind)).collect::<Result<_, _>>()?;
     reader.finish()?;
@@ -257,7 +273,7 @@ pub fn decode_values(key: &Key, columns: &[Column]) -> Result<Vec<Value>, KeyErr
 }
 
 /// Checks that a key holds these columns, without keeping their values.
-pub(crate) fn check(key: &[u8], columns: &[Column]) -> Result<(), KeyError> {
+pub fn check(key: &[u8], columns: &[Column]) -> Result<(), KeyError> {
     let mut reader = Reader::new(key);
     columns.iter().try_for_each(|column| reader.value(column.kind).map(drop))?;
     reader.finish()
@@ -315,7 +331,13 @@ impl<'a> Reader<'a> {
     }
 
     fn text(&mut self) -> Result<String, KeyError> {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
         let mut text = Vec::new();
+        // Few texts hold an escape: all up to the end, or up to the first one, is taken at once.
+        if let Some(plain) = memchr::memchr2(0, 1, rest) {
+            text.extend_from_slice(&rest[..plain]);
+            self.at += plain;
+        }
         loop {
             match self.byte()? {
                 0 => break,
@@ -462,6 +484,12 @@ mod tests {
             prop_assert_eq!(&read[1], &arrays[1]);
             prop_assert_eq!(&read[3], &arrays[3]);
             prop_assert_eq!(&read[4], &arrays[4]);
+            for key in &keys {
+                let mut again = Vec::new();
+                let cells = decode_row(key.bytes(), &columns()).unwrap();
+                cells.iter().for_each(|cell| append_value(cell, &mut again));
+                prop_assert_eq!(&again, key.bytes());
+            }
         }
 
         #[test]

@@ -8,6 +8,7 @@
 //! Map, in reading order: [`tree`] (what lies in folders), [`process`] (one process and what it
 //! says), [`disk`] (a small one, to be filled), [`site`] (a home and how it is fed), [`scenario`]
 //! (homes that are folders of the repository), [`torment`] (what is killed again and again),
+//! [`corrections`] (random pipelines whose files change),
 //! [`oracle`] (slow programs that know the right answer).
 
 #![allow(
@@ -23,6 +24,8 @@ pub mod process;
 pub mod scenario;
 pub mod site;
 pub mod torment;
+
+pub mod corrections;
 
 pub mod oracle;
 

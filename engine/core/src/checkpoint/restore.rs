@@ -194,6 +194,10 @@ pub fn restore_table(
     each_block(folder, manifest, state, &ShardSet::ALL, |block, reader| {
         let restored = table.restore(manifest.epoch, &block.bytes);
         restored.map_err(|error| reader.damaged(&error.to_string()))
+    })?;
+    table.restored(manifest.epoch).map_err(|error| CheckpointError::Damaged {
+        path: folder.to_path_buf(),
+        detail: format!("{state}: {error}"),
     })
 }
 
