@@ -31,7 +31,7 @@ use crate::key::Key;
 use crate::time::Time;
 
 pub use arrange::{
-    AsOf, KeptPacked, KeptRow, ROW_FORMAT, Values, arrange, decode_kept, forget, pieces,
+    AsOf, KeptPacked, KeptRow, Lookup, ROW_FORMAT, Values, arrange, decode_kept, forget, pieces,
 };
 pub use changes::{Logic, changes};
 pub use gather::{Inputs, gather};
