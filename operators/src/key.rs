@@ -225,17 +225,6 @@ fn append_text(text: &[u8], out: &mut Vec<u8>) {
     out.push(0);
 }
 
-/// Appends one cell, encoded like that of a column.
-pub fn append_value(value: &Value, out: &mut Vec<u8>) {
-    match value {
-        Value::Null => out.push(0),
-        Value::String(text) => append_text(text.as_bytes(), out),
-        Value::Int(value) | Value::Timestamp(value) => append_word(ordered_int(*value), out),
-        Value::Float(value) => append_word(ordered_float(*value), out),
-        Value::Bool(value) => out.extend_from_slice(&[1, u8::from(*value)]),
-    }
-}
-
 /// Returns a word that orders like the integer.
 pub(crate) const fn ordered_int(value: i64) -> u64 {
     value as u64 ^ (1 << 63)
@@ -479,7 +468,7 @@ mod tests {
                 }
             }
             let read = decode_columns(keys.iter(), &columns()).unwrap();
-            prop_assert_eq!(encode(&read), keys);
+            prop_assert_eq!(&encode(&read), &keys);
             prop_assert_eq!(&read[0], &arrays[0]);
             prop_assert_eq!(&read[1], &arrays[1]);
             prop_assert_eq!(&read[3], &arrays[3]);

@@ -184,15 +184,9 @@ impl Known {
                 let Mark::Record(instant) = self.with.marks.read(row.bytes()) else { continue };
                 let final_before = before.map(|before| self.with.marks.bound(before));
                 if final_before.is_some_and(|bound| instant < bound) {
-                    if diff > 0 {
-                        late.extend(
-                            self.late(&key, &row, instant, before)
-                                .map(|one| {
-                                    std::iter::repeat_n(one, usize::try_from(diff).unwrap_or(1))
-                                })
-                                .into_iter()
-                                .flatten(),
-                        );
+                    // Once for each time it comes; to take it back changes nothing.
+                    for _ in 0..diff.max(0) {
+                        late.extend(self.late(&key, &row, instant, before));
                     }
                     continue;
                 }

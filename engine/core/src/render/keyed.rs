@@ -106,8 +106,7 @@ impl<'scope> Rendering<'scope, '_> {
     /// Builds an operator that says something of the rows of each key, in their order.
     pub(super) fn ordered(
         &mut self,
-        at: usize,
-        operator: &OperatorPlan,
+        (at, operator): (usize, &OperatorPlan),
         input: (Batches<'scope>, Option<StreamVec<'scope, Time, u64>>),
         rows: &OrderedRows,
         evaluate: impl FnMut(&Batch) -> Inputs + 'static,

@@ -85,13 +85,13 @@ impl<'scope> Rendering<'scope, '_> {
             OperatorKind::Dedupe { rows } => {
                 let logic = if tags > 1 { Dedupe::Both } else { Dedupe::First };
                 let evaluate = evaluation(name.clone(), rows, &rows.layout());
-                self.ordered(at, operator, (input, poison), rows, evaluate, logic, tally)
+                self.ordered((at, operator), (input, poison), rows, evaluate, logic, tally)
             }
             OperatorKind::Top { rows, count, rank } => {
                 let rank = if rank.is_some() { Rank::Tail } else { Rank::None };
                 let logic = Top { count: *count, rank };
                 let evaluate = evaluation(name.clone(), rows, &rows.layout());
-                self.ordered(at, operator, (input, poison), rows, evaluate, logic, tally)
+                self.ordered((at, operator), (input, poison), rows, evaluate, logic, tally)
             }
             OperatorKind::Aggregate { by, compute } => {
                 let poison = poison.expect("a plan with aggregates has the stream of failed files");

@@ -36,7 +36,7 @@ impl<'scope> Rendering<'scope, '_> {
         let Some(horizon_us) = horizon_us else {
             let logic = Replay::new(machine.clone(), keys, records);
             let evaluate = evaluation(operator.name.clone(), rows, &rows.layout());
-            return self.ordered(at, operator, input, rows, evaluate, logic, tally);
+            return self.ordered((at, operator), input, rows, evaluate, logic, tally);
         };
         let variables: Vec<Column> =
             machine.variables.iter().map(|variable| variable.column.clone()).collect();
@@ -92,7 +92,7 @@ impl<'scope> Rendering<'scope, '_> {
         tally: Tally,
     ) -> flow::Flow<'scope> {
         let evaluate = timed(operator, rows);
-        self.ordered(at, operator, input, rows, evaluate, Sessions { gap_us }, tally)
+        self.ordered((at, operator), input, rows, evaluate, Sessions { gap_us }, tally)
     }
 }
 
