@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 mod auth;
+pub mod trade;
 mod weblog;
 
 use auth::AuthLines;

@@ -10,8 +10,9 @@
 //! columns), [`key`] and [`value`] (rows as bytes that sort, and single cells), [`exchange`] (how
 //! batches change workers), [`flow`], [`meter`] and [`tally`] (what an operator takes, gives and
 //! counts), [`shards`] and [`keep`] (how state is cut and written for checkpoints), then one module
-//! per operator: [`filter`], [`select`], [`route`], [`parse`], [`window`], [`explode`], [`aggregate`], and those that keep the
-//! rows of a key with the kit [`keyed`]: [`dedupe`], [`top`], [`state`].
+//! per operator: [`filter`], [`select`], [`route`], [`parse`], [`window`], [`explode`],
+//! [`aggregate`], and those that keep the
+//! rows of a key with the kit [`keyed`]: [`dedupe`], [`top`], [`state`], [`join`].
 
 pub mod time;
 pub mod types;
@@ -46,6 +47,7 @@ pub mod aggregate;
 pub mod keyed;
 
 pub mod dedupe;
+pub mod join;
 pub mod top;
 
 pub use batch::{Batch, Origin};

@@ -170,3 +170,23 @@ fn auth_lines_read_as_an_ssh_daemon_wrote_them() {
     }
     assert!(text.lines().all(|line| line.contains(" LabSZ sshd[")));
 }
+
+#[test]
+fn another_version_of_a_trade_has_other_values_for_the_same_keys() {
+    use super::trade::{Table, Trade};
+    let trade = Trade { seed: 1, orders_a_file: 500, files: 3 };
+    for table in [Table::Customers, Table::Orders, Table::Items] {
+        let version = |version| trade.file(table, 2, version);
+        assert_eq!(version(0), version(0));
+        assert_eq!(version(0).name, version(1).name);
+        assert_ne!(version(0).content, version(1).content);
+        let keys = |version| -> BTreeSet<u64> {
+            let content = String::from_utf8(trade.file(table, 2, version).content).unwrap();
+            let key = |line: &str| line.split(',').next().unwrap().parse().unwrap();
+            content.lines().skip(1).map(key).collect()
+        };
+        assert!(keys(1).is_subset(&keys(0)));
+        assert!(keys(1).len() < keys(0).len());
+        assert!(keys(1).len() * 10 > keys(0).len() * 9);
+    }
+}

@@ -10,6 +10,7 @@ use regex::Regex;
 use tidemill_operators::explode::List;
 use tidemill_operators::expr::{Aggregate, Expr};
 use tidemill_operators::format::{Field, Format, OutputFormat};
+use tidemill_operators::join;
 use tidemill_operators::state::MachineSpec;
 use tidemill_operators::window::Windows;
 use tidemill_operators::{Column, Schema, Type};
@@ -99,6 +100,20 @@ pub enum OperatorKind {
         /// The columns computed over the group.
         compute: Vec<(String, Aggregate)>,
     },
+    /// Keeps one row of each key.
+    Dedupe {
+        /// The rows, in the order of which the first one stays.
+        rows: OrderedRows,
+    },
+    /// Keeps the first few rows of each key.
+    Top {
+        /// The rows, in order.
+        rows: OrderedRows,
+        /// How many stay.
+        count: u64,
+        /// The column that holds the number of each row from 1.
+        rank: Option<String>,
+    },
     /// Gives each record once for each window of event time in which it lies.
     Window {
         /// The event time.
@@ -115,6 +130,8 @@ pub enum OperatorKind {
         /// The column of the elements.
         element: String,
     },
+    /// Puts rows of two sides together.
+    Join(Join),
     /// Runs a machine over the records of each key, which decides how each of them leaves.
     State {
         /// The records of a key, in order.
@@ -131,20 +148,38 @@ pub enum OperatorKind {
         /// How long nothing comes before a session has ended.
         gap_us: i64,
     },
-    /// Keeps one row of each key.
-    Dedupe {
-        /// The rows, in the order of which the first one stays.
-        rows: OrderedRows,
-    },
-    /// Keeps the first few rows of each key.
-    Top {
-        /// The rows, in order.
-        rows: OrderedRows,
-        /// How many stay.
-        count: u64,
-        /// The column that holds the number of each row from 1.
-        rank: Option<String>,
-    },
+}
+
+/// What a join does.
+#[derive(Clone, Debug)]
+pub struct Join {
+    /// How many of the operator's inputs are its left side; those behind them are the right one.
+    pub lefts: usize,
+    /// Which rows come out.
+    pub kind: join::Kind,
+    /// The columns that must be equal: the left one, and the name of the right one.
+    pub on: Vec<(Column, String)>,
+    /// The other columns of the left side that come out. After planning: those that something reads.
+    pub left: Vec<Column>,
+    /// The right columns that come out: as what, and the name there. After planning: those that
+    /// something reads.
+    pub take: Vec<(Column, String)>,
+    /// Whether the place of each left record is kept. Decided by the plan.
+    pub place: bool,
+    /// Whether the bytes of each left record are kept. Decided by the plan.
+    pub raw: bool,
+}
+
+impl Join {
+    /// Returns the key columns as they are called on the left.
+    pub fn left_keys(&self) -> Vec<Column> {
+        self.on.iter().map(|(left, _)| left.clone()).collect()
+    }
+
+    /// Returns the key columns as they are called on the right.
+    pub fn right_keys(&self) -> Vec<Column> {
+        self.on.iter().map(|(left, right)| Column::new(right, left.kind)).collect()
+    }
 }
 
 impl OperatorKind {
@@ -156,11 +191,20 @@ impl OperatorKind {
             OperatorKind::Route { .. } => "route",
             OperatorKind::Parse { .. } => "parse",
             OperatorKind::Aggregate { .. } => "aggregate",
-            OperatorKind::Window { .. } | OperatorKind::Session { .. } => "window",
-            OperatorKind::Explode { .. } => "explode",
-            OperatorKind::State { .. } => "state",
             OperatorKind::Dedupe { .. } => "dedupe",
             OperatorKind::Top { .. } => "top",
+            OperatorKind::Window { .. } | OperatorKind::Session { .. } => "window",
+            OperatorKind::State { .. } => "state",
+            OperatorKind::Explode { .. } => "explode",
+            OperatorKind::Join { .. } => "join",
+        }
+    }
+
+    /// Returns how many of so many inputs come by `from`; the others are the right side of a join.
+    pub const fn lefts(&self, inputs: usize) -> usize {
+        match self {
+            OperatorKind::Join(join) => join.lefts,
+            _ => inputs,
         }
     }
 
@@ -177,7 +221,8 @@ impl OperatorKind {
             | OperatorKind::State { .. }
             | OperatorKind::Session { .. }
             | OperatorKind::Dedupe { .. }
-            | OperatorKind::Top { .. } => true,
+            | OperatorKind::Top { .. }
+            | OperatorKind::Join { .. } => true,
         }
     }
 }
@@ -266,6 +311,13 @@ pub(crate) struct GraphOperator {
     pub(crate) inputs: Vec<Input>,
     pub(crate) outputs: Vec<GraphPort>,
     pub(crate) errors_used: bool,
+}
+
+impl GraphOperator {
+    /// Returns how many of its inputs come by `from`; those behind them are the other side of a join.
+    pub(crate) fn lefts(&self) -> usize {
+        self.kind.lefts(self.inputs.len())
+    }
 }
 
 /// A port with all columns that are visible there.

@@ -163,7 +163,7 @@ impl Lookup {
 
 /// A row was taken back that was not there: somebody upstream says something else than it said
 /// before, and every answer from here on would be wrong.
-fn taken_back_too_often(value: &[u8], total: i64, epoch: u64) -> ! {
+pub(crate) fn taken_back_too_often(value: &[u8], total: i64, epoch: u64) -> ! {
     panic!(
         "by epoch {epoch} a row was taken back more often than it came ({total} times it is there): {}; \
          an input that was read again differs from what was read first, or an operator before \

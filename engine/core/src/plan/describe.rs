@@ -7,7 +7,8 @@ use tidemill_operators::keyed::Arrival;
 use tidemill_operators::{Column, Schema};
 
 use crate::plan::{
-    OperatorKind, OrderTerm, OrderedRows, Plan, SinkKind, SinkPlan, SourcePlan, error_schema,
+    Input, Join, OperatorKind, OrderTerm, OrderedRows, Plan, SinkKind, SinkPlan, SourcePlan,
+    error_schema,
 };
 use crate::report::{EdgeReport, NodeReport};
 
@@ -29,9 +30,13 @@ pub fn describe(plan: &Plan) -> (Vec<NodeReport>, Vec<EdgeReport>) {
         nodes.push(node(&source.name, "source", kind, source_detail(source)));
     }
     for operator in &plan.operators {
-        let detail = operator_detail(&operator.kind, |port| {
-            operator.outputs.get(port).map_or("", |port| port.tag.as_str())
-        });
+        let tag = |port: usize| operator.outputs.get(port).map_or("", |port| port.tag.as_str());
+        let detail = match &operator.kind {
+            OperatorKind::Join(join) => {
+                join_detail(join, operator.inputs.iter().map(|input| port_name(plan, input)))
+            }
+            kind => operator_detail(kind, tag),
+        };
         nodes.push(node(&operator.name, "operator", operator.kind.word(), detail));
         for input in &operator.inputs {
             let port = plan.port(input.from);
@@ -49,6 +54,15 @@ pub fn describe(plan: &Plan) -> (Vec<NodeReport>, Vec<EdgeReport>) {
         edges.extend(sink_edges(plan, sink));
     }
     (nodes, edges)
+}
+
+/// Returns how a port is named in a pipeline file.
+fn port_name(plan: &Plan, input: &Input) -> String {
+    let name = plan.node_name(input.from.node);
+    match plan.port(input.from).tag.as_str() {
+        "" => name.to_owned(),
+        tag => format!("{name}.{tag}"),
+    }
 }
 
 fn sink_edges(plan: &Plan, sink: &SinkPlan) -> Vec<EdgeReport> {
@@ -120,6 +134,27 @@ fn operator_detail<'t>(kind: &OperatorKind, tag: impl Fn(usize) -> &'t str) -> S
                 captures.iter().map(|(capture, _)| capture.name.as_str()).collect();
             format!("{} out of {column}", captures.join(", "))
         }
+        OperatorKind::Session { rows, gap_us } => {
+            let by: Vec<String> = rows.by.iter().map(named).collect();
+            let on = rows.order.first().map_or("", |term| term.value.text());
+            format!("sessions of {on} by {}, gap {}", by.join(", "), span(*gap_us))
+        }
+        OperatorKind::State { rows, machine, horizon_us } => {
+            let by: Vec<String> = rows.by.iter().map(named).collect();
+            let horizon = horizon_us.map(|horizon| format!(", horizon {}", span(horizon)));
+            let (states, by) = (machine.states.join(", "), by.join(", "));
+            format!("{states} by {by}{}{}", ordered(rows), horizon.unwrap_or_default())
+        }
+        OperatorKind::Dedupe { rows } => {
+            let by: Vec<String> = rows.by.iter().map(named).collect();
+            let keep = if rows.keep == Arrival::Last { "last" } else { "first" };
+            format!("{keep} by {}{}", by.join(", "), ordered(rows))
+        }
+        OperatorKind::Top { rows, count, .. } => {
+            let by: Vec<String> = rows.by.iter().map(named).collect();
+            let gap = if by.is_empty() { "" } else { " by " };
+            format!("{count}{gap}{}{}", by.join(", "), ordered(rows))
+        }
         OperatorKind::Window { on, windows } => {
             let (size, every) = (span(windows.size_us), span(windows.every_us));
             if windows.size_us == windows.every_us {
@@ -132,32 +167,6 @@ fn operator_detail<'t>(kind: &OperatorKind, tag: impl Fn(usize) -> &'t str) -> S
             List::Split(separator) => format!("{column} at {separator:?}"),
             List::Json => format!("{column} as JSON"),
         },
-        OperatorKind::Session { rows, gap_us } => {
-            let by: Vec<String> = rows.by.iter().map(named).collect();
-            let on = rows.order.first().map_or("", |term| term.value.text());
-            format!("sessions of {on} by {}, gap {}", by.join(", "), span(*gap_us))
-        }
-        OperatorKind::State { rows, machine, horizon_us } => {
-            let by: Vec<String> = rows.by.iter().map(named).collect();
-            let horizon = horizon_us.map(|horizon| format!(", horizon {}", span(horizon)));
-            format!(
-                "{} by {}{}{}",
-                machine.states.join(", "),
-                by.join(", "),
-                ordered(rows),
-                horizon.unwrap_or_default()
-            )
-        }
-        OperatorKind::Dedupe { rows } => {
-            let by: Vec<String> = rows.by.iter().map(named).collect();
-            let keep = if rows.keep == Arrival::Last { "last" } else { "first" };
-            format!("{keep} by {}{}", by.join(", "), ordered(rows))
-        }
-        OperatorKind::Top { rows, count, .. } => {
-            let by: Vec<String> = rows.by.iter().map(named).collect();
-            let gap = if by.is_empty() { "" } else { " by " };
-            format!("{count}{gap}{}{}", by.join(", "), ordered(rows))
-        }
         OperatorKind::Aggregate { by, compute } => {
             let compute: Vec<String> = compute
                 .iter()
@@ -173,7 +182,13 @@ fn operator_detail<'t>(kind: &OperatorKind, tag: impl Fn(usize) -> &'t str) -> S
                 by => format!("{} by {}", compute.join(", "), by.join(", ")),
             }
         }
+        OperatorKind::Join(join) => join_detail(join, std::iter::empty()),
     }
+}
+
+fn ordered(rows: &OrderedRows) -> String {
+    let order: Vec<String> = rows.order.iter().map(OrderTerm::text).collect();
+    if order.is_empty() { String::new() } else { format!(", order {}", order.join(", ")) }
 }
 
 /// Returns a duration as it is written in a pipeline file.
@@ -187,9 +202,27 @@ fn span(micros: i64) -> String {
     )
 }
 
-fn ordered(rows: &OrderedRows) -> String {
-    let order: Vec<String> = rows.order.iter().map(OrderTerm::text).collect();
-    if order.is_empty() { String::new() } else { format!(", order {}", order.join(", ")) }
+/// `inner with rates on currency = code, taking rate`; `inputs` are the names of all inputs.
+fn join_detail(join: &Join, inputs: impl Iterator<Item = String>) -> String {
+    let with: Vec<String> = inputs.skip(join.lefts).collect();
+    let on = join.on.iter().map(|(left, right)| match &left.name {
+        name if name == right => name.clone(),
+        name => format!("{name} = {right}"),
+    });
+    let on: Vec<String> = on.collect();
+    let taking: Vec<String> = join
+        .take
+        .iter()
+        .map(|(column, right)| match &column.name {
+            name if name == right => name.clone(),
+            name => format!("{name}: {right}"),
+        })
+        .collect();
+    let mut detail = format!("{} with {} on {}", join.kind.word(), with.join(", "), on.join(", "));
+    if !taking.is_empty() {
+        detail.push_str(&format!(", taking {}", taking.join(", ")));
+    }
+    detail
 }
 
 fn sink_detail(kind: &SinkKind) -> (&'static str, String) {

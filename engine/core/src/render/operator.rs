@@ -31,8 +31,9 @@ impl<'scope> Rendering<'scope, '_> {
         let node = NodeId::Operator(at);
         let tags = operator.outputs.len();
         let (tally, gauge) = self.seat(node, tags, feeds(self.plan, &operator.inputs));
-        let ways: Vec<Batches<'scope>> =
+        let mut ways: Vec<Batches<'scope>> =
             operator.inputs.iter().map(|input| self.stream(input)).collect();
+        let others = ways.split_off(operator.kind.lefts(ways.len()));
         let input = together(self.scope, ways);
         let name = &operator.name;
         let place = format!("{}/{name}", self.plan.name);
@@ -67,14 +68,6 @@ impl<'scope> Rendering<'scope, '_> {
                     Parse::new(column.clone(), regex, captures.clone(), shape(0), unmatched);
                 stateless(&title, name, input, tags, tally, logic)
             }
-            OperatorKind::Window { on, windows } => {
-                let logic = Window::new(on.clone(), *windows, shape(0));
-                stateless(&title, name, input, tags, tally, logic)
-            }
-            OperatorKind::Explode { column, list, element } => {
-                let logic = Explode::new(column.clone(), list.clone(), element.clone(), shape(0));
-                stateless(&title, name, input, tags, tally, logic)
-            }
             OperatorKind::State { rows, machine, horizon_us } => {
                 let of = (at, operator);
                 self.state(of, (input, poison), rows, machine, *horizon_us, tally)
@@ -92,6 +85,18 @@ impl<'scope> Rendering<'scope, '_> {
                 let logic = Top { count: *count, rank };
                 let evaluate = evaluation(name.clone(), rows, &rows.layout());
                 self.ordered((at, operator), (input, poison), rows, evaluate, logic, tally)
+            }
+            OperatorKind::Window { on, windows } => {
+                let logic = Window::new(on.clone(), *windows, shape(0));
+                stateless(&title, name, input, tags, tally, logic)
+            }
+            OperatorKind::Explode { column, list, element } => {
+                let logic = Explode::new(column.clone(), list.clone(), element.clone(), shape(0));
+                stateless(&title, name, input, tags, tally, logic)
+            }
+            OperatorKind::Join(join) => {
+                let other = together(self.scope, others);
+                self.join(at, operator, [input, other], poison, join, tally)
             }
             OperatorKind::Aggregate { by, compute } => {
                 let poison = poison.expect("a plan with aggregates has the stream of failed files");

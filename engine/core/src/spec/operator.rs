@@ -12,14 +12,17 @@ use crate::spec::tree::{Node, Value};
 
 mod aggregate;
 mod explode;
+mod join;
 mod ordered;
 mod parse;
 mod route;
 pub(crate) mod state;
 mod window;
 
+pub(crate) use join::JoinSpec;
+
 /// The kinds of operators, by the key that holds what they do.
-pub(crate) const KINDS: [&str; 10] = [
+pub(crate) const KINDS: [&str; 11] = [
     "filter",
     "select",
     "route",
@@ -29,6 +32,7 @@ pub(crate) const KINDS: [&str; 10] = [
     "explode",
     "dedupe",
     "top",
+    "join",
     "state",
 ];
 
@@ -50,12 +54,29 @@ pub(crate) enum BodySpec {
     Route { rules: Vec<(Text, Text)>, otherwise: Option<Text>, all: bool, drop: Vec<Text> },
     Parse { column: Text, regex: Text, fields: Vec<(Text, Type)> },
     Aggregate { by: Vec<NamedSpec>, compute: Vec<(Text, Text)> },
+    Dedupe { by: Vec<NamedSpec>, keep: Arrival, order: Vec<Text> },
+    Top { count: u32, by: Vec<NamedSpec>, order: Vec<Text>, rank: Option<Text> },
     Window { on: Text, windows: Windows },
     Explode { column: Text, list: List, element: Option<Text> },
     Session { on: Text, gap_us: i64, by: Vec<NamedSpec> },
     State(Box<StateSpec>),
-    Dedupe { by: Vec<NamedSpec>, keep: Arrival, order: Vec<Text> },
-    Top { count: u32, by: Vec<NamedSpec>, order: Vec<Text>, rank: Option<Text> },
+    Join(JoinSpec),
+}
+
+impl OperatorSpec {
+    /// Returns all that it reads, `from` first; `None` when not all of it could be read.
+    pub(crate) fn reads(&self) -> Option<Vec<&Text>> {
+        let from = self.from.as_ref()?.iter();
+        Some(from.chain(self.with()).collect())
+    }
+
+    /// Returns what it reads besides `from`.
+    pub(crate) fn with(&self) -> &[Text] {
+        match &self.body {
+            Some(BodySpec::Join(join)) => &join.with,
+            _ => &[],
+        }
+    }
 }
 
 /// A column and how it is computed.
@@ -104,11 +125,12 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Oper
         "select" => select(node, mistakes),
         "route" => route::read(node, beside, mistakes),
         "parse" => parse::read(node, mistakes),
+        "dedupe" => ordered::dedupe(node, mistakes),
+        "top" => ordered::top(node, mistakes),
         "window" => window::read(node, mistakes),
         "explode" => explode::read(node, mistakes),
         "state" => state::read(node, mistakes),
-        "dedupe" => ordered::dedupe(node, mistakes),
-        "top" => ordered::top(node, mistakes),
+        "join" => join::read(node, mistakes),
         _ => aggregate::read(node, mistakes),
     });
     OperatorSpec { name, from, body }

@@ -1,0 +1,197 @@
+//! SQL: the answers of pipelines are those of an independent engine, SQLite, to the last digit; and
+//! so they are after files were added, replaced and removed.
+//!
+//! The questions are in the manner of TPC-H; money is in whole cents. The long run:
+//! `TIDEMILL_SQL_ORDERS=250000 cargo test --release -p tidemill-tests --test sql -- --nocapture`
+//! (about four items an order).
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, params_from_iter};
+use tidemill_bench::generate::trade::{Table, Trade};
+use tidemill_tests::{Running, Shape, Site};
+
+const NODE: &str = env!("CARGO_BIN_EXE_node");
+
+/// Orders of the short run: about 60,000 items.
+const ORDERS: u64 = 15_000;
+
+/// Files of orders, and as many of items, before anything changes.
+const FILES: u64 = 10;
+
+const PIPELINE: &str = "\
+pipeline: trade
+sources:
+  items:
+    format: csv
+    pattern: \"items-*\"
+    fields: { orderkey: int, linenumber: int, quantity: int, price: int, discount: int, tax: int, returnflag: string, linestatus: string, shipdate: timestamp, commitdate: timestamp, receiptdate: timestamp, shipmode: string }
+operators:
+  shipped: { from: items, filter: \"shipdate <= TIMESTAMP '1998-09-02T00:00:00Z'\" }
+  q1:
+    from: shipped
+    aggregate:
+      by: [returnflag, linestatus]
+      compute:
+        sum_qty: sum(quantity)
+        sum_base_price: sum(price)
+        sum_disc_price: sum(price * (100 - discount))
+        sum_charge: sum(price * (100 - discount) * (100 + tax))
+        avg_qty: avg(quantity)
+        avg_price: avg(price)
+        avg_disc: avg(discount)
+        count_order: count(*)
+  cheap: { from: items, filter: \"shipdate >= TIMESTAMP '1994-01-01T00:00:00Z' AND shipdate < TIMESTAMP '1995-01-01T00:00:00Z' AND discount BETWEEN 5 AND 7 AND quantity < 24\" }
+  q6: { from: cheap, aggregate: { by: [], compute: { revenue: sum(price * discount), items: count(*) } } }
+sinks:
+  q1: { from: q1, table: { format: csv, key: [returnflag, linestatus], publish_every: 1h } }
+  q6: { from: q6, table: { format: csv, key: [revenue], publish_every: 1h } }
+";
+
+const TABLES: [Table; 3] = [Table::Customers, Table::Orders, Table::Items];
+
+/// Each question by its sink, as SQL.
+const QUESTIONS: [(&str, &str); 2] = [
+    (
+        "q1",
+        "SELECT returnflag, linestatus, sum(quantity), sum(price), sum(price * (100 - discount)),
+           sum(price * (100 - discount) * (100 + tax)), avg(quantity), avg(price),
+           avg(discount), count(*)
+         FROM items WHERE shipdate <= '1998-09-02T00:00:00Z'
+         GROUP BY 1, 2 ORDER BY 1, 2",
+    ),
+    (
+        "q6",
+        "SELECT sum(price * discount), count(*) FROM items
+         WHERE shipdate >= '1994-01-01' AND shipdate < '1995-01-01' AND discount BETWEEN 5 AND 7
+           AND quantity < 24",
+    ),
+];
+
+/// A site and a database that are given the same files.
+struct Both<'s> {
+    running: Running<'s>,
+    sql: Connection,
+    trade: Trade,
+}
+
+impl<'s> Both<'s> {
+    fn new(site: &'s Site, trade: Trade) -> Self {
+        let sql = Connection::open_in_memory().unwrap();
+        for table in TABLES {
+            let columns = table.columns().join(", ");
+            sql.execute_batch(&format!("CREATE TABLE {} ({columns}, file)", table.name())).unwrap();
+        }
+        Self { running: site.start(Shape::new(1, 2)), sql, trade }
+    }
+
+    /// Gives a file to both.
+    fn add(&self, table: Table, index: u64, version: u64) {
+        let file = self.trade.file(table, index, version);
+        self.running.submit(&file.name, &file.content);
+        self.insert(table, &file.name, &file.content);
+    }
+
+    fn insert(&self, table: Table, name: &str, content: &[u8]) {
+        let marks = vec!["?"; table.columns().len() + 1].join(", ");
+        let insert = format!("INSERT INTO {} VALUES ({marks})", table.name());
+        self.sql.execute_batch("BEGIN").unwrap();
+        let mut insert = self.sql.prepare(&insert).unwrap();
+        for line in std::str::from_utf8(content).unwrap().lines().skip(1) {
+            // Whole numbers become numbers, everything else stays text.
+            let cells = line.split(',').map(|cell| match cell.parse::<i64>() {
+                Ok(number) => rusqlite::types::Value::Integer(number),
+                Err(_) => rusqlite::types::Value::Text(cell.to_owned()),
+            });
+            let file = rusqlite::types::Value::Text(name.to_owned());
+            insert.execute(params_from_iter(cells.chain([file]))).unwrap();
+        }
+        self.sql.execute_batch("COMMIT").unwrap();
+    }
+
+    /// Asks the database all questions.
+    fn expected(&self) -> BTreeMap<&'static str, Vec<Vec<Cell>>> {
+        let answer = |sql: &str| {
+            let mut statement = self.sql.prepare(sql).unwrap();
+            let columns = statement.column_count();
+            let mut rows = statement.query([]).unwrap();
+            let mut all = Vec::new();
+            while let Some(row) = rows.next().unwrap() {
+                let cells = (0..columns).map(|at| Cell::of(row.get_ref(at).unwrap()));
+                all.push(cells.collect());
+            }
+            all
+        };
+        QUESTIONS.iter().map(|(name, sql)| (*name, answer(sql))).collect()
+    }
+}
+
+/// A value of the database.
+#[derive(Debug)]
+enum Cell {
+    Null,
+    Whole(i64),
+    Real(f64),
+    Text(String),
+}
+
+impl Cell {
+    fn of(value: ValueRef<'_>) -> Self {
+        match value {
+            ValueRef::Integer(number) => Self::Whole(number),
+            ValueRef::Real(number) => Self::Real(number),
+            ValueRef::Text(text) => Self::Text(String::from_utf8_lossy(text).into_owned()),
+            ValueRef::Null | ValueRef::Blob(_) => Self::Null,
+        }
+    }
+
+    /// Returns whether this is what a CSV file says, to the last digit.
+    fn is(&self, text: &str) -> bool {
+        match self {
+            Self::Null => text.is_empty(),
+            Self::Whole(number) => text == number.to_string(),
+            Self::Real(number) => {
+                text.parse().is_ok_and(|found: f64| found.to_bits() == number.to_bits())
+            }
+            Self::Text(expected) => text == expected,
+        }
+    }
+}
+
+/// Compares every table with the answer of the database.
+#[track_caller]
+fn compare(site: &Site, expected: &BTreeMap<&str, Vec<Vec<Cell>>>, moment: &str) {
+    let out = site.out();
+    for (name, rows) in expected {
+        let found = std::str::from_utf8(&out[&format!("{name}/{name}.csv")]).unwrap();
+        let found: Vec<Vec<&str>> =
+            found.lines().skip(1).map(|line| line.split(',').collect()).collect();
+        assert!(!rows.is_empty(), "{name}, {moment}: the question has no answer");
+        assert_eq!(found.len(), rows.len(), "{name}, {moment}: rows\n{found:?}\n{rows:?}");
+        for (row, expected) in found.iter().zip(rows) {
+            let same = row.len() == expected.len()
+                && expected.iter().zip(row).all(|(cell, text)| cell.is(text));
+            assert!(same, "{name}, {moment}: {row:?}, but SQLite says {expected:?}");
+        }
+    }
+}
+
+#[test]
+fn questions_are_answered_as_by_sqlite_also_after_corrections() {
+    let orders = std::env::var("TIDEMILL_SQL_ORDERS").map_or(ORDERS, |text| text.parse().unwrap());
+    let trade = Trade { seed: 1, orders_a_file: orders / FILES, files: FILES };
+    let site = Site::new(NODE, PIPELINE);
+    let began = Instant::now();
+    let both = Both::new(&site, trade);
+    for index in 0..FILES {
+        both.add(Table::Items, index, 0);
+    }
+    both.running.wait_for_finished(FILES);
+    let expected = both.expected();
+    both.running.stop();
+    compare(&site, &expected, "all added");
+    println!("{orders} orders: {:.1?}", began.elapsed());
+}
