@@ -26,7 +26,8 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::progress::operate::FrontierInterest;
 
 use super::marks::{Mark, Marks};
-use crate::batch::{Origin, position_line, position_offset};
+use crate::batch::{Origin, position_offset};
+use crate::flow::without_terminator;
 use crate::key::Key;
 use crate::keyed::Update;
 use crate::reject::{EpochRejects, Reject, RejectCode};
@@ -225,12 +226,13 @@ impl Known {
             key.text(&self.with.keys)
         );
         let reject = Reject {
-            line: position_line(place.position),
+            // Its line is known only while its chunk is read; its byte tells where it stands.
+            line: 0,
             offset: position_offset(place.position),
             operator: String::new(),
             code: RejectCode::Late,
             reason,
-            raw: self.with.marks.raw(row.bytes()),
+            raw: without_terminator(self.with.marks.raw(row.bytes())).to_vec(),
         };
         Some((place.origin(), reject))
     }

@@ -139,7 +139,7 @@ impl Marks {
     }
 
     /// Returns the bytes of a record, if they are kept.
-    pub(super) fn raw(&self, row: &[u8]) -> Vec<u8> {
-        self.layout.raw_of(row).unwrap_or_default().to_vec()
+    pub(super) fn raw<'r>(&self, row: &'r [u8]) -> &'r [u8] {
+        self.layout.raw_of(row).unwrap_or_default()
     }
 }
