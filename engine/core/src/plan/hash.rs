@@ -8,8 +8,10 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use serde::Serialize;
+use tidemill_operators::aggregate::TakenBack;
 use tidemill_operators::explode::List;
-use tidemill_operators::expr::{Aggregate, AggregateFunction, Expr};
+use tidemill_operators::expr::Expr;
+use tidemill_operators::format::TableFormat;
 use tidemill_operators::state::MachineSpec;
 
 use crate::plan::{
@@ -161,13 +163,17 @@ fn kind(text: &mut String, kind: &OperatorKind) {
             line(text, "split", &separator);
             line(text, "element", element);
         }
-        OperatorKind::Aggregate { by, compute } => {
+        OperatorKind::Aggregate { by, compute, spec } => {
             for (name, value) in by {
                 line(text, "by", &(name, spaced(value.text())));
             }
             for (name, value) in compute {
                 let argument = value.argument.as_ref().map(|argument| spaced(argument.text()));
-                line(text, "compute", &(name, function(value), argument));
+                line(text, "compute", &(name, value.function.name(), argument));
+            }
+            if spec.taken_back != TakenBack::ByFile {
+                // What is held of the rows depends on it.
+                line(text, "taken_back", &spec.taken_back);
             }
         }
         OperatorKind::Session { rows, gap_us } => {
@@ -224,18 +230,6 @@ fn ordered(text: &mut String, rows: &OrderedRows) {
     line(text, "layout", &rows.layout());
 }
 
-/// Returns the SQL name of an aggregate's function.
-const fn function(aggregate: &Aggregate) -> &'static str {
-    match aggregate.function {
-        AggregateFunction::CountAll => "count(*)",
-        AggregateFunction::Count => "count",
-        AggregateFunction::Sum => "sum",
-        AggregateFunction::Avg => "avg",
-        AggregateFunction::Min => "min",
-        AggregateFunction::Max => "max",
-    }
-}
-
 fn sink_kind(text: &mut String, kind: &SinkKind) {
     match kind {
         SinkKind::Files { format, schema, empty } => {
@@ -243,8 +237,15 @@ fn sink_kind(text: &mut String, kind: &SinkKind) {
             line(text, "schema", schema);
             line(text, "empty", empty);
         }
-        SinkKind::Table { format, key, schema, publish_every } => {
-            line(text, "table", format);
+        SinkKind::Table { format, changelog, key, schema, publish_every } => {
+            match format {
+                Some(TableFormat::Rows(format)) => line(text, "table", format),
+                Some(TableFormat::Parquet) => line(text, "table", &"parquet"),
+                None => line(text, "table", &"none"),
+            }
+            if let Some(format) = changelog {
+                line(text, "changelog", format);
+            }
             line(text, "key", key);
             line(text, "schema", schema);
             line(text, "publish_every_ms", &publish_every.as_millis());
