@@ -112,7 +112,10 @@ pub fn state_parts(kind: &OperatorKind) -> &'static [StatePart] {
         | OperatorKind::Explode { .. } => &[],
         OperatorKind::Aggregate { spec, .. } if spec.holds() => &[TOTALS, HELD],
         OperatorKind::Aggregate { .. } => &[TOTALS],
-        OperatorKind::Dedupe { .. } | OperatorKind::Top { .. } => &[ROWS],
+        OperatorKind::Session { .. }
+        | OperatorKind::State { .. }
+        | OperatorKind::Dedupe { .. }
+        | OperatorKind::Top { .. } => &[ROWS],
         OperatorKind::Join { .. } => &JOIN_SIDES,
     }
 }

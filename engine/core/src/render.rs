@@ -51,6 +51,7 @@ mod keyed;
 mod operator;
 mod shelf;
 mod sink;
+mod timed;
 
 /// What the dataflow of a pipeline is built with on one worker.
 pub struct Fittings {

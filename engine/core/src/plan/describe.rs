@@ -134,6 +134,17 @@ fn operator_detail<'t>(kind: &OperatorKind, tag: impl Fn(usize) -> &'t str) -> S
                 captures.iter().map(|(capture, _)| capture.name.as_str()).collect();
             format!("{} out of {column}", captures.join(", "))
         }
+        OperatorKind::Session { rows, gap_us } => {
+            let by: Vec<String> = rows.by.iter().map(named).collect();
+            let on = rows.order.first().map_or("", |term| term.value.text());
+            format!("sessions of {on} by {}, gap {}", by.join(", "), span(*gap_us))
+        }
+        OperatorKind::State { rows, machine, horizon_us } => {
+            let by: Vec<String> = rows.by.iter().map(named).collect();
+            let horizon = horizon_us.map(|horizon| format!(", horizon {}", span(horizon)));
+            let (states, by) = (machine.states.join(", "), by.join(", "));
+            format!("{states} by {by}{}{}", ordered(rows), horizon.unwrap_or_default())
+        }
         OperatorKind::Dedupe { rows } => {
             let by: Vec<String> = rows.by.iter().map(named).collect();
             let keep = if rows.keep == Arrival::Last { "last" } else { "first" };

@@ -10,7 +10,9 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use tidemill_operators::aggregate::TakenBack;
 use tidemill_operators::explode::List;
+use tidemill_operators::expr::Expr;
 use tidemill_operators::format::TableFormat;
+use tidemill_operators::state::MachineSpec;
 
 use crate::plan::{
     Input, NodeId, OperatorKind, OrderedRows, Plan, SinkKind, SinkPlan, SourcePlan, error_schema,
@@ -185,6 +187,15 @@ fn kind(text: &mut String, kind: &OperatorKind) {
                 line(text, "taken_back", &spec.taken_back);
             }
         }
+        OperatorKind::Session { rows, gap_us } => {
+            ordered(text, rows);
+            line(text, "gap_us", gap_us);
+        }
+        OperatorKind::State { rows, machine, horizon_us } => {
+            ordered(text, rows);
+            states(text, machine);
+            line(text, "horizon_us", horizon_us);
+        }
         OperatorKind::Dedupe { rows } => ordered(text, rows),
         OperatorKind::Top { rows, count, rank } => {
             ordered(text, rows);
@@ -199,6 +210,22 @@ fn kind(text: &mut String, kind: &OperatorKind) {
             line(text, "take", &join.take);
             line(text, "kept", &(join.place, join.raw));
         }
+    }
+}
+
+fn states(text: &mut String, machine: &MachineSpec) {
+    line(text, "states", &machine.states);
+    line(text, "homes", &machine.homes);
+    for variable in &machine.variables {
+        line(text, "variable", &(&variable.column, variable.initial.to_string()));
+    }
+    let value = |value: &Option<Expr>| value.as_ref().map(|value| spaced(value.text()));
+    for one in &machine.transitions {
+        let set: Vec<_> = one.set.iter().map(|(at, set)| (at, value(set))).collect();
+        line(text, "transition", &(&one.from, value(&one.when), set, one.goto, one.leave));
+    }
+    for (name, value) in &machine.add {
+        line(text, "add", &(name, spaced(value.text())));
     }
 }
 
