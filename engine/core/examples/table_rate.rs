@@ -63,8 +63,9 @@ fn main() {
     for from in (0..rows).step_by(FILL as usize) {
         epoch += 1;
         // Scattered over all keys, as aggregates give them.
-        let users: Vec<u64> =
-            (from..(from + FILL).min(rows)).map(|at| at.wrapping_mul(2_654_435_761) % rows).collect();
+        let users: Vec<u64> = (from..(from + FILL).min(rows))
+            .map(|at| at.wrapping_mul(2_654_435_761) % rows)
+            .collect();
         table.apply(epoch, [&batch(&users, 0, 1)]);
     }
     let took = began.elapsed().as_secs_f64();

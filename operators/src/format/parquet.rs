@@ -83,7 +83,11 @@ mod tests {
         let schema = Schema::new(Type::ALL.map(|kind| Column::new(kind.name(), kind)).to_vec());
         let times = TimestampMicrosecondArray::from(vec![Some(1_500_000), None, Some(-1)]);
         let columns: Vec<ArrayRef> = vec![
-            Arc::new(StringViewArray::from(vec![Some("a"), None, Some("a longer text than views hold")])),
+            Arc::new(StringViewArray::from(vec![
+                Some("a"),
+                None,
+                Some("a longer text than views hold"),
+            ])),
             Arc::new(Int64Array::from(vec![Some(i64::MIN), None, Some(7)])),
             Arc::new(Float64Array::from(vec![Some(0.1), None, Some(f64::INFINITY)])),
             Arc::new(BooleanArray::from(vec![Some(true), None, Some(false)])),
@@ -111,7 +115,10 @@ mod tests {
         assert_eq!(count, 6);
         let read = &read[0];
         let texts = arrow_text(read.column(0));
-        assert_eq!(&texts[..3], [Some("a".into()), None, Some("a longer text than views hold".into())]);
+        assert_eq!(
+            &texts[..3],
+            [Some("a".into()), None, Some("a longer text than views hold".into())]
+        );
         let ints = read.column(1).as_primitive::<Int64Type>();
         assert_eq!((ints.value(0), ints.is_null(1), ints.value(2)), (i64::MIN, true, 7));
         let floats = read.column(2).as_primitive::<Float64Type>();

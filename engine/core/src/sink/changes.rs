@@ -87,8 +87,7 @@ pub(crate) fn changes<'scope>(
     let wake = scope.worker().sync_activator_for(address.to_vec());
     let again = scope.activator_for(address);
     let mut row_input = builder.new_input(rows, exchange::whole(move |_: &Batch| writer));
-    let mut opening_input =
-        builder.new_input(openings, Exchange::new(move |_: &Opening| writer));
+    let mut opening_input = builder.new_input(openings, Exchange::new(move |_: &Opening| writer));
     let (output, parts) = builder.new_output::<Vec<PreparedPart>>();
     let mut part_output =
         OutputBuilder::<Time, CapacityContainerBuilder<Vec<PreparedPart>>>::from(output);

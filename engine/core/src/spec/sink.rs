@@ -114,11 +114,8 @@ fn parse_table(node: Node, mistakes: &mut Mistakes<'_>) -> Option<SinkBody> {
         None => Some((true, None)),
     };
     let has_snapshot = snapshot.as_ref().is_none_or(|(flag, _)| *flag);
-    let words = [
-        ("jsonl", FormatWord::Jsonl),
-        ("csv", FormatWord::Csv),
-        ("parquet", FormatWord::Parquet),
-    ];
+    let words =
+        [("jsonl", FormatWord::Jsonl), ("csv", FormatWord::Csv), ("parquet", FormatWord::Parquet)];
     let has_format = has_snapshot || entries.rest().any(|key| key.name == "format");
     let format = if has_format { format(&mut entries, &words, mistakes) } else { None };
     let changelog = entries.take("changelog");
