@@ -3,9 +3,25 @@
 
 use std::collections::BTreeSet;
 
-use tidemill_operators::expr::AggregateFunction;
+use tidemill_operators::aggregate::TakenBack;
 
-use crate::plan::{NodeId, OperatorKind, Plan, SinkKind, SinkPlan};
+use crate::diagnostic::Mistakes;
+use crate::plan::{NodeId, OnDelete, OnSameName, OperatorKind, Plan, SinkKind, SinkPlan};
+use crate::spec::PipelineSpec;
+
+/// Notes sources whose files are to be replaced or removed by themselves where that cannot be.
+pub(super) fn check(plan: &Plan, spec: &PipelineSpec, mistakes: &mut Mistakes<'_>) {
+    for (at, (source, written)) in plan.sources.iter().zip(&spec.sources).enumerate() {
+        let correcting = source.taking.correcting;
+        let corrects = correcting.on_same_name == OnSameName::Replace
+            || correcting.on_delete == OnDelete::Retract;
+        if let Some(reason) = plan.why_not_correctable(at).filter(|_| corrects) {
+            let message = format!("the files of this source cannot be corrected: {reason}");
+            let hint = "leave out `on_same_name` and `on_delete`, or these aggregates".to_owned();
+            written.name.wrong(mistakes, message, Some(hint));
+        }
+    }
+}
 
 impl Plan {
     /// Returns whether an operator or table keeps something of this source's files: then the rows of a
@@ -42,16 +58,14 @@ impl Plan {
     pub fn why_not_correctable(&self, source: usize) -> Option<String> {
         let behind = self.behind(source);
         let keeps_less = |kind: &OperatorKind| match kind {
-            OperatorKind::Aggregate { compute, .. } => compute.iter().any(|(_, one)| {
-                matches!(one.function, AggregateFunction::Min | AggregateFunction::Max)
-            }),
+            OperatorKind::Aggregate { spec, .. } => spec.taken_back == TakenBack::Never,
             _ => false,
         };
         let found = self.operators.iter().enumerate().find(|(at, operator)| {
             behind.contains(&NodeId::Operator(*at)) && keeps_less(&operator.kind)
         });
         found.map(|(_, operator)| {
-            format!("min and max of {} cannot take a value back", operator.name)
+            format!("{} keeps too little of files that are only ever added", operator.name)
         })
     }
 
@@ -78,10 +92,10 @@ mod tests {
 sources:
   a: { format: csv, fields: { n: int }, pattern: \"a*\" }
   b: { format: csv, fields: { n: int }, pattern: \"b*\" }
-  c: { format: csv, fields: { n: int }, pattern: \"c*\" }
+  c: { format: csv, fields: { n: int }, pattern: \"c*\", append_only: true }
 operators:
   some: { from: [a, b], filter: n > 1 }
-  sums: { from: b, aggregate: { by: [n], compute: { hits: count(*) } } }
+  sums: { from: b, aggregate: { by: [n], compute: { hits: count(*), most: max(n) } } }
   most: { from: c, aggregate: { by: [n], compute: { most: max(n) } } }
 sinks:
   some: { from: some, files: { format: csv } }
@@ -92,5 +106,8 @@ sinks:
         assert_eq!([0, 1, 2].map(|source| plan.keeps_state_of(source)), [false, true, true]);
         assert_eq!([0, 1].map(|source| plan.why_not_correctable(source)), [None, None]);
         assert!(plan.why_not_correctable(2).unwrap().contains("most"));
+        let replaced = yaml.replace("pattern: \"c*\"", "pattern: \"c*\", on_same_name: replace");
+        let mistakes = super::super::plan(&replaced).unwrap_err();
+        assert!(format!("{mistakes:?}").contains("cannot be corrected"), "{mistakes:?}");
     }
 }
