@@ -12,6 +12,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "tidemill/v1/submissions.proto",
         "tidemill/v1/introspection.proto",
         "tidemill/v1/pipelines.proto",
+        "tidemill/v1/tables.proto",
     ];
     println!("cargo:rerun-if-changed=tidemill");
     println!("cargo:rerun-if-changed=build.rs");

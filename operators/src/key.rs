@@ -66,6 +66,19 @@ impl Key {
     }
 }
 
+impl AsRef<[u8]> for Key {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+// What a compact container holds as bytes is compared with what arrives as a key.
+impl PartialEq<Key> for [u8] {
+    fn eq(&self, other: &Key) -> bool {
+        *self == *other.0
+    }
+}
+
 impl fmt::Debug for Key {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "Key({})", self.0.escape_ascii())
@@ -106,6 +119,17 @@ impl<'de> Deserialize<'de> for Key {
             }
         }
         deserializer.deserialize_byte_buf(Bytes)
+    }
+}
+
+/// Appends the encoded cell to `out`, as a [`KeyEncoder`] does.
+pub fn append_value(value: &Value, out: &mut Vec<u8>) {
+    match value {
+        Value::Null => out.push(0),
+        Value::String(text) => append_text(text.as_bytes(), out),
+        Value::Int(value) | Value::Timestamp(value) => append_word(ordered_int(*value), out),
+        Value::Float(value) => append_word(ordered_float(*value), out),
+        Value::Bool(value) => out.extend_from_slice(&[1, u8::from(*value)]),
     }
 }
 
@@ -225,7 +249,12 @@ pub(crate) const fn float_of(word: u64) -> f64 {
 
 /// Returns the cells of a key, in the order of the columns.
 pub fn decode_values(key: &Key, columns: &[Column]) -> Result<Vec<Value>, KeyError> {
-    let mut reader = Reader::new(&key.0);
+    decode_row(&key.0, columns)
+}
+
+/// Returns the cells of an encoded row, in the order of the columns.
+pub fn decode_row(row: &[u8], columns: &[Column]) -> Result<Vec<Value>, KeyError> {
+    let mut reader = Reader::new(row);
     let values =
         columns.iter().map(|column| reader.value(column.kind)).collect::<Result<_, _>>()?;
     reader.finish()?;
@@ -233,24 +262,24 @@ pub fn decode_values(key: &Key, columns: &[Column]) -> Result<Vec<Value>, KeyErr
 }
 
 /// Checks that a key holds these columns, without keeping their values.
-pub(super) fn check(key: &[u8], columns: &[Column]) -> Result<(), KeyError> {
+pub fn check(key: &[u8], columns: &[Column]) -> Result<(), KeyError> {
     let mut reader = Reader::new(key);
     columns.iter().try_for_each(|column| reader.value(column.kind).map(drop))?;
     reader.finish()
 }
 
 /// Returns the columns of these keys, in order.
-pub fn decode_columns<'a>(
-    keys: impl ExactSizeIterator<Item = &'a Key>,
+pub fn decode_columns<K: AsRef<[u8]>>(
+    keys: impl ExactSizeIterator<Item = K>,
     columns: &[Column],
 ) -> Result<Vec<ArrayRef>, KeyError> {
     let rows = keys.len();
     let mut builders: Vec<_> =
         columns.iter().map(|one| ColumnBuilder::new(one.kind, rows)).collect();
     for key in keys {
-        let mut reader = Reader::new(&key.0);
+        let mut reader = Reader::new(key.as_ref());
         for (builder, column) in builders.iter_mut().zip(columns) {
-            builder.push(&reader.value(column.kind)?);
+            reader.cell(column.kind, builder)?;
         }
         reader.finish()?;
     }
@@ -258,17 +287,22 @@ pub fn decode_columns<'a>(
 }
 
 /// Reads the cells of a key one after the other.
-struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
 impl<'a> Reader<'a> {
-    fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0 }
     }
 
-    fn error(&self, reason: &'static str) -> KeyError {
+    /// Returns what was not read yet.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
+    }
+
+    pub(crate) fn error(&self, reason: &'static str) -> KeyError {
         KeyError { length: self.bytes.len(), at: self.at, reason }
     }
 
@@ -286,7 +320,13 @@ impl<'a> Reader<'a> {
     }
 
     fn text(&mut self) -> Result<String, KeyError> {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
         let mut text = Vec::new();
+        // Few texts hold an escape: all up to the end, or up to the first one, is taken at once.
+        if let Some(plain) = memchr::memchr2(0, 1, rest) {
+            text.extend_from_slice(&rest[..plain]);
+            self.at += plain;
+        }
         loop {
             match self.byte()? {
                 0 => break,
@@ -300,7 +340,26 @@ impl<'a> Reader<'a> {
         String::from_utf8(text).map_err(|_| self.error("not UTF-8"))
     }
 
-    fn value(&mut self, kind: Type) -> Result<Value, KeyError> {
+    /// Reads a cell into a column.
+    pub(crate) fn cell(&mut self, kind: Type, column: &mut ColumnBuilder) -> Result<(), KeyError> {
+        if kind == Type::String && self.rest().first() == Some(&1) {
+            // Most texts hold no escape and are copied once, from here to their column.
+            let text = self.rest().get(1..).unwrap_or_default();
+            let end = memchr::memchr2(0, 1, text).ok_or_else(|| self.error("it ends"))?;
+            if text[end] == 0 {
+                let plain = std::str::from_utf8(&text[..end]);
+                let plain = plain.map_err(|_| self.error("not UTF-8"))?;
+                column.push_text(plain);
+                self.at += end + 2;
+                return Ok(());
+            }
+        }
+        column.push(&self.value(kind)?);
+        Ok(())
+    }
+
+    /// Reads a cell.
+    pub(crate) fn value(&mut self, kind: Type) -> Result<Value, KeyError> {
         match self.byte()? {
             0 => return Ok(Value::Null),
             1 => {}
@@ -315,7 +374,17 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn finish(&self) -> Result<(), KeyError> {
+    /// Skips bytes that are known to be there.
+    pub(crate) fn skip(&mut self, bytes: usize) -> Result<(), KeyError> {
+        if self.rest().len() < bytes {
+            return Err(self.error("it ends"));
+        }
+        self.at += bytes;
+        Ok(())
+    }
+
+    /// Checks that nothing follows.
+    pub(crate) fn finish(&self) -> Result<(), KeyError> {
         if self.at == self.bytes.len() { Ok(()) } else { Err(self.error("more follows")) }
     }
 }
@@ -404,6 +473,12 @@ mod tests {
             prop_assert_eq!(&read[1], &arrays[1]);
             prop_assert_eq!(&read[3], &arrays[3]);
             prop_assert_eq!(&read[4], &arrays[4]);
+            for key in &keys {
+                let mut again = Vec::new();
+                let cells = decode_row(key.bytes(), &columns()).unwrap();
+                cells.iter().for_each(|cell| append_value(cell, &mut again));
+                prop_assert_eq!(&again, key.bytes());
+            }
         }
 
         #[test]

@@ -7,9 +7,12 @@
 //!
 //! Map, in reading order: [`time`] and [`types`] (the vocabulary), [`batch`] and [`reject`] (what
 //! flows), [`format`](mod@format) (bytes to columns and columns to bytes), [`expr`] (SQL over
-//! columns), [`key`] and [`value`] (rows as bytes that sort, and single cells), [`exchange`] (how batches change workers), [`flow`], [`meter`] and [`tally`] (what an
-//! operator takes, gives and counts), [`shards`] (how state is cut for checkpoints), then one module
-//! per operator: [`filter`], [`select`], [`route`], [`parse`], [`window`], [`explode`], [`aggregate`].
+//! columns), [`key`] and [`value`] (rows as bytes that sort, and single cells), [`exchange`] (how
+//! batches change workers), [`flow`], [`meter`] and [`tally`] (what an operator takes, gives and
+//! counts), [`shards`] and [`keep`] (how state is cut and written for checkpoints), then one module
+//! per operator: [`filter`], [`select`], [`route`], [`parse`], [`window`], [`explode`],
+//! [`aggregate`], and those that keep the
+//! rows of a key with the kit [`keyed`]: [`dedupe`], [`top`].
 
 pub mod time;
 pub mod types;
@@ -26,6 +29,7 @@ pub mod expr;
 
 pub mod exchange;
 pub mod flow;
+pub mod keep;
 pub mod meter;
 pub mod shards;
 pub mod tally;
@@ -38,6 +42,11 @@ pub mod select;
 pub mod window;
 
 pub mod aggregate;
+
+pub mod keyed;
+
+pub mod dedupe;
+pub mod top;
 
 pub use batch::{Batch, Origin};
 pub use reject::{Reject, RejectCode};

@@ -21,6 +21,7 @@ struct Counters {
     bytes_out: AtomicU64,
     rejected: AtomicU64,
     state_entries: AtomicU64,
+    state_bytes: AtomicU64,
 }
 
 /// The values of a [`Meter`] at one moment.
@@ -38,6 +39,8 @@ pub struct Readings {
     pub rejected: u64,
     /// Entries of state held at this moment.
     pub state_entries: u64,
+    /// Bytes of memory that they take.
+    pub state_bytes: u64,
 }
 
 impl Meter {
@@ -69,6 +72,11 @@ impl Meter {
         self.counters.state_entries.store(entries as u64, Ordering::Relaxed);
     }
 
+    /// Says how many bytes of memory the state takes now.
+    pub fn holds_bytes(&self, bytes: usize) {
+        self.counters.state_bytes.store(bytes as u64, Ordering::Relaxed);
+    }
+
     /// Returns how many records were given out by a tag.
     pub fn given(&self, tag: usize) -> u64 {
         self.counters.records_out.get(tag).map_or(0, |count| count.load(Ordering::Relaxed))
@@ -90,6 +98,7 @@ impl Meter {
             bytes_out: value(&self.counters.bytes_out),
             rejected: value(&self.counters.rejected),
             state_entries: value(&self.counters.state_entries),
+            state_bytes: value(&self.counters.state_bytes),
         }
     }
 }

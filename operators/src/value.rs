@@ -56,7 +56,7 @@ impl fmt::Display for Value {
 }
 
 /// Builds one column out of cells.
-pub(super) enum ColumnBuilder {
+pub(crate) enum ColumnBuilder {
     String(StringViewBuilder),
     Int(Int64Builder),
     Float(Float64Builder),
@@ -67,7 +67,7 @@ pub(super) enum ColumnBuilder {
 impl ColumnBuilder {
     /// Returns a builder with room for so many rows: the changes of a small file are few, and a
     /// standard builder would take 8 KiB for each column of each.
-    pub(super) fn new(kind: Type, rows: usize) -> Self {
+    pub(crate) fn new(kind: Type, rows: usize) -> Self {
         match kind {
             Type::String => Self::String(StringViewBuilder::with_capacity(rows)),
             Type::Int => Self::Int(Int64Builder::with_capacity(rows)),
@@ -81,7 +81,7 @@ impl ColumnBuilder {
     }
 
     /// Appends a cell; one of another type than the column's becomes NULL.
-    pub(super) fn push(&mut self, value: &Value) {
+    pub(crate) fn push(&mut self, value: &Value) {
         match (self, value) {
             (Self::String(builder), Value::String(text)) => builder.append_value(text),
             (Self::Int(builder), Value::Int(value)) => builder.append_value(*value),
@@ -96,7 +96,15 @@ impl ColumnBuilder {
         }
     }
 
-    pub(super) fn finish(self) -> ArrayRef {
+    /// Appends a text; a column of another type gets NULL.
+    pub(crate) fn push_text(&mut self, text: &str) {
+        match self {
+            Self::String(builder) => builder.append_value(text),
+            other => other.push(&Value::Null),
+        }
+    }
+
+    pub(crate) fn finish(self) -> ArrayRef {
         match self {
             Self::String(mut builder) => Arc::new(builder.finish()),
             Self::Int(mut builder) => Arc::new(builder.finish()),

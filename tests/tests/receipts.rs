@@ -69,7 +69,8 @@ fn check(file: &Submission, receipt: &Receipt) {
         }
         out.insert(format!("{}.errors", node.name), node.rejected + node.reported);
         let given: u64 = node.out.iter().map(|(_, count)| count).sum();
-        let went = if node.role == "aggregate" { node.merged } else { given };
+        let went =
+            if ["aggregate", "keyed"].contains(&node.role.as_str()) { node.merged } else { given };
         let went = went + node.filtered + node.rejected;
         assert_eq!(node.records_in + node.copies, went, "{} does not balance: {about}", node.name);
     }

@@ -26,6 +26,12 @@ pub enum ClientCommand {
     Stats(Stats),
     /// Show how long files take, stage by stage
     Latency(Latency),
+    /// List the tables that can be asked: rows, memory, epoch
+    Tables(Tables),
+    /// Show the rows of a table, all as of one epoch, and follow its changes
+    ///
+    /// Rows come in the order of the key. Exit code 1 when the table cannot be asked.
+    Table(TableRows),
 }
 
 /// What every client command takes.
@@ -156,6 +162,55 @@ pub struct Latency {
     /// Only stages of this pipeline
     #[arg(long, value_name = "NAME")]
     pub pipeline: Option<String>,
+    /// What every client command takes.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Arguments of `tables`.
+#[derive(Clone, Debug, Args)]
+pub struct Tables {
+    /// Only tables of this pipeline
+    #[arg(long, value_name = "NAME")]
+    pub pipeline: Option<String>,
+    /// What every client command takes.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Arguments of `table`.
+#[derive(Clone, Debug, Args)]
+pub struct TableRows {
+    /// The table: the name of its sink
+    #[arg(value_name = "NAME")]
+    pub table: String,
+    /// The pipeline; needed when several have such a table
+    #[arg(long, value_name = "NAME")]
+    pub pipeline: Option<String>,
+    /// Only rows with this value of a key column; may be given for the first columns of the key
+    ///
+    /// Rows are then found without looking at others. A value is written as in a csv; nothing behind
+    /// the = is an empty text, or NULL where the column is no string.
+    #[arg(long, value_name = "COLUMN=VALUE")]
+    pub key: Vec<String>,
+    /// Only rows for which this SQL condition is true
+    #[arg(long = "where", value_name = "SQL")]
+    pub condition: Option<String>,
+    /// Only these columns, in this order
+    #[arg(long, value_name = "COLUMN,...", value_delimiter = ',')]
+    pub columns: Vec<String>,
+    /// At most so many rows; 0 for all [default: 100 as text, else all]
+    #[arg(long, value_name = "N", conflicts_with = "follow")]
+    pub limit: Option<u64>,
+    /// Go on with what each committed epoch changes, until interrupted
+    #[arg(long)]
+    pub follow: bool,
+    /// With --follow: begin with what came after this epoch, instead of all rows
+    #[arg(long, value_name = "EPOCH", requires = "follow")]
+    pub after: Option<u64>,
+    /// Print csv instead of text; with --follow the columns epoch and diff come first
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
     /// What every client command takes.
     #[command(flatten)]
     pub common: Common,

@@ -4,7 +4,7 @@
 //! `--json` for programs. This crate knows the client and never the engine; it decides nothing.
 //!
 //! Map: `command` (flags and help), `output` (where to write), one file per command, `table`,
-//! `human` and `json` (how things are written).
+//! `human`, `json` and `cells` (how things are written).
 
 mod command;
 mod output;
@@ -15,7 +15,9 @@ mod receipt;
 mod retry;
 mod stats;
 mod submit;
+mod tables;
 
+mod cells;
 mod human;
 mod json;
 mod table;
@@ -23,7 +25,8 @@ mod table;
 use std::io;
 
 pub use command::{
-    ClientCommand, Common, File, Files, Latency, PhaseArgument, Retry, Stats, Submit,
+    ClientCommand, Common, File, Files, Latency, PhaseArgument, Retry, Stats, Submit, TableRows,
+    Tables,
 };
 pub use output::Output;
 
@@ -45,6 +48,8 @@ pub async fn execute(command: ClientCommand, output: &mut Output<'_>) -> anyhow:
         ClientCommand::Retry(command) => retry::run(command, output).await,
         ClientCommand::Stats(command) => stats::run(command, output).await,
         ClientCommand::Latency(command) => latency::run(command, output).await,
+        ClientCommand::Tables(command) => tables::list(command, output).await,
+        ClientCommand::Table(command) => tables::rows(command, output).await,
     };
     let done = done.and_then(|code| {
         output.out.flush()?;

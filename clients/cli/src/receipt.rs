@@ -42,7 +42,7 @@ fn out(node: &ReceiptNode) -> String {
     if node.copies > 0 {
         text += &format!(" ({} more than once)", human::count(node.copies));
     }
-    if node.role == "aggregate" {
+    if ["aggregate", "keyed"].contains(&node.role.as_str()) {
         text += " changed rows";
     }
     text

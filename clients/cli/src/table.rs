@@ -46,14 +46,15 @@ impl From<Phase> for Cell {
 /// Rows under a head.
 #[derive(Debug)]
 pub(crate) struct Table {
-    head: Vec<(&'static str, Side)>,
+    head: Vec<(String, Side)>,
     rows: Vec<Vec<Cell>>,
 }
 
 impl Table {
     /// Returns a table without rows.
-    pub(crate) fn new(head: &[(&'static str, Side)]) -> Self {
-        Self { head: head.to_vec(), rows: Vec::new() }
+    pub(crate) fn new<T: AsRef<str>>(head: &[(T, Side)]) -> Self {
+        let head = head.iter().map(|(title, side)| (title.as_ref().to_owned(), *side)).collect();
+        Self { head, rows: Vec::new() }
     }
 
     /// Adds a row; one cell for each column.
@@ -64,7 +65,7 @@ impl Table {
 
     /// Returns the table as text, every line ended, no spaces at the end of a line.
     pub(crate) fn text(&self, colours: bool) -> String {
-        let head: Vec<Cell> = self.head.iter().map(|(title, _)| Cell::from(*title)).collect();
+        let head: Vec<Cell> = self.head.iter().map(|(title, _)| Cell::from(title.as_str())).collect();
         let lines = || std::iter::once(&head).chain(&self.rows);
         let mut widths = vec![0; self.head.len()];
         for line in lines() {

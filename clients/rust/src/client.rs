@@ -29,7 +29,7 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from
 const WAIT_ROUND: Duration = Duration::from_secs(60);
 
 /// The largest answer that is read, in bytes.
-const ANSWER_BYTES_MAX: usize = 64 << 20;
+pub(crate) const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// A connection to a server. Cheap to clone; clones share the connection.
 ///

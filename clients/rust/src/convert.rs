@@ -4,12 +4,72 @@ use std::time::SystemTime;
 
 use hdrhistogram::serialization::Deserializer;
 use tidemill_proto::v1;
+use tidemill_proto::v1::cell::Kind;
 
 use crate::error::Error;
 use crate::model::{
-    Condition, Edge, Frontier, Node, Operator, OutputFile, Phase, Pipeline, Reason, Receipt,
-    ReceiptNode, ReceiptOutput, StageLatency, Submission,
+    Cell, Column, Condition, Edge, Frontier, Node, Operator, OutputFile, Phase, Pipeline, Reason, Receipt,
+    ReceiptNode, ReceiptOutput, StageLatency, Submission, TableChange, TableInfo, TableRow,
 };
+
+/// Translates a table.
+pub(crate) fn table(wire: v1::Table) -> TableInfo {
+    TableInfo {
+        pipeline: wire.pipeline,
+        name: wire.name,
+        columns: columns(wire.columns),
+        key: wire.key as usize,
+        rows: wire.rows,
+        bytes: wire.bytes,
+        history_bytes: wire.history_bytes,
+        epoch: wire.epoch,
+        unavailable: Some(wire.unavailable).filter(|text| !text.is_empty()),
+    }
+}
+
+/// Translates columns.
+pub(crate) fn columns(wire: Vec<v1::Column>) -> Vec<Column> {
+    wire.into_iter().map(|column| Column { name: column.name, kind: column.r#type }).collect()
+}
+
+/// Translates a row of a table.
+pub(crate) fn table_row(wire: v1::TableRow) -> TableRow {
+    TableRow { cells: wire.cells.into_iter().map(cell).collect(), times: wire.times }
+}
+
+fn cell(wire: v1::Cell) -> Cell {
+    match wire.kind {
+        None => Cell::Null,
+        Some(Kind::Text(text)) => Cell::Text(text),
+        Some(Kind::Int(value)) => Cell::Int(value),
+        Some(Kind::Float(value)) => Cell::Float(value),
+        Some(Kind::Flag(value)) => Cell::Flag(value),
+        Some(Kind::TimestampUs(micros)) => Cell::Timestamp(micros),
+    }
+}
+
+/// Translates a cell to send it.
+pub(crate) fn cell_to_wire(cell: &Cell) -> v1::Cell {
+    let kind = match cell {
+        Cell::Null => None,
+        Cell::Text(text) => Some(Kind::Text(text.clone())),
+        Cell::Int(value) => Some(Kind::Int(*value)),
+        Cell::Float(value) => Some(Kind::Float(*value)),
+        Cell::Flag(value) => Some(Kind::Flag(*value)),
+        Cell::Timestamp(micros) => Some(Kind::TimestampUs(*micros)),
+    };
+    v1::Cell { kind }
+}
+
+/// Translates what a follower of a table is told.
+pub(crate) fn change(wire: v1::SubscribeResponse) -> TableChange {
+    TableChange {
+        epoch: wire.epoch,
+        snapshot: wire.snapshot,
+        rows: wire.rows.into_iter().map(table_row).collect(),
+        complete: wire.complete,
+    }
+}
 
 /// Translates a phase to send it.
 pub(crate) fn phase_to_wire(phase: Phase) -> v1::Phase {

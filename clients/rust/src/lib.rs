@@ -21,8 +21,8 @@
 //! ```
 //!
 //! Map, in reading order: `model` (the values), `id`, `error`, `client` (connection and questions),
-//! `retry` (asking again while the server is away), `submit` (sending a file), `watch` (changes as a
-//! stream), `convert` (from the wire).
+//! `retry` (asking again while the server is away), `submit` (sending a file), `tables` (rows of
+//! tables), `watch` (changes as a stream), `convert` (from the wire).
 
 mod error;
 mod id;
@@ -31,6 +31,7 @@ mod model;
 mod client;
 mod retry;
 mod submit;
+mod tables;
 mod watch;
 
 mod convert;
@@ -44,5 +45,7 @@ pub use model::{
     Condition, Edge, Filter, Frontier, Node, Operator, OutputFile, Page, Phase, Pipeline, Reason,
     Receipt, ReceiptNode, ReceiptOutput, StageLatency, Stats, Submission,
 };
+pub use model::{Cell, Column, TableChange, TableInfo, TableRow, TableRows};
 pub use submit::SubmitOptions;
+pub use tables::{TableFollow, TableQuestion, TableScan};
 pub use watch::{Watch, WatchFilter};

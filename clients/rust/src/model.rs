@@ -336,3 +336,88 @@ pub struct Edge {
     /// The columns it carries as `name: type`.
     pub columns: Vec<String>,
 }
+
+/// A table of a pipeline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableInfo {
+    /// Its pipeline.
+    pub pipeline: String,
+    /// The name of its sink.
+    pub name: String,
+    /// Its columns, the key first.
+    pub columns: Vec<Column>,
+    /// How many of the columns are the key.
+    pub key: usize,
+    /// How many different rows it has.
+    pub rows: u64,
+    /// About how many bytes of memory these take.
+    pub bytes: u64,
+    /// About how many bytes of memory the changes that are kept for followers take.
+    pub history_bytes: u64,
+    /// The epoch up to which it speaks.
+    pub epoch: u64,
+    /// Why it cannot be asked, if it cannot.
+    pub unavailable: Option<String>,
+}
+
+/// A column of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// `string`, `int`, `float`, `bool` or `timestamp`.
+    pub kind: String,
+}
+
+/// One cell of a row.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Cell {
+    /// No value.
+    Null,
+    /// Text.
+    Text(String),
+    /// An integer.
+    Int(i64),
+    /// A float.
+    Float(f64),
+    /// True or false.
+    Flag(bool),
+    /// An instant, in microseconds since 1970 in UTC.
+    Timestamp(i64),
+}
+
+/// A row of a table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TableRow {
+    /// One cell for each column of the answer.
+    pub cells: Vec<Cell>,
+    /// How often it is there, usually once; in changes how often it is added, negative for taken
+    /// back.
+    pub times: i64,
+}
+
+/// The rows with one key.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TableRows {
+    /// The epoch as of which they are.
+    pub epoch: u64,
+    /// Their columns.
+    pub columns: Vec<Column>,
+    /// The rows, in order.
+    pub rows: Vec<TableRow>,
+    /// Whether there are more.
+    pub more: bool,
+}
+
+/// Some rows of the beginning, or some changes of one epoch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TableChange {
+    /// The epoch as of which the rows are, or that made the changes.
+    pub epoch: u64,
+    /// Whether the rows are those of the beginning; else they are changes.
+    pub snapshot: bool,
+    /// The rows; of a key, what is taken back comes before what is added.
+    pub rows: Vec<TableRow>,
+    /// Whether everything up to this epoch has been told.
+    pub complete: bool,
+}

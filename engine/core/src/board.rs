@@ -169,6 +169,11 @@ impl Board {
         self.lanes()[pipeline].rebuilding > 0
     }
 
+    /// Returns how many files of earlier lives must be read before the tables of a pipeline are whole.
+    pub fn rebuilding(&self, pipeline: usize) -> usize {
+        self.lanes()[pipeline].rebuilding
+    }
+
     /// Some of a file was read.
     pub fn progressed(&self, pipeline: usize, id: u64, bytes: u64, records: u64) {
         let begun = {

@@ -22,11 +22,11 @@ pub mod restore;
 pub mod schedule;
 
 use serde::{Deserialize, Serialize};
-use tidemill_operators::aggregate::ROW_FORMAT;
 use tidemill_operators::shards::Mark;
+use tidemill_operators::{aggregate, keyed};
 use tidemill_store::checkpoint::Pack;
 
-use crate::plan::{OperatorPlan, Plan, SinkKind, SinkPlan, hash};
+use crate::plan::{OperatorKind, OperatorPlan, Plan, SinkKind, SinkPlan, hash};
 use crate::sink::table;
 
 /// What the coordinator tells everybody on every worker.
@@ -78,9 +78,37 @@ pub enum Place {
     Table(usize),
 }
 
-/// Returns the id of the state of an operator.
-pub fn operator_state(operator: &OperatorPlan) -> String {
-    format!("{}/{}", operator.kind.word(), operator.name)
+/// A part of the state of an operator: its name, empty for the only one, and the number of the
+/// encoding of its rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatePart {
+    /// Its name among the parts of the operator.
+    pub name: &'static str,
+    /// The number of the encoding of its rows.
+    pub row_format: u32,
+}
+
+/// Returns the parts of what an operator keeps, one for each of its arrangements; none for one that
+/// keeps nothing.
+pub const fn state_parts(kind: &OperatorKind) -> &'static [StatePart] {
+    const TOTALS: StatePart = StatePart { name: "", row_format: aggregate::ROW_FORMAT };
+    const ROWS: StatePart = StatePart { name: "", row_format: keyed::ROW_FORMAT };
+    match kind {
+        OperatorKind::Filter { .. }
+        | OperatorKind::Select { .. }
+        | OperatorKind::Route { .. }
+        | OperatorKind::Parse { .. }
+        | OperatorKind::Window { .. }
+        | OperatorKind::Explode { .. } => &[],
+        OperatorKind::Aggregate { .. } => &[TOTALS],
+        OperatorKind::Dedupe { .. } | OperatorKind::Top { .. } => &[ROWS],
+    }
+}
+
+/// Returns the id of a part of the state of an operator.
+pub fn operator_state(operator: &OperatorPlan, part: StatePart) -> String {
+    let gap = if part.name.is_empty() { "" } else { "/" };
+    format!("{}/{}{gap}{}", operator.kind.word(), operator.name, part.name)
 }
 
 /// Returns the id of the state of a table.
@@ -88,9 +116,9 @@ pub fn table_state(name: &str) -> String {
     format!("table/{name}")
 }
 
-/// Returns everything that the state of an operator follows from, as one text.
-pub fn operator_fingerprint(plan: &Plan, at: usize) -> String {
-    format!("{} rows {ROW_FORMAT}", hash::of_operator(plan, at))
+/// Returns everything that a part of the state of an operator follows from, as one text.
+pub fn operator_fingerprint(plan: &Plan, at: usize, part: StatePart) -> String {
+    format!("{} rows {}", hash::of_operator(plan, at), part.row_format)
 }
 
 /// Returns everything that the rows of a table follow from, as one text.
@@ -103,11 +131,12 @@ pub fn states(plan: &Plan) -> Vec<State> {
     if !has_state(plan) {
         return Vec::new();
     }
-    let operators = plan.operators.iter().enumerate().filter(|(_, one)| one.kind.keeps_state());
-    let operators = operators.map(|(at, operator)| State {
-        id: operator_state(operator),
-        fingerprint: operator_fingerprint(plan, at),
-        place: Place::Operator(at),
+    let operators = plan.operators.iter().enumerate().flat_map(|(at, operator)| {
+        state_parts(&operator.kind).iter().map(move |part| State {
+            id: operator_state(operator, *part),
+            fingerprint: operator_fingerprint(plan, at, *part),
+            place: Place::Operator(at),
+        })
     });
     let tables = plan.sinks.iter().enumerate().filter(|(_, sink)| is_table(sink));
     let tables = tables.map(|(at, sink)| State {

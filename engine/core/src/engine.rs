@@ -5,6 +5,7 @@
 
 mod retry;
 mod submit;
+pub mod tables;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -53,6 +54,7 @@ pub(crate) struct Parts {
     /// The ids whose uploads are being taken at this moment.
     pub(crate) taking: Mutex<BTreeSet<ClientId>>,
     pub(crate) space: Space,
+    pub(crate) tables: Arc<tables::Tables>,
 }
 
 /// Called with each change of a submission, from an engine thread; must not block.

@@ -26,6 +26,8 @@ mod sinks;
 mod sources;
 mod unread;
 
+pub use operators::ordered::{OrderTerm, OrderedRows};
+
 /// How many columns a stream may have.
 pub(crate) const COLUMNS_MAX: usize = 1_000;
 /// How many sources, operators and sinks a pipeline may have, all together.
@@ -96,6 +98,20 @@ pub enum OperatorKind {
         /// The columns computed over the group.
         compute: Vec<(String, Aggregate)>,
     },
+    /// Keeps one row of each key.
+    Dedupe {
+        /// The rows, in the order of which the first one stays.
+        rows: OrderedRows,
+    },
+    /// Keeps the first few rows of each key.
+    Top {
+        /// The rows, in order.
+        rows: OrderedRows,
+        /// How many stay.
+        count: u64,
+        /// The column that holds the number of each row from 1.
+        rank: Option<String>,
+    },
     /// Gives each record once for each window of event time in which it lies.
     Window {
         /// The event time.
@@ -123,6 +139,8 @@ impl OperatorKind {
             OperatorKind::Route { .. } => "route",
             OperatorKind::Parse { .. } => "parse",
             OperatorKind::Aggregate { .. } => "aggregate",
+            OperatorKind::Dedupe { .. } => "dedupe",
+            OperatorKind::Top { .. } => "top",
             OperatorKind::Window { .. } => "window",
             OperatorKind::Explode { .. } => "explode",
         }
@@ -137,7 +155,9 @@ impl OperatorKind {
             | OperatorKind::Parse { .. }
             | OperatorKind::Window { .. }
             | OperatorKind::Explode { .. } => false,
-            OperatorKind::Aggregate { .. } => true,
+            OperatorKind::Aggregate { .. }
+            | OperatorKind::Dedupe { .. }
+            | OperatorKind::Top { .. } => true,
         }
     }
 }

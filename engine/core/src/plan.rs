@@ -18,7 +18,9 @@ pub(crate) mod hash;
 mod prune;
 
 pub use crate::diagnostic::Diagnostic;
-pub use crate::graph::{Input, NodeId, OperatorKind, PortId, SinkKind, error_schema};
+pub use crate::graph::{
+    Input, NodeId, OperatorKind, OrderTerm, OrderedRows, PortId, SinkKind, error_schema,
+};
 pub use crate::spec::taking::{Order, Taking};
 pub use describe::describe;
 

@@ -20,6 +20,7 @@ use tidemill_store::{
 use crate::board::{Board, Milestones, hex};
 use crate::checkpoint::KeptPart;
 use crate::checkpoint::keeper::{Keeper, PackPlace, TableDesk};
+use crate::engine::tables::Tables;
 use crate::ingest::backlog::Backlog;
 use crate::ledger::Event;
 use crate::report::Phase;
@@ -34,6 +35,9 @@ const LINGER: Duration = Duration::from_millis(15);
 
 /// How long it sleeps when nothing waits to be settled or written.
 const IDLE: Duration = Duration::from_secs(60);
+
+/// Bytes of a snapshot that are written at once.
+const WRITE_BYTES: usize = 256 << 10;
 
 /// How many times as long as a snapshot took to write the next one waits, at least.
 const SNAPSHOT_REST: u32 = 4;
@@ -134,6 +138,8 @@ pub struct Line {
     pub folders: Folders,
     /// Its tables, by the sink's place in the plan.
     pub tables: BTreeMap<usize, Published>,
+    /// The last epoch that an earlier life has finished.
+    pub finished_epoch: u64,
     /// What waits for the publisher.
     pub backlog: Backlog,
 }
@@ -146,6 +152,7 @@ pub struct Publisher {
     ledger: Sender<Event>,
     space: Space,
     keeper: Keeper,
+    tables: Arc<Tables>,
     unsettled: Vec<u64>,
     first_unsettled: Option<Instant>,
 }
@@ -159,13 +166,15 @@ impl Publisher {
         ledger: Sender<Event>,
         space: Space,
         keeper: Keeper,
+        tables: Arc<Tables>,
     ) -> Self {
         let (unsettled, first_unsettled) = (Vec::new(), None);
-        Self { home, lines, board, ledger, space, keeper, unsettled, first_unsettled }
+        Self { home, lines, board, ledger, space, keeper, tables, unsettled, first_unsettled }
     }
 
     /// Works until [`Job::End`]. An error ends the process.
     pub fn run(mut self, jobs: &Receiver<Job>) -> Result<(), PublisherError> {
+        (0..self.lines.len()).for_each(|pipeline| self.open_tables(pipeline));
         loop {
             match jobs.recv_timeout(self.patience()) {
                 Ok(Job::End) | Err(RecvTimeoutError::Disconnected) => break,
@@ -198,6 +207,7 @@ impl Publisher {
             Job::Replayed { pipeline, epoch, rows, weight } => {
                 self.apply(pipeline, epoch, &rows);
                 self.board.rebuilt(pipeline);
+                self.open_tables(pipeline);
                 self.lines[pipeline].backlog.release(weight);
                 failpoint::reach("recover-rows-applied").map_err(disk("rebuild a table"))?;
             }
@@ -334,9 +344,18 @@ impl Publisher {
 
     fn apply(&mut self, pipeline: usize, epoch: u64, rows: &[(usize, Batch)]) {
         for (sink, published) in &mut self.lines[pipeline].tables {
-            let mine: Vec<Batch> =
-                rows.iter().filter(|(to, _)| to == sink).map(|(_, batch)| batch.clone()).collect();
-            published.table.apply(epoch, &mine);
+            let mine = rows.iter().filter(|(to, _)| to == sink).map(|(_, batch)| batch);
+            published.table.apply(epoch, mine);
+        }
+        self.tables.tell();
+    }
+
+    /// Lets the tables of a pipeline be read, if nothing of earlier lives is missing.
+    fn open_tables(&mut self, pipeline: usize) {
+        if !self.board.is_rebuilding(pipeline) {
+            let line = &mut self.lines[pipeline];
+            line.tables.values_mut().for_each(|one| one.table.open(line.finished_epoch));
+            self.tables.tell();
         }
     }
 
@@ -396,8 +415,12 @@ fn write_snapshot(folders: &Folders, published: &mut Published) -> io::Result<()
     let folder = folders.out.join(&published.sink);
     failpoint::reach("snapshot-begin")?;
     std::fs::create_dir_all(&folder)?;
-    let (bytes, about) = published.table.snapshot();
-    replace_file(&folder.join(&published.file_name), |file| file.write_all(&bytes))?;
+    let mut about = None;
+    replace_file(&folder.join(&published.file_name), |file| {
+        let mut file = io::BufWriter::with_capacity(WRITE_BYTES, file);
+        about = Some(published.table.snapshot(&mut file)?);
+        file.flush()
+    })?;
     failpoint::reach("snapshot-placed")?;
     let about = serde_json::to_vec(&about)?;
     let about_name = format!("{}.about.json", published.file_name);

@@ -41,10 +41,14 @@ pub fn book(plan: &Plan) -> Book {
         });
     }
     for operator in &plan.operators {
-        let merges = matches!(operator.kind, OperatorKind::Aggregate { .. });
+        let role = match operator.kind {
+            OperatorKind::Aggregate { .. } => Role::Aggregate,
+            _ if operator.kind.keeps_state() => Role::Keyed,
+            _ => Role::Operator,
+        };
         nodes.push(Node {
             name: operator.name.clone(),
-            role: if merges { Role::Aggregate } else { Role::Operator },
+            role,
             kind: operator.kind.word().to_owned(),
             tags: operator.outputs.iter().map(|port| port.tag.clone()).collect(),
             inputs: inputs(&operator.inputs),

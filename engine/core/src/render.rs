@@ -28,7 +28,7 @@ use crate::account::account;
 use crate::answer::{Heard, Said, answers};
 use crate::checkpoint::gather::gather;
 use crate::checkpoint::keeper::{Keeper, PackPlace};
-use crate::checkpoint::{self, KeptPart, Order, operator_fingerprint, operator_state};
+use crate::checkpoint::{self, KeptPart, Order, StatePart, operator_fingerprint, operator_state};
 use crate::ingest::backlog::Backlog;
 use crate::ingest::buffers::Buffers;
 use crate::ingest::coordinator::{Command, Loads, coordinator};
@@ -45,6 +45,7 @@ use crate::sink::rejects::rejects;
 use crate::stats::{Gauge, SINK, Stats, feeds, kind_word};
 
 mod aggregate;
+mod keyed;
 mod operator;
 mod sink;
 
@@ -298,14 +299,15 @@ impl<'scope> Rendering<'scope, '_> {
         (read.notes, read.activator)
     }
 
-    /// Where the packs of an operator's state go.
-    fn pack_place(&self, at: usize, operator: &OperatorPlan) -> PackPlace {
+    /// Where the packs of a part of an operator's state go.
+    fn pack_place(&self, at: usize, operator: &OperatorPlan, part: StatePart) -> PackPlace {
+        let gap = if part.name.is_empty() { "" } else { "-" };
         PackPlace {
             folder: self.around.home.checkpoints(&self.plan.name),
             generation: self.around.generation,
-            state: operator_state(operator),
-            fingerprint: operator_fingerprint(self.plan, at),
-            suffix: format!("a{at}-w{}", self.index),
+            state: operator_state(operator, part),
+            fingerprint: operator_fingerprint(self.plan, at, part),
+            suffix: format!("a{at}{gap}{}-w{}", part.name, self.index),
         }
     }
 

@@ -33,6 +33,7 @@ use crate::board::Board;
 use crate::checkpoint::find::{Base, find};
 use crate::checkpoint::keeper::Keeper;
 use crate::engine::Engine;
+use crate::engine::tables::Tables;
 use crate::fault::{self, FaultKind};
 use crate::ingest::backlog::Backlog;
 use crate::ingest::coordinator::{Command, Loads};
@@ -161,7 +162,11 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let found = config.plans.iter().map(|plan| find(&home, &mut journal, plan));
     let found: Vec<Base> = found.collect::<Result<_, _>>()?;
     let backlogs: Vec<Backlog> = config.plans.iter().map(|_| Backlog::default()).collect();
-    let publisher_lines = publisher_lines(&config.plans, &folders, &found, generation, &backlogs)?;
+    let finished: Vec<u64> =
+        config.plans.iter().map(|plan| finished(&journal, plan)).collect::<Result<_, _>>()?;
+    let (publisher_lines, places) =
+        publisher_lines(&config.plans, &folders, &found, generation, &backlogs, &finished)?;
+    let tables = Arc::new(Tables::new(places));
     let earlier = earlier::earlier(&config, &journal, &folders, &patterns, &found)?;
     // Nobody uploads yet: what lies there was left by a life that was killed. What broke off may be
     // gone on with for a while.
@@ -208,6 +213,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         stop: Arc::clone(&stop),
         taking: Mutex::default(),
         space: space.clone(),
+        tables: Arc::clone(&tables),
     });
     let others = meeting.control.as_ref().map(Control::sender);
     if let Some(control) = meeting.control {
@@ -222,6 +228,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         events.clone(),
         space.clone(),
         keeper.clone(),
+        tables,
     );
     let orders: Vec<_> = found.iter().map(|found| found.order.clone()).collect();
     let mut ledger = Ledger::new(
@@ -473,6 +480,16 @@ impl Building {
         let wakes = if is_first { woken.recv().unwrap_or_default() } else { Vec::new() };
         Ok((Workers::new(guards), wakes))
     }
+}
+
+/// Returns the epoch up to which every file of a pipeline is finished.
+fn finished(journal: &Journal, plan: &Plan) -> Result<u64, StartError> {
+    let open = journal.unfinished(&plan.name)?;
+    let next = match open.first() {
+        Some(file) => file.epoch,
+        None => journal.next_epoch(&plan.name)?,
+    };
+    Ok(next.saturating_sub(1))
 }
 
 fn board(plans: &[Plan], journal: &Journal) -> Result<Board, StartError> {

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use tidemill_engine::Engine;
+use tidemill_engine::engine::tables::{TableError, TableHandle, TableObserver, TableReport};
 use tidemill_engine::engine::{ClientId, Observer, SubmitError, Upload};
 use tidemill_engine::report::{
     Condition, OperatorReport, PipelineReport, ReceiptReport, StageLatency, SubmissionFilter,
@@ -53,6 +54,15 @@ pub trait Backend: Clone + Send + Sync + 'static {
 
     /// Returns the latency histograms of every stage of every pipeline.
     fn latencies(&self) -> Vec<StageLatency>;
+
+    /// Returns what is known about the tables of one pipeline or of all.
+    fn tables(&self, pipeline: Option<&str>) -> Result<Vec<TableReport>, TableError>;
+
+    /// Returns a table, to be asked.
+    fn table(&self, pipeline: Option<&str>, name: &str) -> Result<TableHandle, TableError>;
+
+    /// Registers a function that hears when some table has changed.
+    fn observe_tables(&self, observer: TableObserver);
 }
 
 impl Backend for Engine {
@@ -110,5 +120,17 @@ impl Backend for Engine {
 
     fn latencies(&self) -> Vec<StageLatency> {
         Engine::latencies(self)
+    }
+
+    fn tables(&self, pipeline: Option<&str>) -> Result<Vec<TableReport>, TableError> {
+        Engine::tables(self, pipeline)
+    }
+
+    fn table(&self, pipeline: Option<&str>, name: &str) -> Result<TableHandle, TableError> {
+        Engine::table(self, pipeline, name)
+    }
+
+    fn observe_tables(&self, observer: TableObserver) {
+        Engine::observe_tables(self, observer);
     }
 }

@@ -52,6 +52,12 @@ pub struct Limits {
     pub watch_backlog: usize,
     /// How many submissions one page or one watcher may name.
     pub page_max: usize,
+    /// How many readers of tables are served at once; others are refused.
+    pub table_readers_max: usize,
+    /// How long a reader of a table may let a message wait.
+    pub reader_idle: Duration,
+    /// How long the rows of a table may take to be read: as long, an old version of it is held.
+    pub read_max: Duration,
     /// How many connections are served at once; others wait to be accepted.
     pub connections_max: usize,
     /// How many requests one connection may have open at once.
@@ -77,6 +83,9 @@ impl Limits {
             wait_max: Duration::from_secs(3600),
             watch_backlog: 8192,
             page_max: 1000,
+            table_readers_max: 64,
+            reader_idle: Duration::from_secs(30),
+            read_max: Duration::from_secs(600),
             connections_max: 1024,
             streams_per_connection_max: 128,
             drain_max: Duration::from_secs(10),

@@ -18,6 +18,8 @@ use tonic::{Code, Status};
 
 use crate::refusal::Refusal;
 
+pub(crate) mod tables;
+
 /// How many submissions a page has when the client does not say.
 const PAGE_DEFAULT: usize = 100;
 
@@ -45,6 +47,7 @@ fn code_and_word(refusal: &Refusal) -> (Code, &'static str) {
         | Refusal::Pipeline { .. }
         | Refusal::PipelineNeeded { .. } => (Code::NotFound, "E-PIPELINE"),
         Refusal::NoSubmission { .. } => (Code::NotFound, "E-NOT-FOUND"),
+        Refusal::Table(error) => tables::code_and_word(error),
         Refusal::Submit(SubmitError::Name { .. }) | Refusal::Name { .. } => {
             (Code::InvalidArgument, "E-NAME")
         }
@@ -64,11 +67,13 @@ fn code_and_word(refusal: &Refusal) -> (Code, &'static str) {
         Refusal::TooMany { .. } | Refusal::TooFew { .. } => (Code::InvalidArgument, "E-SIZE"),
         Refusal::Hash { .. } => (Code::InvalidArgument, "E-HASH"),
         Refusal::TooBig { .. } | Refusal::MessageTooBig { .. } => (Code::OutOfRange, "E-TOO-BIG"),
-        Refusal::Busy => (Code::ResourceExhausted, "E-RATE"),
+        Refusal::Busy | Refusal::Readers => (Code::ResourceExhausted, "E-RATE"),
         Refusal::Lagged { .. } => (Code::ResourceExhausted, "E-LAGGED"),
-        Refusal::Stalled { .. } | Refusal::Slow { .. } | Refusal::NoAnswer { .. } => {
-            (Code::DeadlineExceeded, "E-SLOW")
-        }
+        Refusal::Stalled { .. }
+        | Refusal::Slow { .. }
+        | Refusal::NoAnswer { .. }
+        | Refusal::ReaderStalled { .. }
+        | Refusal::ReaderSlow { .. } => (Code::DeadlineExceeded, "E-SLOW"),
         Refusal::StillOpen { .. } => (Code::DeadlineExceeded, "E-WAIT"),
         Refusal::DiskFull { .. } | Refusal::Submit(SubmitError::NoSpace) => {
             (Code::ResourceExhausted, "E-SPACE")

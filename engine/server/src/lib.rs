@@ -23,6 +23,7 @@ mod upload;
 mod introspection;
 mod pipelines;
 mod submissions;
+mod tables;
 
 mod closing;
 mod connections;
@@ -34,6 +35,7 @@ use std::time::Duration;
 use tidemill_proto::v1::introspection_server::IntrospectionServer;
 use tidemill_proto::v1::pipelines_server::PipelinesServer;
 use tidemill_proto::v1::submissions_server::SubmissionsServer;
+use tidemill_proto::v1::tables_server::TablesServer;
 use tokio::net::TcpListener;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
@@ -85,6 +87,8 @@ pub async fn serve<B: Backend>(
     let introspection = introspection::Introspection::new(backend.clone(), limits.clone());
     let introspection =
         IntrospectionServer::new(introspection).max_decoding_message_size(limits.message_bytes_max);
+    let tables = tables::Tables::new(backend.clone(), limits.clone(), closing.clone());
+    let tables = TablesServer::new(tables).max_decoding_message_size(limits.message_bytes_max);
     let pipelines = pipelines::Pipelines::new(backend, limits.clone());
     let pipelines =
         PipelinesServer::new(pipelines).max_decoding_message_size(limits.message_bytes_max);
@@ -93,6 +97,7 @@ pub async fn serve<B: Backend>(
     health.set_serving::<SubmissionsServer<submissions::Submissions<B>>>().await;
     health.set_serving::<IntrospectionServer<introspection::Introspection<B>>>().await;
     health.set_serving::<PipelinesServer<pipelines::Pipelines<B>>>().await;
+    health.set_serving::<TablesServer<tables::Tables<B>>>().await;
 
     let reflection = match config.reflection {
         true => Some(
@@ -118,7 +123,8 @@ pub async fn serve<B: Backend>(
         .add_optional_service(reflection)
         .add_service(submissions)
         .add_service(introspection)
-        .add_service(pipelines);
+        .add_service(pipelines)
+        .add_service(tables);
 
     tracing::info!(address = %config.grpc, "serving grpc");
     let stop = async move {

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use tidemill_engine::engine::tables::TableError;
 use tidemill_engine::engine::{ClientId, ClientIdError, SubmitError};
 
 /// Why a request was refused. `convert` gives each its status code and word.
@@ -13,6 +14,21 @@ pub(crate) enum Refusal {
     /// The engine does not take the file.
     #[error(transparent)]
     Submit(#[from] SubmitError),
+    /// A table does not answer.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// Too many tables are being read.
+    #[error("too many tables are being read at once; ask again later")]
+    Readers,
+    /// A reader lets messages wait.
+    #[error(
+        "the reader took nothing for {idle:?}; go on after epoch {seen} if it has seen that \
+         completely, else begin anew"
+    )]
+    ReaderStalled { idle: Duration, seen: u64 },
+    /// A reader takes too long in all.
+    #[error("the rows were not read within {limit:?}; ask for fewer, or for pages with a limit")]
+    ReaderSlow { limit: Duration },
     /// No pipeline has this name.
     #[error("no pipeline is called {name:?}; running: {running}")]
     Pipeline { name: String, running: String },

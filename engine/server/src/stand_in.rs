@@ -7,7 +7,9 @@ use std::convert::Infallible;
 use std::future::{Future, Ready, ready};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tidemill_proto::v1::{introspection_server, pipelines_server, submissions_server};
+use tidemill_proto::v1::{
+    introspection_server, pipelines_server, submissions_server, tables_server,
+};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::Status;
@@ -36,6 +38,7 @@ pub async fn stand_in(
         submissions_server::SERVICE_NAME,
         introspection_server::SERVICE_NAME,
         pipelines_server::SERVICE_NAME,
+        tables_server::SERVICE_NAME,
     ];
     for service in services {
         health.set_service_status(service, ServingStatus::NotServing).await;

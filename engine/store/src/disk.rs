@@ -114,6 +114,12 @@ pub(crate) fn open_plain(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)
 }
 
+/// Opens a file of ours once more for writing, without following a link.
+pub(crate) fn open_for_writing(path: &Path, more: OFlags) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | more;
+    OpenOptions::new().write(true).custom_flags(flags.bits().cast_signed()).open(path)
+}
+
 /// Creates a file that only its owner can read, or empties the one that is there.
 pub(crate) fn create_private(path: &Path) -> Result<File, DiskError> {
     let flags = (OFlags::NOFOLLOW | OFlags::CLOEXEC).bits().cast_signed();

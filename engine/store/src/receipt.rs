@@ -18,6 +18,8 @@ pub enum Role {
     Operator,
     /// Adds records up; what it gives out are the rows that changed, not records of the file.
     Aggregate,
+    /// Keeps records by key; what it gives out are the rows that changed, not records of the file.
+    Keyed,
     /// Writes records to files.
     Files,
     /// Keeps records as the rows of a table.
@@ -33,6 +35,7 @@ impl Role {
             Role::Source => "source",
             Role::Operator => "operator",
             Role::Aggregate => "aggregate",
+            Role::Keyed => "keyed",
             Role::Files => "files",
             Role::Table => "table",
             Role::Rejects => "rejects",
@@ -234,7 +237,7 @@ fn check_node(node: &Node, count: &NodeCounts) -> Result<(), Imbalance> {
     if node.role.is_sink() {
         return Ok(());
     }
-    let merges = node.role == Role::Aggregate;
+    let merges = matches!(node.role, Role::Aggregate | Role::Keyed);
     let given = count.given.iter().enumerate().filter(|_| !merges).map(|(at, given)| {
         Term::of(*given, "out").at("", node.tags.get(at).map_or("?", String::as_str))
     });

@@ -9,8 +9,11 @@ use std::io::{self, Write};
 use std::num::NonZeroU64;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{Advice, OFlags};
+
+mod block;
 
 use crate::barrier;
 use crate::disk::{self, DiskError, Full};
@@ -18,6 +21,9 @@ use crate::failpoint;
 use crate::home::Home;
 use crate::journal::{Part, PartBody};
 use crate::trial;
+
+use block::BlockFile;
+pub use block::{BLOCK_BYTES, Block, BlockWrite, Blocks};
 
 /// After so many bytes the kernel is asked to begin writing them, so that the sync at the end waits
 /// for little.
@@ -28,9 +34,12 @@ const WRITEBACK_BYTES: u64 = 8 * 1024 * 1024;
 const ATTEMPTS_MAX: u32 = 10_000;
 
 /// A part being written. Dropped before [`StageWriter::finish`], it removes its file.
-#[derive(Debug)]
 pub struct StageWriter {
     file: Option<File>,
+    /// Who writes what comes after the first block's worth of bytes.
+    blocks: Option<Arc<dyn Blocks>>,
+    /// The block that is being filled.
+    filling: Option<(Arc<BlockFile>, Block)>,
     path: PathBuf,
     staged: PathBuf,
     hasher: blake3::Hasher,
@@ -51,6 +60,8 @@ pub struct Unsynced {
     pub bytes: u64,
     /// BLAKE3 of its bytes.
     pub hash: [u8; 32],
+    /// Whether some of its bytes were given to [`Blocks`]: it may be synced behind them only.
+    pub in_blocks: bool,
 }
 
 impl StageWriter {
@@ -100,16 +111,31 @@ impl StageWriter {
         failpoint::reach("part-created")?;
         let staged = path.strip_prefix(home.root()).unwrap_or(&path).to_path_buf();
         let hasher = blake3::Hasher::new();
-        Ok(StageWriter { file: Some(file), path, staged, hasher, bytes: 0, writeback_from: 0 })
+        Ok(StageWriter {
+            file: Some(file),
+            path,
+            staged,
+            hasher,
+            bytes: 0,
+            writeback_from: 0,
+            blocks: None,
+            filling: None,
+        })
     }
 
     /// Appends bytes; returns how many. Fewer than there are only if the disk is full: the rest may
     /// be appended later.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some(file) = &mut self.file else { return Ok(bytes.len()) };
+        // The first block's worth is written here, so that small parts need no second thread.
+        let here = match &self.blocks {
+            Some(_) => (BLOCK_BYTES as u64).saturating_sub(self.bytes).min(bytes.len() as u64),
+            None => bytes.len() as u64,
+        };
+        let (here, behind) = bytes.split_at(here as usize);
         let mut count = 0;
-        while count < bytes.len() {
-            match write_some(file, &bytes[count..]) {
+        while count < here.len() {
+            match write_some(file, &here[count..]) {
                 Ok(0) => {
                     let error = io::ErrorKind::WriteZero;
                     return Err(DiskError::new("write", &self.path, error).into());
@@ -120,8 +146,15 @@ impl StageWriter {
                 Err(error) => return Err(DiskError::new("write", &self.path, error).into()),
             }
         }
-        self.hasher.update(&bytes[..count]);
+        self.hasher.update(&here[..count]);
         self.bytes += count as u64;
+        if count < here.len() {
+            return Ok(count);
+        }
+        if !behind.is_empty() {
+            self.give_away(behind)?;
+            return Ok(bytes.len());
+        }
         let waiting = self.bytes - self.writeback_from;
         if waiting >= WRITEBACK_BYTES {
             // Linux begins to write dirty pages it is told are not needed, without waiting. Only
@@ -137,6 +170,47 @@ impl StageWriter {
         Ok(count)
     }
 
+    /// Lets what comes after the first block's worth of bytes be written by somebody else.
+    pub fn through(mut self, blocks: Arc<dyn Blocks>) -> Self {
+        self.blocks = Some(blocks);
+        self
+    }
+
+    /// Gives bytes to whoever writes blocks, as these become full.
+    fn give_away(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.hasher.update(bytes);
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let Some(block) = self.block()? else { return Ok(()) };
+            let count = block.fill(rest);
+            let is_full = block.is_full();
+            rest = &rest[count..];
+            self.bytes += count as u64;
+            if is_full {
+                self.give_block(|blocks| blocks.empty());
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the block that is being filled.
+    fn block(&mut self) -> io::Result<Option<&mut Block>> {
+        let (Some(file), Some(blocks)) = (&self.file, &self.blocks) else { return Ok(None) };
+        let (_, block) = match &mut self.filling {
+            Some(filling) => filling,
+            none => none.insert((Arc::new(BlockFile::open(file, &self.path)?), blocks.empty())),
+        };
+        Ok(Some(block))
+    }
+
+    /// Gives the block that is being filled away, and goes on with another.
+    fn give_block(&mut self, next: fn(&dyn Blocks) -> Block) {
+        let (Some((file, block)), Some(blocks)) = (&mut self.filling, &self.blocks) else { return };
+        let block = std::mem::replace(block, next(&**blocks));
+        let offset = self.bytes - block.bytes().len() as u64;
+        blocks.write(BlockWrite::new(Arc::clone(file), offset, block));
+    }
+
     /// Returns how many bytes were written.
     pub fn bytes(&self) -> u64 {
         self.bytes
@@ -145,9 +219,14 @@ impl StageWriter {
     /// Ends the part. It is durable only after [`sync_parts`].
     pub fn finish(mut self) -> io::Result<Unsynced> {
         failpoint::reach("part-written")?;
+        let in_blocks = self.filling.is_some();
+        if self.filling.as_ref().is_some_and(|(_, block)| !block.bytes().is_empty()) {
+            self.give_block(|_| Block::none());
+        }
         let file = self.file.take().ok_or(io::ErrorKind::InvalidInput)?;
         Ok(Unsynced {
             file,
+            in_blocks,
             path: std::mem::take(&mut self.path),
             staged: std::mem::take(&mut self.staged),
             bytes: self.bytes,
@@ -263,6 +342,48 @@ mod tests {
         let written = fs::read(&part.path).unwrap();
         assert_eq!(part.bytes, written.len() as u64);
         assert_eq!(part.hash, *blake3::hash(&written).as_bytes());
+    }
+
+    /// Writes each block as it comes, and says how many came.
+    #[derive(Default)]
+    struct AtOnce(std::sync::atomic::AtomicUsize);
+
+    impl Blocks for AtOnce {
+        fn empty(&self) -> Block {
+            Block::default()
+        }
+
+        fn write(&self, mut write: BlockWrite) {
+            write.run().unwrap();
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn what_follows_the_first_block_is_written_in_blocks() {
+        let check = |length: usize, piece: usize, blocks: usize| {
+            let (_folder, home) = given();
+            let taker = Arc::new(AtOnce::default());
+            let writer = StageWriter::create(&home, 1, "p", 1, "s").unwrap();
+            let mut writer = writer.through(Arc::<AtOnce>::clone(&taker));
+            let bytes: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
+            for piece in bytes.chunks(piece) {
+                assert_eq!(writer.write(piece).unwrap(), piece.len());
+            }
+            let part = writer.finish().unwrap();
+            assert_eq!(taker.0.load(std::sync::atomic::Ordering::Relaxed), blocks, "{length}");
+            assert_eq!(part.in_blocks, blocks > 0);
+            sync_parts(std::slice::from_ref(&part)).unwrap();
+            assert_eq!(fs::read(&part.path).unwrap(), bytes);
+            assert_eq!(part.bytes, length as u64);
+            assert_eq!(part.hash, *blake3::hash(&bytes).as_bytes());
+        };
+        check(1, 1, 0);
+        check(BLOCK_BYTES, 100_000, 0);
+        check(BLOCK_BYTES + 1, 100_000, 1);
+        check(2 * BLOCK_BYTES, 262_144, 1);
+        check(3 * BLOCK_BYTES + 4097, 300_001, 3);
+        check(3 * BLOCK_BYTES + 4097, 3 * BLOCK_BYTES + 4097, 3);
     }
 
     #[test]

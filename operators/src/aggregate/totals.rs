@@ -27,9 +27,10 @@ use timely::scheduling::activate::SyncActivator;
 
 use super::AggregateSpec;
 use super::accumulator::Accumulator;
-use super::checkpoint::{Trace, keep};
+use super::checkpoint::{KeptTotalRows, Trace};
 use super::gather::Partial;
 use crate::batch::{Batch, Origin, rows_without_columns};
+use crate::keep::keep;
 use crate::key::{Key, decode_columns};
 use crate::reject::{EpochRejects, Reject, RejectCode};
 use crate::shards::{Mark, ShardSink, shard_of};
@@ -98,7 +99,7 @@ where
     F: FnOnce(SyncActivator) -> S,
 {
     let arranged = arrange(name, partials.concat(kept.restored));
-    let parts = keep(name, arranged.clone(), kept.marks, kept.sink);
+    let parts = keep::<KeptTotalRows, _, _>(name, arranged.clone(), kept.marks, kept.sink);
     let (rows, rejects) = present(name, operator, arranged.count_total().inner, spec, tally);
     KeptTotals { rows, rejects, parts }
 }

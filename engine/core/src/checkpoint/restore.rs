@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 
 use tidemill_operators::Time;
-use tidemill_operators::aggregate::{Accumulator, AggregateSpec, Key, Partial, decode_rows};
+use tidemill_operators::aggregate::RowError;
 use tidemill_operators::shards::ShardSet;
 use tidemill_store::CheckpointRow;
 use tidemill_store::checkpoint::{Block, CheckpointError, Manifest, PackReader, read_manifest};
@@ -41,16 +41,21 @@ const TURN: usize = 4;
 /// Hand-overs that share one time: what the state takes in at once.
 const PER_TIME: usize = 16;
 
-type Rows = Vec<(Key, Accumulator)>;
+/// Rows and what each stands with in the state: their differences.
+type Rows<D, R> = Vec<(D, R)>;
 
-/// Builds what restores one aggregate.
-pub fn restored<'scope>(
+/// Builds what restores one state of an operator; `decode` reads the rows of one block.
+pub fn restored<'scope, D, R>(
     place: &str,
     orders: StreamVec<'scope, Time, Order>,
     folder: PathBuf,
     state: String,
-    spec: AggregateSpec,
-) -> StreamVec<'scope, Time, Partial> {
+    decode: impl Fn(&[u8]) -> Result<Rows<D, R>, RowError> + Clone + Send + 'static,
+) -> StreamVec<'scope, Time, (D, Time, R)>
+where
+    D: Clone + Send + 'static,
+    R: Clone + Send + 'static,
+{
     let scope = orders.scope();
     let mine = ShardSet::of_worker(scope.worker().index(), scope.worker().peers());
     let mut builder = OperatorBuilder::new(format!("Restore {place}"), scope);
@@ -59,12 +64,12 @@ pub fn restored<'scope>(
     let again = scope.activator_for(address);
     let mut input = builder.new_input(orders, Pipeline);
     // Rows come at times of epoch 0 only, whatever is ordered later: so they hold nothing back.
-    let (rows, stream) = builder.new_output_connection::<Vec<Partial>, _>([]);
+    let (rows, stream) = builder.new_output_connection::<Vec<(D, Time, R)>, _>([]);
     let mut rows = OutputBuilder::<_, CapacityContainerBuilder<_>>::from(rows);
 
     builder.build(move |mut capabilities| {
         let mut held = capabilities.pop();
-        let mut loading: Option<Receiver<Rows>> = None;
+        let mut loading: Option<Receiver<Rows<D, R>>> = None;
         let mut taken = 0;
         move |frontiers| {
             input.for_each(|_, orders| {
@@ -72,7 +77,7 @@ pub fn restored<'scope>(
                     if let Order::Restore(order) = order {
                         let load =
                             Load { folder: folder.clone(), state: state.clone(), mine, order };
-                        loading = Some(load.start(spec.clone(), wake.clone()));
+                        loading = Some(load.start(decode.clone(), wake.clone()));
                     }
                 }
             });
@@ -88,8 +93,8 @@ pub fn restored<'scope>(
                 match receiver.try_recv() {
                     Ok(some) => {
                         let time = *capability.time();
-                        let partials = some.into_iter().map(|(key, total)| (key, time, total));
-                        rows.activate().session(&*capability).give_iterator(partials);
+                        let updates = some.into_iter().map(|(data, diff)| (data, time, diff));
+                        rows.activate().session(&*capability).give_iterator(updates);
                         taken += 1;
                         if taken % PER_TIME == 0 {
                             capability.downgrade(&Time::new(0, time.chunk + 1));
@@ -118,13 +123,21 @@ struct Load {
 
 impl Load {
     /// Starts to read; the receiver ends with the rows.
-    fn start(self, spec: AggregateSpec, wake: SyncActivator) -> Receiver<Rows> {
+    fn start<D, R>(
+        self,
+        decode: impl Fn(&[u8]) -> Result<Rows<D, R>, RowError> + Send + 'static,
+        wake: SyncActivator,
+    ) -> Receiver<Rows<D, R>>
+    where
+        D: Send + 'static,
+        R: Send + 'static,
+    {
         let (rows, receiver) = sync_channel(WAITING);
         let reading =
             std::thread::Builder::new().name("tidemill:restore".into()).spawn(move || {
-                let read = self.read(&spec, &rows, &wake);
+                let read = self.read(&decode, &rows, &wake);
                 if let Err(error) = read {
-                    fault::end(FaultKind::Damaged, "restore the state of an aggregate", &error);
+                    fault::end(FaultKind::Damaged, "restore the state of an operator", &error);
                 }
                 drop(rows);
                 // An operator that has ended needs no call.
@@ -136,10 +149,10 @@ impl Load {
         receiver
     }
 
-    fn read(
+    fn read<D, R>(
         &self,
-        spec: &AggregateSpec,
-        target: &SyncSender<Rows>,
+        decode: &impl Fn(&[u8]) -> Result<Rows<D, R>, RowError>,
+        target: &SyncSender<Rows<D, R>>,
         wake: &SyncActivator,
     ) -> Result<(), CheckpointError> {
         let row = CheckpointRow {
@@ -152,14 +165,14 @@ impl Load {
         };
         let manifest = read_manifest(&self.folder, &row)?;
         let mut rows = Vec::new();
-        let hand_over = |rows: &mut Rows| {
+        let hand_over = |rows: &mut Rows<D, R>| {
             // A worker that is gone has ended the process.
             let _ = target.send(std::mem::take(rows));
             let _ = wake.activate();
         };
         each_block(&self.folder, &manifest, &self.state, &self.mine, |block, reader| {
-            let decoded = decode_rows(&block.bytes, spec)
-                .map_err(|error| reader.damaged(&error.to_string()))?;
+            let decoded =
+                decode(&block.bytes).map_err(|error| reader.damaged(&error.to_string()))?;
             rows.extend(decoded);
             if rows.len() >= ROWS_AT_ONCE {
                 hand_over(&mut rows);
@@ -181,6 +194,10 @@ pub fn restore_table(
     each_block(folder, manifest, state, &ShardSet::ALL, |block, reader| {
         let restored = table.restore(manifest.epoch, &block.bytes);
         restored.map_err(|error| reader.damaged(&error.to_string()))
+    })?;
+    table.restored(manifest.epoch).map_err(|error| CheckpointError::Damaged {
+        path: folder.to_path_buf(),
+        detail: format!("{state}: {error}"),
     })
 }
 

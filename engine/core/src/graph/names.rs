@@ -59,6 +59,7 @@ pub(crate) fn tags(operator: &OperatorSpec) -> Option<Vec<&str>> {
             .map(|tag| tag.text.as_str())
             .collect(),
         BodySpec::Parse { .. } => vec!["", "unmatched"],
+        BodySpec::Dedupe { .. } => vec!["", "duplicates"],
         _ => vec![""],
     })
 }

@@ -12,6 +12,7 @@ use crate::spec::{BodySpec, OperatorSpec, Text};
 mod aggregate;
 mod column;
 mod explode;
+pub(crate) mod ordered;
 mod parse;
 mod window;
 
@@ -35,6 +36,9 @@ pub(crate) fn check(
         let unmatched = matches!(kind, Some(OperatorKind::Parse { .. })) && port == UNMATCHED;
         if unmatched && !used {
             continue; // Nobody reads it: such records are rejected instead.
+        }
+        if matches!(kind, Some(OperatorKind::Dedupe { .. })) && port > 0 && !used {
+            continue; // Nobody reads the duplicates: then they are not looked for.
         }
         let stream = if unmatched { input.clone() } else { output.clone() };
         ports.push((tag.to_owned(), stream, used));
@@ -85,6 +89,12 @@ fn body_of(
         }
         BodySpec::Aggregate { by, compute } => {
             aggregate::check(operator, by, compute, input, mistakes)
+        }
+        BodySpec::Dedupe { by, keep, order } => {
+            ordered::dedupe(operator, by, *keep, order, input, mistakes)
+        }
+        BodySpec::Top { count, by, order, rank } => {
+            ordered::top(operator, *count, (by, order, rank.as_ref()), input, mistakes)
         }
         BodySpec::Window { on, windows } => window::check(operator, on, *windows, input, mistakes),
         BodySpec::Explode { column, list, element } => {

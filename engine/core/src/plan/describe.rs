@@ -3,9 +3,12 @@
 use tidemill_operators::explode::List;
 use tidemill_operators::expr::Expr;
 use tidemill_operators::format::{Format, OutputFormat};
+use tidemill_operators::keyed::Arrival;
 use tidemill_operators::{Column, Schema};
 
-use crate::plan::{OperatorKind, Plan, SinkKind, SinkPlan, SourcePlan, error_schema};
+use crate::plan::{
+    OperatorKind, OrderTerm, OrderedRows, Plan, SinkKind, SinkPlan, SourcePlan, error_schema,
+};
 use crate::report::{EdgeReport, NodeReport};
 
 /// Returns the nodes of a plan (sources, operators, sinks) and its edges.
@@ -117,6 +120,16 @@ fn operator_detail<'t>(kind: &OperatorKind, tag: impl Fn(usize) -> &'t str) -> S
                 captures.iter().map(|(capture, _)| capture.name.as_str()).collect();
             format!("{} out of {column}", captures.join(", "))
         }
+        OperatorKind::Dedupe { rows } => {
+            let by: Vec<String> = rows.by.iter().map(named).collect();
+            let keep = if rows.keep == Arrival::Last { "last" } else { "first" };
+            format!("{keep} by {}{}", by.join(", "), ordered(rows))
+        }
+        OperatorKind::Top { rows, count, .. } => {
+            let by: Vec<String> = rows.by.iter().map(named).collect();
+            let gap = if by.is_empty() { "" } else { " by " };
+            format!("{count}{gap}{}{}", by.join(", "), ordered(rows))
+        }
         OperatorKind::Window { on, windows } => {
             let (size, every) = (span(windows.size_us), span(windows.every_us));
             if windows.size_us == windows.every_us {
@@ -145,6 +158,11 @@ fn operator_detail<'t>(kind: &OperatorKind, tag: impl Fn(usize) -> &'t str) -> S
             }
         }
     }
+}
+
+fn ordered(rows: &OrderedRows) -> String {
+    let order: Vec<String> = rows.order.iter().map(OrderTerm::text).collect();
+    if order.is_empty() { String::new() } else { format!(", order {}", order.join(", ")) }
 }
 
 /// Returns a duration as it is written in a pipeline file.

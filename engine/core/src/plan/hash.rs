@@ -12,7 +12,7 @@ use tidemill_operators::explode::List;
 use tidemill_operators::expr::{Aggregate, AggregateFunction};
 
 use crate::plan::{
-    Input, NodeId, OperatorKind, Plan, SinkKind, SinkPlan, SourcePlan, error_schema,
+    Input, NodeId, OperatorKind, OrderedRows, Plan, SinkKind, SinkPlan, SourcePlan, error_schema,
 };
 
 /// Returns the hash of a plan in hex.
@@ -165,7 +165,25 @@ fn kind(text: &mut String, kind: &OperatorKind) {
                 line(text, "compute", &(name, function(value), argument));
             }
         }
+        OperatorKind::Dedupe { rows } => ordered(text, rows),
+        OperatorKind::Top { rows, count, rank } => {
+            ordered(text, rows);
+            line(text, "count", count);
+            line(text, "rank", rank);
+        }
     }
+}
+
+fn ordered(text: &mut String, rows: &OrderedRows) {
+    for (name, value) in &rows.by {
+        line(text, "by", &(name, spaced(value.text())));
+    }
+    for term in &rows.order {
+        line(text, "order", &(spaced(term.value.text()), term.direction, term.nulls));
+    }
+    // Kind, order of arrival, columns and records: what the bytes of a kept row hold.
+    line(text, "keep", &rows.keep);
+    line(text, "layout", &rows.layout());
 }
 
 /// Returns the SQL name of an aggregate's function.

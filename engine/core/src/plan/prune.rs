@@ -11,7 +11,9 @@ use tidemill_operators::batch::Shape;
 use tidemill_operators::format::{Format, OutputFormat, ReadPlan};
 use tidemill_operators::{Schema, Type, window};
 
-use crate::graph::{Graph, GraphOperator, GraphSource, NodeId, OperatorKind, SinkKind};
+use crate::graph::{
+    Graph, GraphOperator, GraphSource, NodeId, OperatorKind, OrderedRows, SinkKind,
+};
 use crate::plan::{OperatorPlan, Port, SourcePlan};
 
 /// What the readers of a port need.
@@ -133,6 +135,18 @@ fn of_operator(operator: &GraphOperator, outputs: &[Need]) -> Need {
             // Without a port for records that do not match, they are rejected.
             rejects |= operator.outputs.len() == 1;
         }
+        OperatorKind::Dedupe { rows } | OperatorKind::Top { rows, .. } => {
+            if let OperatorKind::Top { rank: Some(rank), .. } = &operator.kind {
+                need.columns.remove(rank);
+            }
+            let order = rows.order.iter().map(|term| &term.value);
+            for value in rows.by.iter().map(|(_, value)| value).chain(order) {
+                need.columns.extend(value.columns().iter().cloned());
+                rejects |= value.is_fallible();
+            }
+            // What arrived first is known by its position.
+            need.positions |= rows.has_place;
+        }
         OperatorKind::Window { on, .. } => {
             need.columns.remove(window::START);
             need.columns.remove(window::END);
@@ -219,6 +233,18 @@ pub(super) fn source(source: GraphSource, need: &Need) -> SourcePlan {
     }
 }
 
+/// Leaves out what no reader asks for, and what the key holds already.
+fn keep_read(rows: &mut OrderedRows, needs: &[Need]) {
+    let is_key = |column: &str| {
+        rows.by.iter().any(|(name, value)| name == column && value.column() == Some(column))
+    };
+    let is_read = |column: &str| needs.iter().any(|need| need.columns.contains(column));
+    let columns = std::mem::take(&mut rows.columns);
+    let kept = columns.into_iter().filter(|one| is_read(&one.name) && !is_key(&one.name));
+    rows.columns = kept.collect();
+    rows.raw = needs.iter().any(|need| need.raw);
+}
+
 /// Returns an operator that computes only what is needed. What can reject a record is always
 /// computed, so that pruning never changes which records are rejected.
 pub(super) fn operator(operator: GraphOperator, needs: &[Need]) -> OperatorPlan {
@@ -231,6 +257,7 @@ pub(super) fn operator(operator: GraphOperator, needs: &[Need]) -> OperatorPlan 
         OperatorKind::Parse { captures, .. } => captures.retain(|(capture, _)| {
             main.columns.contains(&capture.name) || capture.kind != Type::String
         }),
+        OperatorKind::Dedupe { rows } | OperatorKind::Top { rows, .. } => keep_read(rows, needs),
         OperatorKind::Filter { .. }
         | OperatorKind::Route { .. }
         | OperatorKind::Window { .. }

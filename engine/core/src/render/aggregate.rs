@@ -65,7 +65,9 @@ pub(super) fn aggregate<'scope>(
         }
         Some(KeptAggregate { orders, place: packs, keeper }) => {
             let (folder, state) = (packs.folder.clone(), packs.state.clone());
-            let restored = restored(place, orders.clone(), folder, state, spec.clone());
+            let read = spec.clone();
+            let decode = move |bytes: &[u8]| aggregate::decode_rows(bytes, &read);
+            let restored = restored(place, orders.clone(), folder, state, decode);
             let marks = orders
                 .flat_map(|order| if let Order::Mark(mark) = order { Some(mark) } else { None })
                 .container::<Vec<Mark>>();

@@ -2,15 +2,18 @@
 
 use regex::Regex;
 use tidemill_operators::Time;
+use tidemill_operators::dedupe::Dedupe;
 use tidemill_operators::explode::Explode;
 use tidemill_operators::filter::Filter;
 use tidemill_operators::flow::{self, stateless};
 use tidemill_operators::parse::{Parse, UNMATCHED};
 use tidemill_operators::route::{self, Match, Route};
 use tidemill_operators::select::Select;
+use tidemill_operators::top::{Rank, Top};
 use tidemill_operators::window::Window;
 use timely::dataflow::StreamVec;
 
+use crate::checkpoint::state_parts;
 use crate::plan::{NodeId, OperatorKind, OperatorPlan, PortId};
 use crate::render::aggregate::{KeptAggregate, aggregate};
 use crate::render::{Batches, Rendering, follows_state, together};
@@ -63,6 +66,15 @@ impl<'scope> Rendering<'scope, '_> {
                     Parse::new(column.clone(), regex, captures.clone(), shape(0), unmatched);
                 stateless(&title, name, input, tags, tally, logic)
             }
+            OperatorKind::Dedupe { rows } => {
+                let logic = if tags > 1 { Dedupe::Both } else { Dedupe::First };
+                self.ordered(at, operator, (input, poison), rows, logic, tally)
+            }
+            OperatorKind::Top { rows, count, rank } => {
+                let rank = if rank.is_some() { Rank::Tail } else { Rank::None };
+                let logic = Top { count: *count, rank };
+                self.ordered(at, operator, (input, poison), rows, logic, tally)
+            }
             OperatorKind::Window { on, windows } => {
                 let logic = Window::new(on.clone(), *windows, shape(0));
                 stateless(&title, name, input, tags, tally, logic)
@@ -75,7 +87,7 @@ impl<'scope> Rendering<'scope, '_> {
                 let poison = poison.expect("a plan with aggregates has the stream of failed files");
                 let kept = self.orders.clone().map(|orders| KeptAggregate {
                     orders,
-                    place: self.pack_place(at, operator),
+                    place: self.pack_place(at, operator, state_parts(&operator.kind)[0]),
                     keeper: self.keeper.clone(),
                 });
                 let (rows, [bad_rows, bad_totals], parts) =
@@ -101,7 +113,7 @@ impl<'scope> Rendering<'scope, '_> {
     }
 }
 
-fn capitalised(word: &str) -> String {
+pub(super) fn capitalised(word: &str) -> String {
     let mut letters = word.chars();
     letters.next().map_or_else(String::new, |first| {
         first.to_uppercase().collect::<String>() + letters.as_str()

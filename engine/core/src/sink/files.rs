@@ -74,7 +74,7 @@ pub fn files<'scope>(
         move |frontiers| {
             writer.try_again();
             // What is not taken in holds the window: a full disk costs no memory.
-            if !writer.parts.is_held() {
+            if writer.parts.takes_in() {
                 for input in &mut inputs {
                     input.for_each_stamp(|capability, batches| {
                         let Some(time) = capability.least().copied() else { return };

@@ -185,6 +185,12 @@ impl Parts {
         self.held.is_some()
     }
 
+    /// Returns whether anything more may be taken in: not while the disk is full, nor while much waits
+    /// to be written. The operator is woken when that changes.
+    pub fn takes_in(&self) -> bool {
+        !self.is_held() && !self.desk.is_behind()
+    }
+
     /// Returns whether it is time to try again to write what could not be written.
     pub fn is_due(&self) -> bool {
         self.held.is_some_and(|at| Instant::now() >= at)
@@ -221,7 +227,8 @@ impl Parts {
     /// Opens the staged file of an output that outgrows the memory.
     pub fn stage(&self, epoch: u64) -> io::Result<StageWriter> {
         let Surroundings { home, generation, pipeline, .. } = &self.around;
-        StageWriter::create(home, *generation, pipeline, epoch, &self.sink.name)
+        let writer = StageWriter::create(home, *generation, pipeline, epoch, &self.sink.name)?;
+        Ok(writer.through(self.desk.blocks()))
     }
 
     /// Ends the process if the disk refused.

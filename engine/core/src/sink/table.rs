@@ -1,43 +1,105 @@
-//! Table: the current contents of a collection, and its snapshot file.
+//! Table: the current contents of a collection, its snapshot file, and who may read it meanwhile.
 //!
-//! Lives in process 0, behind the commit: rows are applied only when their epoch is committed, so a
-//! snapshot never shows half an epoch. Derived state: it is rebuilt by reading the committed files
-//! again. One entry per row of the table.
+//! Lives in process 0, behind the commit: rows are applied only when their epoch is committed, so
+//! neither a snapshot nor an answer ever shows half an epoch. Derived state: it is restored from a
+//! checkpoint, or rebuilt by reading the committed files again. One entry per different row: its
+//! encoded bytes and about five.
 //!
 //! The snapshot is `out/<sink>/<sink>.csv` (or `.jsonl`), sorted by the key columns, then by the
 //! others; NULL comes first. Beside it lies `<file>.about.json`, which says up to which epoch the
 //! snapshot speaks, how many rows it has and its hash.
+//!
+//! Map: `leaf` and `tree` (the rows, in versions), `net` (what an epoch changes), `shared` (who
+//! changes and who reads).
 
-use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::ops::Bound;
+use std::sync::Arc;
 
 use arrow_array::RecordBatch;
-use arrow_row::{OwnedRow, RowConverter, SortField};
 use serde::Serialize;
 use tidemill_operators::aggregate::{RowError, RowReader, put_number};
 use tidemill_operators::exchange::key_hash;
 use tidemill_operators::format::{Encoder, OutputFormat};
+use tidemill_operators::key;
 use tidemill_operators::shards::{BLOCK_BYTES, SHARDS, ShardSet, shard_of};
 use tidemill_operators::{Batch, Schema};
 
-/// The number of the encoding of rows in checkpoints, which is that of `arrow-row` 60: another version
-/// may encode them otherwise, and then this must be another number.
-pub const ROW_FORMAT: u32 = 60;
+mod leaf;
+pub(crate) mod net;
+pub(crate) mod shared;
+mod tree;
+
+pub use shared::HISTORY_BYTES_MAX;
+
+use net::Net;
+use shared::Shared;
+
+/// The number of the encoding of rows in checkpoints: that of keys, which never changes.
+pub const ROW_FORMAT: u32 = 1;
 
 /// Rows encoded at a time when a snapshot is written.
 const ROWS_AT_ONCE: usize = 8192;
 
-/// The rows of one table.
+/// Bytes of restored rows that are put in at a time.
+const RESTORED_AT_ONCE: usize = 32 << 20;
+
+/// The columns of a table.
+#[derive(Clone, Debug)]
+pub(crate) struct Columns {
+    /// In the order in which they are written.
+    pub(crate) written: Schema,
+    /// In the order in which rows sort: the key first.
+    pub(crate) sorted: Schema,
+    /// How many of these are the key.
+    pub(crate) key: usize,
+}
+
+impl Columns {
+    /// Returns the columns of a table with this key.
+    ///
+    /// # Panics
+    /// If a key column is not in the schema; the plan guarantees that it is.
+    pub(crate) fn new(written: Schema, key: &[String]) -> Self {
+        let is_key = |name: &str| key.iter().any(|column| column == name);
+        let mut columns: Vec<_> = key
+            .iter()
+            .map(|name| written.column(name).expect("the plan checked the key").clone())
+            .collect();
+        columns.extend(written.columns().iter().filter(|column| !is_key(&column.name)).cloned());
+        Self { written, sorted: Schema::new(columns), key: key.len() }
+    }
+
+    /// Returns what batches change, each row once, in order.
+    pub(crate) fn net<'b>(&self, batches: impl IntoIterator<Item = &'b Batch>) -> Net {
+        let mut net = Net::default();
+        batches.into_iter().for_each(|batch| net.add(batch, &self.sorted, self.key));
+        net.consolidate()
+    }
+
+    /// Returns encoded rows as columns, the key first.
+    pub(crate) fn decode<'r>(&self, rows: impl ExactSizeIterator<Item = &'r [u8]>) -> RecordBatch {
+        let count = rows.len();
+        if self.sorted.columns().is_empty() {
+            return tidemill_operators::batch::rows_without_columns(count);
+        }
+        let columns = key::decode_columns(rows, self.sorted.columns())
+            .expect("the rows were encoded of these columns, or checked when they were restored");
+        RecordBatch::try_new(self.sorted.arrow(), columns)
+            .expect("the decoder gives the types of the columns")
+    }
+}
+
+/// The rows of one table, as the publisher changes them.
 pub struct Table {
     format: OutputFormat,
-    schema: Schema,
-    /// Key columns first, so that rows sort by the key.
-    sorted: Schema,
-    converter: RowConverter,
-    rows: BTreeMap<OwnedRow, i64>,
-    epoch: u64,
+    columns: Arc<Columns>,
+    shared: Arc<Shared>,
     changed: bool,
     /// The shards that changed since the last checkpoint.
     unkept: ShardSet,
+    /// Restored rows that are not put in yet.
+    restored: Net,
 }
 
 /// What a snapshot says about itself.
@@ -57,18 +119,14 @@ impl Table {
     /// # Panics
     /// If a key column is not in the schema; the plan guarantees that it is.
     pub fn new(format: OutputFormat, schema: Schema, key: &[String]) -> Self {
-        let is_key = |name: &str| key.iter().any(|column| column == name);
-        let mut columns: Vec<_> = key
-            .iter()
-            .map(|name| schema.column(name).expect("the plan checked the key").clone())
-            .collect();
-        columns.extend(schema.columns().iter().filter(|column| !is_key(&column.name)).cloned());
-        let sorted = Schema::new(columns);
-        let fields =
-            sorted.columns().iter().map(|column| SortField::new(column.kind.arrow())).collect();
-        let converter = RowConverter::new(fields).expect("every type of ours can be sorted");
-        let (rows, unkept) = (BTreeMap::new(), ShardSet::NONE);
-        Self { format, schema, sorted, converter, rows, epoch: 0, changed: true, unkept }
+        Self {
+            format,
+            columns: Arc::new(Columns::new(schema, key)),
+            shared: Arc::default(),
+            changed: true,
+            unkept: ShardSet::NONE,
+            restored: Net::default(),
+        }
     }
 
     /// Returns the name of the snapshot file of a sink.
@@ -79,26 +137,31 @@ impl Table {
         }
     }
 
+    /// Returns its columns.
+    pub(crate) fn columns(&self) -> Arc<Columns> {
+        Arc::clone(&self.columns)
+    }
+
+    /// Returns where it is read.
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
     /// Adds and takes back the rows of one committed epoch.
-    pub fn apply(&mut self, epoch: u64, batches: &[Batch]) {
-        for batch in batches {
-            let columns = batch.pick(&self.sorted);
-            let rows = self
-                .converter
-                .convert_columns(columns.columns())
-                .expect("the columns have the types of the schema");
-            for row in &rows {
-                self.unkept.insert(shard_of(key_hash(row.as_ref())));
-                let count = self.rows.entry(row.owned()).or_insert(0);
-                *count += batch.diff;
-                if *count == 0 {
-                    self.rows.remove(&row.owned());
-                }
-                self.changed = true;
-            }
+    pub fn apply<'b>(&mut self, epoch: u64, batches: impl IntoIterator<Item = &'b Batch>) {
+        let net = self.columns.net(batches);
+        for at in 0..net.len() {
+            self.unkept.insert(shard_of(key_hash(net.row(at))));
         }
-        self.changed |= epoch > self.epoch;
-        self.epoch = self.epoch.max(epoch);
+        let upto = self.shared.any_view().epoch;
+        self.changed |= !net.is_empty() || epoch > upto;
+        self.shared.apply(epoch, net);
+    }
+
+    /// Everything of earlier lives is there, up to this epoch: from now on it may be read.
+    pub fn open(&mut self, epoch: u64) {
+        self.changed |= epoch > self.shared.any_view().epoch;
+        self.shared.open(epoch);
     }
 
     /// Gives out the rows of the shards that changed since the last checkpoint, or of all; returns
@@ -107,8 +170,7 @@ impl Table {
     pub fn keep(&mut self, full: bool, mut give: impl FnMut(u8, u32, Vec<u8>)) {
         let shards = self.unkept(full);
         let mut blocks: Vec<(Vec<u8>, u32)> = vec![(Vec::new(), 0); SHARDS];
-        for (row, times) in &self.rows {
-            let bytes = row.as_ref();
+        for (bytes, times) in self.shared.any_view().range(Bound::Unbounded) {
             let shard = shard_of(key_hash(bytes));
             if !shards.contains(shard) {
                 continue;
@@ -136,10 +198,9 @@ impl Table {
         if full { ShardSet::ALL } else { self.unkept }
     }
 
-    /// Puts back rows that [`Table::keep`] gave out, as of this epoch. The bytes must be those that a
-    /// table of the same columns gave: what else they are is found only as far as it can be.
+    /// Puts back rows that [`Table::keep`] gave out, as of this epoch; [`Table::restored`] ends it.
+    /// Bytes that no table of these columns gave are refused.
     pub fn restore(&mut self, epoch: u64, bytes: &[u8]) -> Result<(), RowError> {
-        let parser = self.converter.parser();
         let mut reader = RowReader::new(bytes);
         while !reader.is_at_end() {
             let row = reader.bytes()?;
@@ -147,11 +208,22 @@ impl Table {
             if times == 0 {
                 return Err(reader.error("a row that is not there"));
             }
-            if self.rows.insert(parser.parse(row).owned(), times).is_some() {
-                return Err(reader.error("a row comes twice"));
+            if key::check(row, self.columns.sorted.columns()).is_err() {
+                return Err(reader.error("a row of other columns"));
             }
+            self.restored.push(row, times);
         }
-        self.epoch = epoch;
+        if self.restored.weight() >= RESTORED_AT_ONCE {
+            return self.restored(epoch);
+        }
+        Ok(())
+    }
+
+    /// Every row of a checkpoint was given back.
+    pub fn restored(&mut self, epoch: u64) -> Result<(), RowError> {
+        if !self.shared.restore(epoch, std::mem::take(&mut self.restored)) {
+            return Err(RowReader::new(&[]).error("a row comes twice"));
+        }
         Ok(())
     }
 
@@ -162,47 +234,51 @@ impl Table {
 
     /// Returns the number of different rows.
     pub fn len(&self) -> usize {
-        self.rows.len()
+        self.shared.any_view().len()
     }
 
     /// Returns whether there is no row.
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.len() == 0
     }
 
-    /// Returns the snapshot and what it says about itself.
-    pub fn snapshot(&mut self) -> (Vec<u8>, About) {
-        let mut encoder = Encoder::new(self.format.clone(), &self.schema);
+    /// Writes the snapshot; returns what it says about itself.
+    pub fn snapshot(&mut self, out: &mut dyn Write) -> io::Result<About> {
+        let view = self.shared.any_view();
+        let mut encoder = Encoder::new(self.format.clone(), &self.columns.written);
         let mut bytes = Vec::new();
-        encoder.preamble(&mut bytes);
+        let mut hasher = blake3::Hasher::new();
         let mut count = 0;
-        let mut pending: Vec<&OwnedRow> = Vec::with_capacity(ROWS_AT_ONCE);
-        for (row, times) in &self.rows {
-            for _ in 0..*times {
+        encoder.preamble(&mut bytes);
+        let mut pending: Vec<&[u8]> = Vec::with_capacity(ROWS_AT_ONCE);
+        let mut rows = view.range(Bound::Unbounded);
+        loop {
+            let next = rows.next();
+            let (row, times) = next.unwrap_or_default();
+            for _ in 0..times {
                 pending.push(row);
                 count += 1;
-                if pending.len() == ROWS_AT_ONCE {
-                    encoder.encode(&self.decode(&pending), &mut bytes);
-                    pending.clear();
-                }
+            }
+            if next.is_some() && pending.len() < ROWS_AT_ONCE {
+                continue;
+            }
+            for some in pending.chunks(ROWS_AT_ONCE) {
+                let sorted = Batch { columns: self.columns.decode(some.iter().copied()), ..Batch::default() };
+                let columns = sorted.pick(&self.columns.written);
+                encoder.encode(&Batch { columns, ..Batch::default() }, &mut bytes);
+                hasher.update(&bytes);
+                out.write_all(&bytes)?;
+                bytes.clear();
+            }
+            pending.clear();
+            if next.is_none() {
+                break;
             }
         }
-        if !pending.is_empty() {
-            encoder.encode(&self.decode(&pending), &mut bytes);
-        }
-        let blake3 = blake3::hash(&bytes).to_hex().to_string();
+        hasher.update(&bytes);
+        out.write_all(&bytes)?;
         self.changed = false;
-        (bytes, About { epoch: self.epoch, rows: count, blake3 })
-    }
-
-    fn decode(&self, rows: &[&OwnedRow]) -> Batch {
-        let columns = self
-            .converter
-            .convert_rows(rows.iter().map(|row| row.row()))
-            .expect("the rows were encoded by this converter");
-        let sorted = RecordBatch::try_new(self.sorted.arrow(), columns)
-            .expect("the converter gives back the types it was given");
-        let batch = Batch { columns: sorted, ..Batch::default() };
-        Batch { columns: batch.pick(&self.schema), ..Batch::default() }
+        let blake3 = hasher.finalize().to_hex().to_string();
+        Ok(About { epoch: view.epoch, rows: count, blake3 })
     }
 }

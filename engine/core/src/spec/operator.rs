@@ -2,6 +2,7 @@
 
 use tidemill_operators::Type;
 use tidemill_operators::explode::List;
+use tidemill_operators::keyed::Arrival;
 use tidemill_operators::window::Windows;
 
 use crate::diagnostic::Mistakes;
@@ -10,13 +11,14 @@ use crate::spec::tree::{Node, Value};
 
 mod aggregate;
 mod explode;
+mod ordered;
 mod parse;
 mod route;
 mod window;
 
 /// The kinds of operators, by the key that holds what they do.
-pub(crate) const KINDS: [&str; 7] =
-    ["filter", "select", "route", "parse", "aggregate", "window", "explode"];
+pub(crate) const KINDS: [&str; 9] =
+    ["filter", "select", "route", "parse", "aggregate", "window", "explode", "dedupe", "top"];
 
 /// An operator as written.
 #[derive(Debug)]
@@ -36,6 +38,8 @@ pub(crate) enum BodySpec {
     Route { rules: Vec<(Text, Text)>, otherwise: Option<Text>, all: bool, drop: Vec<Text> },
     Parse { column: Text, regex: Text, fields: Vec<(Text, Type)> },
     Aggregate { by: Vec<NamedSpec>, compute: Vec<(Text, Text)> },
+    Dedupe { by: Vec<NamedSpec>, keep: Arrival, order: Vec<Text> },
+    Top { count: u32, by: Vec<NamedSpec>, order: Vec<Text>, rank: Option<Text> },
     Window { on: Text, windows: Windows },
     Explode { column: Text, list: List, element: Option<Text> },
 }
@@ -86,6 +90,8 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Oper
         "select" => select(node, mistakes),
         "route" => route::read(node, beside, mistakes),
         "parse" => parse::read(node, mistakes),
+        "dedupe" => ordered::dedupe(node, mistakes),
+        "top" => ordered::top(node, mistakes),
         "window" => window::read(node, mistakes),
         "explode" => explode::read(node, mistakes),
         _ => aggregate::read(node, mistakes),

@@ -12,6 +12,7 @@ use crate::checkpoint::keeper::PackPlace;
 use crate::checkpoint::restore::restore_table;
 use crate::checkpoint::schedule::Schedule;
 use crate::checkpoint::{table_fingerprint, table_state};
+use crate::engine::tables::Place;
 use crate::ingest::backlog::Backlog;
 use crate::ingest::coordinator::Command;
 use crate::intake::{self, Patterns};
@@ -22,17 +23,19 @@ use crate::receipt;
 use crate::sink::table::Table;
 use crate::start::{Config, StartError};
 
-/// Returns the publisher's lines, with the tables as their checkpoints have them.
+/// Returns the publisher's lines, with the tables as their checkpoints have them, and where these are
+/// read.
 pub(super) fn publisher_lines(
     plans: &[Plan],
     folders: &[Folders],
     found: &[Base],
     generation: u64,
     backlogs: &[Backlog],
-) -> Result<Vec<publish::Line>, StartError> {
-    let mut lines = Vec::with_capacity(plans.len());
-    let ends = found.iter().zip(backlogs);
-    for ((plan, folders), (found, backlog)) in plans.iter().zip(folders).zip(ends) {
+    finished: &[u64],
+) -> Result<(Vec<publish::Line>, Vec<Place>), StartError> {
+    let (mut lines, mut places) = (Vec::with_capacity(plans.len()), Vec::new());
+    let ends = found.iter().zip(backlogs).zip(finished);
+    for ((plan, folders), ((found, backlog), finished)) in plans.iter().zip(folders).zip(ends) {
         let mut tables = BTreeMap::new();
         for (at, sink) in plan.sinks.iter().enumerate() {
             let SinkKind::Table { format, key, schema, publish_every } = &sink.kind else {
@@ -51,6 +54,12 @@ pub(super) fn publisher_lines(
                     |source| StartError::Checkpoint { pipeline: plan.name.clone(), source },
                 )?;
             }
+            places.push(Place {
+                pipeline: lines.len(),
+                name: sink.name.clone(),
+                columns: table.columns(),
+                shared: Some(table.shared()),
+            });
             let file_name = Table::file_name(&sink.name, format);
             let every = *publish_every;
             let (sink, last, took) = (sink.name.clone(), None, Duration::ZERO);
@@ -61,10 +70,11 @@ pub(super) fn publisher_lines(
             plan_hash: plan.hash.clone(),
             folders: folders.clone(),
             tables,
+            finished_epoch: *finished,
             backlog: backlog.clone(),
         });
     }
-    Ok(lines)
+    Ok((lines, places))
 }
 
 /// Returns the ledger's lines.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
+use tidemill_engine::engine::tables::{TableError, TableHandle, TableObserver, TableReport};
 use tidemill_engine::engine::{ClientId, Observer, SubmitError, Upload, spool};
 use tidemill_engine::report::{
     Condition, EdgeReport, NodeReport, OperatorReport, Phase, PipelineReport, ReceiptReport,
@@ -135,6 +136,22 @@ pub(crate) fn moment(second: u64) -> SystemTime {
 }
 
 impl Backend for Fake {
+    fn tables(&self, pipeline: Option<&str>) -> Result<Vec<TableReport>, TableError> {
+        match pipeline {
+            None | Some("logs" | "bills") => Ok(Vec::new()),
+            Some(name) => Err(TableError::Pipeline(format!("no pipeline is called {name}"))),
+        }
+    }
+
+    fn table(&self, _pipeline: Option<&str>, name: &str) -> Result<TableHandle, TableError> {
+        match name {
+            "slow" => Err(TableError::Rebuilding { table: name.to_owned(), files: 3 }),
+            name => Err(TableError::Unknown(format!("no table is called {name}"))),
+        }
+    }
+
+    fn observe_tables(&self, _observer: TableObserver) {}
+
     fn retry(&self, id: u64) -> Result<Option<SubmissionReport>, SubmitError> {
         let Some(old) = self.state().reports.get(&id).cloned() else { return Ok(None) };
         if old.phase != Phase::Quarantined {

@@ -1,0 +1,179 @@
+//! Keyed: what operators share that keep the rows of a key, put into the dataflow of a plan: rows are
+//! gathered, arranged, kept for checkpoints and restored from them. One such operator whole: rows of
+//! a key in an order (`dedupe`, `top`).
+
+use arrow_array::{ArrayRef, BooleanArray};
+use differential_dataflow::operators::arrange::Arranged;
+use tidemill_operators::batch::Batch;
+use tidemill_operators::expr::{Expr, RowError};
+use tidemill_operators::flow::{self, reject_row};
+use tidemill_operators::keep::keep;
+use tidemill_operators::keyed::{
+    self, Inputs, KeptPacked, Logic, Port, RowLayout, Trace, Update, arrange, changes, decode_kept,
+};
+use tidemill_operators::shards::Mark;
+use tidemill_operators::tally::Tally;
+use tidemill_operators::{Column, RejectCode, Schema, Time};
+use timely::dataflow::operators::core::Map as _;
+use timely::dataflow::operators::{Concat, Probe};
+use timely::dataflow::{ProbeHandle, StreamVec};
+
+use crate::checkpoint::keeper::Desk;
+use crate::checkpoint::restore::restored;
+use crate::checkpoint::{Order, StatePart, state_parts};
+use crate::plan::{OperatorKind, OperatorPlan, OrderedRows};
+use crate::render::operator::capitalised;
+use crate::render::{Batches, Rejects, Rendering, follows_state, together};
+
+type Updates<'scope> = StreamVec<'scope, Time, Update>;
+
+impl<'scope> Rendering<'scope, '_> {
+    /// Gathers what an operator reads: its rows once their file is whole, and its rejects. `side`
+    /// tells the inputs of an operator apart; it is empty for the only one.
+    pub(super) fn gathered(
+        &mut self,
+        operator: &OperatorPlan,
+        (input, poison): (Batches<'scope>, Option<StreamVec<'scope, Time, u64>>),
+        side: &str,
+        layout: RowLayout,
+        tally: Tally,
+        evaluate: impl FnMut(&Batch) -> Inputs + 'static,
+    ) -> (Updates<'scope>, Rejects<'scope>) {
+        let poison = poison.expect("a plan that keeps state has the stream of failed files");
+        let title = self.state_title(operator, side);
+        let (updates, rejects) =
+            keyed::gather(&title, &operator.name, input, poison, layout, tally, evaluate);
+        // A file that is gathered has been read: nobody waits for what is said of it.
+        let probe = ProbeHandle::new();
+        let updates = updates.probe_with(&probe);
+        self.flow.follow(probe);
+        if !follows_state(self.plan, operator) {
+            self.of_records.push(rejects.clone());
+        }
+        (updates, rejects)
+    }
+
+    /// Arranges rows by key, as a part of the state of an operator that is kept in checkpoints.
+    pub(super) fn arranged(
+        &mut self,
+        at: usize,
+        operator: &OperatorPlan,
+        part: StatePart,
+        updates: Updates<'scope>,
+        (keys, layout): (Vec<Column>, RowLayout),
+    ) -> Arranged<'scope, Trace> {
+        let title = self.state_title(operator, part.name);
+        let Some(orders) = self.orders.clone() else { return arrange(&title, updates) };
+        let packs = self.pack_place(at, operator, part);
+        let (folder, state) = (packs.folder.clone(), packs.state.clone());
+        let decode = move |bytes: &[u8]| decode_kept(bytes, &keys, &layout);
+        let before = restored(&title, orders.clone(), folder, state, decode);
+        let arranged = arrange(&title, updates.concat(before));
+        let marks = orders
+            .flat_map(|order| if let Order::Mark(mark) = order { Some(mark) } else { None })
+            .container::<Vec<Mark>>();
+        let keeper = self.keeper.clone();
+        let sink = move |wake| Desk::new(keeper, packs, wake);
+        self.kept.push(keep::<KeptPacked, _, _>(&title, arranged.clone(), marks, sink));
+        arranged
+    }
+
+    /// What statistics call the parts of an operator that keep state: they end with its place, so that
+    /// their time is its time.
+    fn state_title(&self, operator: &OperatorPlan, side: &str) -> String {
+        let gap = if side.is_empty() { "" } else { " " };
+        format!("{side}{gap}{}/{}", self.plan.name, operator.name)
+    }
+
+    /// Builds an operator that says something of the rows of each key, in their order.
+    pub(super) fn ordered(
+        &mut self,
+        at: usize,
+        operator: &OperatorPlan,
+        input: (Batches<'scope>, Option<StreamVec<'scope, Time, u64>>),
+        rows: &OrderedRows,
+        logic: impl Logic + 'static,
+        tally: Tally,
+    ) -> flow::Flow<'scope> {
+        let (layout, keys) = (rows.layout(), rows.keys());
+        let evaluate = evaluation(operator.name.clone(), rows, &layout);
+        let (updates, rejects) =
+            self.gathered(operator, input, "", layout.clone(), tally.clone(), evaluate);
+        let part = state_parts(&operator.kind)[0];
+        let arranged = self.arranged(at, operator, part, updates, (keys.clone(), layout.clone()));
+        let mut given = layout;
+        if let OperatorKind::Top { rank: Some(rank), .. } = &operator.kind {
+            given.tail.push(Column::new(rank, tidemill_operators::Type::Int));
+        }
+        let port = |port: &crate::plan::Port| Port {
+            layout: given.clone(),
+            shape: port.shape.clone(),
+            used: port.used,
+        };
+        let ports = operator.outputs.iter().map(port).collect();
+        let word = capitalised(operator.kind.word());
+        let title = format!("{word} {}/{}", self.plan.name, operator.name);
+        let said = changes(&title, &operator.name, arranged, &keys, ports, logic, tally);
+        let rejects = together(self.scope, vec![rejects, said.rejects]);
+        flow::Flow { tags: said.tags, rejects }
+    }
+}
+
+/// Returns what reads the rows of a batch.
+fn evaluation(
+    name: String,
+    rows: &OrderedRows,
+    layout: &RowLayout,
+) -> impl FnMut(&Batch) -> Inputs + 'static {
+    let keys: Vec<Expr> = rows.by.iter().map(|(_, key)| key.clone()).collect();
+    let order: Vec<Expr> = rows.order.iter().map(|term| term.value.clone()).collect();
+    let kept = Schema::new(layout.columns.clone());
+    move |batch| {
+        let mut expressions = Evaluation::of(batch);
+        let keys = keys.iter().map(|key| expressions.values(key)).collect();
+        let order = order.iter().map(|term| expressions.values(term)).collect();
+        let (skip, rejects) = expressions.finish(&name);
+        let values = batch.pick(&kept).columns().to_vec();
+        Inputs { keys, order, values, skip, rejects }
+    }
+}
+
+/// Expressions over one batch, and the rows on which one of them failed.
+pub(super) struct Evaluation<'b> {
+    batch: &'b Batch,
+    errors: Vec<RowError>,
+}
+
+impl<'b> Evaluation<'b> {
+    /// Returns an evaluation over this batch.
+    pub(super) const fn of(batch: &'b Batch) -> Self {
+        Self { batch, errors: Vec::new() }
+    }
+
+    /// Returns the values of an expression; rows that failed hold NULL.
+    pub(super) fn values(&mut self, expr: &Expr) -> ArrayRef {
+        let evaluated = expr.evaluate(&self.batch.columns);
+        self.errors.extend(evaluated.errors);
+        evaluated.values
+    }
+
+    /// Returns the rows that failed, if there are any, and one reject for each, in the name of an
+    /// operator.
+    pub(super) fn finish(
+        mut self,
+        name: &str,
+    ) -> (Option<BooleanArray>, Vec<tidemill_operators::Reject>) {
+        self.errors.sort_by_key(|error| error.row);
+        self.errors.dedup_by_key(|error| error.row);
+        let skip = (!self.errors.is_empty()).then(|| {
+            let mut skip = vec![false; self.batch.len()];
+            self.errors.iter().for_each(|error| skip[error.row as usize] = true);
+            BooleanArray::from(skip)
+        });
+        let reject = |error: RowError| {
+            let (row, code) = (error.row as usize, RejectCode::Expression);
+            reject_row(name, self.batch, row, code, error.message)
+        };
+        (skip, self.errors.into_iter().map(reject).collect())
+    }
+}

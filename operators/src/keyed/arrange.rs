@@ -1,0 +1,180 @@
+//! Arrange: rows by key, each on the worker of its shard, and how they are read as of an epoch.
+//!
+//! | input  | `((key, value), time, diff)` from any worker, at ends of epochs or times of epoch 0  |
+//! | output | the arrangement and, as it grows, its pieces                                         |
+//! | state  | every row that is there: its bytes and 8 more, for each key likewise                 |
+//! | errors | none. A row that is taken back more often than it came ends the process when it is read |
+//! | leaves | a row leaves when it is taken back; history is forgotten behind the frontier          |
+
+use differential_dataflow::operators::arrange::Arranged;
+use differential_dataflow::operators::arrange::arrangement::arrange_core;
+use differential_dataflow::trace::{Cursor, TraceReader};
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::Exchange;
+use timely::progress::frontier::AntichainRef;
+
+use super::Update;
+use super::packed::{PackedBatcher, PackedSpine, Piece, Trace, TraceCursor};
+use crate::aggregate::{RowError, RowReader, put_number};
+use crate::keep::KeptRows;
+use crate::key::{self, Key};
+use crate::keyed::layout::RowLayout;
+use crate::shards::shard_of;
+use crate::time::Time;
+use crate::types::Column;
+
+/// The number of the encoding of kept rows; part of the fingerprint of kept state.
+pub const ROW_FORMAT: u32 = 1;
+
+/// Arranges rows by key, each key on the worker of its shard.
+///
+/// Who reads it keeps a clone of the trace and calls [`forget`] as its frontier advances.
+pub fn arrange<'s>(name: &str, updates: StreamVec<'s, Time, Update>) -> Arranged<'s, Trace> {
+    let to_home = Exchange::new(|update: &Update| u64::from(shard_of(update.0.0.hash())));
+    arrange_core::<_, _, PackedBatcher, PackedSpine>(
+        updates,
+        to_home,
+        &format!("Arrange {name}"),
+        PackedBatcher::new,
+    )
+}
+
+/// As of when an arrangement is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AsOf(Time);
+
+impl AsOf {
+    /// With everything that epochs before this one did.
+    pub const fn before(epoch: u64) -> Self {
+        Self(Time::new(epoch, Time::END - 1))
+    }
+
+    /// With everything that epochs up to and including this one did.
+    pub const fn after(epoch: u64) -> Self {
+        Self(Time::end(epoch))
+    }
+}
+
+/// Lets an arrangement forget what told the epochs before `epoch` apart. `AsOf::before(epoch)` and
+/// later can still be read.
+///
+/// Not the frontier itself: at `(epoch, END)` it would make the rows of earlier epochs look like
+/// changes of this one.
+pub fn forget(trace: &mut Trace, epoch: u64) {
+    trace.set_logical_compaction(AntichainRef::new(&[Time::new(epoch, 0)]));
+    trace.set_physical_compaction(AntichainRef::new(&[]));
+}
+
+/// Returns everything that is in an arrangement now, to be read with
+/// [`cursor_list`](differential_dataflow::trace::cursor::cursor_list). Needs [`forget`] before.
+pub fn pieces(trace: &mut Trace) -> Vec<Piece> {
+    trace.batches_through(AntichainRef::new(&[])).unwrap_or_default()
+}
+
+/// The values of the key under a cursor, in order, as of an epoch: read as far as somebody asks.
+pub struct Values<'a> {
+    cursor: &'a mut TraceCursor,
+    storage: &'a Vec<Piece>,
+    asof: AsOf,
+    /// How many values were looked at.
+    seen: usize,
+}
+
+impl<'a> Values<'a> {
+    /// Returns the values of the key under the cursor, from the first one.
+    pub fn new(cursor: &'a mut TraceCursor, storage: &'a Vec<Piece>, asof: AsOf) -> Self {
+        cursor.rewind_vals(storage);
+        Self { cursor, storage, asof, seen: 0 }
+    }
+
+    /// Returns how many values were looked at.
+    pub const fn seen(&self) -> usize {
+        self.seen
+    }
+}
+
+impl<'a> Iterator for Values<'a> {
+    type Item = (&'a [u8], i64);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let value = self.cursor.get_val(self.storage)?;
+            let (mut total, asof) = (0, self.asof.0);
+            self.cursor.map_times(self.storage, |time, diff| {
+                if *time <= asof {
+                    total += diff;
+                }
+            });
+            self.cursor.step_val(self.storage);
+            self.seen += 1;
+            match total {
+                0 => {}
+                1.. => return Some((value, total)),
+                _ => taken_back_too_often(value, total, asof.epoch),
+            }
+        }
+    }
+}
+
+/// A row was taken back that was not there: somebody upstream says something else than it said
+/// before, and every answer from here on would be wrong.
+fn taken_back_too_often(value: &[u8], total: i64, epoch: u64) -> ! {
+    panic!(
+        "by epoch {epoch} a row was taken back more often than it came ({total} times it is there): {}; \
+         an input that was read again differs from what was read first, or an operator before \
+         this one is not the same function of its input as it was",
+        value.escape_ascii()
+    )
+}
+
+/// How the rows of an arrangement are kept.
+pub struct KeptPacked;
+
+impl KeptRows<Trace> for KeptPacked {
+    fn shard(key: &[u8]) -> u8 {
+        shard_of(crate::exchange::key_hash(key))
+    }
+
+    fn encode(key: &[u8], value: &[u8], total: &i64, bytes: &mut Vec<u8>) {
+        if *total < 0 {
+            taken_back_too_often(value, *total, u64::MAX);
+        }
+        for part in [key, value] {
+            put_number(part.len() as u64, bytes);
+            bytes.extend_from_slice(part);
+        }
+        put_number(total.cast_unsigned(), bytes);
+    }
+}
+
+/// A kept row and how often it is there.
+pub type KeptRow = ((Key, Key), i64);
+
+/// Returns the rows of one kept block, each with how often it is there.
+///
+/// # Errors
+/// When they are no rows of these columns.
+pub fn decode_kept(
+    bytes: &[u8],
+    keys: &[Column],
+    layout: &RowLayout,
+) -> Result<Vec<KeptRow>, RowError> {
+    let mut reader = RowReader::new(bytes);
+    let mut rows = Vec::new();
+    while !reader.is_at_end() {
+        let key = reader.bytes()?;
+        if key::check(key, keys).is_err() {
+            return Err(reader.error("a key of other columns"));
+        }
+        let value = reader.bytes()?;
+        if layout.check(value).is_err() {
+            return Err(reader.error("a row of other columns"));
+        }
+        let count = reader.number()?.cast_signed();
+        if count <= 0 {
+            return Err(reader.error("a row that is not there"));
+        }
+        rows.push(((Key::new(key), Key::new(value)), count));
+    }
+    Ok(rows)
+}

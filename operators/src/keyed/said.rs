@@ -1,0 +1,134 @@
+//! Said: what an operator says of the rows of a key, and what is different from what it said before.
+//! Derived; lives for the walk of an epoch.
+
+use std::cmp::Ordering;
+
+/// The port of troubles.
+pub(super) const TROUBLE: usize = u32::MAX as usize;
+
+/// The rows that an operator gives for one key, as of one moment.
+#[derive(Default)]
+pub struct Said {
+    bytes: Vec<u8>,
+    rows: Vec<Row>,
+}
+
+#[derive(Clone, Copy)]
+struct Row {
+    port: u32,
+    from: usize,
+    to: usize,
+    times: i64,
+}
+
+impl Said {
+    /// Gives a row by a port, so many times.
+    pub fn give(&mut self, port: usize, row: &[u8], times: i64) {
+        self.give_with(port, times, |bytes| bytes.extend_from_slice(row));
+    }
+
+    /// Gives the row that `write` appends.
+    pub fn give_with(&mut self, port: usize, times: i64, write: impl FnOnce(&mut Vec<u8>)) {
+        let from = self.bytes.len();
+        write(&mut self.bytes);
+        self.rows.push(Row { port: port as u32, from, to: self.bytes.len(), times });
+    }
+
+    /// Tells of a trouble with this key. It is told once, when it is new, in the name of the file
+    /// that made it so.
+    pub fn report(&mut self, trouble: &str) {
+        self.give(TROUBLE, trouble.as_bytes(), 1);
+    }
+
+    /// Returns the rows that were given: port, bytes, how often.
+    pub fn rows(&self) -> impl Iterator<Item = (usize, &[u8], i64)> {
+        self.rows.iter().map(|row| (row.port as usize, &self.bytes[row.from..row.to], row.times))
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.rows.clear();
+    }
+
+    fn parts(&self, row: &Row) -> (u32, &[u8]) {
+        (row.port, &self.bytes[row.from..row.to])
+    }
+
+    /// Sorts the rows by port and bytes; rows that are the same become one.
+    pub(super) fn settle(&mut self) {
+        let mut rows = std::mem::take(&mut self.rows);
+        rows.sort_by(|one, two| self.parts(one).cmp(&self.parts(two)));
+        rows.dedup_by(|next, kept| {
+            let same = self.parts(next) == self.parts(kept);
+            if same {
+                kept.times += next.times;
+            }
+            same
+        });
+        rows.retain(|row| row.times != 0);
+        self.rows = rows;
+    }
+
+    /// Calls `tell` with each row that is there more or less often than `before`: port, bytes, and how
+    /// often it came (or went, if negative). Both are settled.
+    pub(super) fn since(&self, before: &Said, mut tell: impl FnMut(usize, &[u8], i64)) {
+        let (mut old, mut new) = (before.rows.iter().peekable(), self.rows.iter().peekable());
+        loop {
+            let order = match (old.peek(), new.peek()) {
+                (None, None) => return,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some(one), Some(two)) => before.parts(one).cmp(&self.parts(two)),
+            };
+            let gone = if order.is_le() { old.next() } else { None };
+            let come = if order.is_ge() { new.next() } else { None };
+            let change = come.map_or(0, |row| row.times) - gone.map_or(0, |row| row.times);
+            let parts = come.map(|row| self.parts(row)).or(gone.map(|row| before.parts(row)));
+            if let Some((port, bytes)) = parts.filter(|_| change != 0) {
+                tell(port as usize, bytes, change);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(rows: &[(usize, &str, i64)]) -> Said {
+        let mut said = Said::default();
+        rows.iter().for_each(|(port, row, times)| said.give(*port, row.as_bytes(), *times));
+        said.settle();
+        said
+    }
+
+    #[track_caller]
+    fn check(
+        before: &[(usize, &str, i64)],
+        after: &[(usize, &str, i64)],
+        expected: &[(usize, &str, i64)],
+    ) {
+        let mut found = Vec::new();
+        said(after).since(&said(before), |port, row, times| {
+            found.push((port, String::from_utf8_lossy(row).into_owned(), times));
+        });
+        let expected: Vec<_> =
+            expected.iter().map(|(port, row, times)| (*port, (*row).to_owned(), *times)).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn only_what_is_different_is_told() {
+        check(&[], &[], &[]);
+        check(&[(0, "a", 1)], &[(0, "a", 1)], &[]);
+        check(&[], &[(0, "b", 1), (0, "a", 1)], &[(0, "a", 1), (0, "b", 1)]);
+        check(
+            &[(0, "a", 1), (0, "b", 1)],
+            &[(0, "c", 1), (0, "a", 1)],
+            &[(0, "b", -1), (0, "c", 1)],
+        );
+        check(&[(0, "a", 3)], &[(0, "a", 1)], &[(0, "a", -2)]);
+        check(&[(0, "a", 1)], &[(1, "a", 1)], &[(0, "a", -1), (1, "a", 1)]);
+        check(&[(0, "a", 2)], &[(0, "a", 1), (0, "a", 1)], &[]);
+    }
+}
