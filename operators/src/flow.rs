@@ -4,6 +4,9 @@
 //! | output | one stream of batches per tag, and one of rejected records           |
 //! | state  | none                                                                 |
 //! | errors | a record that cannot be processed leaves by `rejects`; the file goes on |
+//!
+//! Rows that are taken back (difference -1) go the way they went when they came, and count nowhere:
+//! what was rejected of them then is not told again.
 
 use arrow_array::{Array, BooleanArray};
 use timely::container::CapacityContainerBuilder;
@@ -82,6 +85,12 @@ impl Emit {
             }
             last = Some(error.row);
         }
+    }
+
+    /// Forgets everything but what is sent out.
+    fn forget_counts(&mut self) {
+        self.rejects.clear();
+        (self.filtered, self.copies) = (0, 0);
     }
 
     /// Returns what was sent out by each tag so far.
@@ -176,6 +185,16 @@ where
                 let Some(epoch) = capability.least().map(|time| time.epoch) else { return };
                 for batch in batches.map(std::mem::take) {
                     let origin = batch.origin;
+                    if batch.diff < 0 {
+                        logic.apply(batch, &mut emit);
+                        emit.forget_counts();
+                        for (output, given) in outputs.iter_mut().zip(&mut emit.tags) {
+                            for mut batch in given.drain(..) {
+                                output.activate().session(&capability).give_container(&mut batch);
+                            }
+                        }
+                        continue;
+                    }
                     tally.took(epoch, batch.len(), 0);
                     logic.apply(batch, &mut emit);
                     for (tag, (output, given)) in outputs.iter_mut().zip(&mut emit.tags).enumerate()

@@ -1,5 +1,5 @@
 //! Tally: what each node of a dataflow did with the records of each file, on one worker. Derived;
-//! the numbers of a receipt.
+//! the numbers of a receipt. Rows that are taken back count nowhere.
 //!
 //! Written by the operators of one worker, a few additions per batch and no lock; taken out, epoch by
 //! epoch, once nothing of an epoch can come any more. The counters for life are in [`crate::meter`].
@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::meter::Meter;
 use crate::time::Time;
 
-/// What one node did with the records of one epoch. A record is a row; the rows that an aggregate
-/// takes back count like those it puts there.
+/// What one node did with the records of one epoch. A record is a row that is there (difference +1);
+/// rows that are taken back count nowhere.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Taken in.

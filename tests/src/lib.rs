@@ -23,6 +23,7 @@ pub mod disk;
 pub mod process;
 pub mod scenario;
 pub mod site;
+pub mod steps;
 pub mod torment;
 
 pub mod corrections;
@@ -34,4 +35,5 @@ pub mod faults;
 pub use disk::{Disk, Kind};
 pub use process::{Ended, PATIENCE, Process};
 pub use site::{Running, Shape, Site};
+pub use steps::{Steps, Verb};
 pub use tree::Tree;

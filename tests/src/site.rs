@@ -266,6 +266,16 @@ impl Running<'_> {
         self.ask(self.client.wait(id, PATIENCE)).unwrap()
     }
 
+    /// Waits until no input is on its way: all that are finished lie where they belong.
+    #[track_caller]
+    pub fn wait_for_settled(&self, site: &Site) {
+        let deadline = Instant::now() + PATIENCE;
+        while !site.names("underprocess").is_empty() {
+            assert!(Instant::now() < deadline, "{:?} stay", site.names("underprocess"));
+            std::thread::yield_now();
+        }
+    }
+
     /// Begins to watch all submissions.
     pub fn watch(&self) -> Watch {
         self.ask(self.client.watch(WatchFilter::default())).unwrap()

@@ -22,6 +22,11 @@ pub enum ClientCommand {
     /// A quarantined file becomes a new submission under its old name, as it lies in quarantine/
     /// now. Exit code 1 when one of them cannot be tried again.
     Retry(Retry),
+    /// Take committed files away, and everything that came of them
+    ///
+    /// Outputs disappear, aggregates and tables are what they would be without the file. Prints the
+    /// submission that does it. Exit code 1 when one of them cannot be removed.
+    Remove(Remove),
     /// Show what each operator does: records, bytes, time, backlog, frontier
     Stats(Stats),
     /// Show how long files take, stage by stage
@@ -74,6 +79,12 @@ pub struct Submit {
     /// for each file, and sent again with each attempt.
     #[arg(long, value_name = "UUID")]
     pub id: Option<SubmissionId>,
+    /// Take the place of the newest file of the same name, or of the submission ID
+    ///
+    /// What came of the old version is taken back in the same step in which the new one is
+    /// committed. A name that nobody has yet is a plain new file.
+    #[arg(long, value_name = "ID", num_args = 0..=1, require_equals = true)]
+    pub replace: Option<Option<u64>>,
     /// Send again for so many seconds while the server is away; 0 sends once
     ///
     /// The time counts from the last byte that got through. An upload that broke off goes on where
@@ -134,6 +145,29 @@ pub struct Retry {
     /// With --all: only those of this pipeline
     #[arg(long, value_name = "NAME", requires = "all")]
     pub pipeline: Option<String>,
+    /// What every client command takes.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Arguments of `remove`.
+#[derive(Clone, Debug, Args)]
+pub struct Remove {
+    /// Committed files: by the id that `files` prints, or by name (the newest of that name)
+    #[arg(required = true, value_name = "ID|NAME")]
+    pub files: Vec<String>,
+    /// The pipeline of the names; needed when several run
+    #[arg(long, value_name = "NAME")]
+    pub pipeline: Option<String>,
+    /// Take what is given for a name, even if it is a number
+    #[arg(long)]
+    pub by_name: bool,
+    /// Wait until each is done
+    #[arg(long)]
+    pub wait: bool,
+    /// Give up waiting after so many seconds
+    #[arg(long, value_name = "SECONDS", requires = "wait", default_value_t = 3600)]
+    pub timeout: u64,
     /// What every client command takes.
     #[command(flatten)]
     pub common: Common,

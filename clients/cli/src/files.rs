@@ -81,7 +81,21 @@ fn name(submission: &Submission) -> String {
     if let Some(new) = submission.retried_as {
         name.push_str(&format!(" (retried as {new})"));
     }
+    for (word, other) in corrections(submission) {
+        name.push_str(&format!(" ({word} {other})"));
+    }
     name
+}
+
+/// Returns which submissions it corrects, and which correct it.
+fn corrections(submission: &Submission) -> impl Iterator<Item = (&'static str, u64)> {
+    let all = [
+        ("replaces", submission.replaces),
+        ("removes", submission.removes),
+        ("replaced by", submission.replaced_by),
+        ("removed by", submission.removed_by),
+    ];
+    all.into_iter().filter_map(|(word, other)| Some((word, other?)))
 }
 
 /// Returns how much later `end` is than `begin`; clocks may have been set back between the two.
@@ -127,6 +141,7 @@ fn text(submission: &Submission) -> String {
     if let Some(new) = submission.retried_as {
         lines.push(("retried", format!("as {new}")));
     }
+    lines.extend(corrections(submission).map(|(word, other)| (word, other.to_string())));
     let bytes = submission.bytes;
     lines.extend([
         ("size", format!("{} ({} bytes)", human::bytes(bytes), human::count(bytes))),

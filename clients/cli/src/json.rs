@@ -30,8 +30,16 @@ pub(crate) fn submission(submission: &Submission) -> Value {
         "accepted_at": human::rfc3339(submission.accepted_at),
         "finished_at": submission.finished_at.and_then(human::rfc3339),
     });
-    // Only of a file that was tried again.
-    for (name, id) in [("retry_of", submission.retry_of), ("retried_as", submission.retried_as)] {
+    // Only of a file that was tried again or corrected.
+    let others = [
+        ("retry_of", submission.retry_of),
+        ("retried_as", submission.retried_as),
+        ("replaces", submission.replaces),
+        ("removes", submission.removes),
+        ("replaced_by", submission.replaced_by),
+        ("removed_by", submission.removed_by),
+    ];
+    for (name, id) in others {
         if let Some(id) = id {
             value[name] = id.into();
         }

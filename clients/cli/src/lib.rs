@@ -12,6 +12,7 @@ mod output;
 mod files;
 mod latency;
 mod receipt;
+mod remove;
 mod retry;
 mod stats;
 mod submit;
@@ -25,7 +26,7 @@ mod table;
 use std::io;
 
 pub use command::{
-    ClientCommand, Common, File, Files, Latency, PhaseArgument, Retry, Stats, Submit, TableRows,
+    ClientCommand, Common, File, Files, Latency, PhaseArgument, Remove, Retry, Stats, Submit, TableRows,
     Tables,
 };
 pub use output::Output;
@@ -46,6 +47,7 @@ pub async fn execute(command: ClientCommand, output: &mut Output<'_>) -> anyhow:
         ClientCommand::Files(command) => files::list(command, output).await,
         ClientCommand::File(command) => files::show(command, output).await,
         ClientCommand::Retry(command) => retry::run(command, output).await,
+        ClientCommand::Remove(command) => remove::run(command, output).await,
         ClientCommand::Stats(command) => stats::run(command, output).await,
         ClientCommand::Latency(command) => latency::run(command, output).await,
         ClientCommand::Tables(command) => tables::list(command, output).await,

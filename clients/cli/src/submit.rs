@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tidemill_client::{Client, Error, Phase, Submission, SubmissionId, SubmitOptions};
+use tidemill_client::{Client, Error, Phase, Replaces, Submission, SubmissionId, SubmitOptions};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -25,11 +25,19 @@ pub(crate) async fn run(command: Submit, output: &mut Output<'_>) -> anyhow::Res
     if command.id.is_some() && command.files.len() > 1 {
         anyhow::bail!("--id is for one file; {} were given", command.files.len());
     }
+    if matches!(command.replace, Some(Some(_))) && command.files.len() > 1 {
+        anyhow::bail!("--replace=ID is for one file; {} were given", command.files.len());
+    }
     let job = Arc::new(Job {
         client: Client::connect(&command.common.server).await?,
         pipeline: command.pipeline,
         name: command.name,
         id: command.id,
+        replaces: match command.replace {
+            None => Replaces::Nothing,
+            Some(None) => Replaces::SameName,
+            Some(Some(id)) => Replaces::Submission(id),
+        },
         resend_for: Duration::from_secs(command.resend),
         wait: command.wait.then(|| Duration::from_secs(command.timeout)),
         sending: Semaphore::new(command.parallel.into()),
@@ -65,6 +73,7 @@ struct Job {
     pipeline: Option<String>,
     name: Option<String>,
     id: Option<SubmissionId>,
+    replaces: Replaces,
     resend_for: Duration,
     wait: Option<Duration>,
     sending: Semaphore,
@@ -80,6 +89,7 @@ impl Job {
                 pipeline: self.pipeline.clone(),
                 name: self.name.clone(),
                 id: self.id,
+                replaces: self.replaces,
                 resend_for: self.resend_for,
             };
             let mut shown = 0;

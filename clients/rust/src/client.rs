@@ -11,7 +11,9 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::convert;
 use crate::error::Error;
-use crate::model::{Condition, Filter, Operator, Page, Pipeline, StageLatency, Stats, Submission};
+use crate::model::{
+    Condition, Filter, Operator, Page, Pipeline, StageLatency, Stats, Submission, Which,
+};
 use crate::retry::patiently;
 use crate::watch::{Watch, WatchFilter};
 
@@ -108,6 +110,18 @@ impl Client {
     /// Tries a quarantined file again; returns the new submission once it is durable.
     pub async fn retry(&self, id: u64) -> Result<Submission, Error> {
         convert::submission(self.submissions().retry(v1::RetryRequest { id }).await?.into_inner())
+    }
+
+    /// Takes a committed file away, and everything that came of it; returns the new submission, which
+    /// does that, once it is durable.
+    pub async fn remove(&self, which: Which) -> Result<Submission, Error> {
+        let (which, pipeline) = match which {
+            Which::Id(id) => (v1::remove_request::Which::Id(id), None),
+            Which::Name { pipeline, name } => (v1::remove_request::Which::Name(name), pipeline),
+        };
+        let pipeline = pipeline.unwrap_or_default();
+        let request = v1::RemoveRequest { which: Some(which), pipeline };
+        convert::submission(self.submissions().remove(request).await?.into_inner())
     }
 
     /// Returns one page of submissions, newest first.

@@ -9,7 +9,7 @@ use tidemill_proto::v1::cell::Kind;
 use crate::error::Error;
 use crate::model::{
     Cell, Column, Condition, Edge, Frontier, Node, Operator, OutputFile, Phase, Pipeline, Reason, Receipt,
-    ReceiptNode, ReceiptOutput, StageLatency, Submission, TableChange, TableInfo, TableRow,
+    ReceiptNode, ReceiptOutput, Replaces, StageLatency, Submission, TableChange, TableInfo, TableRow,
 };
 
 /// Translates a table.
@@ -101,6 +101,14 @@ fn instant(wire: Option<prost_types::Timestamp>, what: &'static str) -> Result<S
 }
 
 /// Translates a submission.
+pub(crate) fn replaces(replaces: Replaces) -> Option<v1::Replaces> {
+    match replaces {
+        Replaces::Nothing => None,
+        Replaces::SameName => Some(v1::Replaces { submission: None }),
+        Replaces::Submission(id) => Some(v1::Replaces { submission: Some(id) }),
+    }
+}
+
 pub(crate) fn submission(wire: v1::Submission) -> Result<Submission, Error> {
     let output = |file: v1::OutputFile| OutputFile { path: file.path, bytes: file.bytes };
     Ok(Submission {
@@ -125,6 +133,10 @@ pub(crate) fn submission(wire: v1::Submission) -> Result<Submission, Error> {
         },
         retry_of: wire.retry_of,
         retried_as: wire.retried_as,
+        replaces: wire.replaces,
+        removes: wire.removes,
+        replaced_by: wire.replaced_by,
+        removed_by: wire.removed_by,
         receipt: wire.receipt.map(receipt).transpose()?,
     })
 }

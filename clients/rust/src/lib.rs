@@ -43,7 +43,7 @@ pub use hdrhistogram;
 pub use id::{NotAnId, SubmissionId};
 pub use model::{
     Condition, Edge, Filter, Frontier, Node, Operator, OutputFile, Page, Phase, Pipeline, Reason,
-    Receipt, ReceiptNode, ReceiptOutput, StageLatency, Stats, Submission,
+    Receipt, ReceiptNode, ReceiptOutput, Replaces, StageLatency, Stats, Submission, Which,
 };
 pub use model::{Cell, Column, TableChange, TableInfo, TableRow, TableRows};
 pub use submit::SubmitOptions;

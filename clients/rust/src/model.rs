@@ -87,8 +87,42 @@ pub struct Submission {
     pub retry_of: Option<u64>,
     /// The submission that tries this one again.
     pub retried_as: Option<u64>,
+    /// The submission whose place this one takes.
+    pub replaces: Option<u64>,
+    /// The submission that this one takes away; it has no file of its own.
+    pub removes: Option<u64>,
+    /// The submission that takes this one's place.
+    pub replaced_by: Option<u64>,
+    /// The submission that takes this one away.
+    pub removed_by: Option<u64>,
     /// Where every record went: of a committed file that was asked for by its id.
     pub receipt: Option<Receipt>,
+}
+
+/// Which current file an upload takes the place of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Replaces {
+    /// None, unless its source says otherwise.
+    #[default]
+    Nothing,
+    /// The newest current one of the same name and source; if there is none, it is one more file.
+    SameName,
+    /// This submission.
+    Submission(u64),
+}
+
+/// Which file to take away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// A committed submission that is current.
+    Id(u64),
+    /// The newest current one of this name.
+    Name {
+        /// The pipeline; may be left out when only one runs.
+        pipeline: Option<String>,
+        /// The name under which it came.
+        name: String,
+    },
 }
 
 /// Where every record of one committed file went. It balances.

@@ -21,7 +21,7 @@ use crate::client::Client;
 use crate::convert;
 use crate::error::Error;
 use crate::id::SubmissionId;
-use crate::model::Submission;
+use crate::model::{Replaces, Submission};
 
 /// How many bytes one message carries.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -48,6 +48,8 @@ pub struct SubmitOptions {
     /// The id of the submission; a new one when left out. The same id with the same file is taken
     /// once, however often it is sent.
     pub id: Option<SubmissionId>,
+    /// Which current file it takes the place of.
+    pub replaces: Replaces,
     /// How long the upload is sent again while the server is not there, is stopping or has too much
     /// to do. The time counts from the last byte that got through; zero sends once.
     pub resend_for: Duration,
@@ -55,7 +57,8 @@ pub struct SubmitOptions {
 
 impl Default for SubmitOptions {
     fn default() -> Self {
-        Self { pipeline: None, name: None, id: None, resend_for: RESEND_FOR }
+        let (pipeline, name, id) = (None, None, None);
+        Self { pipeline, name, id, replaces: Replaces::Nothing, resend_for: RESEND_FOR }
     }
 }
 
@@ -131,6 +134,7 @@ impl Client {
             blake3: from.hash.map(|hash| hash.to_string()),
             client_submission_id: Some(id.to_string()),
             offset: from.offset,
+            replaces: convert::replaces(options.replaces),
         };
         let mut from = Beginning { offset: 0, hash: None };
         let mut furthest = 0;

@@ -8,7 +8,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hdrhistogram::Histogram;
-use tidemill_store::{AcceptedFile, Counts};
+use tidemill_store::{AcceptedFile, Correction, Corrections, Counts};
 
 use crate::engine::Observer;
 use crate::report::{Phase, StageLatency, SubmissionReport};
@@ -93,6 +93,15 @@ pub fn report_of(file: &AcceptedFile) -> SubmissionReport {
         finished_at: duplicate.map(|_| from_us(file.accepted_at_us)),
         retry_of: None,
         retried_as: None,
+        corrections: match file.correction {
+            Some(Correction { of, removes: true }) => {
+                Corrections { removes: of, ..Corrections::default() }
+            }
+            Some(Correction { of, removes: false }) => {
+                Corrections { replaces: of, ..Corrections::default() }
+            }
+            None => Corrections::default(),
+        },
     }
 }
 

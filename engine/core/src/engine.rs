@@ -3,6 +3,7 @@
 //! Cheap to clone, usable from any thread. Calls that touch the disk say so; none of them ever
 //! touches a worker.
 
+mod correct;
 mod retry;
 mod submit;
 pub mod tables;
@@ -28,7 +29,10 @@ use crate::report::{
 use crate::space::Space;
 use crate::stats::Stats;
 
+pub use correct::Target;
 pub use submit::{SubmitError, Upload};
+/// Which earlier file an upload takes the place of.
+pub use tidemill_store::Replaces;
 /// The ids of clients, and what is kept of their uploads.
 pub use tidemill_store::{ClientId, ClientIdError, spool};
 
@@ -127,12 +131,14 @@ impl Engine {
             .collect()
     }
 
-    /// Adds which submissions belong to the same file.
+    /// Adds which submissions belong to the same file, and which correct each other.
     fn with_retries(&self, report: SubmissionReport) -> Result<SubmissionReport, SubmitError> {
         let retries = self.journal().retries(report.id);
         let retries = retries.map_err(|error| unavailable("look up", &error))?;
+        let corrections = self.journal().corrections(report.id);
+        let corrections = corrections.map_err(|error| unavailable("look up", &error))?;
         let (retry_of, retried_as) = (retries.retry_of, retries.retried_as);
-        Ok(SubmissionReport { retry_of, retried_as, ..report })
+        Ok(SubmissionReport { retry_of, retried_as, corrections, ..report })
     }
 
     /// Registers a function that hears of each change of each submission.

@@ -293,6 +293,7 @@ fn claim_one(
     };
     let source = inbox.patterns.name_of(source).to_owned();
     let dedupe = inbox.patterns.dedupe_of(&source);
+    let replaces = inbox.patterns.replaces_of(&source);
     // Else it is hashed while it is processed.
     let hash = match dedupe {
         Dedupe::Content => Some(
@@ -313,6 +314,7 @@ fn claim_one(
         claimed_at_us: to_us(SystemTime::now()),
         client_id: None,
         dedupe,
+        replaces,
     };
     Ok(Some((claimed, file)))
 }

@@ -142,7 +142,7 @@ pub fn judge<'scope>(
                         ReadEvent::Chunk { records, .. } => case.records += records,
                         // It fails without us, and not all of it was counted.
                         ReadEvent::Failed { .. } => case.failed = true,
-                        ReadEvent::Hashed { .. } => {}
+                        ReadEvent::Hashed { .. } | ReadEvent::TakenBack { .. } => {}
                     }
                 }
             });

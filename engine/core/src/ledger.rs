@@ -4,7 +4,7 @@
 //! Runs in process 0. Holds no ground state of its own; the journal is the ground state.
 
 use std::borrow::Borrow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,8 +35,11 @@ use crate::sink::parts::PreparedPart;
 use crate::space::Space;
 use crate::turns::{Turn, Turns};
 
+mod correct;
 mod keep;
 mod shelf;
+
+pub use correct::Removal;
 
 /// Events taken into one transaction at most.
 const GROUP_MAX: usize = 512;
@@ -74,6 +77,8 @@ pub enum Event {
         /// Who waits for the answer.
         reply: Sender<Retried>,
     },
+    /// A committed file is to be taken away.
+    Remove(Removal),
     /// The dataflow of a pipeline said something.
     Heard {
         /// Which pipeline.
@@ -138,6 +143,20 @@ pub struct Line {
     pub checkpoints: PathBuf,
     /// When they are written.
     pub schedule: Schedule,
+    /// Of each source, whether something is kept of its files.
+    pub stateful: Vec<bool>,
+    /// The epoch that was restored: what came up to it is not read again.
+    pub restored: u64,
+    /// Of each sink, whether its outputs follow from one file alone.
+    pub linear: Vec<bool>,
+    /// Whether versions that were corrected since are left out of what is read again.
+    pub skips: bool,
+    /// Files that wait for one that is not finished, and whether each is read again.
+    pub behind: VecDeque<(AcceptedFile, bool)>,
+    /// Whether there were corrections in this life.
+    pub corrects: bool,
+    /// Whether bytes of old versions may have become unnecessary.
+    pub may_discard: bool,
 }
 
 /// The ledger.
@@ -188,13 +207,18 @@ impl Ledger {
 
     /// Gives a pipeline a file of an earlier life: one that was not finished, or (`replay`) one that
     /// was committed and is read again to rebuild state.
-    pub fn resume(&mut self, pipeline: usize, file: AcceptedFile, replay: bool) {
+    pub fn resume(
+        &mut self,
+        pipeline: usize,
+        file: AcceptedFile,
+        replay: bool,
+    ) -> Result<(), JournalError> {
         if replay {
             self.board.rebuilds(pipeline);
         } else {
             self.board.accepted(pipeline, &file);
         }
-        self.order(pipeline, file, replay);
+        self.order(pipeline, file, replay)
     }
 
     /// Works until [`Event::End`]. An error ends the process.
@@ -207,6 +231,7 @@ impl Ledger {
                 let before = SystemTime::now() - CLIENT_IDS_KEPT - FORGET_MARGIN;
                 let Self { journal, space, .. } = &mut self;
                 space.insist("writing the journal", || journal.forget_client_ids(before))?;
+                self.lines.iter_mut().for_each(|line| line.may_discard = true);
                 forgot = Instant::now();
             }
             let patience = if self.turns.is_waiting() { TURN } else { IDLE };
@@ -224,6 +249,7 @@ impl Ledger {
             if ended && !self.lines.iter().any(|line| line.schedule.is_busy()) {
                 return Ok(());
             }
+            self.discard_retired()?;
             self.ask_for_checkpoints();
         }
     }
@@ -235,11 +261,13 @@ impl Ledger {
         let mut settled = Vec::new();
         let mut flushes = Vec::new();
         let mut retries = Vec::new();
+        let mut removals = Vec::new();
         let mut ended = false;
         for event in group {
             match event {
                 Event::Accept { files, reply } => accepts.push((files, reply)),
                 Event::Retry { of, file, reply } => retries.push((of, file, reply)),
+                Event::Remove(removal) => removals.push(removal),
                 Event::Heard {
                     pipeline,
                     heard: Heard::Progress { submission, bytes, records },
@@ -275,10 +303,14 @@ impl Ledger {
             // Whoever asked may have gone; the file is accepted all the same.
             let _ = reply.send(self.retry(of, &file)?);
         }
+        for removal in removals {
+            self.remove(removal)?;
+        }
         self.finish(answers)?;
         if !settled.is_empty() {
             let Self { journal, space, .. } = self;
             space.insist("writing the journal", || journal.settle(&settled))?;
+            self.lines.iter_mut().for_each(|line| line.may_discard |= line.corrects);
         }
         for reply in flushes {
             let _ = reply.send(());
@@ -310,7 +342,7 @@ impl Ledger {
                         continue;
                     }
                     self.board.accepted(pipeline, file);
-                    self.order(pipeline, file.clone(), false);
+                    self.order(pipeline, file.clone(), false)?;
                 }
             }
             if let Some(reply) = reply {
@@ -321,7 +353,29 @@ impl Ledger {
         Ok(())
     }
 
-    fn order(&mut self, pipeline: usize, file: AcceptedFile, replay: bool) {
+    /// Gives a file to its dataflow, or lets it wait for the one that it corrects.
+    fn order(
+        &mut self,
+        pipeline: usize,
+        file: AcceptedFile,
+        replay: bool,
+    ) -> Result<(), JournalError> {
+        let waits = self.must_wait(pipeline, &file);
+        self.running.insert(file.id, file.clone());
+        self.lines[pipeline].corrects |= file.correction.is_some();
+        if waits {
+            self.lines[pipeline].behind.push_back((file, replay));
+            return Ok(());
+        }
+        self.give(pipeline, &file, replay)
+    }
+
+    fn give(
+        &mut self,
+        pipeline: usize,
+        file: &AcceptedFile,
+        replay: bool,
+    ) -> Result<(), JournalError> {
         let line = &self.lines[pipeline];
         let path = if replay {
             line.folders.processed.join(&file.stored_name)
@@ -330,30 +384,38 @@ impl Ledger {
         };
         // Who accepts or takes up a file has found its source.
         let source = line.sources.iter().position(|name| *name == file.source).unwrap_or_default();
-        let order = FileOrder {
+        let mut order = FileOrder {
             epoch: file.epoch,
             submission: file.id,
+            rows_of: file.id,
             source,
             compression: compression_of(&path),
             path,
+            or_at: Vec::new(),
             identity: file.identity,
-            hash: file.hash,
+            // That of a removal is of what it removes.
+            hash: file.hash.filter(|_| !file.is_removal()),
             name: file.name.clone(),
             output_name: file.output_name.clone(),
             replay,
+            old: None,
+            removes: file.is_removal(),
         };
-        self.running.insert(file.id, file);
+        order.old = self.old_version(pipeline, &order, file)?.map(Box::new);
         if self.turns.is_free() {
             self.begin(pipeline, order);
         } else {
             self.turns.push(pipeline, order);
         }
+        Ok(())
     }
 
     /// Lets those begin whose turn it is.
     fn give_turns(&mut self) -> Result<(), JournalError> {
         while self.turns.is_waiting() && !self.stopping {
-            let idle = self.board.outstanding() <= self.turns.held();
+            // What waits for another file has not begun either.
+            let behind: usize = self.lines.iter().map(|line| line.behind.len()).sum();
+            let idle = self.board.outstanding() <= self.turns.held() + behind;
             match self.turns.next(idle) {
                 None => return Ok(()),
                 Some(Turn::Begin(pipeline, order)) => self.begin(pipeline, order),
@@ -384,7 +446,7 @@ impl Ledger {
                 })
                 .unwrap_or_else(|error| fault::disk("move a file back from quarantine/", &error));
             self.board.retries(pipeline, accepted, of);
-            self.order(pipeline, (**accepted).clone(), false);
+            self.order(pipeline, (**accepted).clone(), false)?;
         }
         Ok(retried)
     }
@@ -403,6 +465,7 @@ impl Ledger {
     fn finish(&mut self, answers: Vec<(usize, Answer)>) -> Result<(), JournalError> {
         let mut jobs = Vec::with_capacity(answers.len());
         let mut receipts = HashMap::with_capacity(answers.len());
+        let finished: Vec<usize> = answers.iter().map(|(pipeline, _)| *pipeline).collect();
         for (pipeline, mut answer) in answers {
             let weight = answer.weight();
             let Some(file) = self.running.remove(&answer.submission) else {
@@ -425,14 +488,24 @@ impl Ledger {
                 jobs.extend(self.behind(pipeline, &file));
                 continue;
             }
-            self.check_again(pipeline, &file, &mut answer);
+            if file.is_removal() {
+                // It has no bytes; those that it takes back were found to be the right ones.
+                answer.hash = file.hash;
+            } else {
+                self.check_again(pipeline, &file, &mut answer);
+            }
             self.board.answered(pipeline, file.id);
             let milestones =
                 Milestones { read_at: answer.read_at, answered_at: answer.answered_at };
             if answer.failure.is_none() {
                 receipts.insert(file.id, receipt::receipt(&self.lines[pipeline].book, &answer));
             }
-            let (outcome, staged) = self.decide(pipeline, &mut answer);
+            let (mut outcome, staged) = self.decide(pipeline, &mut answer);
+            let mut retired = None;
+            if file.correction.is_some() && answer.failure.is_none() {
+                retired = self.journal.corrected_by(file.id)?;
+                self.take_outputs_away(retired.as_ref(), &mut outcome)?;
+            }
             if !barrier::holds("move-after-commit") {
                 let folders = &self.lines[pipeline].folders;
                 let _ = queue::finish(folders, &file.claimed_name, &file.stored_name);
@@ -443,6 +516,7 @@ impl Ledger {
                 pipeline,
                 file: Box::new(file),
                 outcome: Box::new(outcome),
+                retired: retired.map(Box::new),
                 rows,
                 staged,
                 milestones,
@@ -453,13 +527,14 @@ impl Ledger {
         if !barrier::holds("publish-after-commit") {
             let outcomes: Vec<Outcome> = jobs.iter().filter_map(Job::outcome).cloned().collect();
             self.publish(jobs);
-            return self.commit(&outcomes, &receipts).map(drop);
+            self.commit(&outcomes, &receipts)?;
+        } else {
+            let outcomes: Vec<&Outcome> = jobs.iter().filter_map(Job::outcome).collect();
+            let replaced = self.commit(&outcomes, &receipts)?;
+            shelf::tell(&mut jobs, replaced);
+            self.publish(jobs);
         }
-        let outcomes: Vec<&Outcome> = jobs.iter().filter_map(Job::outcome).collect();
-        let replaced = self.commit(&outcomes, &receipts)?;
-        shelf::tell(&mut jobs, replaced);
-        self.publish(jobs);
-        Ok(())
+        finished.into_iter().try_for_each(|pipeline| self.go_on_behind(pipeline))
     }
 
     /// The commit point: nothing is published before this returns. A receipt that does not balance

@@ -13,6 +13,7 @@ use crate::graph::{self, Graph};
 use crate::judge::MaxRejects;
 use crate::spec;
 
+mod correct;
 mod describe;
 pub(crate) mod hash;
 mod prune;
@@ -21,6 +22,7 @@ pub use crate::diagnostic::Diagnostic;
 pub use crate::graph::{
     Input, NodeId, OperatorKind, OrderTerm, OrderedRows, PortId, SinkKind, error_schema,
 };
+pub use crate::spec::correcting::{Correcting, OnDelete, OnSameName, Retention};
 pub use crate::spec::taking::{Order, Taking};
 pub use describe::describe;
 

@@ -52,6 +52,8 @@ pub enum Job {
         file: Box<AcceptedFile>,
         /// What became of it.
         outcome: Box<Outcome>,
+        /// The version that it has taken the place of, or has taken away.
+        retired: Option<Box<AcceptedFile>>,
         /// The rows its epoch adds to tables and takes from them.
         rows: Vec<(usize, Batch)>,
         /// Staged parts that nobody wants.
@@ -211,12 +213,24 @@ impl Publisher {
                 self.lines[pipeline].backlog.release(weight);
                 failpoint::reach("recover-rows-applied").map_err(disk("rebuild a table"))?;
             }
-            Job::Finished { pipeline, file, outcome, rows, staged, milestones, weight } => {
+            Job::Finished {
+                pipeline,
+                file,
+                outcome,
+                retired,
+                rows,
+                staged,
+                milestones,
+                weight,
+            } => {
                 for path in staged {
                     // What cannot be removed now, recovery removes.
                     let _ = std::fs::remove_file(self.home.root().join(path));
                 }
                 let whole = self.make_visible(pipeline, &file, &outcome)?;
+                if let Some(retired) = retired {
+                    self.retire(pipeline, &retired)?;
+                }
                 self.apply(pipeline, outcome.epoch, &rows);
                 if whole {
                     self.unsettled.push(file.id);
@@ -308,10 +322,16 @@ impl Publisher {
                         other => other?,
                     }
                 }
-                self.file_away(pipeline, file)?;
+                if !file.is_removal() {
+                    self.file_away(pipeline, file)?;
+                }
             }
             Verdict::Quarantined { code, detail } => {
                 tracing::warn!(pipeline = line.name, file = file.name, code, "set aside: {detail}");
+                if file.is_removal() {
+                    // There is nothing to set aside.
+                    return Ok(true);
+                }
                 let reason = Reason::of(file, outcome, Some(line.plan_hash.clone()));
                 let aside = || {
                     let (claimed, stored) = (&file.claimed_name, &file.stored_name);
@@ -323,6 +343,15 @@ impl Publisher {
             }
         }
         Ok(whole)
+    }
+
+    /// Moves the input of a version that is not current any more to `retained/`.
+    fn retire(&self, pipeline: usize, old: &AcceptedFile) -> Result<(), PublisherError> {
+        let folders = &self.lines[pipeline].folders;
+        let moved = self.space.insist("moving an old version to retained/", || {
+            queue::retire(folders, &old.stored_name)
+        });
+        moved.map_err(disk("move an old version to retained/"))
     }
 
     /// Moves an input to `processed/`.

@@ -84,7 +84,8 @@ pub fn receipt(book: &Book, answer: &Answer) -> Receipt {
         }
         let sink = at - inner;
         let in_parts = answer.parts.iter().filter(|part| part.sink == sink).map(|part| part.rows);
-        let in_rows = answer.rows.iter().filter(|(to, _)| *to == sink);
+        // Rows that are taken back count nowhere.
+        let in_rows = answer.rows.iter().filter(|(to, rows)| *to == sink && rows.diff > 0);
         let in_rows = in_rows.map(|(_, batch)| batch.len() as u64);
         NodeCounts { taken: in_parts.chain(in_rows).sum(), ..NodeCounts::default() }
     };

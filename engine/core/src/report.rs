@@ -6,6 +6,9 @@ use std::time::SystemTime;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+/// How submissions correct each other.
+pub use tidemill_store::Corrections;
+
 /// Where a submission stands. Each is a different fact, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -83,6 +86,8 @@ pub struct SubmissionReport {
     pub retry_of: Option<u64>,
     /// The submission that tries this one again.
     pub retried_as: Option<u64>,
+    /// Which submissions this one corrects, and which correct it.
+    pub corrections: Corrections,
 }
 
 /// Something that keeps work waiting and that a person must know.

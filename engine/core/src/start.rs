@@ -167,7 +167,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let (publisher_lines, places) =
         publisher_lines(&config.plans, &folders, &found, generation, &backlogs, &finished)?;
     let tables = Arc::new(Tables::new(places));
-    let earlier = earlier::earlier(&config, &journal, &folders, &patterns, &found)?;
+    let (earlier, skips) = earlier::earlier(&config, &journal, &folders, &patterns, &found)?;
     // Nobody uploads yet: what lies there was left by a life that was killed. What broke off may be
     // gone on with for a while.
     sweep_spool(&home, SystemTime::now() - spool::KEPT_FOR)?;
@@ -243,8 +243,9 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     for (pipeline, order) in orders.into_iter().enumerate() {
         order.into_iter().for_each(|order| ledger.restore(pipeline, order));
     }
+    skips.into_iter().for_each(|pipeline| ledger.skips(pipeline));
     for earlier::Earlier { pipeline, file, replay } in earlier {
-        ledger.resume(pipeline, file, replay);
+        ledger.resume(pipeline, file, replay)?;
     }
     failpoint::reach("recover-files-resumed")?;
     let ledger_thread = spawn("tidemill:ledger", move || {

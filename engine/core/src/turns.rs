@@ -83,14 +83,18 @@ mod tests {
         FileOrder {
             epoch: submission,
             submission,
+            rows_of: submission,
             source: 0,
             path: "a".into(),
+            or_at: Vec::new(),
             identity: Identity { device: 0, inode: 0, bytes: 0, modified_ns: 0 },
             compression: Compression::None,
             name: "a".into(),
             output_name: "a".into(),
             replay: false,
             hash: None,
+            old: None,
+            removes: false,
         }
     }
 

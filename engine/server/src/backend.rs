@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tidemill_engine::Engine;
 use tidemill_engine::engine::tables::{TableError, TableHandle, TableObserver, TableReport};
-use tidemill_engine::engine::{ClientId, Observer, SubmitError, Upload};
+use tidemill_engine::engine::{ClientId, Observer, Replaces, SubmitError, Target, Upload};
 use tidemill_engine::report::{
     Condition, OperatorReport, PipelineReport, ReceiptReport, StageLatency, SubmissionFilter,
     SubmissionReport,
@@ -20,7 +20,12 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn spool(&self) -> &Path;
 
     /// Checks, before the first byte is received, that an upload of this name could be taken.
-    fn check_upload(&self, pipeline: Option<&str>, name: &str) -> Result<(), SubmitError>;
+    fn check_upload(
+        &self,
+        pipeline: Option<&str>,
+        name: &str,
+        replaces: Replaces,
+    ) -> Result<(), SubmitError>;
 
     /// Returns what the upload with this id became; `None` if it was never taken.
     fn upload(&self, id: &ClientId) -> Result<Option<SubmissionReport>, SubmitError>;
@@ -39,6 +44,9 @@ pub trait Backend: Clone + Send + Sync + 'static {
 
     /// Tries a quarantined file again; `None`: there is no such submission.
     fn retry(&self, id: u64) -> Result<Option<SubmissionReport>, SubmitError>;
+
+    /// Takes a committed file away; `None`: there is no such submission.
+    fn remove(&self, target: &Target) -> Result<Option<SubmissionReport>, SubmitError>;
 
     /// Returns what keeps work waiting.
     fn conditions(&self) -> Vec<Condition>;
@@ -74,8 +82,13 @@ impl Backend for Engine {
         Engine::spool(self)
     }
 
-    fn check_upload(&self, pipeline: Option<&str>, name: &str) -> Result<(), SubmitError> {
-        Engine::check_upload(self, pipeline, name)
+    fn check_upload(
+        &self,
+        pipeline: Option<&str>,
+        name: &str,
+        replaces: Replaces,
+    ) -> Result<(), SubmitError> {
+        Engine::check_upload(self, pipeline, name, replaces)
     }
 
     fn upload(&self, id: &ClientId) -> Result<Option<SubmissionReport>, SubmitError> {
@@ -100,6 +113,10 @@ impl Backend for Engine {
 
     fn retry(&self, id: u64) -> Result<Option<SubmissionReport>, SubmitError> {
         Engine::retry(self, id)
+    }
+
+    fn remove(&self, target: &Target) -> Result<Option<SubmissionReport>, SubmitError> {
+        Engine::remove(self, target)
     }
 
     fn conditions(&self) -> Vec<Condition> {

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Serializer, V2Serializer};
-use tidemill_engine::engine::{ClientId, SubmitError};
+use tidemill_engine::engine::{ClientId, Replaces, SubmitError, Target};
 use tidemill_engine::report::{
     Condition, EdgeReport, NodeReport, OperatorReport, Phase, PipelineReport, ReceiptNode,
     ReceiptReport, StageLatency, SubmissionFilter, SubmissionReport,
@@ -80,6 +80,9 @@ fn code_and_word(refusal: &Refusal) -> (Code, &'static str) {
         }
         Refusal::Disk => (Code::Unavailable, "E-DISK"),
         Refusal::Submit(SubmitError::NoRetry { .. }) => (Code::FailedPrecondition, "E-RETRY"),
+        Refusal::Submit(SubmitError::NoCorrection { .. }) => {
+            (Code::FailedPrecondition, "E-CORRECT")
+        }
         Refusal::Submit(SubmitError::Unavailable { .. }) | Refusal::Draining => {
             (Code::Unavailable, "E-DRAIN")
         }
@@ -142,6 +145,27 @@ pub(crate) fn client_id(wire: &str) -> Result<ClientId, Refusal> {
     ClientId::parse(wire).map_err(|reason| Refusal::Id { reason })
 }
 
+/// Reads which earlier file an upload takes the place of.
+pub(crate) fn replaces(wire: Option<v1::Replaces>) -> Replaces {
+    match wire {
+        None => Replaces::Nothing,
+        Some(v1::Replaces { submission: None }) => Replaces::SameName,
+        Some(v1::Replaces { submission: Some(id) }) => Replaces::Submission(id),
+    }
+}
+
+/// Reads what a client wants to remove.
+pub(crate) fn target(request: v1::RemoveRequest) -> Result<Target, Refusal> {
+    match request.which {
+        Some(v1::remove_request::Which::Id(id)) => Ok(Target::Id(id)),
+        Some(v1::remove_request::Which::Name(name)) => {
+            let pipeline = Some(request.pipeline).filter(|name| !name.is_empty());
+            Ok(Target::Name { pipeline, name })
+        }
+        None => Err(Refusal::Argument { field: "which", reason: "is neither an id nor a name" }),
+    }
+}
+
 /// Translates a submission.
 pub(crate) fn submission(report: &SubmissionReport) -> v1::Submission {
     let output =
@@ -168,6 +192,10 @@ pub(crate) fn submission(report: &SubmissionReport) -> v1::Submission {
         finished_at: report.finished_at.map(instant),
         retry_of: report.retry_of,
         retried_as: report.retried_as,
+        replaces: report.corrections.replaces,
+        removes: report.corrections.removes,
+        replaced_by: report.corrections.replaced_by,
+        removed_by: report.corrections.removed_by,
         receipt: None,
     }
 }

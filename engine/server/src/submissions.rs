@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use tidemill_engine::engine::Target;
 use tidemill_engine::report::{Phase, SubmissionReport};
 use tidemill_proto::v1;
 use tokio::sync::broadcast::error::RecvError;
@@ -174,6 +175,18 @@ impl<B: Backend> v1::submissions_server::Submissions for Submissions<B> {
         let id = request.into_inner().id;
         let limit = self.limits.retry_max;
         let report = ask(&self.backend, limit, move |backend| backend.retry(id)).await?;
+        let report = report.map_err(Refusal::from)?.ok_or(Refusal::NoSubmission { id })?;
+        Ok(Response::new(convert::submission(&report)))
+    }
+
+    async fn remove(
+        &self,
+        request: Request<v1::RemoveRequest>,
+    ) -> Result<Response<v1::Submission>, Status> {
+        let target = convert::target(request.into_inner())?;
+        let id = if let Target::Id(id) = &target { *id } else { 0 };
+        let limit = self.limits.answer_max;
+        let report = ask(&self.backend, limit, move |backend| backend.remove(&target)).await?;
         let report = report.map_err(Refusal::from)?.ok_or(Refusal::NoSubmission { id })?;
         Ok(Response::new(convert::submission(&report)))
     }

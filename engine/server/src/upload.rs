@@ -172,6 +172,7 @@ impl<B: Backend> Uploads<B> {
         }
         let (pipeline, name, hash) = (header.pipeline.clone(), header.name.clone(), header.hash);
         let (id, offset, missing) = (header.id, header.offset, bytes - header.offset);
+        let replaces = header.replaces;
         let (spare, busy) = (self.limits.disk_free_bytes_min, self.busy.clone());
         ask(&self.backend, self.limits.answer_max, move |backend| {
             if let Some(id) = id
@@ -181,7 +182,7 @@ impl<B: Backend> Uploads<B> {
                 let same = Same { pipeline: pipeline.as_deref(), name: &name, hash };
                 return same.as_before(&id, report).map(Some);
             }
-            backend.check_upload(pipeline.as_deref(), &name)?;
+            backend.check_upload(pipeline.as_deref(), &name, replaces)?;
             if let Some(id) = id.filter(|_| offset > 0) {
                 // The id is held: what is kept stays as it is until this upload writes.
                 let expected =
@@ -292,6 +293,7 @@ fn submit<B: Backend>(
         hash: *hash.as_bytes(),
         seen_at: header.seen_at,
         client_id: header.id,
+        replaces: header.replaces,
     });
     match submitted {
         Ok(report) if spooled.path().exists() => {

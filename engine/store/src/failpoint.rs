@@ -84,6 +84,10 @@ pub const NAMES: &[&str] = &[
     // a file of quarantine/ that is tried again
     "retry-accepted",
     "retry-moved",
+    // a file that is taken away
+    "removal-begin",
+    "removal-written",
+    "removal-durable",
     // accepted
     "accept-begin",
     "accept-written",
@@ -110,6 +114,10 @@ pub const NAMES: &[&str] = &[
     "publish-part-done",
     "input-move-begin",
     "input-moved",
+    "retain-linked",
+    "retire-begin",
+    "retire-moved",
+    "retained-discarded",
     "reason-begin",
     "reason-written",
     "reason-placed",

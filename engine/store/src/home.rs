@@ -58,6 +58,9 @@ pub struct Folders {
     pub quarantine: PathBuf,
     /// Outputs, one folder per sink.
     pub out: PathBuf,
+    /// Inputs that are not current any more, as long as a start may need them. Made when it is first
+    /// needed.
+    pub retained: PathBuf,
 }
 
 /// Why a home cannot be used.
@@ -282,6 +285,7 @@ impl Folders {
             processed: root.join("processed"),
             quarantine: root.join("quarantine"),
             out: root.join("out"),
+            retained: root.join("retained"),
         }
     }
 

@@ -7,6 +7,7 @@
 
 mod checkpoint;
 mod client_id;
+mod correct;
 mod dedupe;
 mod names;
 mod read;
@@ -28,6 +29,7 @@ use crate::queue::Identity;
 
 pub use checkpoint::{CheckpointRow, Committed};
 pub use client_id::{CLIENT_IDS_KEPT, ClientId, ClientIdError};
+pub use correct::{Correction, Corrections, Removed, Replaces, Retired};
 pub use dedupe::Dedupe;
 pub use read::JournalReader;
 pub use receipt::ReceiptRow;
@@ -87,6 +89,8 @@ pub struct NewFile {
     pub client_id: Option<ClientId>,
     /// Which earlier files of its source it must not repeat.
     pub dedupe: Dedupe,
+    /// Which earlier file of its source it takes the place of. One that takes a place repeats none.
+    pub replaces: Replaces,
 }
 
 /// A file in the journal. Times are microseconds since 1970.
@@ -106,7 +110,8 @@ pub struct AcceptedFile {
     pub claimed_name: String,
     /// Its name in `processed/` or `quarantine/`: unique in the pipeline.
     pub stored_name: String,
-    /// What its outputs are named after: unique in the pipeline.
+    /// What its outputs are named after: in the pipeline only its own, and that of the versions it
+    /// replaces.
     pub output_name: String,
     /// Which file it is and how it looked when it was claimed.
     pub identity: Identity,
@@ -120,6 +125,15 @@ pub struct AcceptedFile {
     pub accepted_at_us: i64,
     /// The earlier file that it repeats: it is not run, only filed away.
     pub duplicate_of: Option<u64>,
+    /// That it corrects an earlier submission.
+    pub correction: Option<Correction>,
+}
+
+impl AcceptedFile {
+    /// Returns whether it only takes another one away: there is no file.
+    pub fn is_removal(&self) -> bool {
+        self.correction.is_some_and(|correction| correction.removes)
+    }
 }
 
 /// How the run of a file ended. Times are microseconds since 1970.

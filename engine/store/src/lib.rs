@@ -27,7 +27,7 @@
 //! ```
 //! use std::ffi::OsStr;
 //! use tidemill_store::{
-//!     Dedupe, Home, Journal, NewFile, Outcome, Part, Verdict, publish, queue, sync_published,
+//!     Dedupe, Home, Journal, NewFile, Outcome, Part, Replaces, Verdict, publish, queue, sync_published,
 //! };
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -52,6 +52,7 @@
 //!     claimed_at_us: 0,
 //!     client_id: None,
 //!     dedupe: Dedupe::None,
+//!     replaces: Replaces::Nothing,
 //! }])?;
 //! let file = &accepted[0];
 //! assert_eq!(file.epoch, 1);
@@ -113,10 +114,10 @@ pub mod trial;
 pub use disk::{DiskError, Full, space};
 pub use home::{Folders, Home, HomeError};
 pub use journal::{
-    AcceptedFile, CLIENT_IDS_KEPT, CheckpointRow, ClientId, ClientIdError, Committed, Counts,
-    Dedupe, Filter, Generation, Journal, JournalError, JournalReader, NewFile, Outcome, OutcomeRow,
-    Output, Part, PartBody, PartRow, Phase, ReceiptRow, Replaced, Retried, Retries, SubmissionRow,
-    Verdict, VerdictRow, Version,
+    AcceptedFile, CLIENT_IDS_KEPT, CheckpointRow, ClientId, ClientIdError, Committed, Correction,
+    Corrections, Counts, Dedupe, Filter, Generation, Journal, JournalError, JournalReader, NewFile,
+    Outcome, OutcomeRow, Output, Part, PartBody, PartRow, Phase, ReceiptRow, Removed, Replaced,
+    Replaces, Retired, Retried, Retries, SubmissionRow, Verdict, VerdictRow, Version,
 };
 pub use publish::{PublishError, publish, replace_file, sync_published};
 pub use queue::spool::{self, sweep_spool};

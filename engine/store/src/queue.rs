@@ -1,4 +1,5 @@
-//! Queue: `unprocessed/ -> underprocess/ -> processed/ | quarantine/`, the moves and their order.
+//! Queue: `unprocessed/ -> underprocess/ -> processed/ | quarantine/`, the moves and their order, and
+//! `processed/ -> retained/` for what was corrected.
 //!
 //! Owns which folder an input is in; a file is in exactly one of the four. Every move goes to a
 //! name that does not exist yet, and every move after the claim may be repeated. Never reads what
@@ -6,6 +7,7 @@
 
 mod claim;
 mod file_away;
+mod retire;
 pub mod spool;
 
 use std::collections::BTreeMap;
@@ -26,6 +28,7 @@ pub use crate::name::{NameError, check_name};
 pub use claim::{ClaimError, Claimed, claim, claim_upload, open_plain, release};
 pub(crate) use claim::{identity, original_name, put_back};
 pub use file_away::{Reason, SetAside, finish, quarantine, quarantined, take_back};
+pub use retire::{discard, retain, retire};
 
 /// Which file it is and how it looked when it was claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -154,7 +154,9 @@ fn settle_finished(
     }
     for (file, outcome) in &unsettled {
         let plan_hash = journal.plan_hash(file.id)?;
-        if !settle_one(home, &folders[&file.pipeline], file, outcome, plan_hash)? {
+        let corrected = journal.corrected_by(file.id)?;
+        let of = &folders[&file.pipeline];
+        if !settle_one(home, of, file, outcome, plan_hash, corrected.as_ref())? {
             tracing::warn!(submission = file.id, name = ?file.name, "input of a committed file is gone");
             recovery.missing.push(file.clone());
         }
@@ -177,6 +179,7 @@ fn settle_one(
     file: &AcceptedFile,
     outcome: &Outcome,
     plan_hash: Option<String>,
+    corrected: Option<&AcceptedFile>,
 ) -> Result<bool, RecoverError> {
     let (id, name) = (file.id, file.name.clone());
     let moved = match &outcome.verdict {
@@ -189,8 +192,16 @@ fn settle_one(
                 publish::publish_again(home, folders, part)
                     .map_err(|source| RecoverError::Publish { id, name: name.clone(), source })?;
             }
+            if let Some(old) = corrected {
+                queue::retire(folders, &old.stored_name)?;
+            }
+            if file.is_removal() {
+                return Ok(true);
+            }
             queue::finish(folders, &file.claimed_name, &file.stored_name)
         }
+        // There is nothing to set aside.
+        Verdict::Quarantined { .. } if file.is_removal() => return Ok(true),
         Verdict::Quarantined { .. } => {
             let reason = Reason::of(file, outcome, plan_hash);
             queue::quarantine(folders, &file.claimed_name, &file.stored_name, &reason)
@@ -198,7 +209,10 @@ fn settle_one(
     };
     match moved {
         Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // It may have been corrected since, and be retired already.
+            Ok(disk::look(&folders.retained.join(&file.stored_name))?.is_some())
+        }
         Err(source) => Err(RecoverError::Move { id, name, source }),
     }
 }
@@ -209,6 +223,10 @@ fn find_accepted(
     file: AcceptedFile,
     recovery: &mut Recovery,
 ) -> Result<(), RecoverError> {
+    if file.is_removal() {
+        recovery.unfinished.push(file);
+        return Ok(());
+    }
     let claimed = folders.underprocess.join(&file.claimed_name);
     let dropped = folders.unprocessed.join(&file.name);
     let wrong = match look_for(&claimed, &file)? {

@@ -169,7 +169,9 @@ fn present<'s>(
                         let columns = to_columns(part, &spec, &schema);
                         let (raw, positions) = (None, None);
                         let mut batch = Batch { columns, raw, positions, diff, origin };
-                        tally.gave(time.epoch, 0, batch.len(), 0);
+                        if diff > 0 {
+                            tally.gave(time.epoch, 0, batch.len(), 0);
+                        }
                         session.give_container(&mut batch);
                     }
                 }

@@ -58,6 +58,10 @@ fn submission(id: u64, name: &str, bytes: u64) -> v1::Submission {
         finished_at,
         retry_of: None,
         retried_as: None,
+        replaces: None,
+        removes: None,
+        replaced_by: None,
+        removed_by: None,
         receipt: None,
     }
 }
@@ -113,6 +117,23 @@ fn receipt() -> v1::Receipt {
 #[tonic::async_trait]
 impl Submissions for Canned {
     type WatchStream = ReceiverStream<Result<v1::Submission, Status>>;
+
+    async fn remove(
+        &self,
+        request: Request<v1::RemoveRequest>,
+    ) -> Result<Response<v1::Submission>, Status> {
+        match request.into_inner().which {
+            Some(v1::remove_request::Which::Id(1)) => {
+                let removal = submission(9, "a.jsonl", 0);
+                Ok(Response::new(v1::Submission { removes: Some(1), ..removal }))
+            }
+            Some(v1::remove_request::Which::Name(name)) if name == "2" => {
+                let removal = submission(9, &name, 0);
+                Ok(Response::new(v1::Submission { removes: Some(2), ..removal }))
+            }
+            _ => Err(Status::failed_precondition("it was removed before, by 9")),
+        }
+    }
 
     async fn retry(
         &self,

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use tidemill_store::checkpoint::{CheckpointError, Manifest, read_manifest, sweep};
-use tidemill_store::{CheckpointRow, Home, Journal};
+use tidemill_store::{CheckpointRow, Found, Home, Journal, look_for};
 
 use crate::checkpoint::{RestoreOrder, State, states};
 use crate::plan::Plan;
@@ -44,6 +44,15 @@ pub fn find(home: &Home, journal: &mut Journal, plan: &Plan) -> Result<Base, Sta
     let mut taken = None;
     let mut damaged = Vec::new();
     for row in &kept {
+        if let Some(old) = lost_version(home, journal, plan, row.epoch)? {
+            tracing::warn!(
+                pipeline = plan.name,
+                epoch = row.epoch,
+                "the checkpoint cannot be used: it holds rows of {old}, which was corrected later, and \
+                 the bytes to take them back are neither in retained/ nor in processed/"
+            );
+            continue;
+        }
         match usable(&folder, row, &states) {
             Ok(Fit::Fits(manifest)) => {
                 taken = Some((row.clone(), manifest));
@@ -85,6 +94,37 @@ pub fn find(home: &Home, journal: &mut Journal, plan: &Plan) -> Result<Base, Sta
     };
     let order = RestoreOrder { epoch: row.epoch, manifest: row.manifest, hash: row.hash };
     Ok(Base { folder, states, manifest: Some(manifest), order: Some(order) })
+}
+
+/// Returns a version that is in a checkpoint, was corrected behind it, and is not there to be taken
+/// back.
+fn lost_version(
+    home: &Home,
+    journal: &Journal,
+    plan: &Plan,
+    epoch: u64,
+) -> Result<Option<String>, StartError> {
+    let corrected = journal.corrected_after(&plan.name, epoch)?;
+    if corrected.is_empty() {
+        return Ok(None);
+    }
+    let folders = home.pipeline(&plan.name)?;
+    for old in corrected {
+        let source = plan.sources.iter().position(|source| source.name == old.source);
+        if source.is_some_and(|at| !plan.keeps_state_of(at)) {
+            continue;
+        }
+        let places = [&folders.retained, &folders.processed];
+        let mut is_there = false;
+        for place in places {
+            let found = look_for(&place.join(&old.stored_name), &old)?;
+            is_there |= matches!(found, Found::Same(_));
+        }
+        if !is_there {
+            return Ok(Some(old.stored_name));
+        }
+    }
+    Ok(None)
 }
 
 enum Fit {

@@ -7,7 +7,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant, SystemTime};
 
 use tidemill_store::journal::VerdictRow;
-use tidemill_store::{NewFile, Retried, SubmissionRow, queue};
+use tidemill_store::{NewFile, Replaces, Retried, SubmissionRow, queue};
 
 use super::{Engine, SubmitError, unavailable};
 use crate::board::{self, to_us};
@@ -39,6 +39,9 @@ impl Engine {
                 return Err(no(format!("it was tried again as {as_id}")));
             }
             match row.outcome.as_ref().map(|outcome| &outcome.verdict) {
+                Some(VerdictRow::Quarantined { .. }) if row.file.is_removal() => {
+                    return Err(no("it is a removal, which has no file; remove again".into()));
+                }
                 Some(VerdictRow::Quarantined { .. }) => {}
                 Some(VerdictRow::Committed { .. }) => return Err(no("it is committed".into())),
                 Some(VerdictRow::Duplicate { .. }) => {
@@ -90,6 +93,8 @@ impl Engine {
             hash: Some(found.hash),
             // Who asks for it wants it run, whatever was run before.
             dedupe: tidemill_store::Dedupe::None,
+            // What it was to replace, the journal knows.
+            replaces: Replaces::Nothing,
             client_id: None,
             seen_at_us: now,
             claimed_at_us: now,

@@ -10,7 +10,9 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant, SystemTime};
 
 use tidemill_store::name::check_name;
-use tidemill_store::{CLIENT_IDS_KEPT, ClientId, Full, NewFile, SubmissionRow, failpoint, queue};
+use tidemill_store::{
+    CLIENT_IDS_KEPT, ClientId, Full, NewFile, Replaces, SubmissionRow, failpoint, queue,
+};
 
 use super::{Engine, unavailable};
 use crate::board::{self, to_us};
@@ -42,6 +44,8 @@ pub struct Upload {
     pub seen_at: SystemTime,
     /// The id its client gave it: the same upload with the same id is taken once.
     pub client_id: Option<ClientId>,
+    /// Which earlier file it takes the place of. Where nothing is said, its source decides.
+    pub replaces: Replaces,
 }
 
 /// Why an upload was not taken.
@@ -123,6 +127,14 @@ pub enum SubmitError {
         /// Why.
         reason: String,
     },
+    /// The file cannot be replaced or removed.
+    #[error("{what} cannot be replaced or removed: {reason}")]
+    NoCorrection {
+        /// What was to be replaced or removed.
+        what: String,
+        /// Why.
+        reason: String,
+    },
     /// The engine is stopping or its disk refuses; the same upload may be sent again later.
     #[error("the engine takes no files now: {reason}")]
     Unavailable {
@@ -146,8 +158,14 @@ impl Drop for Taking<'_> {
 
 impl Engine {
     /// Checks, before the first byte is received, that an upload of this name could be taken.
-    pub fn check_upload(&self, pipeline: Option<&str>, name: &str) -> Result<(), SubmitError> {
-        self.target(pipeline, name)?;
+    pub fn check_upload(
+        &self,
+        pipeline: Option<&str>,
+        name: &str,
+        replaces: Replaces,
+    ) -> Result<(), SubmitError> {
+        let (at, source) = self.target(pipeline, name)?;
+        self.check_replaces(at, &source, name, replaces)?;
         self.check_space()
     }
 
@@ -177,6 +195,7 @@ impl Engine {
             return self.answer_again(id, row, &upload);
         }
         let (pipeline, source) = self.target(upload.pipeline.as_deref(), &upload.name)?;
+        self.check_replaces(pipeline, &source, &upload.name, upload.replaces)?;
         self.check_space()?;
         self.wait_for_room(pipeline)?;
         let folders = &self.parts.folders[pipeline];
@@ -198,6 +217,10 @@ impl Engine {
             id,
             pipeline: plan.name.clone(),
             dedupe: self.parts.patterns[pipeline].dedupe_of(&source),
+            replaces: match upload.replaces {
+                Replaces::Nothing => self.parts.patterns[pipeline].replaces_of(&source),
+                asked => asked,
+            },
             source,
             name: upload.name,
             claimed_name: claimed.claimed_name,
@@ -282,20 +305,26 @@ impl Engine {
         Ok(())
     }
 
-    /// Returns which pipeline, and which of its sources, takes an upload.
-    fn target(&self, pipeline: Option<&str>, name: &str) -> Result<(usize, String), SubmitError> {
-        if self.parts.stop.load(Ordering::Relaxed) {
-            return Err(SubmitError::Unavailable { reason: "it is stopping".into() });
-        }
+    /// Returns the place of a pipeline, or of the only one.
+    pub(super) fn pipeline_at(&self, pipeline: Option<&str>) -> Result<usize, SubmitError> {
         let plans = &self.parts.plans;
         let found = match pipeline {
             Some(wanted) => plans.iter().position(|plan| plan.name == wanted),
             None => (plans.len() == 1).then_some(0),
         };
-        let at = found.ok_or_else(|| SubmitError::UnknownPipeline {
+        found.ok_or_else(|| SubmitError::UnknownPipeline {
             name: pipeline.unwrap_or("(none named)").to_owned(),
             running: plans.iter().map(|plan| &*plan.name).collect::<Vec<_>>().join(", "),
-        })?;
+        })
+    }
+
+    /// Returns which pipeline, and which of its sources, takes an upload.
+    fn target(&self, pipeline: Option<&str>, name: &str) -> Result<(usize, String), SubmitError> {
+        if self.parts.stop.load(Ordering::Relaxed) {
+            return Err(SubmitError::Unavailable { reason: "it is stopping".into() });
+        }
+        let at = self.pipeline_at(pipeline)?;
+        let plans = &self.parts.plans;
         check_name(name.as_ref()).map_err(|error| SubmitError::Name {
             name: name.to_owned(),
             reason: error.to_string(),

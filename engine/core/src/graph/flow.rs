@@ -23,6 +23,8 @@ pub(crate) struct Stream {
     pub(crate) changed_by: Option<String>,
     /// Whether each row is still one record of one file, and so has a place in an output of that file.
     pub(crate) has_place: bool,
+    /// Whether no row is ever taken back: it comes from `append_only` sources alone.
+    pub(crate) append_only: bool,
 }
 
 /// An operator while it is checked.
@@ -98,6 +100,7 @@ pub(crate) fn check(
         schema: source.as_ref().map(GraphSource::schema),
         changed_by: None,
         has_place: true,
+        append_only: source.as_ref().is_some_and(|one| one.taking.correcting.append_only),
     };
     let mut flow = Flow { sources: sources.iter().map(source).collect(), operators: Vec::new() };
     for (at, written) in names.order.iter().enumerate() {
@@ -156,7 +159,7 @@ pub(crate) fn merge(
     mistakes: &mut Mistakes<'_>,
 ) -> Stream {
     let mut streams = from.iter().zip(reads.iter().map(|read| flow.stream(*read)));
-    let mut merged = Stream { schema: None, changed_by: None, has_place: true };
+    let mut merged = Stream { schema: None, changed_by: None, has_place: true, append_only: false };
     let Some((first, Some(stream))) = streams.next() else { return merged };
     merged.clone_from(stream);
     for (other, stream) in streams {
@@ -168,6 +171,7 @@ pub(crate) fn merge(
             merged.changed_by.clone_from(&stream.changed_by);
         }
         merged.has_place &= stream.has_place;
+        merged.append_only &= stream.append_only;
         if let (Some(columns), Some(others)) = (&merged.schema, &stream.schema) {
             let differences = differences(columns, others);
             if !differences.is_empty() {

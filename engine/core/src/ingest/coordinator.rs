@@ -27,7 +27,7 @@ use crate::checkpoint::{Order, RestoreOrder};
 use crate::ingest::backlog::Backlog;
 use crate::ingest::flow::Flow;
 use crate::ingest::inflate::Compression;
-use crate::ingest::order::{FileOrder, Opening, Piece, PieceOrder};
+use crate::ingest::order::{FileOrder, OldVersion, Opening, Piece, PieceOrder};
 
 /// Bytes of a piece: it fits the cache, and is long enough that nothing per piece matters.
 pub const PIECE_BYTES: u64 = 512 << 10;
@@ -196,11 +196,11 @@ pub fn coordinator<'scope>(
                         let at = coordinating.capabilities[0].delayed(&time);
                         opening_output.activate().session(&at).give(opening);
                     }
-                    Step::Read(time, order) => {
+                    Step::Read(time, order, next) => {
                         let port = order.file.source + 1;
                         let at = coordinating.capabilities[port].delayed(&time);
                         piece_outputs[port - 1].activate().session(&at).give(order);
-                        coordinating.advance(Time::new(time.epoch, time.chunk + 1));
+                        coordinating.advance(next);
                     }
                     Step::Advance(time) => coordinating.advance(time),
                 }
@@ -216,11 +216,43 @@ pub fn coordinator<'scope>(
 
 /// A file that is being given out.
 struct Reading {
-    file: FileOrder,
     opened: bool,
+    /// The version that is taken back, if there is one, then the file: their pieces are given out
+    /// side by side, those of one number at one time.
+    versions: Vec<Version>,
+}
+
+/// One version of a file that is being given out.
+struct Version {
+    file: FileOrder,
     /// The next chunk, and the byte at which it begins.
     chunk: u64,
     start: u64,
+}
+
+impl Reading {
+    fn new(mut file: FileOrder) -> Self {
+        let old = file.old.take().map(|old| *old);
+        let version = |file| Version { file, chunk: 0, start: 0 };
+        Self { opened: false, versions: old.into_iter().chain([file]).map(version).collect() }
+    }
+
+    /// Returns the file that is read.
+    fn file(&self) -> &FileOrder {
+        // There is always the file itself.
+        &self.versions[self.versions.len() - 1].file
+    }
+
+    /// Returns the version that is taken back.
+    fn old(&self) -> Option<&FileOrder> {
+        self.versions.first().map(|old| &old.file).filter(|_| self.versions.len() > 1)
+    }
+
+    /// Returns the version whose turn it is: the one that is behind, the old one first.
+    fn next(&mut self) -> Option<&mut Version> {
+        let open = self.versions.iter_mut().filter(|one| one.start < one.file.identity.bytes);
+        open.min_by_key(|one| one.chunk)
+    }
 }
 
 struct State {
@@ -258,7 +290,8 @@ enum Asked {
 
 enum Step {
     Open(Time, Opening),
-    Read(Time, PieceOrder),
+    /// A piece at a time, and the least time of what comes after it.
+    Read(Time, PieceOrder, Time),
     Advance(Time),
 }
 
@@ -270,7 +303,7 @@ impl State {
                     let (epoch, last) = (file.epoch, self.last_epoch);
                     assert!(epoch > last, "epoch {epoch} was ordered after epoch {last}");
                     self.last_epoch = epoch;
-                    self.queue.push_back(Reading { file, opened: false, chunk: 0, start: 0 });
+                    self.queue.push_back(Reading::new(file));
                 }
                 Ok(Command::File(_)) => {}
                 Ok(Command::Restore(order)) => self.orders.push_back(Asked::Restore(order)),
@@ -317,23 +350,26 @@ impl State {
 
     /// Forgets the pieces that the sinks have taken in.
     fn settle(&mut self, flow: &Flow) {
-        while let Some((time, bytes, reader)) = self.in_flight.front() {
-            if flow.less_equal(time) {
-                break;
+        let least = flow.least();
+        let Self { in_flight, bytes_in_flight, assigned, .. } = self;
+        // Not only from the front: a stream that is read beside pieces is through last, and must not
+        // keep the window shut for what it waits for.
+        in_flight.retain(|(time, bytes, reader)| {
+            let is_under_way = least.is_some_and(|least| least <= *time);
+            if !is_under_way {
+                *bytes_in_flight -= bytes;
+                assigned[*reader] -= bytes;
             }
-            self.bytes_in_flight -= bytes;
-            self.assigned[*reader] -= bytes;
-            self.in_flight.pop_front();
-        }
+            is_under_way
+        });
     }
 
     /// Says what to do next, or nothing if the window is full or no file waits.
     fn next_step(&mut self, splittable: &[bool]) -> Option<Step> {
         let reading = self.queue.front_mut()?;
-        let file = &reading.file;
-        let size = file.identity.bytes;
-        if reading.opened && reading.start >= size {
-            let done = Time::new(file.epoch + 1, 0);
+        let epoch = reading.file().epoch;
+        if reading.opened && reading.next().is_none() {
+            let done = Time::new(epoch + 1, 0);
             self.queue.pop_front();
             return Some(Step::Advance(done));
         }
@@ -344,42 +380,54 @@ impl State {
             if !self.backlog.has_room(&mut self.begun) {
                 return None;
             }
-            self.begun.push_back(file.epoch);
+            self.begun.push_back(epoch);
             reading.opened = true;
+            let file = reading.file();
+            let old = |old: &FileOrder| OldVersion {
+                submission: old.rows_of,
+                bytes: old.identity.bytes,
+                hash: old.hash,
+            };
             let opening = Opening {
                 epoch: file.epoch,
                 submission: file.submission,
                 source: file.source,
-                bytes: size,
+                bytes: file.identity.bytes,
                 hash: file.hash,
                 name: file.name.clone(),
                 output_name: file.output_name.clone(),
                 replay: file.replay,
+                old: reading.old().map(old),
+                removes: file.removes,
             };
             // It counts as a piece, so that a flood of empty files is bounded too.
-            let time = Time::new(file.epoch, 0);
+            let time = Time::new(epoch, 0);
             self.in_flight.push_back((time, 0, 0));
             return Some(Step::Open(time, opening));
         }
+        let version = reading.next()?;
+        let (file, size) = (&version.file, version.file.identity.bytes);
         let cut = splittable[file.source] && file.compression == Compression::None;
-        let time = Time::new(file.epoch, reading.chunk);
+        let time = Time::new(epoch, version.chunk);
         let (piece, until, bytes) = if cut {
-            let end = (reading.start + PIECE_BYTES).min(size);
-            (Piece::Range { start: reading.start, end }, time, end - reading.start)
+            let end = (version.start + PIECE_BYTES).min(size);
+            (Piece::Range { start: version.start, end }, time, end - version.start)
         } else {
             // Its reader keeps a window of its own; all of it counts here until it is through.
             let bytes = (size * STREAM_RATIO).clamp(64 << 10, STREAM_WINDOW * PIECE_BYTES);
-            (Piece::Stream, Time::end(file.epoch), bytes)
+            (Piece::Stream, Time::end(epoch), bytes)
         };
-        reading.start = if let Piece::Range { end, .. } = piece { end } else { size };
-        reading.chunk += 1;
+        version.start = if let Piece::Range { end, .. } = piece { end } else { size };
+        version.chunk += 1;
         let file = file.clone();
+        let next = reading.next().map_or(time.chunk + 1, |next| next.chunk);
+        let next = Time::new(epoch, next);
         let reader = self.choose_reader();
         self.in_flight.push_back((until, bytes, reader));
         self.bytes_in_flight += bytes;
         self.assigned[reader] += bytes;
         self.loads.add(reader, bytes);
-        Some(Step::Read(time, PieceOrder { file, piece, reader: reader as u64, bytes }))
+        Some(Step::Read(time, PieceOrder { file, piece, reader: reader as u64, bytes }, next))
     }
 
     /// Returns the next reader in turn that has not too much to do, else the one with the least.

@@ -28,6 +28,7 @@ use timely::progress::operate::FrontierInterest;
 
 use crate::ingest::coordinator::PIECE_BYTES;
 use crate::ingest::order::{Opening, ReadEvent, ReadNote};
+use crate::ingest::reader::old_version_lost;
 use crate::sink::parts::least;
 
 const _: () = assert!(PIECE_BYTES.is_power_of_two() && PIECE_BYTES as usize >= blake3::CHUNK_LEN);
@@ -105,20 +106,45 @@ pub fn digest<'scope>(
 #[derive(Default)]
 struct Open {
     announced: Option<(Capability<Time>, Opening)>,
+    own: Parts,
+    /// Of the version that is taken back.
+    old: Parts,
+    failed: bool,
+}
+
+/// The hash of one version, as far as it is known.
+#[derive(Default)]
+struct Parts {
     tree: Tree,
     whole: Option<[u8; 32]>,
-    failed: bool,
+}
+
+impl Parts {
+    fn note(&mut self, chunk: u64, hash: ChunkHash) {
+        match hash {
+            ChunkHash::Piece(value) => self.tree.add(chunk, value),
+            ChunkHash::Whole(hash) => self.whole = Some(hash),
+            ChunkHash::Later => {}
+        }
+    }
+
+    /// Returns the hash of a version of so many bytes, all of which were read.
+    fn hash(self, bytes: u64) -> [u8; 32] {
+        match self.whole {
+            Some(hash) => hash,
+            None if bytes == 0 => blake3::hash(b"").into(),
+            None => self.tree.root(bytes.div_ceil(PIECE_BYTES)),
+        }
+    }
 }
 
 impl Open {
     fn note(&mut self, event: ReadEvent) {
         match event {
-            ReadEvent::Chunk { hash: ChunkHash::Piece(value), chunk, .. } => {
-                self.tree.add(chunk, value);
-            }
-            ReadEvent::Chunk { hash: ChunkHash::Whole(hash), .. } => self.whole = Some(hash),
+            ReadEvent::Chunk { chunk, hash, .. } => self.own.note(chunk, hash),
+            ReadEvent::TakenBack { chunk, hash } => self.old.note(chunk, hash),
             ReadEvent::Failed { .. } => self.failed = true,
-            ReadEvent::Chunk { hash: ChunkHash::Later, .. } | ReadEvent::Hashed { .. } => {}
+            ReadEvent::Hashed { .. } => {}
         }
     }
 
@@ -127,11 +153,14 @@ impl Open {
         if self.failed {
             return None;
         }
-        let hash = match self.whole {
-            Some(hash) => hash,
-            None if opening.bytes == 0 => blake3::hash(b"").into(),
-            None => self.tree.root(opening.bytes.div_ceil(PIECE_BYTES)),
-        };
+        if let Some(old) = &opening.old {
+            let hash = self.old.hash(old.bytes);
+            if old.hash.is_some_and(|committed| committed != hash) {
+                let why = "its bytes are not those that were committed";
+                return Some(old_version_lost(old.submission, why));
+            }
+        }
+        let hash = self.own.hash(opening.bytes);
         Some(match opening.hash {
             Some(accepted) if accepted != hash => ReadEvent::Failed {
                 code: "E-CHANGED".to_owned(),
@@ -244,6 +273,8 @@ mod tests {
                 name: "a".into(),
                 output_name: "a".into(),
                 replay: false,
+                old: None,
+                removes: false,
             };
             let mut open = Open::default();
             events.into_iter().for_each(|event| open.note(event));

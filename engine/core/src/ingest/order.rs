@@ -15,10 +15,14 @@ pub struct FileOrder {
     pub epoch: u64,
     /// Its submission.
     pub submission: u64,
+    /// The submission whose rows these are: another one where an old version is taken back.
+    pub rows_of: u64,
     /// Which source of the plan reads it.
     pub source: usize,
     /// Where it lies. Reachable from every process of the run.
     pub path: PathBuf,
+    /// Where else it may lie, in the order in which it is moved: it is looked for there too.
+    pub or_at: Vec<PathBuf>,
     /// What it was when it was accepted; checked again when it is read.
     pub identity: Identity,
     /// The hash its bytes must have, if it is known already.
@@ -31,6 +35,18 @@ pub struct FileOrder {
     pub output_name: String,
     /// Whether it was committed in an earlier life and is only read to rebuild state.
     pub replay: bool,
+    /// The version that this one takes the place of: its rows are taken back in the same epoch.
+    /// `None` too where nothing keeps anything of it.
+    pub old: Option<Box<FileOrder>>,
+    /// Whether it only takes the old version away: it has no bytes of its own.
+    pub removes: bool,
+}
+
+impl FileOrder {
+    /// Returns whether its rows are taken back (difference -1).
+    pub fn is_taken_back(&self) -> bool {
+        self.rows_of != self.submission
+    }
 }
 
 /// Which part of a file to read.
@@ -79,6 +95,21 @@ pub struct Opening {
     pub output_name: String,
     /// Whether its outputs are already there.
     pub replay: bool,
+    /// The version whose rows the epoch takes back.
+    pub old: Option<OldVersion>,
+    /// Whether it only takes an earlier version away, and has no output of its own.
+    pub removes: bool,
+}
+
+/// A version that is taken back.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OldVersion {
+    /// Its submission.
+    pub submission: u64,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// The hash its bytes must have.
+    pub hash: Option<[u8; 32]>,
 }
 
 /// What is reported of the reading of a file.
@@ -110,6 +141,13 @@ pub enum ReadEvent {
         /// Bytes of the file, as it came, that were read for it.
         bytes: u64,
         /// What is known of the file's hash by them.
+        hash: ChunkHash,
+    },
+    /// A chunk of the version that is taken back was read. It counts nowhere.
+    TakenBack {
+        /// Its number.
+        chunk: u64,
+        /// What is known of that version's hash by its bytes.
         hash: ChunkHash,
     },
     /// All of the file was read, and its bytes are what they must be.

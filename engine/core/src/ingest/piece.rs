@@ -241,7 +241,16 @@ fn over_long(start: &[u8], offset: u32, plan: &ReadPlan) -> Reject {
 
 /// Opens a file and checks that it is the one that was accepted.
 fn open_checked(order: &FileOrder) -> Result<File, FileFailure> {
-    let file = File::open(&order.path).map_err(|error| match error.kind() {
+    let mut opened = File::open(&order.path);
+    // It may be moved on between two looks, but never back.
+    for other in &order.or_at {
+        match opened {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => opened = File::open(other),
+            _ => break,
+        }
+    }
+    let file = opened.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound if order.is_taken_back() => FileFailure::changed("it is gone"),
         io::ErrorKind::NotFound => FileFailure::changed("it is gone from underprocess/"),
         _ => FileFailure::read(&order.path, &error),
     })?;

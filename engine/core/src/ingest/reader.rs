@@ -5,6 +5,9 @@
 //! | state  | decoders of the streams being read; headers of the last few files          |
 //! | errors | a bad record is rejected; a file that cannot be read is noted as failed     |
 //!
+//! The version that a file takes the place of is read beside it, at the same times: its rows leave with
+//! the difference -1 and as rows of its own submission, its rejects not at all.
+//!
 //! Reads with fuel: about one piece per activation, so that nothing else on the worker waits long.
 //! A file that is not cut (compressed, or with line breaks inside records) is read by one reader,
 //! which keeps its own window: it goes on only while the sinks follow.
@@ -29,6 +32,9 @@ use crate::ingest::coordinator::{Loads, PIECE_BYTES, STREAM_WINDOW};
 use crate::ingest::flow::Flow;
 use crate::ingest::order::{Piece, PieceOrder, ReadEvent, ReadNote};
 use crate::ingest::piece::{self, Chunk, FileFailure, Preamble, StreamReader};
+
+/// The code of a correction that cannot take back what it corrects.
+pub const OLD_VERSION_LOST: &str = "E-OLD-VERSION";
 
 /// Bytes read in one activation before others get their turn.
 const FUEL_BYTES: u64 = PIECE_BYTES;
@@ -160,8 +166,8 @@ struct Reading {
     buffers: Buffers,
     queue: VecDeque<(Vec<Capability<Time>>, PieceOrder)>,
     streams: Vec<OpenStream>,
-    /// What stands before the first record of the last few files, by epoch.
-    preambles: BTreeMap<u64, Preamble>,
+    /// What stands before the first record of the last few files, by epoch and submission.
+    preambles: BTreeMap<(u64, u64), Preamble>,
     /// Epochs that failed here: their other pieces need not be read.
     failed: BTreeSet<u64>,
     worker: usize,
@@ -261,14 +267,15 @@ impl Reading {
         if start == 0 || format::header_end(&self.plan, b"") == HeaderEnd::None {
             return Ok(None);
         }
-        if let Some(preamble) = self.preambles.get(&order.file.epoch) {
+        let which = (order.file.epoch, order.file.rows_of);
+        if let Some(preamble) = self.preambles.get(&which) {
             return Ok(Some(preamble.clone()));
         }
         let preamble = piece::preamble(&order.file, &self.plan)?;
         if self.preambles.len() >= PREAMBLES_KEPT {
             self.preambles.pop_first();
         }
-        self.preambles.insert(order.file.epoch, preamble.clone());
+        self.preambles.insert(which, preamble.clone());
         Ok(Some(preamble))
     }
 
@@ -283,7 +290,16 @@ impl Reading {
         let time = *held[0].time();
         let parsed = self.parser.parse(&chunk.buffer, chunk.range.clone(), header);
         let origin =
-            Origin { submission: order.file.submission, chunk: time.chunk, offset: chunk.offset };
+            Origin { submission: order.file.rows_of, chunk: time.chunk, offset: chunk.offset };
+        if order.file.is_taken_back() {
+            if let Some(mut batch) = parsed.batch {
+                (batch.origin, batch.diff) = (origin, -1);
+                outputs.batches.session(&held[0]).give_container(&mut batch);
+            }
+            let note = ReadEvent::TakenBack { chunk: time.chunk, hash: chunk.hash };
+            outputs.notes.session(&held[2]).give(self.note(order, note));
+            return;
+        }
         let mut rejects: Vec<Reject> = parsed.rejects;
         let over_long = u32::from(chunk.too_long.is_some());
         if let Some(mut reject) = chunk.too_long {
@@ -328,11 +344,23 @@ impl Reading {
         outputs: &mut Outputs<'_>,
     ) {
         self.failed.insert(order.file.epoch);
-        let event = ReadEvent::Failed { code: failure.code.into(), detail: failure.detail };
+        let event = match order.file.is_taken_back() {
+            false => ReadEvent::Failed { code: failure.code.into(), detail: failure.detail },
+            true => old_version_lost(order.file.rows_of, &failure.detail),
+        };
         outputs.notes.session(&held[2]).give(self.note(order, event));
     }
 
     fn note(&self, order: &PieceOrder, event: ReadEvent) -> ReadNote {
         ReadNote { epoch: order.file.epoch, submission: order.file.submission, event }
     }
+}
+
+/// Returns what is said of a correction when the version that it corrects cannot be taken back.
+pub(super) fn old_version_lost(old: u64, why: &str) -> ReadEvent {
+    let detail = format!(
+        "the rows of submission {old} cannot be taken back, so nothing was changed: {why} (its bytes \
+         are looked for in processed/ and retained/)"
+    );
+    ReadEvent::Failed { code: OLD_VERSION_LOST.to_owned(), detail }
 }

@@ -1,9 +1,9 @@
 //! Patterns: which source of a pipeline takes a file, by its name. Derived from the plan.
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
-use tidemill_store::Dedupe;
+use tidemill_store::{Dedupe, Replaces};
 
-use crate::plan::{SourcePlan, Taking};
+use crate::plan::{OnSameName, SourcePlan, Taking};
 
 /// Which source of a pipeline takes a file, by its name.
 #[derive(Clone, Debug)]
@@ -54,6 +54,15 @@ impl Patterns {
     pub fn dedupe_of(&self, source: &str) -> Dedupe {
         let source = self.sources.iter().find(|one| one.name == source);
         source.map_or(Dedupe::None, |source| source.taking.dedupe)
+    }
+
+    /// Returns which earlier file a new one of a source takes the place of, if nobody says otherwise.
+    pub fn replaces_of(&self, source: &str) -> Replaces {
+        let source = self.sources.iter().find(|one| one.name == source);
+        match source.map(|source| source.taking.correcting.on_same_name) {
+            Some(OnSameName::Replace) => Replaces::SameName,
+            Some(OnSameName::New) | None => Replaces::Nothing,
+        }
     }
 
     /// Returns all patterns, for people.

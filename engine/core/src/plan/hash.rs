@@ -110,6 +110,10 @@ fn records(text: &mut String, source: &SourcePlan) {
         line(text, "field", &(&field.name, field.kind, &field.path));
     }
     line(text, "record_bytes_max", &source.read.record_bytes_max);
+    // What is never taken back may be kept as less.
+    if source.taking.correcting.append_only {
+        line(text, "append_only", &true);
+    }
 }
 
 fn line(text: &mut String, word: &str, value: &impl Serialize) {

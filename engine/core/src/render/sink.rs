@@ -67,8 +67,10 @@ pub(super) fn counted_in<'scope>(
         move |input, output| {
             input.for_each_stamp(|capability, batches| {
                 for batch in batches {
-                    meter.took(batch.len(), 0);
-                    meter.gave(0, batch.len(), 0);
+                    if batch.diff > 0 {
+                        meter.took(batch.len(), 0);
+                        meter.gave(0, batch.len(), 0);
+                    }
                     output.session(&capability).give_container(batch);
                 }
             });

@@ -78,9 +78,15 @@ pub fn files<'scope>(
                 for input in &mut inputs {
                     input.for_each_stamp(|capability, batches| {
                         let Some(time) = capability.least().copied() else { return };
+                        // What is taken back was written with another file: its output goes as a whole.
+                        let mut there = batches.map(std::mem::take).filter(|one| one.diff > 0);
+                        let Some(first) = there.next() else { return };
                         let end = || OpenPart::new(capability.delayed(&Time::end(time.epoch), 0));
                         let ahead = &mut writer.file(time.epoch, end).ahead;
-                        ahead.entry(time.chunk).or_default().extend(batches.map(std::mem::take));
+                        ahead
+                            .entry(time.chunk)
+                            .or_default()
+                            .extend([first].into_iter().chain(there));
                     });
                 }
                 opening_input.for_each_stamp(|capability, openings| {

@@ -242,7 +242,8 @@ impl Parts {
     pub fn close(&mut self, epoch: u64, open: OpenPart) -> Option<Ready> {
         let opening = open.opening.expect("every epoch is announced before it is complete");
         let concerned = self.sink.sources.contains(&opening.source);
-        if open.rows == 0 && !(self.sink.empty && concerned) {
+        let wants_empty = self.sink.empty && concerned && !opening.removes;
+        if open.rows == 0 && !wants_empty {
             return None;
         }
         let name = output_name(&opening.output_name, &self.sink.format);

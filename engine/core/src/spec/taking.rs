@@ -6,6 +6,7 @@
 use tidemill_store::Dedupe;
 
 use crate::diagnostic::Mistakes;
+use crate::spec::correcting::{self, Correcting};
 use crate::spec::read::{self, Entries};
 use crate::spec::source::check_globs;
 
@@ -40,6 +41,8 @@ pub struct Taking {
     pub priority: i32,
     /// Globs over names that it passes over.
     pub ignore: Vec<String>,
+    /// Whether and how its files may be replaced and removed later.
+    pub correcting: Correcting,
 }
 
 impl Default for Taking {
@@ -49,6 +52,7 @@ impl Default for Taking {
             order: Order::Arrival,
             priority: 0,
             ignore: IGNORED_DEFAULT.map(str::to_owned).to_vec(),
+            correcting: Correcting::default(),
         }
     }
 }
@@ -86,6 +90,7 @@ pub(super) fn parse(entries: &mut Entries, mistakes: &mut Mistakes<'_>) -> Takin
         check_globs(&globs, mistakes);
         taking.ignore = globs.into_iter().map(|glob| glob.text).collect();
     }
+    taking.correcting = correcting::parse(entries, taking.dedupe, mistakes);
     taking
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Looks at the journal and the folders before anything runs; moves nothing.
 
+use std::collections::BTreeSet;
+
 use tidemill_store::{AcceptedFile, Dedupe, Folders, Found, Journal, JournalError, look_for};
 
 use crate::checkpoint::find::Base;
@@ -20,15 +22,17 @@ pub(super) struct Earlier {
 }
 
 /// Returns what earlier lives left of each pipeline: committed files that its checkpoint does not hold,
-/// to rebuild tables from, then those that were not finished. Nothing runs yet, so that a refusal needs no end.
+/// to rebuild tables from, then those that were not finished; and the pipelines that leave out files
+/// which were corrected since. Nothing runs yet, so that a refusal needs no end.
 pub(super) fn earlier(
     config: &Config,
     journal: &Journal,
     folders: &[Folders],
     patterns: &[Patterns],
     bases: &[Base],
-) -> Result<Vec<Earlier>, StartError> {
+) -> Result<(Vec<Earlier>, Vec<usize>), StartError> {
     let mut all = Vec::new();
+    let mut skip = Vec::new();
     for (pipeline, plan) in config.plans.iter().enumerate() {
         let (folders, patterns) = (&folders[pipeline], &patterns[pipeline]);
         if plan.sinks.iter().any(|sink| matches!(sink.kind, SinkKind::Table { .. })) {
@@ -43,7 +47,11 @@ pub(super) fn earlier(
                 );
             }
             let committed = journal.committed_after(&plan.name, from, usize::MAX)?;
-            let replay = to_rebuild(plan, committed, folders, patterns, config.forget_missing)?;
+            let corrected = corrected(&committed);
+            if committed.iter().any(|file| corrected.contains(&file.id)) {
+                skip.push(pipeline);
+            }
+            let replay = to_rebuild(plan, committed, folders, patterns, config)?;
             if !replay.is_empty() {
                 tracing::info!(pipeline = plan.name, files = replay.len(), "rebuilding tables");
             }
@@ -63,7 +71,12 @@ pub(super) fn earlier(
             all.push(Earlier { pipeline, file, replay: false });
         }
     }
-    Ok(all)
+    Ok((all, skip))
+}
+
+/// Returns what these files correct.
+fn corrected(files: &[AcceptedFile]) -> BTreeSet<u64> {
+    files.iter().filter_map(|file| file.correction?.of).collect()
 }
 
 /// Returns the committed files that are where they must be, each as it looks now.
@@ -72,14 +85,27 @@ fn to_rebuild(
     committed: Vec<AcceptedFile>,
     folders: &Folders,
     patterns: &Patterns,
-    forget_missing: bool,
+    config: &Config,
 ) -> Result<Vec<AcceptedFile>, StartError> {
-    let mut there = Vec::with_capacity(committed.len());
+    let forget_missing = config.forget_missing;
+    // A version and its correction that are both to be read again need not be: neither of them.
+    let corrects = |file: &AcceptedFile| file.correction.and_then(|correction| correction.of);
+    let corrected = corrected(&committed);
+    let known: BTreeSet<u64> = committed.iter().map(|file| file.id).collect();
+    let committed = committed.into_iter().filter(|file| {
+        let takes_back = corrects(file).is_some_and(|old| !known.contains(&old));
+        !corrected.contains(&file.id) && (!file.is_removal() || takes_back)
+    });
+    let mut there = Vec::new();
     let mut gone = Vec::new();
     let mut without_source = 0;
     for mut file in committed {
         if !find_source(plan, patterns, &mut file) {
             without_source += 1;
+            continue;
+        }
+        if file.is_removal() {
+            there.push(file);
             continue;
         }
         match look_for(&folders.processed.join(&file.stored_name), &file)? {

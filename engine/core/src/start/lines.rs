@@ -1,6 +1,6 @@
 //! Lines: each part's end of each pipeline.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
@@ -100,7 +100,15 @@ pub(super) fn ledger_lines(
             wake,
             backlog: Backlog::clone(backlog),
             plan_hash: plan.hash.clone(),
+            stateful: (0..plan.sources.len()).map(|at| plan.keeps_state_of(at)).collect(),
+            restored: found.epoch(),
+            linear: plan.sinks.iter().map(|sink| plan.is_linear(sink)).collect(),
+            skips: false,
             checkpoints: found.folder,
+            behind: VecDeque::new(),
+            corrects: false,
+            // What an earlier life left.
+            may_discard: true,
             schedule: Schedule::new(found.states, config.checkpoint_every, found.manifest),
         }
     };

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use tidemill_engine::engine::ClientId;
+use tidemill_engine::engine::{ClientId, Replaces};
 use tidemill_proto::v1;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -28,6 +28,7 @@ pub(super) struct Header {
     pub(super) id: Option<ClientId>,
     /// Where this attempt begins.
     pub(super) offset: u64,
+    pub(super) replaces: Replaces,
     pub(super) seen_at: SystemTime,
 }
 
@@ -71,6 +72,7 @@ impl Parts {
             hash: convert::hash_of(header.blake3)?,
             id,
             offset: header.offset,
+            replaces: convert::replaces(header.replaces),
             seen_at: SystemTime::now(),
         })
     }

@@ -8,10 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
 use tidemill_engine::engine::tables::{TableError, TableHandle, TableObserver, TableReport};
-use tidemill_engine::engine::{ClientId, Observer, SubmitError, Upload, spool};
+use tidemill_engine::engine::{ClientId, Observer, Replaces, SubmitError, Target, Upload, spool};
 use tidemill_engine::report::{
-    Condition, EdgeReport, NodeReport, OperatorReport, Phase, PipelineReport, ReceiptReport,
-    StageLatency, SubmissionFilter, SubmissionReport,
+    Condition, Corrections, EdgeReport, NodeReport, OperatorReport, Phase, PipelineReport,
+    ReceiptReport, StageLatency, SubmissionFilter, SubmissionReport,
 };
 use tidemill_server::Backend;
 
@@ -123,6 +123,7 @@ impl Fake {
             finished_at: None,
             retry_of: None,
             retried_as: None,
+            corrections: Corrections::default(),
         };
         state.reports.insert(id, report);
         state.contents.insert(id, bytes.to_vec());
@@ -182,7 +183,34 @@ impl Backend for Fake {
         self.0.spool.path()
     }
 
-    fn check_upload(&self, pipeline: Option<&str>, name: &str) -> Result<(), SubmitError> {
+    fn remove(&self, target: &Target) -> Result<Option<SubmissionReport>, SubmitError> {
+        let of = match target {
+            Target::Id(id) => Some(*id),
+            Target::Name { name, .. } => {
+                let state = self.state();
+                state.reports.values().find(|report| report.name == *name).map(|report| report.id)
+            }
+        };
+        let old = of.and_then(|of| self.state().reports.get(&of).cloned());
+        let Some(old) = old else { return Ok(None) };
+        if old.phase != Phase::Committed {
+            let (what, reason) = (format!("submission {}", old.id), "it is not finished".into());
+            return Err(SubmitError::NoCorrection { what, reason });
+        }
+        let new = self.insert(&old.pipeline, &old.name, b"", Phase::Accepted);
+        let mut state = self.state();
+        Ok(state.reports.get_mut(&new).map(|report| {
+            report.corrections.removes = Some(old.id);
+            report.clone()
+        }))
+    }
+
+    fn check_upload(
+        &self,
+        pipeline: Option<&str>,
+        name: &str,
+        _replaces: Replaces,
+    ) -> Result<(), SubmitError> {
         if let Some(reason) = self.state().unavailable.clone() {
             return Err(SubmitError::Unavailable { reason });
         }

@@ -23,6 +23,7 @@ fn attempt(id: &str, size: u64, offset: u64) -> Part {
         blake3: None,
         client_submission_id: Some(id.to_owned()),
         offset,
+        replaces: None,
     })
 }
 

@@ -78,6 +78,7 @@ async fn an_upload_that_is_not_what_it_says_leaves_nothing() {
             blake3: blake3.map(str::to_owned),
             client_submission_id: None,
             offset: 0,
+            replaces: None,
         };
         vec![Part::Header(header), chunk(0, b"a"), bare_end()]
     };

@@ -155,6 +155,11 @@ codes! {
         "inputs of before the checkpoints are gone"
         "No start needs them, as long as a checkpoint is whole and the pipeline file asks for the same sums and tables."
         "Nothing, if they were removed on purpose."
+    /// The old bytes of a corrected file are gone, and a checkpoint still holds its rows.
+    RetainedMissing Warning "D-RETAINED-MISSING"
+        "an old version is gone that a start may need"
+        "A checkpoint holds its rows, and its correction came behind it. The next start cannot begin with that checkpoint and reads the files in processed/ again."
+        "Put it back into retained/, or let the next start take longer; the next checkpoint makes it unnecessary."
     /// A file is in two of the four folders.
     InputDoubled Warning "D-INPUT-DOUBLED"
         "a file lies in two folders"

@@ -32,6 +32,12 @@ struct Submission {
     unsettled: bool,
     /// Committed, and in both of the checkpoints that are kept.
     kept: bool,
+    /// It takes another one away, and has no file.
+    is_removal: bool,
+    /// A committed one has taken its place, or has taken it away.
+    is_corrected: bool,
+    /// That is so, and a checkpoint lies in between: a start from it takes its rows back.
+    is_needed: bool,
 }
 
 /// An output of the journal, as it is now: none that was replaced or removed since.
@@ -99,6 +105,15 @@ impl Round<'_> {
     }
 
     fn check_file(&mut self, file: &Submission) {
+        if file.is_removal {
+            if file.unsettled {
+                self.find(Code::Unsettled, &file.pipeline, &format!("{} (a removal)", file.id));
+            }
+            return;
+        }
+        if file.is_corrected {
+            return self.check_retained(file);
+        }
         let of = |folder: &str| self.folder(&file.pipeline, folder);
         let claimed = of("underprocess").join(&file.claimed_name);
         let (processed, quarantined) =
@@ -152,6 +167,25 @@ impl Round<'_> {
         }
         if file.verdict == 2 {
             self.find(Code::Quarantine, &file.pipeline, &subject);
+        }
+    }
+
+    /// Looks for a version that is not current any more: it is wanted only where a start may begin with
+    /// a checkpoint that holds its rows.
+    fn check_retained(&mut self, file: &Submission) {
+        let path = self.folder(&file.pipeline, "retained").join(&file.stored_name);
+        let subject = format!("{} {}", file.id, self.shown(&path));
+        let there = self.look(&path);
+        match there {
+            Some(found) => self.check_input(file, &path, &found, &subject),
+            // It is about to be moved there.
+            None if !file.is_needed => {}
+            None => {
+                let processed = self.folder(&file.pipeline, "processed").join(&file.stored_name);
+                if self.look(&processed).is_none() {
+                    self.find(Code::RetainedMissing, &file.pipeline, &subject);
+                }
+            }
         }
     }
 
@@ -230,7 +264,7 @@ impl Round<'_> {
 
     /// Looks up everything that lies in the folders of a pipeline.
     pub(super) fn find_strangers(&mut self, journal: &Connection, pipeline: &Pipeline) {
-        for folder in ["underprocess", "processed", "quarantine", "out"] {
+        for folder in ["underprocess", "processed", "quarantine", "retained", "out"] {
             let path = self.folder(&pipeline.name, folder);
             let outcome = match folder {
                 "out" => self.walk_sinks(journal, pipeline, &path),
@@ -366,9 +400,15 @@ fn files(journal: &Connection, after: i64) -> rusqlite::Result<Vec<Submission>> 
                 u.submission IS NOT NULL,
                 s.verdict = 1 AND
                 (SELECT count(*) > 1 FROM checkpoint c
-                 WHERE c.pipeline = s.pipeline AND c.epoch >= s.epoch)
+                 WHERE c.pipeline = s.pipeline AND c.epoch >= s.epoch),
+                coalesce(k.removes, 0), n.id IS NOT NULL,
+                n.id IS NOT NULL AND EXISTS (SELECT 1 FROM checkpoint c
+                 WHERE c.pipeline = s.pipeline AND c.epoch >= s.epoch AND c.epoch < n.epoch)
          FROM submission s JOIN pipeline p ON p.id = s.pipeline
          LEFT JOIN unsettled u ON u.submission = s.id
+         LEFT JOIN correction k ON k.submission = s.id
+         LEFT JOIN submission n ON n.verdict = 1 AND n.id IN
+                   (SELECT x.submission FROM correction x WHERE x.corrects = s.id)
          WHERE s.id > ?1 AND s.id NOT IN (SELECT retry_of FROM retry) ORDER BY s.id LIMIT ?2",
     )?;
     let file = |row: &Row<'_>| {
@@ -383,6 +423,9 @@ fn files(journal: &Connection, after: i64) -> rusqlite::Result<Vec<Submission>> 
             verdict: row.get(7)?,
             unsettled: row.get(8)?,
             kept: row.get(9)?,
+            is_removal: row.get(10)?,
+            is_corrected: row.get(11)?,
+            is_needed: row.get(12)?,
         })
     };
     page.query_map([after, FILES_PER_PAGE], file)?.collect()

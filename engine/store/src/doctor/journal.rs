@@ -195,7 +195,7 @@ impl Round<'_> {
 }
 
 /// Rules that the tables must keep; each statement returns a row where one is broken.
-const RULES: [(&str, &str); 7] = [
+const RULES: [(&str, &str); 8] = [
     (
         "epochs are dense",
         "SELECT 'pipeline ' || p.name || ' gave ' || (p.next_epoch - 1) || ' epochs; its files have '
@@ -219,6 +219,13 @@ const RULES: [(&str, &str); 7] = [
                 || total(s.verdict = 2)
          FROM pipeline p LEFT JOIN submission s ON s.pipeline = p.id GROUP BY p.id
          HAVING total(s.verdict = 1) <> p.committed OR total(s.verdict = 2) <> p.quarantined",
+    ),
+    (
+        "one committed correction of a file counts",
+        "SELECT 'submission ' || x.corrects || ' is corrected by ' || group_concat(n.id)
+         FROM correction x JOIN submission n ON n.id = x.submission
+         WHERE n.verdict = 1 AND x.corrects IS NOT NULL GROUP BY x.corrects
+         HAVING count(*) > 1 LIMIT 1",
     ),
     (
         "only finished files are unsettled",

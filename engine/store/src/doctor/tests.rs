@@ -63,6 +63,7 @@ impl Given {
             hash: Some(hash),
             client_id: None,
             dedupe,
+            replaces: crate::Replaces::Nothing,
             seen_at_us: 0,
             claimed_at_us: 0,
         };
@@ -222,6 +223,7 @@ fn a_file_that_is_tried_again_is_found_on_its_way_and_then_where_it_must_be() {
             claimed_name: claimed.into(),
             identity: found.identity,
             dedupe: crate::journal::Dedupe::None,
+            replaces: crate::Replaces::Nothing,
             client_id: None,
             hash: Some(found.hash),
             seen_at_us: 0,

@@ -1,11 +1,13 @@
 //! Dedupe: whether a file that is to be accepted is one that its source took already.
 //!
 //! Decided inside the transaction that accepts, so that two equal files of one group are seen too.
-//! Files that were set aside do not count: a name or content that failed may come again.
+//! Files that were set aside do not count: a name or content that failed may come again. Neither do
+//! those that were replaced or removed since.
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::NewFile;
+use super::correct::IS_CORRECTED;
 use super::write::Trouble;
 use crate::journal::{Journal, JournalError};
 
@@ -41,17 +43,20 @@ pub(super) fn original(
     let found: Option<i64> = match (file.dedupe, file.hash) {
         (Dedupe::None, _) | (Dedupe::Content, None) => None,
         (Dedupe::Name, _) => transaction
-            .prepare_cached(
-                "SELECT id FROM submission WHERE name = ?1 AND pipeline = ?2 AND source = ?3
-                 AND verdict IN (0, 1) ORDER BY id LIMIT 1",
-            )?
+            .prepare_cached(&format!(
+                "SELECT s.id FROM submission s LEFT JOIN correction c ON c.submission = s.id
+                 WHERE s.name = ?1 AND s.pipeline = ?2 AND s.source = ?3
+                 AND s.verdict IN (0, 1) AND coalesce(c.removes, 0) = 0
+                 AND NOT {IS_CORRECTED} ORDER BY s.id LIMIT 1"
+            ))?
             .query_row(params![file.name, pipeline, file.source], |row| row.get(0))
             .optional()?,
         (Dedupe::Content, Some(hash)) => transaction
-            .prepare_cached(
+            .prepare_cached(&format!(
                 "SELECT c.submission FROM content c JOIN submission s ON s.id = c.submission
-                 WHERE c.hash = ?1 AND c.pipeline = ?2 AND c.source = ?3 AND s.verdict IN (0, 1)",
-            )?
+                 WHERE c.hash = ?1 AND c.pipeline = ?2 AND c.source = ?3 AND s.verdict IN (0, 1)
+                 AND NOT {IS_CORRECTED}"
+            ))?
             .query_row(params![hash, pipeline, file.source], |row| row.get(0))
             .optional()?,
     };
@@ -82,7 +87,9 @@ impl Journal {
                 "INSERT INTO content
                  SELECT s.pipeline, s.source, s.hash, min(s.id) FROM submission s
                  WHERE s.pipeline = (SELECT id FROM pipeline WHERE name = ?1) AND s.source = ?2
-                 AND s.verdict IN (0, 1) AND s.hash IS NOT NULL GROUP BY s.hash
+                 AND s.verdict IN (0, 1) AND s.hash IS NOT NULL
+                 AND s.id NOT IN (SELECT submission FROM correction WHERE removes = 1)
+                 GROUP BY s.hash
                  ON CONFLICT DO NOTHING",
                 params![pipeline, source],
             )?;

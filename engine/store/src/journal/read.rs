@@ -10,8 +10,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use super::schema::{self, of};
 use super::shelf;
 use super::{
-    AcceptedFile, Counts, Filter, Journal, JournalError, LIST_MAX, Outcome, OutcomeRow, Part,
-    PartBody, PartRow, Phase, SubmissionRow, Verdict, VerdictRow, Version,
+    AcceptedFile, Correction, Counts, Filter, Journal, JournalError, LIST_MAX, Outcome, OutcomeRow,
+    Part, PartBody, PartRow, Phase, SubmissionRow, Verdict, VerdictRow, Version,
 };
 use crate::home::Home;
 use crate::queue::Identity;
@@ -28,8 +28,9 @@ const SELECT: &str = "
 SELECT s.id, p.name, s.epoch, s.source, s.name, s.claimed_name, s.stored_name, s.output_name,
        s.device, s.inode, s.bytes, s.modified_s, s.modified_ns, s.hash, s.seen_at_us,
        s.claimed_at_us, s.accepted_at_us, s.verdict, s.records, s.rejected, s.answered_at_us,
-       s.finished_at_us, s.code, s.detail, s.duplicate_of
-FROM submission s JOIN pipeline p ON p.id = s.pipeline ";
+       s.finished_at_us, s.code, s.detail, s.duplicate_of, k.removes, k.corrects
+FROM submission s JOIN pipeline p ON p.id = s.pipeline
+     LEFT JOIN correction k ON k.submission = s.id ";
 
 impl Journal {
     /// Returns what is finished and not settled, with all its bytes, pipeline by pipeline in the order
@@ -248,6 +249,21 @@ fn files(
     statement.query_map(values, accepted_file)?.collect()
 }
 
+/// Returns one file.
+pub(super) fn file(connection: &Connection, id: u64) -> rusqlite::Result<Option<AcceptedFile>> {
+    let found = files_where(connection, "s.id = ?1", [id.cast_signed()])?;
+    Ok(found.into_iter().next())
+}
+
+/// Returns the files of which a condition holds, in the order of epochs.
+pub(super) fn files_where(
+    connection: &Connection,
+    which: &str,
+    values: impl rusqlite::Params,
+) -> rusqlite::Result<Vec<AcceptedFile>> {
+    files(connection, &format!("{SELECT} WHERE {which} ORDER BY s.epoch"), values)
+}
+
 fn accepted_file(row: &Row<'_>) -> rusqlite::Result<AcceptedFile> {
     let seconds: i64 = row.get(11)?;
     let nanoseconds: i64 = row.get(12)?;
@@ -271,6 +287,13 @@ fn accepted_file(row: &Row<'_>) -> rusqlite::Result<AcceptedFile> {
         claimed_at_us: row.get(15)?,
         accepted_at_us: row.get(16)?,
         duplicate_of: row.get::<_, Option<i64>>(24)?.map(i64::cast_unsigned),
+        correction: match row.get::<_, Option<bool>>(25)? {
+            Some(removes) => {
+                let of = row.get::<_, Option<i64>>(26)?.map(i64::cast_unsigned);
+                Some(Correction { of, removes })
+            }
+            None => None,
+        },
     })
 }
 

@@ -7,10 +7,11 @@
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
+use super::names::{Folder, free_name};
 use super::read::unsigned;
 use super::schema::of;
 use super::write::{Trouble, check_new, insert_file, known_or_new, now_us, save_counters};
-use super::{AcceptedFile, Journal, JournalError, JournalReader, NewFile};
+use super::{AcceptedFile, Correction, Journal, JournalError, JournalReader, NewFile, correct};
 use crate::name;
 
 /// Which submission tries which one again.
@@ -59,6 +60,7 @@ impl Journal {
     /// its `claimed_name` is where it is to be moved.
     pub fn retry(&mut self, of: u64, file: &NewFile) -> Result<Retried, JournalError> {
         check_new(file)?;
+        let root = self.root.clone();
         let retried = self.write("accept a retry", |transaction, pipelines| {
             if let Some(id) = retried_as(transaction, of)? {
                 return Ok(Retried::Before(id));
@@ -74,6 +76,22 @@ impl Journal {
                 .execute(params![of.cast_signed(), given_up(of)])?;
             let counters = known_or_new(transaction, pipelines, &file.pipeline)?;
             let now = now_us();
+            let mut output_name = output_name;
+            let correction = match correct::again(transaction, of)? {
+                Some(Some(resolved)) => {
+                    output_name = resolved.output_name;
+                    Some(Correction { of: Some(resolved.of), removes: false })
+                }
+                Some(None) => Some(Correction { of: None, removes: false }),
+                None => None,
+            };
+            let of_none = correction.is_none_or(|correction| correction.of.is_none());
+            if of_none && is_named(transaction, counters.id(), &output_name)? {
+                // A later file of that name took the place: this one is one more.
+                let folder = Folder::look(&root.join(&file.pipeline));
+                let free = free_name(transaction, counters.id(), &file.name, &folder)?;
+                output_name = name::output_name(&free).to_owned();
+            }
             let accepted = AcceptedFile {
                 id: file.id,
                 pipeline: file.pipeline.clone(),
@@ -89,6 +107,7 @@ impl Journal {
                 claimed_at_us: file.claimed_at_us,
                 accepted_at_us: now,
                 duplicate_of: None,
+                correction,
             };
             insert_file(transaction, counters.id(), &accepted)?;
             transaction
@@ -133,6 +152,20 @@ impl JournalReader {
         };
         both().map_err(of("look up the retries of a submission", self.path()))
     }
+}
+
+/// Returns whether outputs of another file that runs or is committed have a name.
+fn is_named(
+    transaction: &Transaction<'_>,
+    pipeline: i64,
+    output_name: &str,
+) -> Result<bool, Trouble> {
+    Ok(transaction
+        .prepare_cached(
+            "SELECT 1 FROM submission WHERE output_name = ?1 AND pipeline = ?2
+             AND verdict IN (0, 1) LIMIT 1",
+        )?
+        .exists(params![output_name, pipeline])?)
 }
 
 /// Returns the name that a quarantined submission bears in the journal once it was retried. No file

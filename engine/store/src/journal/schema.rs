@@ -11,7 +11,7 @@ use std::time::Duration;
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::{JournalError, checkpoint, client_id, dedupe, receipt, retry, shelf, strike};
+use super::{JournalError, checkpoint, client_id, correct, dedupe, receipt, retry, shelf, strike};
 use crate::barrier;
 use crate::disk::{self, DiskError};
 
@@ -94,7 +94,7 @@ CREATE TABLE submission (
 ) STRICT;
 CREATE UNIQUE INDEX submission_epoch ON submission (pipeline, epoch);
 CREATE UNIQUE INDEX submission_stored_name ON submission (stored_name, pipeline);
-CREATE UNIQUE INDEX submission_output_name ON submission (output_name, pipeline);
+CREATE INDEX submission_output_name ON submission (output_name, pipeline);
 CREATE INDEX submission_name ON submission (name);
 CREATE INDEX submission_pipeline ON submission (pipeline);
 CREATE INDEX submission_open ON submission (pipeline, epoch) WHERE verdict = 0;
@@ -144,13 +144,14 @@ FROM submission s JOIN pipeline p ON p.id = s.pipeline;
 ";
 
 /// The tables of the topics that have a file of their own.
-const TOPICS: [&str; 7] = [
+const TOPICS: [&str; 8] = [
     client_id::TABLES,
     dedupe::TABLES,
     checkpoint::TABLES,
     receipt::TABLES,
     retry::TABLES,
     strike::TABLES,
+    correct::TABLES,
     shelf::TABLES,
 ];
 

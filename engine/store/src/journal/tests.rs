@@ -33,6 +33,7 @@ pub(super) fn new_file(journal: &mut Journal, pipeline: &str, name: &str) -> New
         claimed_at_us: 2,
         client_id: None,
         dedupe: Dedupe::None,
+        replaces: crate::Replaces::Nothing,
     }
 }
 

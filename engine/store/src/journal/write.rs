@@ -18,8 +18,8 @@ use super::receipt::{self, Books};
 use super::schema::{self, of};
 use super::shelf::{self, Replaced};
 use super::{
-    AcceptedFile, Generation, Journal, JournalError, JournalReader, NewFile, Outcome, Part,
-    Verdict, client_id, dedupe, read,
+    AcceptedFile, Correction, Generation, Journal, JournalError, JournalReader, NewFile, Outcome,
+    Part, Replaces, Verdict, client_id, correct, dedupe, read,
 };
 use crate::barrier;
 use crate::disk::{self, Full};
@@ -148,12 +148,20 @@ impl Journal {
                     .entry(file.pipeline.as_str())
                     .or_insert_with(|| Folder::look(&root.join(&file.pipeline)));
                 let stored_name = free_name(transaction, counters.id, &file.name, taken)?;
-                let original = dedupe::original(transaction, counters.id, file)?;
+                let replaced = correct::resolve(transaction, counters.id, file)?;
+                let original = match file.replaces {
+                    Replaces::Nothing => dedupe::original(transaction, counters.id, file)?,
+                    _ => None,
+                };
                 let epoch = if original.is_some() { 0 } else { counters.take_epoch() };
-                let named = AcceptedFile {
+                let mut named = AcceptedFile {
                     duplicate_of: original,
                     ..with_names(file, stored_name, epoch, now)
                 };
+                if let Some(replaced) = replaced {
+                    named.correction = Some(Correction { of: Some(replaced.of), removes: false });
+                    named.output_name = replaced.output_name;
+                }
                 insert_file(transaction, counters.id, &named)?;
                 if original.is_none() {
                     dedupe::remember(transaction, counters.id, file)?;
@@ -219,8 +227,14 @@ impl Journal {
                 receipt::insert(transaction, books, outcome, receipts.get(&outcome.id))?;
                 counters.finished_epoch = outcome.epoch;
                 match outcome.verdict {
-                    Verdict::Committed { .. } => counters.committed += 1,
-                    Verdict::Quarantined { .. } => counters.quarantined += 1,
+                    Verdict::Committed { .. } => {
+                        counters.committed += 1;
+                        correct::committed(transaction, outcome.id)?;
+                    }
+                    Verdict::Quarantined { .. } => {
+                        counters.quarantined += 1;
+                        correct::set_aside(transaction, outcome.id)?;
+                    }
                 }
             }
             save_counters(transaction, pipelines)?;
@@ -284,7 +298,7 @@ impl Journal {
     }
 
     /// Runs a transaction that becomes durable with the next one that is synced.
-    fn write_unsynced<T>(
+    pub(super) fn write_unsynced<T>(
         &mut self,
         doing: &'static str,
         work: impl FnOnce(&Transaction<'_>, &mut HashMap<String, Counters>) -> Result<T, Trouble>,
@@ -442,6 +456,7 @@ fn with_names(file: &NewFile, stored_name: String, epoch: u64, now: i64) -> Acce
         claimed_at_us: file.claimed_at_us,
         accepted_at_us: now,
         duplicate_of: None,
+        correction: None,
     }
 }
 
@@ -487,6 +502,9 @@ pub(super) fn insert_file(
             if is_duplicate { file.accepted_at_us } else { 0 },
             file.duplicate_of.map(u64::cast_signed),
         ])?;
+    if let Some(correction) = file.correction {
+        correct::insert(transaction, file.id, correction)?;
+    }
     if is_duplicate {
         // It has still to be moved.
         let id = file.id.cast_signed();

@@ -69,7 +69,7 @@ impl Run {
             7 => self.parts().iter().for_each(|part| self.publish(part)),
             8 => {
                 let (file, outcome) = (self.accepted.as_ref().unwrap(), self.outcome.as_ref());
-                let moved = settle_one(&self.home, &folders, file, outcome.unwrap(), None);
+                let moved = settle_one(&self.home, &folders, file, outcome.unwrap(), None, None);
                 assert!(moved.unwrap());
             }
             9 => sync_published(&[&folders]).unwrap(),
@@ -92,6 +92,7 @@ impl Run {
             claimed_at_us: 2,
             client_id: None,
             dedupe: crate::journal::Dedupe::None,
+            replaces: crate::Replaces::Nothing,
         };
         self.accepted = Some(self.journal.accept(&[file]).unwrap().remove(0));
     }
@@ -372,6 +373,7 @@ fn an_upload_that_was_not_accepted_waits_in_the_spool_for_its_client() {
         claimed_at_us: 2,
         client_id: Some(id),
         dedupe: crate::journal::Dedupe::None,
+        replaces: crate::Replaces::Nothing,
     };
     run.journal.accept(&[file]).unwrap();
     let recovery = recover(&run.home, &mut run.journal, &["p"], 2).unwrap();
@@ -429,6 +431,7 @@ fn a_retry_that_was_cut_off_leaves_exactly_one_of_the_two() {
             claimed_name: claimed.clone(),
             identity: found.identity,
             dedupe: crate::journal::Dedupe::None,
+            replaces: crate::Replaces::Nothing,
             client_id: None,
             hash: Some(found.hash),
             seen_at_us: 1,

@@ -30,7 +30,7 @@ pub(super) fn check(
     });
     let changed_by = Some(operator.name.text.clone());
     let kind = kind.map(|(by, compute)| OperatorKind::Aggregate { by, compute });
-    (kind, Stream { schema, changed_by, has_place: false })
+    (kind, Stream { schema, changed_by, has_place: false, append_only: false })
 }
 
 /// Checks one computed column of an aggregate; `passed` is an aggregate before it.

@@ -27,6 +27,7 @@ fn given() -> (tempfile::TempDir, Journal, AcceptedFile) {
         hash: None,
         client_id: None,
         dedupe: crate::journal::Dedupe::None,
+        replaces: crate::Replaces::Nothing,
         seen_at_us: 1,
         claimed_at_us: 2,
     };

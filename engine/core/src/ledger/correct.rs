@@ -1,0 +1,173 @@
+//! Correct: the ledger's part in replacing and removing files.
+//!
+//! A correction is read only when what it corrects is finished: what it takes back is known only then.
+//! Until then it waits, and all behind it, because epochs are given out in their order.
+
+use std::sync::mpsc::Sender;
+use std::time::Instant;
+
+use tidemill_store::{AcceptedFile, JournalError, Outcome, Part, Removed, Verdict, queue};
+
+use crate::fault;
+use crate::ingest::order::FileOrder;
+use crate::ledger::{Ledger, Line, compression_of, shelf};
+
+/// What was asked of the ledger: to take a file away.
+pub struct Removal {
+    /// The submission that is to be taken away.
+    pub of: u64,
+    /// The number of the new one.
+    pub id: u64,
+    /// Who waits for the answer.
+    pub reply: Sender<Removed>,
+}
+
+impl Ledger {
+    /// Says that versions that were corrected since are left out of what a pipeline reads again.
+    pub fn skips(&mut self, pipeline: usize) {
+        self.lines[pipeline].skips = true;
+    }
+
+    /// Accepts removals and gives them to their dataflows.
+    pub(super) fn remove(&mut self, removal: Removal) -> Result<(), JournalError> {
+        let Removal { of, id, reply } = removal;
+        let Self { journal, space, .. } = self;
+        let removed = space.insist("writing the journal", || journal.remove(of, id))?;
+        if let Removed::Accepted(file) = &removed
+            && let Some(pipeline) = self.lines.iter().position(|line| line.name == file.pipeline)
+        {
+            self.board.accepted(pipeline, file);
+            self.order(pipeline, (**file).clone(), false)?;
+        }
+        // Whoever asked may have gone; the removal is accepted all the same.
+        let _ = reply.send(removed);
+        Ok(())
+    }
+
+    /// Returns whether a file has to wait: it corrects one that is not finished, or stands behind one
+    /// that waits.
+    pub(super) fn must_wait(&self, pipeline: usize, file: &AcceptedFile) -> bool {
+        let waits_for = file.correction.and_then(|correction| correction.of);
+        !self.lines[pipeline].behind.is_empty()
+            || waits_for.is_some_and(|of| self.running.contains_key(&of))
+    }
+
+    /// Gives out what waited for a file that is finished now.
+    pub(super) fn go_on_behind(&mut self, pipeline: usize) -> Result<(), JournalError> {
+        while let Some((file, replay)) = self.lines[pipeline].behind.pop_front() {
+            let waits_for = file.correction.and_then(|correction| correction.of);
+            if waits_for.is_some_and(|of| self.running.contains_key(&of)) {
+                self.lines[pipeline].behind.push_front((file, replay));
+                break;
+            }
+            self.give(pipeline, &file, replay)?;
+        }
+        Ok(())
+    }
+
+    /// Returns how the version that a file corrects is read, to take its rows back; `None` if there is
+    /// none, or nothing is kept of it.
+    pub(super) fn old_version(
+        &self,
+        pipeline: usize,
+        new: &FileOrder,
+        file: &AcceptedFile,
+    ) -> Result<Option<FileOrder>, JournalError> {
+        if file.correction.is_none() {
+            return Ok(None);
+        }
+        let line = &self.lines[pipeline];
+        let Some(old) = self.journal.corrected_by(file.id)? else { return Ok(None) };
+        // What is read again in the same life as its correction is not read at all.
+        let never_read = new.replay && old.epoch > line.restored;
+        if !line.stateful.get(new.source).copied().unwrap_or_default() || never_read {
+            return Ok(None);
+        }
+        Ok(Some(take_back(line, new, &old)))
+    }
+
+    /// Lets a commit take away the outputs of the version that it corrects; where it puts one of its
+    /// own, that is enough.
+    pub(super) fn take_outputs_away(
+        &self,
+        old: Option<&AcceptedFile>,
+        outcome: &mut Outcome,
+    ) -> Result<(), JournalError> {
+        let (Some(old), Verdict::Committed { parts }) = (old, &mut outcome.verdict) else {
+            return Ok(());
+        };
+        let removed = self.journal.outputs_of(old.id)?;
+        let removed = removed.iter().map(|one| Part::removed(old.id, &one.sink, &one.name));
+        parts.extend(removed);
+        *parts = shelf::placed(std::mem::take(parts));
+        Ok(())
+    }
+
+    /// Deletes the bytes of versions that no start can need any more.
+    pub(super) fn discard_retired(&mut self) -> Result<(), JournalError> {
+        for at in 0..self.lines.len() {
+            let line = &self.lines[at];
+            // A checkpoint that is being written may lie between a version and its correction.
+            if !line.may_discard || line.schedule.is_busy() {
+                continue;
+            }
+            let mut gone = Vec::new();
+            for retired in self.journal.retired(&line.name)? {
+                match queue::discard(&line.folders, &retired.stored_name) {
+                    Ok(()) => gone.push(retired.id),
+                    Err(error) => {
+                        tracing::warn!(
+                            pipeline = line.name,
+                            "an old version is not deleted: {error}"
+                        );
+                    }
+                }
+            }
+            self.lines[at].may_discard = false;
+            if !gone.is_empty() {
+                let Self { journal, space, .. } = self;
+                space.insist("writing the journal", || journal.forget_retained(&gone))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns how an old version is read. It is looked for where it was moved from and where it was moved
+/// to, in that order: whoever moves it meanwhile moves it there.
+fn take_back(line: &Line, new: &FileOrder, old: &AcceptedFile) -> FileOrder {
+    let began = Instant::now();
+    let places = [
+        line.folders.underprocess.join(&old.claimed_name),
+        line.folders.processed.join(&old.stored_name),
+        line.folders.retained.join(&old.stored_name),
+    ];
+    let mut identity = old.identity;
+    let mut compression = None;
+    for place in &places {
+        // One that was put back from elsewhere has the same bytes, and looks otherwise.
+        match tidemill_store::look_for(place, old) {
+            Ok(tidemill_store::Found::Same(now)) => {
+                identity = now;
+                compression = Some(compression_of(place));
+                break;
+            }
+            Ok(_) => {}
+            Err(error) => fault::disk("look for the version that is corrected", &error.into()),
+        }
+    }
+    tracing::debug!(submission = old.id, took = ?began.elapsed(), "looked for an old version");
+    let [path, or_at @ ..] = places;
+    FileOrder {
+        rows_of: old.id,
+        path,
+        or_at: or_at.to_vec(),
+        identity,
+        hash: old.hash,
+        compression: compression.unwrap_or(new.compression),
+        name: old.name.clone(),
+        old: None,
+        removes: false,
+        ..new.clone()
+    }
+}

@@ -1,0 +1,96 @@
+//! Correct: what a plan means for corrections: behind which sources something is kept of a file for
+//! the next. Derived.
+
+use std::collections::BTreeSet;
+
+use tidemill_operators::expr::AggregateFunction;
+
+use crate::plan::{NodeId, OperatorKind, Plan, SinkKind, SinkPlan};
+
+impl Plan {
+    /// Returns whether an operator or table keeps something of this source's files: then the rows of a
+    /// version that is replaced or removed have to be taken back. Else its outputs are all there is.
+    pub fn keeps_state_of(&self, source: usize) -> bool {
+        let behind = self.behind(source);
+        let operators = self.operators.iter().enumerate();
+        operators
+            .filter(|(at, _)| behind.contains(&NodeId::Operator(*at)))
+            .any(|(_, operator)| operator.kind.keeps_state())
+            || self.sinks.iter().any(|sink| {
+                matches!(sink.kind, SinkKind::Table { .. })
+                    && sink.inputs.iter().any(|input| behind.contains(&input.from.node))
+            })
+    }
+
+    /// Returns whether the outputs of a sink follow from one file alone: nothing before it keeps state.
+    pub fn is_linear(&self, sink: &SinkPlan) -> bool {
+        let inputs = sink.inputs.iter().map(|input| input.from.node);
+        let mut ahead: Vec<NodeId> = inputs.chain(sink.errors_of.iter().copied()).collect();
+        // A plan has no cycles, so this ends.
+        while let Some(node) = ahead.pop() {
+            let NodeId::Operator(at) = node else { continue };
+            let operator = &self.operators[at];
+            if operator.kind.keeps_state() {
+                return false;
+            }
+            ahead.extend(operator.inputs.iter().map(|input| input.from.node));
+        }
+        true
+    }
+
+    /// Returns why the files of a source cannot be corrected, for a person; `None` if they can.
+    pub fn why_not_correctable(&self, source: usize) -> Option<String> {
+        let behind = self.behind(source);
+        let keeps_less = |kind: &OperatorKind| match kind {
+            OperatorKind::Aggregate { compute, .. } => compute.iter().any(|(_, one)| {
+                matches!(one.function, AggregateFunction::Min | AggregateFunction::Max)
+            }),
+            _ => false,
+        };
+        let found = self.operators.iter().enumerate().find(|(at, operator)| {
+            behind.contains(&NodeId::Operator(*at)) && keeps_less(&operator.kind)
+        });
+        found.map(|(_, operator)| {
+            format!("min and max of {} cannot take a value back", operator.name)
+        })
+    }
+
+    /// Returns a source and every operator that its records can reach.
+    fn behind(&self, source: usize) -> BTreeSet<NodeId> {
+        let mut behind = BTreeSet::from([NodeId::Source(source)]);
+        // Each operator stands after all that it reads from.
+        for (at, operator) in self.operators.iter().enumerate() {
+            if operator.inputs.iter().any(|input| behind.contains(&input.from.node)) {
+                behind.insert(NodeId::Operator(at));
+            }
+        }
+        behind
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::plan;
+
+    #[test]
+    fn only_what_something_is_kept_of_has_to_be_taken_back() {
+        let yaml = "pipeline: p
+sources:
+  a: { format: csv, fields: { n: int }, pattern: \"a*\" }
+  b: { format: csv, fields: { n: int }, pattern: \"b*\" }
+  c: { format: csv, fields: { n: int }, pattern: \"c*\" }
+operators:
+  some: { from: [a, b], filter: n > 1 }
+  sums: { from: b, aggregate: { by: [n], compute: { hits: count(*) } } }
+  most: { from: c, aggregate: { by: [n], compute: { most: max(n) } } }
+sinks:
+  some: { from: some, files: { format: csv } }
+  sums: { from: sums, table: { format: csv, key: [n] } }
+  most: { from: most, table: { format: csv, key: [n] } }
+";
+        let plan = plan(yaml).unwrap();
+        assert_eq!([0, 1, 2].map(|source| plan.keeps_state_of(source)), [false, true, true]);
+        assert_eq!([0, 1].map(|source| plan.why_not_correctable(source)), [None, None]);
+        assert!(plan.why_not_correctable(2).unwrap().contains("most"));
+    }
+}

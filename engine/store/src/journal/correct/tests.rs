@@ -1,0 +1,299 @@
+//! What is current, and what a correction corrects, one fact per test.
+
+use super::*;
+use crate::journal::tests::{committed, given, new_file, quarantined};
+use crate::journal::{Dedupe, Phase};
+use crate::{CheckpointRow, Filter};
+
+fn accept(journal: &mut Journal, name: &str, replaces: Replaces) -> AcceptedFile {
+    let file = NewFile { replaces, ..new_file(journal, "p", name) };
+    journal.accept(&[file]).unwrap().remove(0)
+}
+
+fn commit(journal: &mut Journal, file: &AcceptedFile) {
+    journal.finish(&[committed(file, vec![])]).unwrap();
+}
+
+fn remove(journal: &mut Journal, of: u64) -> Removed {
+    let id = journal.next_submission();
+    journal.remove(of, id).unwrap()
+}
+
+fn removal(journal: &mut Journal, of: u64) -> AcceptedFile {
+    match remove(journal, of) {
+        Removed::Accepted(file) => *file,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What a submission corrects as things stand now.
+fn corrects(journal: &Journal, file: &AcceptedFile) -> Option<u64> {
+    journal.corrected_by(file.id).unwrap().map(|old| old.id)
+}
+
+#[track_caller]
+fn check_refused(removed: Removed, reason: &str) {
+    match removed {
+        Removed::Not(text) if text.contains(reason) => {}
+        other => panic!("{other:?} is not {reason:?}"),
+    }
+}
+
+#[test]
+fn a_replacement_takes_the_place_and_the_output_name_of_the_newest_version() {
+    let (_folder, _home, mut journal) = given();
+    let one = accept(&mut journal, "a.csv.gz", Replaces::Nothing);
+    let two = accept(&mut journal, "a.csv.gz", Replaces::Nothing);
+    commit(&mut journal, &one);
+    commit(&mut journal, &two);
+    let three = accept(&mut journal, "a.csv.gz", Replaces::SameName);
+    assert_eq!(three.correction, Some(Correction { of: Some(two.id), removes: false }));
+    assert_eq!((&*three.output_name, &*three.stored_name), ("a~2.csv", "a~3.csv.gz"));
+    let other = accept(&mut journal, "b.csv", Replaces::SameName);
+    assert_eq!(other.correction, None, "there is nothing of that name");
+    commit(&mut journal, &three);
+    let reader = journal.reader().unwrap();
+    assert_eq!(reader.current("p", "a.csv.gz").unwrap(), Some(three.id));
+    let found = reader.corrections(two.id).unwrap();
+    assert_eq!(found, Corrections { replaced_by: Some(three.id), ..Corrections::default() });
+    let found = reader.corrections(three.id).unwrap();
+    assert_eq!(found, Corrections { replaces: Some(two.id), ..Corrections::default() });
+    // Without the second line of versions the first is the newest.
+    let gone = removal(&mut journal, three.id);
+    commit(&mut journal, &other);
+    commit(&mut journal, &gone);
+    assert_eq!(journal.reader().unwrap().current("p", "a.csv.gz").unwrap(), Some(one.id));
+}
+
+#[test]
+fn two_replacements_of_one_name_come_one_after_the_other() {
+    for at_once in [true, false] {
+        let (_folder, _home, mut journal) = given();
+        let one = accept(&mut journal, "a", Replaces::Nothing);
+        let [two, three] = if at_once {
+            let new = |journal: &mut Journal| NewFile {
+                replaces: Replaces::SameName,
+                ..new_file(journal, "p", "a")
+            };
+            let files = [new(&mut journal), new(&mut journal)];
+            journal.accept(&files).unwrap().try_into().unwrap()
+        } else {
+            [(); 2].map(|()| accept(&mut journal, "a", Replaces::SameName))
+        };
+        assert_eq!(corrects(&journal, &two), Some(one.id));
+        assert_eq!(corrects(&journal, &three), Some(two.id));
+        for file in [&one, &two, &three] {
+            commit(&mut journal, file);
+        }
+        assert_eq!(journal.reader().unwrap().current("p", "a").unwrap(), Some(three.id));
+        assert_eq!([&one.output_name, &two.output_name], [&three.output_name; 2]);
+    }
+}
+
+#[test]
+fn what_waits_for_a_correction_that_fails_corrects_what_that_would_have() {
+    let (_folder, _home, mut journal) = given();
+    let one = accept(&mut journal, "a", Replaces::Nothing);
+    commit(&mut journal, &one);
+    let two = accept(&mut journal, "a", Replaces::SameName);
+    let three = accept(&mut journal, "a", Replaces::SameName);
+    let four = accept(&mut journal, "a", Replaces::SameName);
+    journal.finish(&[quarantined(&two)]).unwrap();
+    assert_eq!(corrects(&journal, &three), Some(one.id));
+    assert_eq!(corrects(&journal, &four), Some(three.id));
+    journal.finish(&[quarantined(&three)]).unwrap();
+    assert_eq!(corrects(&journal, &four), Some(one.id));
+    commit(&mut journal, &four);
+    let reader = journal.reader().unwrap();
+    assert_eq!(reader.current("p", "a").unwrap(), Some(four.id));
+    assert_eq!(reader.corrections(one.id).unwrap().replaced_by, Some(four.id));
+}
+
+#[test]
+fn a_replacement_of_what_was_set_aside_is_a_plain_new_file() {
+    let (_folder, _home, mut journal) = given();
+    let one = accept(&mut journal, "a", Replaces::Nothing);
+    let two = accept(&mut journal, "a", Replaces::SameName);
+    journal.finish(&[quarantined(&one)]).unwrap();
+    assert_eq!(corrects(&journal, &two), None);
+    commit(&mut journal, &two);
+    // Its retry is one more file, beside the one that has its name now.
+    journal.settle(&[one.id]).unwrap();
+    let new = new_file(&mut journal, "p", "a");
+    let crate::Retried::Accepted(again) = journal.retry(one.id, &new).unwrap() else { panic!() };
+    assert_eq!(again.correction, None);
+    assert_ne!(again.output_name, two.output_name);
+    let three = accept(&mut journal, "b", Replaces::SameName);
+    commit(&mut journal, &again);
+    journal.finish(&[quarantined(&three)]).unwrap();
+    let four = accept(&mut journal, "b", Replaces::SameName);
+    assert_eq!(four.correction, None);
+}
+
+#[test]
+fn the_retry_of_a_replacement_replaces_what_is_current_then() {
+    let (_folder, _home, mut journal) = given();
+    let one = accept(&mut journal, "a", Replaces::Nothing);
+    commit(&mut journal, &one);
+    let two = accept(&mut journal, "a", Replaces::SameName);
+    journal.finish(&[quarantined(&two)]).unwrap();
+    let three = accept(&mut journal, "a", Replaces::SameName);
+    commit(&mut journal, &three);
+    journal.settle(&[one.id, two.id, three.id]).unwrap();
+    let new = new_file(&mut journal, "p", "a");
+    let crate::Retried::Accepted(again) = journal.retry(two.id, &new).unwrap() else { panic!() };
+    assert_eq!(again.correction, Some(Correction { of: Some(three.id), removes: false }));
+    assert_eq!(again.output_name, one.output_name);
+}
+
+#[test]
+fn a_removal_is_a_submission_without_a_file_and_is_done_once() {
+    let (_folder, home, mut journal) = given();
+    assert_eq!(remove(&mut journal, 7), Removed::Unknown);
+    let one = accept(&mut journal, "a", Replaces::Nothing);
+    check_refused(remove(&mut journal, one.id), "not finished");
+    commit(&mut journal, &one);
+    let gone = removal(&mut journal, one.id);
+    assert!(gone.is_removal() && gone.epoch == 2 && gone.name == "a");
+    check_refused(remove(&mut journal, one.id), "being removed already");
+    commit(&mut journal, &gone);
+    check_refused(remove(&mut journal, one.id), "was removed before");
+    check_refused(remove(&mut journal, gone.id), "a removal itself");
+    drop(journal);
+    let mut journal = Journal::open(&home).unwrap();
+    assert_eq!(journal.reader().unwrap().current("p", "a").unwrap(), None);
+    assert_eq!(corrects(&journal, &gone), Some(one.id));
+    let filter = Filter { phase: Some(Phase::Committed), limit: 9, ..Filter::default() };
+    let listed = journal.reader().unwrap().submissions(&filter).unwrap();
+    assert_eq!(listed.iter().map(|row| row.file.id).collect::<Vec<_>>(), [gone.id, one.id]);
+    let new = accept(&mut journal, "a", Replaces::SameName);
+    assert_eq!(new.correction, None);
+    journal.finish(&[quarantined(&new)]).unwrap();
+    check_refused(remove(&mut journal, new.id), "set aside");
+}
+
+#[test]
+fn what_was_replaced_is_not_removed_and_what_removes_is_waited_for() {
+    let (_folder, _home, mut journal) = given();
+    let one = accept(&mut journal, "a", Replaces::Nothing);
+    commit(&mut journal, &one);
+    let two = accept(&mut journal, "a", Replaces::Submission(one.id));
+    check_refused(remove(&mut journal, one.id), "is being replaced");
+    commit(&mut journal, &two);
+    check_refused(remove(&mut journal, one.id), "was replaced by");
+    // By its number, the first leads to what has taken its place.
+    let three = accept(&mut journal, "other", Replaces::Submission(one.id));
+    assert_eq!(corrects(&journal, &three), Some(two.id));
+    commit(&mut journal, &three);
+    for fails in [true, false] {
+        let gone = removal(&mut journal, three.id);
+        let four = accept(&mut journal, "other", Replaces::SameName);
+        assert_eq!(four.correction.unwrap().of, Some(gone.id));
+        if fails {
+            journal.finish(&[quarantined(&gone)]).unwrap();
+            assert_eq!(corrects(&journal, &four), Some(three.id));
+            journal.finish(&[quarantined(&four)]).unwrap();
+        } else {
+            commit(&mut journal, &gone);
+            assert_eq!(corrects(&journal, &four), None);
+            commit(&mut journal, &four);
+        }
+    }
+}
+
+#[test]
+fn what_was_corrected_may_come_again_where_nothing_is_taken_twice() {
+    for dedupe in [Dedupe::Name, Dedupe::Content] {
+        let (_folder, _home, mut journal) = given();
+        let new = |journal: &mut Journal, replaces| {
+            let file = NewFile { dedupe, replaces, ..new_file(journal, "p", "a") };
+            journal.accept(&[file]).unwrap().remove(0)
+        };
+        let one = new(&mut journal, Replaces::Nothing);
+        commit(&mut journal, &one);
+        let two = new(&mut journal, Replaces::SameName);
+        assert_eq!((two.duplicate_of, two.epoch), (None, 2), "{dedupe:?}");
+        commit(&mut journal, &two);
+        assert_eq!(new(&mut journal, Replaces::Nothing).duplicate_of, Some(two.id), "{dedupe:?}");
+        let gone = removal(&mut journal, two.id);
+        let three = new(&mut journal, Replaces::Nothing);
+        assert_eq!(three.duplicate_of, None, "{dedupe:?}");
+        commit(&mut journal, &gone);
+        commit(&mut journal, &three);
+    }
+}
+
+#[test]
+fn old_bytes_are_retired_once_no_checkpoint_lies_between_them_and_their_correction() {
+    let (_folder, _home, mut journal) = given();
+    let checkpoint = |journal: &mut Journal, epoch| {
+        let row = CheckpointRow {
+            epoch,
+            generation: 1,
+            manifest: format!("m{epoch}"),
+            hash: [0; 32],
+            bytes: 0,
+            took_ms: 0,
+        };
+        journal.add_checkpoint("p", &row).unwrap();
+    };
+    let one = accept(&mut journal, "a", Replaces::Nothing);
+    commit(&mut journal, &one);
+    checkpoint(&mut journal, 1);
+    let two = accept(&mut journal, "a", Replaces::SameName);
+    commit(&mut journal, &two);
+    let retired = |journal: &Journal| {
+        journal.retired("p").unwrap().iter().map(|one| one.id).collect::<Vec<_>>()
+    };
+    assert_eq!(retired(&journal), [] as [u64; 0], "its moves are not known to be durable");
+    journal.settle(&[one.id, two.id]).unwrap();
+    assert_eq!(retired(&journal), [] as [u64; 0], "the checkpoint holds its rows");
+    let needed = journal.corrected_after("p", 1).unwrap();
+    assert_eq!(needed.iter().map(|file| file.id).collect::<Vec<_>>(), [one.id]);
+    assert_eq!(journal.corrected_after("p", 0).unwrap(), []);
+    assert_eq!(journal.corrected_after("p", 2).unwrap(), []);
+    checkpoint(&mut journal, 2);
+    assert_eq!(retired(&journal), [] as [u64; 0], "the one before may still be used");
+    let three = accept(&mut journal, "b", Replaces::Nothing);
+    commit(&mut journal, &three);
+    checkpoint(&mut journal, 3);
+    assert_eq!(retired(&journal), [one.id]);
+    journal.forget_retained(&[one.id]).unwrap();
+    assert_eq!(retired(&journal), [] as [u64; 0]);
+}
+
+#[test]
+fn recovery_moves_what_a_committed_correction_retires() {
+    let (_folder, home, mut journal) = given();
+    let folders = home.pipeline("p").unwrap();
+    let reopen = |journal: Journal| {
+        drop(journal);
+        Journal::open(&home).unwrap()
+    };
+    let one = accept(&mut journal, "a.csv", Replaces::Nothing);
+    let two = accept(&mut journal, "a.csv", Replaces::SameName);
+    for (file, bytes) in [(&one, "one"), (&two, "two")] {
+        std::fs::write(folders.underprocess.join(&file.claimed_name), bytes).unwrap();
+    }
+    // Both are committed, and nothing behind that was done.
+    commit(&mut journal, &one);
+    commit(&mut journal, &two);
+    let mut journal = reopen(journal);
+    let found = crate::recover(&home, &mut journal, &["p"], 1).unwrap();
+    assert_eq!((found.finished, found.missing.len()), (2, 0));
+    let read = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap();
+    assert_eq!(read(folders.retained.join("a.csv")), "one");
+    assert_eq!(read(folders.processed.join("a~2.csv")), "two");
+    assert!(!folders.processed.join("a.csv").exists());
+    // A removal that is accepted is found again; one that is committed retires its file.
+    let gone = removal(&mut journal, two.id);
+    let mut journal = reopen(journal);
+    let found = crate::recover(&home, &mut journal, &["p"], 2).unwrap();
+    assert_eq!(found.unfinished, [gone.clone()]);
+    commit(&mut journal, &gone);
+    let mut journal = reopen(journal);
+    let found = crate::recover(&home, &mut journal, &["p"], 3).unwrap();
+    assert_eq!((found.finished, found.missing.len()), (1, 0));
+    assert_eq!(read(folders.retained.join("a~2.csv")), "two");
+    assert_eq!(journal.unsettled().unwrap(), []);
+}

@@ -1,0 +1,264 @@
+//! Corrections: files are replaced and removed, and everything that came of them is what it would be
+//! if only the files that are left had ever come.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::io::Write as _;
+
+use tidemill_client::{Phase, Replaces, Submission, SubmitOptions, Which};
+use tidemill_tests::{Running, Shape, Site, Steps, Verb, steps, tree};
+
+const NODE: &str = env!("CARGO_BIN_EXE_node");
+
+const PIPELINE: &str = "
+pipeline: sales
+sources:
+  rows: { format: csv, fields: { user: string, n: int }, pattern: \"*.csv*\" }
+operators:
+  size: { from: rows, route: { big: n >= 10, small: else } }
+  sums: { from: [size.big, size.small], aggregate: { by: [user], compute: { hits: count(*), total: sum(n) } } }
+  busy: { from: sums, filter: hits > 1 }
+sinks:
+  big: { from: size.big, files: { format: csv } }
+  small: { from: size.small, files: { format: raw } }
+  sums: { from: sums, table: { format: csv, key: [user] } }
+  busy: { from: busy, table: { format: jsonl, key: [user] } }
+  rows: { from: size.small, table: { format: csv, key: [user, n] } }
+";
+
+const A: &[u8] = b"user,n\nann,1\nbob,20\nann,x\n";
+const B: &[u8] = b"user,n\nann,5\ncy,6\n";
+const SHAPES: [Shape; 3] = [Shape::ALONE, Shape::new(1, 3), Shape::new(2, 2)];
+
+fn given() -> Steps {
+    Steps::default()
+        .then(Verb::Add, &[("a.csv", A), ("b.csv", B), ("c.csv", b"user,n\nbob,2\n")])
+        .then(Verb::Replace, &[("a.csv", b"user,n\nann,100\ndee,7\n")])
+        .then(Verb::Remove, &[("b.csv", b"")])
+        .then(
+            Verb::Replace,
+            &[("a.csv", b"user,n\neve,3\neve,4\n"), ("new.csv", b"user,n\nann,9\n")],
+        )
+        .then(Verb::Add, &[("d.csv", b"user,n\nbob,30\n")])
+        .then(Verb::Remove, &[("c.csv", b""), ("d.csv", b"")])
+}
+
+/// Compares everything that is visible with a run that saw the survivors only.
+#[track_caller]
+fn check(site: &Site, steps: &Steps) {
+    let expected = steps::fresh(NODE, PIPELINE, &steps.survivors(), Shape::ALONE);
+    assert_eq!(tree::difference(&expected, &site.out()), None);
+    for folder in ["unprocessed", "underprocess", "quarantine"] {
+        assert_eq!(site.names(folder), [""; 0], "{folder}/");
+    }
+    let doctor = site.call(&["doctor", "home", "--deep"]);
+    doctor.expect_code(0);
+    assert!(doctor.stdout.contains("healthy"), "{}", doctor.stdout);
+}
+
+#[test]
+fn what_is_left_is_all_that_counts() {
+    for shape in SHAPES {
+        let site = Site::new(NODE, PIPELINE);
+        given().take(&site, shape);
+        check(&site, &given());
+        // And so it is when everything is built again.
+        fs::remove_dir_all(site.home().join("ckpt")).unwrap();
+        site.once(Shape::new(1, 2)).expect_code(0);
+        check(&site, &given());
+    }
+}
+
+#[test]
+fn a_kill_behind_each_step_changes_nothing() {
+    for shape in SHAPES {
+        let site = Site::new(NODE, PIPELINE);
+        given().take_and_kill(&site, shape);
+        check(&site, &given());
+    }
+}
+
+#[test]
+fn a_checkpoint_between_a_version_and_its_correction_is_corrected() {
+    let site = Site::new(NODE, PIPELINE);
+    // A clean end writes a checkpoint; the next life begins with it.
+    let first = Steps::default().then(Verb::Add, &[("a.csv", A), ("b.csv", B)]);
+    let mut all = first.clone();
+    first.take(&site, Shape::new(1, 2));
+    let rest: [(Verb, &[(&str, &[u8])]); 3] = [
+        (Verb::Replace, &[("a.csv", b"user,n\nzoe,1\n")]),
+        (Verb::Remove, &[("b.csv", b"")]),
+        (Verb::Add, &[("e.csv", b"user,n\nann,1\n")]),
+    ];
+    for (verb, files) in rest {
+        all = all.then(verb, files);
+        let step = Steps::default().then(verb, files);
+        step.take_and_kill(&site, Shape::new(2, 1));
+        check(&site, &all);
+    }
+}
+
+fn replace(running: &Running<'_>, name: &str, bytes: &[u8]) -> Submission {
+    let options = SubmitOptions { replaces: Replaces::SameName, ..SubmitOptions::default() };
+    running.ask(running.client().submit_bytes_with(name, bytes.to_vec(), options)).unwrap()
+}
+
+fn packed(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn replacements_that_come_at_once_come_one_after_the_other() {
+    let site = Site::new(NODE, PIPELINE);
+    let running = site.start(Shape::new(1, 2));
+    running.submit("a.csv", A);
+    let versions: Vec<u64> = (0..20)
+        .map(|n| replace(&running, "a.csv", format!("user,n\nv{n},{n}\n").as_bytes()).id)
+        .collect();
+    for id in &versions {
+        assert_eq!(running.wait(*id).phase, Phase::Committed);
+    }
+    let last = running.ask(running.client().get(versions[19])).unwrap();
+    assert_eq!((last.replaces, last.replaced_by), (Some(versions[18]), None));
+    let first = running.ask(running.client().get(versions[0])).unwrap();
+    assert_eq!(first.replaced_by, Some(versions[1]));
+    running.stop();
+    check(&site, &Steps::default().then(Verb::Add, &[("a.csv", b"user,n\nv19,19\n")]));
+}
+
+#[test]
+fn an_identical_an_empty_and_a_packed_version_are_versions_too() {
+    let big: String = (0..60_000).map(|n| format!("u{},{}\n", n % 977, n % 31)).collect();
+    let big = format!("user,n\n{big}");
+    let contents: [(&str, &[u8]); 5] = [
+        ("same", A),
+        ("empty", b""),
+        ("header only", b"user,n\n"),
+        ("big", big.as_bytes()),
+        ("b", B),
+    ];
+    for (what, bytes) in contents {
+        let site = Site::new(NODE, PIPELINE);
+        let running = site.start(Shape::new(1, 3));
+        running.submit("a.csv", A);
+        running.wait(replace(&running, "a.csv", bytes).id);
+        // The other way, too: what is taken back has more pieces, or fewer, or is a stream.
+        running.wait(replace(&running, "a.csv", B).id);
+        let last = running.wait(replace(&running, "a.csv", bytes).id);
+        assert_eq!(last.phase, Phase::Committed, "{what}: {:?}", last.reason);
+        running.stop();
+        check(&site, &Steps::default().then(Verb::Add, &[("a.csv", bytes)]));
+    }
+    let site = Site::new(NODE, PIPELINE);
+    let running = site.start(Shape::new(1, 3));
+    let first = running.submit("a.csv.gz", &packed(big.as_bytes()));
+    let options = |id| SubmitOptions { replaces: Replaces::Submission(id), ..Default::default() };
+    let sent =
+        running.client().submit_bytes_with("a.csv", big.clone().into_bytes(), options(first.id));
+    let second = running.ask(sent).unwrap();
+    let sent = running.client().submit_bytes_with("a.csv.gz", packed(B), options(second.id));
+    let third = running.ask(sent).unwrap();
+    assert_eq!(running.wait(third.id).phase, Phase::Committed);
+    running.stop();
+    check(&site, &Steps::default().then(Verb::Add, &[("a.csv", B)]));
+}
+
+#[test]
+fn a_bad_replacement_changes_nothing_and_the_next_one_replaces_what_stands() {
+    let yaml = PIPELINE.replace("pattern:", "max_rejects: 1, pattern:");
+    let site = Site::new(NODE, &yaml);
+    let running = site.start(Shape::new(1, 2));
+    let one = running.wait(running.submit("a.csv", A).id);
+    let before = site.out();
+    let bad = replace(&running, "a.csv", b"user,n\nann,x\nann,y\n");
+    let good = replace(&running, "a.csv", b"user,n\nann,2\n");
+    let bad = running.wait(bad.id);
+    assert_eq!((bad.phase, bad.replaces), (Phase::Quarantined, Some(one.id)));
+    let good = running.wait(good.id);
+    assert_eq!(good.phase, Phase::Committed);
+    assert_eq!(running.ask(running.client().get(good.id)).unwrap().replaces, Some(one.id));
+    let again = replace(&running, "a.csv", b"user,n\nann,x\nann,y\n");
+    assert_eq!(running.wait(again.id).phase, Phase::Quarantined);
+    running.stop();
+    assert_ne!(before, site.out());
+    let expected = Steps::default().then(Verb::Add, &[("a.csv", b"user,n\nann,2\n")]);
+    let expected = steps::fresh(NODE, &yaml, &expected.survivors(), Shape::ALONE);
+    assert_eq!(tree::difference(&expected, &site.out()), None);
+}
+
+#[test]
+fn a_file_in_quarantine_is_not_replaced_but_followed() {
+    let yaml = PIPELINE.replace("pattern:", "max_rejects: 0, pattern:");
+    let site = Site::new(NODE, &yaml);
+    let running = site.start(Shape::ALONE);
+    let bad = running.wait(running.submit("a.csv", b"user,n\nann,x\n").id);
+    assert_eq!(bad.phase, Phase::Quarantined);
+    let good = running.wait(replace(&running, "a.csv", B).id);
+    assert_eq!((good.phase, good.replaces), (Phase::Committed, None));
+    let removed = running.ask(running.client().remove(Which::Id(bad.id)));
+    assert!(removed.unwrap_err().to_string().contains("set aside"));
+    running.stop();
+}
+
+#[test]
+fn what_cannot_be_removed_is_refused_clearly() {
+    let site = Site::new(NODE, PIPELINE);
+    let running = site.start(Shape::ALONE);
+    let one = running.wait(running.submit("a.csv", A).id);
+    let removed = running.call(&["remove", "a.csv", "--wait", "--json"]);
+    let removal = removed.expect_code(0).json();
+    assert_eq!((&removal["removes"], &removal["phase"]), (&one.id.into(), &"committed".into()));
+    for (what, said) in [
+        (one.id.to_string(), "it was removed before"),
+        ("a.csv".to_owned(), "no committed file of that name is current"),
+        ("99".to_owned(), "no submission has the id 99"),
+        (removal["id"].to_string(), "it is a removal itself"),
+    ] {
+        let refused = running.call(&["remove", &what]);
+        refused.expect_code(1);
+        assert!(refused.stdout.contains(said), "{what}: {}", refused.stdout);
+    }
+    let new = running.wait(replace(&running, "a.csv", B).id);
+    assert_eq!((new.phase, new.replaces), (Phase::Committed, None));
+    running.stop();
+}
+
+#[test]
+fn old_bytes_that_are_not_what_they_were_correct_nothing() {
+    for edit in ["gone", "changed", "put back"] {
+        let site = Site::new(NODE, PIPELINE);
+        let running = site.start(Shape::new(1, 2));
+        running.wait(running.submit("a.csv", A).id);
+        running.wait(running.submit("b.csv", B).id);
+        running.wait_for_settled(&site);
+        let path = site.folder("processed").join("a.csv");
+        match edit {
+            "gone" => fs::remove_file(&path).unwrap(),
+            "changed" => fs::write(&path, A.to_ascii_uppercase()).unwrap(),
+            _ => {
+                fs::rename(&path, site.path().join("elsewhere")).unwrap();
+                fs::copy(site.path().join("elsewhere"), &path).unwrap();
+            }
+        }
+        let replaced = running.wait(replace(&running, "a.csv", b"user,n\nann,2\n").id);
+        let removed = running
+            .ask(running.client().remove(Which::Name { pipeline: None, name: "a.csv".into() }));
+        let removed = running.wait(removed.unwrap().id);
+        running.stop();
+        if edit == "put back" {
+            assert_eq!((replaced.phase, removed.phase), (Phase::Committed, Phase::Committed));
+            check(&site, &Steps::default().then(Verb::Add, &[("b.csv", B)]));
+            continue;
+        }
+        for failed in [replaced, removed] {
+            assert_eq!(failed.phase, Phase::Quarantined, "{edit}");
+            assert_eq!(failed.reason.unwrap().code, "E-OLD-VERSION", "{edit}");
+        }
+        let both = Steps::default().then(Verb::Add, &[("a.csv", A), ("b.csv", B)]);
+        let expected = steps::fresh(NODE, PIPELINE, &both.survivors(), Shape::ALONE);
+        assert_eq!(tree::difference(&expected, &site.out()), None, "{edit}");
+        assert_eq!(site.names("quarantine"), ["a~2.csv", "a~2.csv.reason.json"]);
+    }
+}
