@@ -12,6 +12,7 @@ use std::time::Instant;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, params_from_iter};
 use tidemill_bench::generate::trade::{Table, Trade};
+use tidemill_client::{Replaces, SubmitOptions, Which};
 use tidemill_tests::{Running, Shape, Site};
 
 const NODE: &str = env!("CARGO_BIN_EXE_node");
@@ -88,11 +89,28 @@ impl<'s> Both<'s> {
         Self { running: site.start(Shape::new(1, 2)), sql, trade }
     }
 
-    /// Gives a file to both.
-    fn add(&self, table: Table, index: u64, version: u64) {
+    /// Gives a file to both, in place of the one of its name.
+    fn put(&self, table: Table, index: u64, version: u64) {
         let file = self.trade.file(table, index, version);
-        self.running.submit(&file.name, &file.content);
+        let options = SubmitOptions { replaces: Replaces::SameName, ..SubmitOptions::default() };
+        let client = self.running.client();
+        let sent = client.submit_bytes_with(&file.name, file.content.clone(), options);
+        self.running.ask(sent).unwrap();
+        self.delete(table, &file.name);
         self.insert(table, &file.name, &file.content);
+    }
+
+    /// Takes a file away from both.
+    fn remove(&self, table: Table, index: u64) {
+        let name = self.trade.file(table, index, 0).name;
+        let which = Which::Name { pipeline: None, name: name.clone() };
+        self.running.ask(self.running.client().remove(which)).unwrap();
+        self.delete(table, &name);
+    }
+
+    fn delete(&self, table: Table, name: &str) {
+        let delete = format!("DELETE FROM {} WHERE file = ?", table.name());
+        self.sql.execute(&delete, [name]).unwrap();
     }
 
     fn insert(&self, table: Table, name: &str, content: &[u8]) {
@@ -187,11 +205,24 @@ fn questions_are_answered_as_by_sqlite_also_after_corrections() {
     let began = Instant::now();
     let both = Both::new(&site, trade);
     for index in 0..FILES {
-        both.add(Table::Items, index, 0);
+        both.put(Table::Items, index, 0);
     }
     both.running.wait_for_finished(FILES);
     let expected = both.expected();
     both.running.stop();
     compare(&site, &expected, "all added");
-    println!("{orders} orders: {:.1?}", began.elapsed());
+    println!("{orders} orders, all added: {:.1?}", began.elapsed());
+
+    let began = Instant::now();
+    let both = Both { running: site.start(Shape::new(1, 3)), sql: both.sql, trade };
+    both.put(Table::Items, 2, 1);
+    both.remove(Table::Items, 5);
+    both.put(Table::Items, FILES, 0);
+    both.put(Table::Items, 2, 2);
+    both.remove(Table::Items, 0);
+    both.running.wait_for_finished(FILES + 5);
+    let expected = both.expected();
+    both.running.stop();
+    compare(&site, &expected, "refreshed");
+    println!("refreshed: {:.1?}", began.elapsed());
 }

@@ -31,7 +31,8 @@ fn orders(number: u64) -> Vec<u8> {
     for line in 0..20_u64 {
         let (user, item) = ((number * 7 + line) % 23, number * 100 + line);
         let paid = if line % 3 == 0 { "" } else { "true" };
-        let _ = writeln!(text, "u{user:02},{item},{}.5,{paid},2026-01-{:02}T00:00:00Z", line, line + 1);
+        let _ =
+            writeln!(text, "u{user:02},{item},{}.5,{paid},2026-01-{:02}T00:00:00Z", line, line + 1);
     }
     text.into_bytes()
 }
@@ -181,7 +182,11 @@ fn a_scan_takes_conditions_columns_and_pages() {
     wrong(&format!("{}user = 'a'", "NOT ".repeat(8000)), "it is longer than");
     wrong(&"(".repeat(4000), "where: column");
     let columns = vec!["itm".to_owned()];
-    refused(all(TableQuestion { columns, ..question("orders") }, 0), "E-ARGUMENT", "did you mean item?");
+    refused(
+        all(TableQuestion { columns, ..question("orders") }, 0),
+        "E-ARGUMENT",
+        "did you mean item?",
+    );
     let pipeline = Some("shops".to_owned());
     refused(all(TableQuestion { pipeline, ..question("orders") }, 0), "E-PIPELINE", "shop");
     running.stop();
@@ -211,7 +216,8 @@ fn a_follower_that_comes_back_sees_each_change_once() {
         for number in 1..=6 {
             let sent = running.submit(&format!("{number}.csv"), &orders(number));
             running.ask(async {
-                let mut follow = running.client().subscribe(&question("totals"), seen).await.unwrap();
+                let mut follow =
+                    running.client().subscribe(&question("totals"), seen).await.unwrap();
                 upto(&mut follow, sent.epoch, &mut rows, &mut told).await;
             });
             seen = Some(told.last().unwrap().epoch);
@@ -252,7 +258,8 @@ fn a_person_reads_tables_with_the_command() {
     let rows = said(&running, &["table", "totals", "--limit", "2", "--csv"]);
     assert_eq!(rows, ["user,orders,spent", "u00,1,16.5", "u01,1,17.5"]);
     let rows = said(&running, &["table", "orders", "--where", "item = 100", "--json"]);
-    let expected = r#"{"user":"u07","item":100,"amount":0.5,"paid":null,"at":"2026-01-01T00:00:00Z"}"#;
+    let expected =
+        r#"{"user":"u07","item":100,"amount":0.5,"paid":null,"at":"2026-01-01T00:00:00Z"}"#;
     assert_eq!(rows, [expected]);
     let ended = running.call(&["table", "total"]);
     ended.expect_code(1);

@@ -6,13 +6,20 @@ use crate::corrections::files::chance;
 use crate::corrections::pipeline::{Column, Kind, Operator, quoted};
 
 /// How often each kind of operator is tried, of the sum of all.
-const KINDS: [(u64, fn(&mut Growing<'_>)); 5] = [
+const KINDS: [(u64, fn(&mut Growing<'_>)); 9] = [
     (2, |growing| growing.filter()),
     (3, |growing| growing.select()),
     (3, |growing| growing.route()),
     (1, |growing| growing.parse()),
     (6, |growing| growing.aggregate()),
+    (4, |growing| growing.dedupe()),
+    (4, |growing| growing.top()),
+    (2, |growing| growing.window()),
+    (2, |growing| growing.explode()),
 ];
+
+/// Whether `min` and `max` can take a value back.
+const TAKES_BACK_EXTREMES: bool = false;
 
 impl Growing<'_> {
     /// Adds an operator, of a kind that fits.
@@ -172,6 +179,103 @@ impl Growing<'_> {
         self.push(name, from, body, vec![port]);
     }
 
+    fn dedupe(&mut self) {
+        let Some((from, port)) = self.inputs() else { return };
+        let name = self.name('d');
+        let by = self.keys(&port.columns, 1);
+        let mut body = format!("by: {by}, keep: {}", self.random.pick(&["first", "last"]));
+        if !port.has_place || chance(self.random, 60) {
+            body += &format!(", order: {}", self.order(&port.columns));
+        }
+        let body = format!("dedupe: {{ {body} }}");
+        let ports = vec![Port { name: name.clone(), by: Vec::new(), changes: true, ..port }];
+        self.push(name, from, body, ports);
+    }
+
+    fn top(&mut self) {
+        let Some((from, mut port)) = self.inputs() else { return };
+        let name = self.name('t');
+        let by =
+            if chance(self.random, 30) { "[]".to_owned() } else { self.keys(&port.columns, 1) };
+        let order = self.order(&port.columns);
+        let mut body = format!("k: {}, by: {by}, order: {order}", 1 + self.random.below(4));
+        if chance(self.random, 40) {
+            let rank = self.name('c');
+            body += &format!(", rank: {rank}");
+            port.columns.push(Column { name: rank, kind: Kind::Int });
+        }
+        let body = format!("top: {{ {body} }}");
+        let ports = vec![Port { name: name.clone(), by: Vec::new(), changes: true, ..port }];
+        self.push(name, from, body, ports);
+    }
+
+    /// Returns one or two columns, or values, as a list.
+    fn keys(&mut self, columns: &[Column], least: u64) -> String {
+        let mut keys: Vec<(String, Option<String>)> = Vec::new();
+        for _ in 0..least + self.random.below(2) {
+            let column = self.random.pick(columns).name.clone();
+            if chance(self.random, 85) {
+                if !keys.iter().any(|(name, _)| *name == column) {
+                    keys.push((column, None));
+                }
+            } else {
+                let (sql, _) = value(columns, self.random);
+                keys.push((self.name('c'), Some(sql)));
+            }
+        }
+        listed(&keys)
+    }
+
+    /// Returns one or two terms to order by, as a list.
+    fn order(&mut self, columns: &[Column]) -> String {
+        let mut terms: Vec<String> = Vec::new();
+        for _ in 0..=self.random.below(2) {
+            let column = self.random.pick(columns).name.clone();
+            let suffix = self.random.pick(&["", " desc", " desc nulls first", " nulls last"]);
+            if !terms.iter().any(|term| term.trim_matches('"').starts_with(&column)) {
+                terms.push(quoted(&format!("{column}{suffix}")));
+            }
+        }
+        format!("[{}]", terms.join(", "))
+    }
+
+    fn window(&mut self) {
+        let has_time = |port: &Port| {
+            let has = |name: &str| port.columns.iter().any(|column| column.name == name);
+            port.columns.iter().any(|column| column.kind == Kind::Time)
+                && !has("window_start")
+                && !has("window_end")
+        };
+        let Some(at) = self.choose(has_time) else { return };
+        let (from, name) = (vec![self.read(at)], self.name('w'));
+        let mut port = self.ports[at].clone();
+        let times = port.columns.iter().filter(|column| column.kind == Kind::Time);
+        let times: Vec<String> = times.map(|column| column.name.clone()).collect();
+        let on = self.random.pick(&times).clone();
+        let kinds = ["tumbling: 20m", "tumbling: 1h", "hopping: { size: 30m, every: 10m }"];
+        let body = format!("window: {{ on: {on}, {} }}", self.random.pick(&kinds));
+        for bound in ["window_start", "window_end"] {
+            port.columns.push(Column { name: bound.to_owned(), kind: Kind::Time });
+        }
+        let ports = vec![Port { name: name.clone(), by: Vec::new(), readers: 0, ..port }];
+        self.push(name, from, body, ports);
+    }
+
+    fn explode(&mut self) {
+        let is_text = |column: &&Column| column.kind == Kind::Text;
+        let Some(at) = self.choose(|port| port.columns.iter().any(|one| is_text(&one))) else {
+            return;
+        };
+        let (from, name) = (vec![self.read(at)], self.name('e'));
+        let port = self.ports[at].clone();
+        let texts: Vec<&Column> = port.columns.iter().filter(is_text).collect();
+        let tags = texts.iter().find(|column| column.name == "tags");
+        let column = tags.unwrap_or(self.random.pick(&texts)).name.clone();
+        let body = format!("explode: {{ column: {column}, split: \",\" }}");
+        let ports = vec![Port { name: name.clone(), by: Vec::new(), readers: 0, ..port }];
+        self.push(name, from, body, ports);
+    }
+
     /// Returns what an aggregate computes, and its type.
     fn computed(&mut self, port: &Port) -> (String, Kind) {
         if chance(self.random, 20) {
@@ -183,8 +287,8 @@ impl Growing<'_> {
         match self.random.below(5) {
             0 => (format!("count({x})"), Kind::Int),
             1 if is_number => (format!("avg({x})"), Kind::Float),
-            2 if !port.changes && kind != Kind::Bool => (format!("min({x})"), kind),
-            3 if !port.changes && kind != Kind::Bool => (format!("max({x})"), kind),
+            2 if TAKES_BACK_EXTREMES && kind != Kind::Bool => (format!("min({x})"), kind),
+            3 if TAKES_BACK_EXTREMES && kind != Kind::Bool => (format!("max({x})"), kind),
             _ if is_number => (format!("sum({x})"), kind),
             _ => (format!("count({x})"), Kind::Int),
         }
