@@ -468,7 +468,7 @@ mod tests {
                 }
             }
             let read = decode_columns(keys.iter(), &columns()).unwrap();
-            prop_assert_eq!(encode(&read), keys);
+            prop_assert_eq!(&encode(&read), &keys);
             prop_assert_eq!(&read[0], &arrays[0]);
             prop_assert_eq!(&read[1], &arrays[1]);
             prop_assert_eq!(&read[3], &arrays[3]);

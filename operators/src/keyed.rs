@@ -30,14 +30,16 @@ mod said;
 use crate::key::Key;
 use crate::time::Time;
 
+pub(crate) use arrange::taken_back_too_often;
 pub use arrange::{
-    AsOf, KeptPacked, KeptRow, ROW_FORMAT, Values, arrange, decode_kept, forget, pieces,
+    AsOf, KeptPacked, KeptRow, Lookup, ROW_FORMAT, Values, arrange, decode_kept, forget, pieces,
 };
 pub use changes::{Logic, changes};
 pub use gather::{Inputs, gather};
 pub use layout::{Arrival, Direction, Nulls, OrderColumn, Place, RowLayout, append_int};
 pub use packed::{Packed, PackedSpine, Piece, Rows, Size, Trace, TraceCursor, size};
 pub use present::Port;
+pub(crate) use present::Presenter;
 pub use said::Said;
 
 /// One change of the rows of a key: `((key, value), time, diff)`.

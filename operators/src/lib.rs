@@ -12,7 +12,7 @@
 //! counts), [`shards`] and [`keep`] (how state is cut and written for checkpoints), then one module
 //! per operator: [`filter`], [`select`], [`route`], [`parse`], [`window`], [`explode`],
 //! [`aggregate`], and those that keep the
-//! rows of a key with the kit [`keyed`]: [`dedupe`], [`top`].
+//! rows of a key with the kit [`keyed`]: [`dedupe`], [`top`], [`join`].
 
 pub mod time;
 pub mod types;
@@ -46,6 +46,7 @@ pub mod aggregate;
 pub mod keyed;
 
 pub mod dedupe;
+pub mod join;
 pub mod top;
 
 pub use batch::{Batch, Origin};

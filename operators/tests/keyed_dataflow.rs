@@ -171,9 +171,12 @@ fn text_of(batch: &Batch, row: usize) -> String {
     text
 }
 
+/// Blocks of kept rows, each with its shard.
+type Blocks = Arc<Mutex<Vec<(u8, Vec<u8>)>>>;
+
 /// Keeps what it is given in memory.
 struct Memory {
-    written: Arc<Mutex<Vec<(u8, Vec<u8>)>>>,
+    written: Blocks,
     ended: bool,
 }
 
@@ -267,7 +270,7 @@ fn run(config: Config, run: &Run) -> Outcome {
             let keys = [Column::new("id", Type::String)];
             let logic = Boxed(logic(case.asked));
             let tags = changes("Test t", "t", arranged, &keys, ports(case), logic, tally).tags;
-            let mut probe = timely::dataflow::ProbeHandle::new();
+            let probe = timely::dataflow::ProbeHandle::new();
             for (port, tag) in tags.into_iter().enumerate() {
                 let telling = Arc::clone(&telling);
                 let mut last = BTreeMap::new();
@@ -282,7 +285,7 @@ fn run(config: Config, run: &Run) -> Outcome {
                     let rows = (0..batch.len()).map(|row| (port, batch.diff, text_of(batch, row)));
                     changes.extend(rows);
                 })
-                .probe_with(&mut probe);
+                .probe_with(&probe);
             }
             (rows, probe)
         });
@@ -541,4 +544,48 @@ proptest! {
     ) {
         check(case, &files, cut);
     }
+}
+
+fn chunk(submission: u64, diff: i64, rows: &[Row]) -> Chunk {
+    Chunk { submission, number: 0, diff, rows: rows.to_vec() }
+}
+
+fn file(chunks: &[Chunk]) -> File {
+    File { chunks: chunks.to_vec(), poisoned: false }
+}
+
+const PLACED: Case = Case { asked: Asked::Dedupe(Arrival::First), order: None, placed: true };
+
+#[test]
+fn when_the_winner_is_taken_back_the_next_one_takes_its_place() {
+    let rows = [(Some("a"), Some(1), "x"), (Some("a"), Some(2), "y")];
+    let (one, two) = (chunk(1, 1, &rows[..1]), chunk(2, 1, &rows[1..]));
+    let back = Chunk { diff: -1, ..one.clone() };
+    let files = [file(&[one]), file(&[two]), file(&[back])];
+    let run = Run { case: PLACED, files: files.to_vec(), first: 1, restored: Vec::new() };
+    let changes = self::run(Config::process(2), &run).changes;
+    let (x, y) = ("a 1 x @1:0+0:0".to_owned(), "a 2 y @2:0+0:0".to_owned());
+    assert_eq!(changes[&1], [(0, 1, x.clone())]);
+    assert!(!changes.contains_key(&2), "a row that does not win changes nothing");
+    assert_eq!(changes[&3], [(0, -1, x), (0, 1, y)]);
+}
+
+#[test]
+fn a_file_that_is_replaced_by_itself_says_nothing() {
+    let rows = [(Some("a"), Some(1), "x"), (None, None, "y")];
+    let case = Case { placed: false, ..PLACED };
+    let again = file(&[chunk(1, -1, &rows), chunk(2, 1, &rows)]);
+    let files = vec![file(&[chunk(1, 1, &rows)]), again];
+    let run = Run { case, files, first: 1, restored: Vec::new() };
+    let changes = self::run(Config::process(2), &run).changes;
+    assert_eq!(changes.keys().collect::<Vec<_>>(), [&1]);
+}
+
+#[test]
+fn a_row_that_was_never_there_cannot_be_taken_back() {
+    let rows = [(Some("a"), Some(1), "x"), (Some("a"), Some(2), "y"), (Some("a"), Some(3), "z")];
+    // Not the row that is shown: nobody would see that it is missing.
+    let files = vec![file(&[chunk(1, 1, &rows[..2])]), file(&[chunk(1, -1, &rows[2..])])];
+    let run = Run { case: PLACED, files, first: 1, restored: Vec::new() };
+    assert!(std::panic::catch_unwind(|| self::run(Config::thread(), &run)).is_err());
 }

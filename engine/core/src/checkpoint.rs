@@ -88,6 +88,12 @@ pub struct StatePart {
     pub row_format: u32,
 }
 
+/// What a join keeps: its left rows, then its right ones.
+pub const JOIN_SIDES: [StatePart; 2] = [
+    StatePart { name: "left", row_format: keyed::ROW_FORMAT },
+    StatePart { name: "right", row_format: keyed::ROW_FORMAT },
+];
+
 /// Returns the parts of what an operator keeps, one for each of its arrangements; none for one that
 /// keeps nothing.
 pub const fn state_parts(kind: &OperatorKind) -> &'static [StatePart] {
@@ -102,6 +108,7 @@ pub const fn state_parts(kind: &OperatorKind) -> &'static [StatePart] {
         | OperatorKind::Explode { .. } => &[],
         OperatorKind::Aggregate { .. } => &[TOTALS],
         OperatorKind::Dedupe { .. } | OperatorKind::Top { .. } => &[ROWS],
+        OperatorKind::Join { .. } => &JOIN_SIDES,
     }
 }
 

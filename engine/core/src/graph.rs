@@ -10,6 +10,7 @@ use regex::Regex;
 use tidemill_operators::explode::List;
 use tidemill_operators::expr::{Aggregate, Expr};
 use tidemill_operators::format::{Field, Format, OutputFormat};
+use tidemill_operators::join;
 use tidemill_operators::window::Windows;
 use tidemill_operators::{Column, Schema, Type};
 
@@ -128,6 +129,40 @@ pub enum OperatorKind {
         /// The column of the elements.
         element: String,
     },
+    /// Puts rows of two sides together.
+    Join(Join),
+}
+
+/// What a join does.
+#[derive(Clone, Debug)]
+pub struct Join {
+    /// How many of the operator's inputs are its left side; those behind them are the right one.
+    pub lefts: usize,
+    /// Which rows come out.
+    pub kind: join::Kind,
+    /// The columns that must be equal: the left one, and the name of the right one.
+    pub on: Vec<(Column, String)>,
+    /// The other columns of the left side that come out. After planning: those that something reads.
+    pub left: Vec<Column>,
+    /// The right columns that come out: as what, and the name there. After planning: those that
+    /// something reads.
+    pub take: Vec<(Column, String)>,
+    /// Whether the place of each left record is kept. Decided by the plan.
+    pub place: bool,
+    /// Whether the bytes of each left record are kept. Decided by the plan.
+    pub raw: bool,
+}
+
+impl Join {
+    /// Returns the key columns as they are called on the left.
+    pub fn left_keys(&self) -> Vec<Column> {
+        self.on.iter().map(|(left, _)| left.clone()).collect()
+    }
+
+    /// Returns the key columns as they are called on the right.
+    pub fn right_keys(&self) -> Vec<Column> {
+        self.on.iter().map(|(left, right)| Column::new(right, left.kind)).collect()
+    }
 }
 
 impl OperatorKind {
@@ -143,6 +178,15 @@ impl OperatorKind {
             OperatorKind::Top { .. } => "top",
             OperatorKind::Window { .. } => "window",
             OperatorKind::Explode { .. } => "explode",
+            OperatorKind::Join { .. } => "join",
+        }
+    }
+
+    /// Returns how many of so many inputs come by `from`; the others are the right side of a join.
+    pub const fn lefts(&self, inputs: usize) -> usize {
+        match self {
+            OperatorKind::Join(join) => join.lefts,
+            _ => inputs,
         }
     }
 
@@ -157,7 +201,8 @@ impl OperatorKind {
             | OperatorKind::Explode { .. } => false,
             OperatorKind::Aggregate { .. }
             | OperatorKind::Dedupe { .. }
-            | OperatorKind::Top { .. } => true,
+            | OperatorKind::Top { .. }
+            | OperatorKind::Join { .. } => true,
         }
     }
 }
@@ -246,6 +291,13 @@ pub(crate) struct GraphOperator {
     pub(crate) inputs: Vec<Input>,
     pub(crate) outputs: Vec<GraphPort>,
     pub(crate) errors_used: bool,
+}
+
+impl GraphOperator {
+    /// Returns how many of its inputs come by `from`; those behind them are the other side of a join.
+    pub(crate) fn lefts(&self) -> usize {
+        self.kind.lefts(self.inputs.len())
+    }
 }
 
 /// A port with all columns that are visible there.

@@ -20,7 +20,7 @@ mod prune;
 
 pub use crate::diagnostic::Diagnostic;
 pub use crate::graph::{
-    Input, NodeId, OperatorKind, OrderTerm, OrderedRows, PortId, SinkKind, error_schema,
+    Input, Join, NodeId, OperatorKind, OrderTerm, OrderedRows, PortId, SinkKind, error_schema,
 };
 pub use crate::spec::correcting::{Correcting, OnDelete, OnSameName, Retention};
 pub use crate::spec::taking::{Order, Taking};

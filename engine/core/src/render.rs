@@ -45,6 +45,7 @@ use crate::sink::rejects::rejects;
 use crate::stats::{Gauge, SINK, Stats, feeds, kind_word};
 
 mod aggregate;
+mod join;
 mod keyed;
 mod operator;
 mod sink;

@@ -8,7 +8,7 @@
 
 use differential_dataflow::operators::arrange::Arranged;
 use differential_dataflow::operators::arrange::arrangement::arrange_core;
-use differential_dataflow::trace::{Cursor, TraceReader};
+use differential_dataflow::trace::{BatchCursor, Cursor, Navigable, TraceReader};
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Exchange;
 use timely::progress::frontier::AntichainRef;
@@ -116,9 +116,54 @@ impl<'a> Iterator for Values<'a> {
     }
 }
 
+/// Finds single values of an arrangement, key by key in order.
+///
+/// A cursor over several pieces cannot: it seeks a value in pieces that do not have the key.
+pub struct Lookup {
+    cursors: Vec<BatchCursor<Trace>>,
+}
+
+impl Lookup {
+    /// Returns a lookup in these pieces.
+    pub fn new(pieces: &[Piece]) -> Self {
+        Self { cursors: pieces.iter().map(|piece| piece.cursor()).collect() }
+    }
+
+    /// Checks that none of these values of a key was taken back more often than it came, by this
+    /// epoch. The values are in order; the keys of all calls are too. Costs a search for each value.
+    ///
+    /// Whoever reads only the first few values of a key would not notice.
+    ///
+    /// # Panics
+    /// When one was.
+    pub fn check(&mut self, pieces: &[Piece], key: &[u8], values: &[&[u8]], epoch: u64) {
+        let asof = AsOf::after(epoch).0;
+        let mut totals = vec![0; values.len()];
+        for (cursor, piece) in self.cursors.iter_mut().zip(pieces) {
+            cursor.seek_key(piece, key);
+            if cursor.get_key(piece) != Some(key) {
+                continue;
+            }
+            for (value, total) in values.iter().zip(&mut totals) {
+                cursor.seek_val(piece, value);
+                if cursor.get_val(piece) == Some(value) {
+                    cursor.map_times(piece, |time, diff| {
+                        if *time <= asof {
+                            *total += diff;
+                        }
+                    });
+                }
+            }
+        }
+        if let Some((value, total)) = values.iter().zip(totals).find(|(_, total)| *total < 0) {
+            taken_back_too_often(value, total, epoch);
+        }
+    }
+}
+
 /// A row was taken back that was not there: somebody upstream says something else than it said
 /// before, and every answer from here on would be wrong.
-fn taken_back_too_often(value: &[u8], total: i64, epoch: u64) -> ! {
+pub(crate) fn taken_back_too_often(value: &[u8], total: i64, epoch: u64) -> ! {
     panic!(
         "by epoch {epoch} a row was taken back more often than it came ({total} times it is there): {}; \
          an input that was read again differs from what was read first, or an operator before \
@@ -177,4 +222,51 @@ pub fn decode_kept(
         rows.push(((Key::new(key), Key::new(value)), count));
     }
     Ok(rows)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::types::Type;
+
+    fn columns() -> (Vec<Column>, RowLayout) {
+        let column = |name: &str| vec![Column::new(name, Type::Int)];
+        (column("key"), RowLayout::plain(column("value")))
+    }
+
+    fn number(value: i64) -> Key {
+        let mut bytes = Vec::new();
+        super::super::append_int(value, &mut bytes);
+        Key::new(&bytes)
+    }
+
+    #[test]
+    fn kept_rows_read_back_and_foreign_ones_are_refused() {
+        let (keys, layout) = columns();
+        let rows = [((number(1), number(-5)), 1), ((number(1), number(7)), 300)];
+        let mut bytes = Vec::new();
+        for ((key, value), times) in &rows {
+            KeptPacked::encode(key.bytes(), value.bytes(), times, &mut bytes);
+        }
+        assert_eq!(decode_kept(&bytes, &keys, &layout).unwrap(), rows);
+        for end in (1..bytes.len()).filter(|end| *end != 21) {
+            assert!(decode_kept(&bytes[..end], &keys, &layout).is_err(), "{end}");
+        }
+        let other = RowLayout::plain(vec![Column::new("value", Type::String)]);
+        let error = decode_kept(&bytes, &keys, &other).unwrap_err().to_string();
+        assert!(error.contains("a row of other columns"), "{error}");
+        let error = decode_kept(&bytes, &[], &layout).unwrap_err().to_string();
+        assert!(error.contains("a key of other columns"), "{error}");
+    }
+
+    #[test]
+    fn a_row_that_is_missing_is_told_with_its_epoch() {
+        let panic = std::panic::catch_unwind(|| taken_back_too_often(b"x", -1, 7)).err().unwrap();
+        let text = panic.downcast_ref::<String>().unwrap();
+        assert!(
+            text.starts_with("by epoch 7 a row was taken back more often than it came"),
+            "{text}"
+        );
+    }
 }

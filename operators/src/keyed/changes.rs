@@ -23,7 +23,7 @@ use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::progress::operate::FrontierInterest;
 
-use super::arrange::{AsOf, Values, forget, pieces};
+use super::arrange::{AsOf, Lookup, Values, forget, pieces};
 use super::packed::{Piece, Trace, TraceCursor, size};
 use super::present::{Port, Presenter, ROWS_PER_BATCH};
 use super::said::{Said, TROUBLE};
@@ -99,9 +99,11 @@ pub fn changes<'s, L: Logic + 'static>(
                 let epoch = leaving.capability.time().epoch;
                 match batch {
                     Leaves::Rows(mut batch) => {
-                        tally.gave(epoch, leaving.port, batch.len(), 0);
+                        if batch.diff > 0 {
+                            tally.gave(epoch, leaving.port, batch.len(), 0);
+                        }
                         let output = &mut outputs[leaving.port];
-                        output.activate().session(&leaving.capability).give_container(&mut batch);
+                        output.activate().session(&leaving.capability).give_container(&mut *batch);
                     }
                     Leaves::Troubles(troubles) => {
                         tally.reported(epoch, troubles.len());
@@ -121,7 +123,7 @@ pub fn changes<'s, L: Logic + 'static>(
 
 /// What leaves at once.
 enum Leaves {
-    Rows(Batch),
+    Rows(Box<Batch>),
     /// A key and what is wrong with it.
     Troubles(Vec<(Key, String)>),
 }
@@ -240,6 +242,7 @@ struct Walk {
     /// Everything that is there, of which the piece is a part.
     cursor: TraceCursor,
     storage: Vec<Piece>,
+    lookup: Lookup,
     /// What changes, by epoch, whether it comes, and port.
     found: BTreeMap<(u64, bool, usize), KeyedRows>,
     before: Said,
@@ -248,7 +251,7 @@ struct Walk {
 
 impl Walk {
     fn new(capabilities: Vec<Capability<Time>>, piece: Piece, all: Vec<Piece>) -> Self {
-        let touched = piece.cursor();
+        let (touched, lookup) = (piece.cursor(), Lookup::new(&all));
         let (cursor, storage) = cursor_list(all);
         Self {
             capabilities,
@@ -256,6 +259,7 @@ impl Walk {
             touched,
             cursor,
             storage,
+            lookup,
             found: BTreeMap::new(),
             before: Said::default(),
             after: Said::default(),
@@ -268,11 +272,16 @@ impl Walk {
         let piece = std::rc::Rc::clone(&self.piece);
         while seen < VALUES_PER_TURN {
             let Some(key) = self.touched.get_key(&piece) else { return false };
-            let (epochs, touched) = epochs(&mut self.touched, &piece);
-            seen += touched;
-            if !epochs.is_empty() {
+            let touched = Touched::of(&mut self.touched, &piece);
+            seen += touched.seen;
+            if !touched.epochs.is_empty() {
                 self.cursor.seek_key(&self.storage, key);
-                seen += self.compare(key, &epochs, logic, used);
+                if !touched.taken_back.is_empty() {
+                    for epoch in &touched.epochs {
+                        self.lookup.check(&self.storage, key, &touched.taken_back, *epoch);
+                    }
+                }
+                seen += self.compare(key, &touched.epochs, logic, used);
             }
             self.touched.step_key(&piece);
         }
@@ -335,23 +344,38 @@ impl Walk {
     }
 }
 
-/// Returns the epochs in which the key under the cursor changed, in order, without what was restored;
-/// and how many values were looked at.
-fn epochs(touched: &mut BatchCursor<Trace>, piece: &Piece) -> (Vec<u64>, usize) {
-    let mut epochs: Vec<u64> = Vec::with_capacity(1);
-    let mut seen = 0;
-    while touched.val_valid(piece) {
-        touched.map_times(piece, |time, _| {
-            if time.epoch > 0 && epochs.last() != Some(&time.epoch) {
-                epochs.push(time.epoch);
+/// What a piece says of the key under its cursor.
+struct Touched<'p> {
+    /// The epochs in which the key changed, in order, without what was restored.
+    epochs: Vec<u64>,
+    /// The values that were taken back in one of them, in order.
+    taken_back: Vec<&'p [u8]>,
+    /// How many values were looked at.
+    seen: usize,
+}
+
+impl<'p> Touched<'p> {
+    fn of(touched: &mut BatchCursor<Trace>, piece: &'p Piece) -> Self {
+        let mut epochs: Vec<u64> = Vec::with_capacity(1);
+        let (mut taken_back, mut seen) = (Vec::new(), 0);
+        while let Some(value) = touched.get_val(piece) {
+            let mut is_taken_back = false;
+            touched.map_times(piece, |time, diff| {
+                if time.epoch > 0 && epochs.last() != Some(&time.epoch) {
+                    epochs.push(time.epoch);
+                }
+                is_taken_back |= *diff < 0;
+            });
+            if is_taken_back {
+                taken_back.push(value);
             }
-        });
-        touched.step_val(piece);
-        seen += 1;
+            touched.step_val(piece);
+            seen += 1;
+        }
+        epochs.sort_unstable();
+        epochs.dedup();
+        Self { epochs, taken_back, seen }
     }
-    epochs.sort_unstable();
-    epochs.dedup();
-    (epochs, seen)
 }
 
 /// Rows with their keys, in one piece of memory.
@@ -427,7 +451,7 @@ impl Leaving {
         let leaves = match presenter {
             Some(presenter) => {
                 let epoch = self.capability.time().epoch;
-                Leaves::Rows(presenter.batch(rows, epoch, self.diff))
+                Leaves::Rows(Box::new(presenter.batch(rows, epoch, self.diff)))
             }
             None => {
                 let text = |row: &[u8]| String::from_utf8_lossy(row).into_owned();

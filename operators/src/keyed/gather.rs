@@ -86,8 +86,13 @@ pub fn gather<'s>(
                 let Some(time) = stamp.least().copied() else { return };
                 let Some(capability) = stamp.retain_least(0) else { return };
                 for batch in batches {
-                    tally.took(time.epoch, batch.len(), 0);
                     let mut inputs = evaluate(batch);
+                    if batch.diff < 0 {
+                        // Taken back: it counts nowhere, and what was rejected was told when it came.
+                        epochs.add(time.epoch, &capability, batch, &inputs, &layout);
+                        continue;
+                    }
+                    tally.took(time.epoch, batch.len(), 0);
                     if !inputs.rejects.is_empty() {
                         tally.rejected(time.epoch, inputs.rejects.len());
                         for reject in

@@ -38,7 +38,7 @@ enum From {
 }
 
 /// Turns the rows of one port into batches.
-pub(super) struct Presenter {
+pub(crate) struct Presenter {
     keys: Vec<Column>,
     layout: RowLayout,
     shape: Shape,
@@ -50,7 +50,7 @@ impl Presenter {
     /// # Panics
     /// When a column of the shape is neither in the key nor in the layout; the plan never asks for
     /// such a one.
-    pub(super) fn new(keys: &[Column], port: Port) -> Self {
+    pub(crate) fn new(keys: &[Column], port: Port) -> Self {
         let find = |column: &Column| {
             let among = |columns: &[Column]| columns.iter().position(|one| one.name == column.name);
             among(&port.layout.columns)
@@ -68,17 +68,17 @@ impl Presenter {
     }
 
     /// Returns whether rows leave with the place of their record.
-    pub(super) fn has_places(&self) -> bool {
+    pub(crate) fn has_places(&self) -> bool {
         (self.shape.positions || self.shape.raw) && self.layout.arrival.is_some()
     }
 
     /// Returns where the record of a row stands.
-    pub(super) fn place(&self, row: &[u8]) -> Place {
+    pub(crate) fn place(&self, row: &[u8]) -> Place {
         self.layout.place(row).unwrap_or_else(|error| foreign(&error))
     }
 
     /// Returns one batch of these rows, which all come from one chunk if they have places.
-    pub(super) fn batch<'a>(
+    pub(crate) fn batch<'a>(
         &self,
         rows: impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])>,
         epoch: u64,

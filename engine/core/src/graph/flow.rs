@@ -27,6 +27,16 @@ pub(crate) struct Stream {
     pub(crate) append_only: bool,
 }
 
+/// What arrives at an operator.
+pub(crate) struct Arriving {
+    /// By `from`.
+    pub(crate) input: Stream,
+    /// By `with`, the other side of a join.
+    pub(crate) other: Stream,
+    /// The edges of both; `None` when one of them leads to no port.
+    pub(crate) inputs: Option<Vec<Input>>,
+}
+
 /// An operator while it is checked.
 pub(crate) struct Draft {
     pub(crate) name: String,
@@ -107,9 +117,15 @@ pub(crate) fn check(
         let operator = &spec.operators[*written];
         let from = operator.from.as_deref().unwrap_or_default();
         let reads = &names.operators[at];
-        refuse_errors(from, reads, mistakes);
-        let input = merge(&flow, from, reads, mistakes);
-        let mut draft = operators::check(operator, at, input, inputs(reads), names, mistakes);
+        let (reads_from, reads_with) = reads.split_at(from.len().min(reads.len()));
+        refuse_errors(from, reads_from, mistakes);
+        refuse_errors(operator.with(), reads_with, mistakes);
+        let arriving = Arriving {
+            input: merge(&flow, from, reads_from, mistakes),
+            other: merge(&flow, operator.with(), reads_with, mistakes),
+            inputs: inputs(reads),
+        };
+        let mut draft = operators::check(operator, at, arriving, names, mistakes);
         forget_too_wide(operator, &mut draft, mistakes);
         flow.operators.push(draft);
     }

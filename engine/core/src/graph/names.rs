@@ -76,7 +76,7 @@ pub(crate) fn resolve(spec: &PipelineSpec, mistakes: &mut Mistakes<'_>) -> Names
     let (known, unique) = collect(spec, mistakes);
     let resolver = Resolver { spec, known };
     let mut all_known = spec.complete && unique;
-    let mut resolve = |from: &Option<Vec<Text>>, mistakes: &mut Mistakes<'_>| {
+    let mut resolve = |from: Option<Vec<&Text>>, mistakes: &mut Mistakes<'_>| {
         let reads: Vec<Read> = from
             .iter()
             .flatten()
@@ -86,9 +86,12 @@ pub(crate) fn resolve(spec: &PipelineSpec, mistakes: &mut Mistakes<'_>) -> Names
         reads
     };
     let written: Vec<Vec<Read>> =
-        spec.operators.iter().map(|operator| resolve(&operator.from, mistakes)).collect();
-    let sinks: Vec<Vec<Read>> =
-        spec.sinks.iter().map(|sink| resolve(&sink.from, mistakes)).collect();
+        spec.operators.iter().map(|operator| resolve(operator.reads(), mistakes)).collect();
+    let sinks: Vec<Vec<Read>> = spec
+        .sinks
+        .iter()
+        .map(|sink| resolve(sink.from.as_ref().map(|from| from.iter().collect()), mistakes))
+        .collect();
 
     let order = order(spec, &written, mistakes);
     let mut place = vec![0; order.len()];
@@ -291,8 +294,8 @@ fn note_cycle(spec: &PipelineSpec, cycle: &[(usize, usize)], mistakes: &mut Mist
     around.extend((1..cycle.len()).rev().map(|step| name(cycle[(first + step) % cycle.len()].0)));
     around.push(name(operator));
     let message = format!("the operators feed each other in a circle: {}", around.join(" -> "));
-    let from = spec.operators[operator].from.as_ref().and_then(|from| from.get(input));
-    if let Some(from) = from {
+    let reads = spec.operators[operator].reads().unwrap_or_default();
+    if let Some(from) = reads.get(input) {
         let hint =
             "each operator can only read what comes before it; take this edge out".to_owned();
         from.wrong(mistakes, message, hint);

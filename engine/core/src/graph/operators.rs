@@ -3,31 +3,32 @@
 use tidemill_operators::Schema;
 
 use crate::diagnostic::{Mistakes, quoted};
-use crate::graph::flow::{Draft, Stream};
+use crate::graph::flow::{Arriving, Draft, Stream};
 use crate::graph::names::{Names, UNMATCHED, tags};
 use crate::graph::operators::column::{every, kinds, named};
-use crate::graph::{Input, NodeId, OperatorKind};
+use crate::graph::{NodeId, OperatorKind};
 use crate::spec::{BodySpec, OperatorSpec, Text};
 
 mod aggregate;
 mod column;
 mod explode;
+mod join;
 pub(crate) mod ordered;
 mod parse;
 mod window;
 
-/// Types an operator; `input` is what arrives.
+/// Types an operator.
 pub(crate) fn check(
     operator: &OperatorSpec,
     at: usize,
-    input: Stream,
-    inputs: Option<Vec<Input>>,
+    arriving: Arriving,
     names: &Names,
     mistakes: &mut Mistakes<'_>,
 ) -> Draft {
     let node = NodeId::Operator(at);
+    let Arriving { input, other, inputs } = arriving;
     let (kind, output) = match &operator.body {
-        Some(body) => body_of(operator, body, &input, mistakes),
+        Some(body) => body_of(operator, body, &input, &other, mistakes),
         None => (None, Stream { schema: None, ..input.clone() }),
     };
     let mut ports = Vec::new();
@@ -57,6 +58,7 @@ fn body_of(
     operator: &OperatorSpec,
     body: &BodySpec,
     input: &Stream,
+    other: &Stream,
     mistakes: &mut Mistakes<'_>,
 ) -> (Option<OperatorKind>, Stream) {
     let schema = input.schema.as_ref();
@@ -100,6 +102,7 @@ fn body_of(
         BodySpec::Explode { column, list, element } => {
             explode::check(column, list, element.as_ref(), input, mistakes)
         }
+        BodySpec::Join(join) => join::check(operator, join, input, other, mistakes),
     }
 }
 

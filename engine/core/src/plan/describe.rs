@@ -7,7 +7,8 @@ use tidemill_operators::keyed::Arrival;
 use tidemill_operators::{Column, Schema};
 
 use crate::plan::{
-    OperatorKind, OrderTerm, OrderedRows, Plan, SinkKind, SinkPlan, SourcePlan, error_schema,
+    Input, Join, OperatorKind, OrderTerm, OrderedRows, Plan, SinkKind, SinkPlan, SourcePlan,
+    error_schema,
 };
 use crate::report::{EdgeReport, NodeReport};
 
@@ -29,9 +30,13 @@ pub fn describe(plan: &Plan) -> (Vec<NodeReport>, Vec<EdgeReport>) {
         nodes.push(node(&source.name, "source", kind, source_detail(source)));
     }
     for operator in &plan.operators {
-        let detail = operator_detail(&operator.kind, |port| {
-            operator.outputs.get(port).map_or("", |port| port.tag.as_str())
-        });
+        let tag = |port: usize| operator.outputs.get(port).map_or("", |port| port.tag.as_str());
+        let detail = match &operator.kind {
+            OperatorKind::Join(join) => {
+                join_detail(join, operator.inputs.iter().map(|input| port_name(plan, input)))
+            }
+            kind => operator_detail(kind, tag),
+        };
         nodes.push(node(&operator.name, "operator", operator.kind.word(), detail));
         for input in &operator.inputs {
             let port = plan.port(input.from);
@@ -49,6 +54,15 @@ pub fn describe(plan: &Plan) -> (Vec<NodeReport>, Vec<EdgeReport>) {
         edges.extend(sink_edges(plan, sink));
     }
     (nodes, edges)
+}
+
+/// Returns how a port is named in a pipeline file.
+fn port_name(plan: &Plan, input: &Input) -> String {
+    let name = plan.node_name(input.from.node);
+    match plan.port(input.from).tag.as_str() {
+        "" => name.to_owned(),
+        tag => format!("{name}.{tag}"),
+    }
 }
 
 fn sink_edges(plan: &Plan, sink: &SinkPlan) -> Vec<EdgeReport> {
@@ -157,6 +171,7 @@ fn operator_detail<'t>(kind: &OperatorKind, tag: impl Fn(usize) -> &'t str) -> S
                 by => format!("{} by {}", compute.join(", "), by.join(", ")),
             }
         }
+        OperatorKind::Join(join) => join_detail(join, std::iter::empty()),
     }
 }
 
@@ -174,6 +189,29 @@ fn span(micros: i64) -> String {
         || format!("{}ms", micros / 1_000),
         |(size, unit)| format!("{}{unit}", micros / size),
     )
+}
+
+/// `inner with rates on currency = code, taking rate`; `inputs` are the names of all inputs.
+fn join_detail(join: &Join, inputs: impl Iterator<Item = String>) -> String {
+    let with: Vec<String> = inputs.skip(join.lefts).collect();
+    let on = join.on.iter().map(|(left, right)| match &left.name {
+        name if name == right => name.clone(),
+        name => format!("{name} = {right}"),
+    });
+    let on: Vec<String> = on.collect();
+    let taking: Vec<String> = join
+        .take
+        .iter()
+        .map(|(column, right)| match &column.name {
+            name if name == right => name.clone(),
+            name => format!("{name}: {right}"),
+        })
+        .collect();
+    let mut detail = format!("{} with {} on {}", join.kind.word(), with.join(", "), on.join(", "));
+    if !taking.is_empty() {
+        detail.push_str(&format!(", taking {}", taking.join(", ")));
+    }
+    detail
 }
 
 fn sink_detail(kind: &SinkKind) -> (&'static str, String) {

@@ -175,6 +175,14 @@ fn kind(text: &mut String, kind: &OperatorKind) {
             line(text, "count", count);
             line(text, "rank", rank);
         }
+        OperatorKind::Join(join) => {
+            line(text, "lefts", &join.lefts);
+            line(text, "join", &join.kind.word());
+            line(text, "on", &join.on);
+            line(text, "left", &join.left);
+            line(text, "take", &join.take);
+            line(text, "kept", &(join.place, join.raw));
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use tidemill_operators::batch::Shape;
 use tidemill_operators::format::{Format, OutputFormat, ReadPlan};
-use tidemill_operators::{Schema, Type, window};
+use tidemill_operators::{Column, Schema, Type, window};
 
 use crate::graph::{
     Graph, GraphOperator, GraphSource, NodeId, OperatorKind, OrderedRows, SinkKind,
@@ -72,8 +72,10 @@ pub(super) fn needs(graph: &Graph) -> Needs {
     for (at, operator) in graph.operators.iter().enumerate().rev() {
         let outputs = needs.operators.get(at).map(Vec::as_slice).unwrap_or_default();
         let need = of_operator(operator, outputs);
-        for input in &operator.inputs {
-            needs.add(input.from.node, input.from.port, &need);
+        let other = of_other_side(operator, outputs);
+        for (at, input) in operator.inputs.iter().enumerate() {
+            let need = if at < operator.lefts() { &need } else { &other };
+            needs.add(input.from.node, input.from.port, need);
         }
     }
     forget_origin_behind_aggregates(graph, &mut needs);
@@ -166,9 +168,27 @@ fn of_operator(operator: &GraphOperator, outputs: &[Need]) -> Need {
                 rejects |= value.is_fallible();
             }
         }
+        OperatorKind::Join(join) => {
+            need.columns.retain(|name| join.take.iter().all(|(column, _)| column.name != *name));
+            need.columns.extend(join.on.iter().map(|(left, _)| left.name.clone()));
+            // A record is found again by its place, and only then has its own bytes.
+            need.positions |= need.raw;
+        }
     }
     need.raw |= rejects;
     need.positions |= rejects;
+    need
+}
+
+/// Returns what a join needs of its right side, given what is needed of its port.
+fn of_other_side(operator: &GraphOperator, outputs: &[Need]) -> Need {
+    let mut need = Need::default();
+    if let OperatorKind::Join(join) = &operator.kind {
+        let wanted = |name: &str| outputs.iter().any(|output| output.columns.contains(name));
+        let taken = join.take.iter().filter(|(column, _)| wanted(&column.name));
+        need.columns.extend(taken.map(|(_, right)| right.clone()));
+        need.columns.extend(join.on.iter().map(|(_, right)| right.clone()));
+    }
     need
 }
 
@@ -190,7 +210,8 @@ fn forget_origin_behind_aggregates(graph: &Graph, needs: &mut Needs) {
     let mut behind: Vec<bool> = Vec::with_capacity(graph.operators.len());
     for (operator, needs) in graph.operators.iter().zip(&mut needs.operators) {
         let is_behind = matches!(operator.kind, OperatorKind::Aggregate { .. })
-            || operator.inputs.iter().any(|input| is_joined(&behind, input.from.node));
+            || (operator.inputs.iter().take(operator.lefts()))
+                .any(|input| is_joined(&behind, input.from.node));
         behind.push(is_behind);
         for need in needs.iter_mut().filter(|_| is_behind) {
             need.raw = false;
@@ -258,6 +279,13 @@ pub(super) fn operator(operator: GraphOperator, needs: &[Need]) -> OperatorPlan 
             main.columns.contains(&capture.name) || capture.kind != Type::String
         }),
         OperatorKind::Dedupe { rows } | OperatorKind::Top { rows, .. } => keep_read(rows, needs),
+        OperatorKind::Join(join) => {
+            let wanted = |column: &Column| main.columns.contains(&column.name);
+            join.left.retain(wanted);
+            join.take.retain(|(column, _)| wanted(column));
+            join.raw = main.raw;
+            join.place = main.positions || main.raw;
+        }
         OperatorKind::Filter { .. }
         | OperatorKind::Route { .. }
         | OperatorKind::Window { .. }

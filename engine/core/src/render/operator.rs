@@ -30,8 +30,9 @@ impl<'scope> Rendering<'scope, '_> {
         let node = NodeId::Operator(at);
         let tags = operator.outputs.len();
         let (tally, gauge) = self.seat(node, tags, feeds(self.plan, &operator.inputs));
-        let ways: Vec<Batches<'scope>> =
+        let mut ways: Vec<Batches<'scope>> =
             operator.inputs.iter().map(|input| self.stream(input)).collect();
+        let others = ways.split_off(operator.kind.lefts(ways.len()));
         let input = together(self.scope, ways);
         let name = &operator.name;
         let place = format!("{}/{name}", self.plan.name);
@@ -82,6 +83,10 @@ impl<'scope> Rendering<'scope, '_> {
             OperatorKind::Explode { column, list, element } => {
                 let logic = Explode::new(column.clone(), list.clone(), element.clone(), shape(0));
                 stateless(&title, name, input, tags, tally, logic)
+            }
+            OperatorKind::Join(join) => {
+                let other = together(self.scope, others);
+                self.join(at, operator, [input, other], poison, join, tally)
             }
             OperatorKind::Aggregate { by, compute } => {
                 let poison = poison.expect("a plan with aggregates has the stream of failed files");

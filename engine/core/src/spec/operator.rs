@@ -11,14 +11,27 @@ use crate::spec::tree::{Node, Value};
 
 mod aggregate;
 mod explode;
+mod join;
 mod ordered;
 mod parse;
 mod route;
 mod window;
 
+pub(crate) use join::JoinSpec;
+
 /// The kinds of operators, by the key that holds what they do.
-pub(crate) const KINDS: [&str; 9] =
-    ["filter", "select", "route", "parse", "aggregate", "window", "explode", "dedupe", "top"];
+pub(crate) const KINDS: [&str; 10] = [
+    "filter",
+    "select",
+    "route",
+    "parse",
+    "aggregate",
+    "window",
+    "explode",
+    "dedupe",
+    "top",
+    "join",
+];
 
 /// An operator as written.
 #[derive(Debug)]
@@ -42,6 +55,23 @@ pub(crate) enum BodySpec {
     Top { count: u32, by: Vec<NamedSpec>, order: Vec<Text>, rank: Option<Text> },
     Window { on: Text, windows: Windows },
     Explode { column: Text, list: List, element: Option<Text> },
+    Join(JoinSpec),
+}
+
+impl OperatorSpec {
+    /// Returns all that it reads, `from` first; `None` when not all of it could be read.
+    pub(crate) fn reads(&self) -> Option<Vec<&Text>> {
+        let from = self.from.as_ref()?.iter();
+        Some(from.chain(self.with()).collect())
+    }
+
+    /// Returns what it reads besides `from`.
+    pub(crate) fn with(&self) -> &[Text] {
+        match &self.body {
+            Some(BodySpec::Join(join)) => &join.with,
+            _ => &[],
+        }
+    }
 }
 
 /// A column and how it is computed.
@@ -94,6 +124,7 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Oper
         "top" => ordered::top(node, mistakes),
         "window" => window::read(node, mistakes),
         "explode" => explode::read(node, mistakes),
+        "join" => join::read(node, mistakes),
         _ => aggregate::read(node, mistakes),
     });
     OperatorSpec { name, from, body }

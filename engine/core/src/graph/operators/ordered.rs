@@ -122,7 +122,9 @@ pub(super) fn top(
 }
 
 fn behind(operator: &OperatorSpec, schema: Option<Schema>, input: &Stream) -> Stream {
-    Stream { schema, changed_by: Some(operator.name.text.clone()), ..input.clone() }
+    // A row that wins is taken back when another one comes before it.
+    let changed_by = Some(operator.name.text.clone());
+    Stream { schema, changed_by, has_place: input.has_place, append_only: false }
 }
 
 fn rows(
