@@ -82,36 +82,30 @@ impl Case {
             case.rounds.push(Vec::new());
             for _ in 0..=random.below(STEPS_MAX) {
                 let step = case.step(way, random);
-                case.rounds.last_mut().unwrap().extend(step);
+                case.rounds.last_mut().unwrap().push(step);
             }
         }
         case
     }
 
-    /// Returns a next step; none if what was drawn cannot be done now.
-    fn step(&self, way: Way, random: &mut Random) -> Option<Step> {
+    /// Returns a next step.
+    fn step(&self, way: Way, random: &mut Random) -> Step {
         let known: Vec<String> = self.survivors().into_keys().map(str::to_owned).collect();
-        // What lies in a folder when the next file of its name comes never was there.
-        let is_busy = |name: &str| {
-            let last = self.rounds.last();
-            way == Way::ByHand
-                && last.is_some_and(|round| round.iter().any(|one| one.name() == name))
-        };
         let drawn = random.below(10);
         if drawn < 5 && !known.is_empty() {
             let name = random.pick(&known).clone();
-            if is_busy(&name) {
-                return None;
-            }
             if drawn < 2 {
-                return Some(Step::Remove { name, way });
+                // What is deleted by hand is not noticed yet.
+                return Step::Remove { name, way: Way::Sent };
             }
-            let source = self.pipeline.sources.iter().find(|one| name.starts_with(&one.name))?;
-            return Some(put(name, source, way, random));
+            let mut sources = self.pipeline.sources.iter();
+            if let Some(source) = sources.find(|one| name.starts_with(&one.name)) {
+                return put(name, source, way, random);
+            }
         }
         let source = random.pick(&self.pipeline.sources);
         let name = format!("{}-{}.{}", source.name, random.below(1 << 30), source.format.word());
-        Some(put(name, source, way, random))
+        put(name, source, way, random)
     }
 
     /// Returns the files that are left in the end.

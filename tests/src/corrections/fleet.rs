@@ -287,11 +287,15 @@ impl Hand {
                 self.client.submit_bytes_with(&name, body, options).await.unwrap();
             }
             Step::Put { name, body, way: Way::ByHand, .. } => {
+                // One that still lies there would be overwritten, and never was.
+                self.gone(&self.unprocessed.join(&name)).await;
                 let hidden = self.unprocessed.join(format!(".{name}.tmp"));
                 fs::write(&hidden, body).unwrap();
                 fs::rename(&hidden, self.unprocessed.join(name)).unwrap();
             }
             Step::Remove { name, way: Way::Sent } => {
+                // Only what is committed can be removed.
+                self.settled(done).await;
                 self.client.remove(Which::Name { pipeline, name }).await.unwrap();
             }
             Step::Remove { name, way: Way::ByHand } => {
@@ -299,6 +303,15 @@ impl Hand {
                 let lying = self.lying(&name).await;
                 fs::remove_file(lying).unwrap();
             }
+        }
+    }
+
+    /// Waits until a file was taken in.
+    async fn gone(&self, path: &Path) {
+        let deadline = Instant::now() + ROUND_MAX;
+        while path.exists() {
+            assert!(Instant::now() < deadline, "{}: {} stays", self.pipeline, path.display());
+            tokio::time::sleep(PAUSE).await;
         }
     }
 
