@@ -193,8 +193,9 @@ pub fn join<'s>(
                 });
             }
             let more = joining.work(frontiers, &mut |capability, mut batch: Batch| {
-                let epoch = capability.time().epoch;
-                tally.gave(epoch, 0, batch.len(), 0);
+                if batch.diff > 0 {
+                    tally.gave(capability.time().epoch, 0, batch.len(), 0);
+                }
                 rows.activate().session(capability).give_container(&mut batch);
             });
             joining.show_size(tally.meter());

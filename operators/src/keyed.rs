@@ -37,6 +37,8 @@ pub use arrange::{
 pub use changes::{Logic, changes};
 pub use gather::{Inputs, gather};
 pub use layout::{Arrival, Direction, Nulls, OrderColumn, Place, RowLayout, append_int};
+#[cfg(test)]
+pub(crate) use packed::PackedBuilder;
 pub use packed::{Packed, PackedSpine, Piece, Rows, Size, Trace, TraceCursor, size};
 pub use present::Port;
 pub(crate) use present::Presenter;

@@ -1,5 +1,5 @@
-//! Corrections: files are replaced and removed, and everything that came of them is what it would be
-//! if only the files that are left had ever come.
+//! Replace and remove: everything that came of a file is what it would be if only the files that are
+//! left had ever come.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
@@ -28,7 +28,6 @@ sinks:
 
 const A: &[u8] = b"user,n\nann,1\nbob,20\nann,x\n";
 const B: &[u8] = b"user,n\nann,5\ncy,6\n";
-const SHAPES: [Shape; 3] = [Shape::ALONE, Shape::new(1, 3), Shape::new(2, 2)];
 
 fn given() -> Steps {
     Steps::default()
@@ -58,7 +57,7 @@ fn check(site: &Site, steps: &Steps) {
 
 #[test]
 fn what_is_left_is_all_that_counts() {
-    for shape in SHAPES {
+    for shape in [Shape::new(1, 3), Shape::new(2, 2)] {
         let site = Site::new(NODE, PIPELINE);
         given().take(&site, shape);
         check(&site, &given());
@@ -71,7 +70,7 @@ fn what_is_left_is_all_that_counts() {
 
 #[test]
 fn a_kill_behind_each_step_changes_nothing() {
-    for shape in SHAPES {
+    for shape in [Shape::ALONE, Shape::new(2, 2)] {
         let site = Site::new(NODE, PIPELINE);
         given().take_and_kill(&site, shape);
         check(&site, &given());
@@ -260,5 +259,152 @@ fn old_bytes_that_are_not_what_they_were_correct_nothing() {
         let expected = steps::fresh(NODE, PIPELINE, &both.survivors(), Shape::ALONE);
         assert_eq!(tree::difference(&expected, &site.out()), None, "{edit}");
         assert_eq!(site.names("quarantine"), ["a~2.csv", "a~2.csv.reason.json"]);
+    }
+}
+
+/// The pipeline with these settings of its source.
+fn with(settings: &str) -> String {
+    PIPELINE.replace("pattern:", &format!("{settings}, pattern:"))
+}
+
+#[track_caller]
+fn check_against(site: &Site, yaml: &str, files: &[(&str, &[u8])]) {
+    let files = Steps::default().then(Verb::Add, files).survivors();
+    let expected = steps::fresh(NODE, yaml, &files, Shape::ALONE);
+    assert_eq!(tree::difference(&expected, &site.out()), None);
+}
+
+#[test]
+fn a_dropped_file_takes_the_place_of_the_last_one_of_its_name_where_its_source_says_so() {
+    let site = Site::new(NODE, &with("on_same_name: replace"));
+    site.put("a.csv", A);
+    site.put("b.csv", B);
+    site.once(Shape::ALONE).expect_code(0);
+    for version in [&b"user,n\nann,3\n"[..], b"user,n\nann,4\n"] {
+        site.put("a.csv", version);
+        site.once(Shape::new(1, 2)).expect_code(0);
+    }
+    check_against(&site, PIPELINE, &[("a.csv", b"user,n\nann,4\n"), ("b.csv", B)]);
+    assert_eq!(site.names("processed"), ["a~3.csv", "b.csv"]);
+}
+
+#[test]
+fn a_kill_at_each_step_of_a_correction_changes_nothing() {
+    const STEPS: [&str; 9] = [
+        "accept-durable",
+        "order-given",
+        "commit-written",
+        "commit-durable",
+        "publish-part-done",
+        "retire-begin",
+        "retire-moved",
+        "settle-done",
+        "retained-discarded",
+    ];
+    const REMOVAL_STEPS: [&str; 3] = ["removal-begin", "removal-written", "removal-durable"];
+    for name in STEPS.into_iter().chain(REMOVAL_STEPS) {
+        let mut site = Site::new(NODE, &with("on_same_name: replace"));
+        site.put("a.csv", A);
+        site.put("b.csv", B);
+        site.once(Shape::ALONE).expect_code(0);
+        let is_removal = REMOVAL_STEPS.contains(&name);
+        if !is_removal {
+            site.put("a.csv", b"user,n\nann,3\n");
+            site.variable("TIDEMILL_FAILPOINT", Some(&format!("{name}=kill")));
+            let ended = site.once(Shape::ALONE);
+            assert_ne!(ended.code, Some(0), "{name} was not reached by a replacement");
+            site.variable("TIDEMILL_FAILPOINT", None);
+            site.once(Shape::ALONE).expect_code(0);
+        }
+        let which = || Which::Name { pipeline: None, name: "b.csv".into() };
+        // The others are reached by the start itself.
+        if !["accept-durable", "order-given", "retained-discarded"].contains(&name) {
+            site.variable("TIDEMILL_FAILPOINT", Some(&format!("{name}=kill")));
+            let running = site.start(Shape::new(1, 2));
+            // It ends before it can answer, or before the end can be waited for.
+            if let Ok(removal) = running.ask(running.client().remove(which())) {
+                let second = std::time::Duration::from_secs(1);
+                let _ = running.ask(running.client().wait(removal.id, second));
+            }
+            assert_eq!(running.ended().code, None, "{name} was not reached by a removal");
+        }
+        site.variable("TIDEMILL_FAILPOINT", None);
+        let running = site.start(Shape::ALONE);
+        let of_b = |page: tidemill_client::Page| {
+            page.submissions.into_iter().filter(|one| one.name == "b.csv").map(|one| one.id).max()
+        };
+        let listed = running.ask(running.client().list(&Default::default())).unwrap();
+        let last = of_b(listed).unwrap();
+        let last = running.wait(last);
+        if last.removes.is_none() {
+            let removal = running.ask(running.client().remove(which())).unwrap();
+            assert_eq!(running.wait(removal.id).phase, Phase::Committed, "{name}");
+        }
+        running.wait_for_finished(4 - u64::from(is_removal));
+        running.stop();
+        let left: &[u8] = if is_removal { A } else { b"user,n\nann,3\n" };
+        check_against(&site, PIPELINE, &[("a.csv", left)]);
+        let doctor = site.call(&["doctor", "home", "--deep"]);
+        assert!(doctor.stdout.contains("healthy"), "{name}: {}", doctor.stdout);
+    }
+}
+
+#[test]
+fn a_retained_file_can_be_corrected_when_processed_is_empty_and_a_deleted_one_is_removed() {
+    let yaml = with("corrections: forever, on_delete: retract");
+    let site = Site::new(NODE, &yaml);
+    let running = site.start(Shape::new(1, 2));
+    running.wait(running.submit("a.csv", A).id);
+    running.wait(running.submit("b.csv", B).id);
+    let a = replace(&running, "a.csv", b"user,n\nann,3\n");
+    running.wait(a.id);
+    running.wait_for_settled(&site);
+    fs::remove_file(site.folder("processed").join("b.csv")).unwrap();
+    running.wait_for_finished(4);
+    assert_eq!(running.ask(running.client().get(a.id)).unwrap().removed_by, None);
+    running.stop();
+    check_against(&site, PIPELINE, &[("a.csv", b"user,n\nann,3\n")]);
+    // What is deleted while nothing runs is found by the next start.
+    fs::remove_file(site.folder("processed").join("a~2.csv")).unwrap();
+    site.once(Shape::ALONE).expect_code(0);
+    check_against(&site, PIPELINE, &[]);
+}
+
+#[test]
+fn what_a_start_went_on_without_is_not_taken_back() {
+    let mut site = Site::new(NODE, PIPELINE);
+    site.put("a.csv", A);
+    site.put("b.csv", B);
+    site.once(Shape::ALONE).expect_code(0);
+    let (path, away) = (site.folder("processed").join("a.csv"), site.path().join("away"));
+    fs::rename(&path, &away).unwrap();
+    fs::remove_dir_all(site.home().join("ckpt")).unwrap();
+    site.always(&["--forget-missing"]);
+    site.once(Shape::ALONE).expect_code(0);
+    fs::rename(&away, &path).unwrap();
+    let running = site.start(Shape::ALONE);
+    let lost =
+        running.ask(running.client().remove(Which::Name { pipeline: None, name: "a.csv".into() }));
+    assert_eq!(running.wait(lost.unwrap().id).phase, Phase::Committed);
+    running.stop();
+    check_against(&site, PIPELINE, &[("b.csv", B)]);
+}
+
+#[test]
+fn sources_that_are_never_corrected_say_so() {
+    for (settings, said) in
+        [("append_only: true", "append_only: true"), ("corrections: off", "corrections: off")]
+    {
+        let site = Site::new(NODE, &with(settings));
+        let running = site.start(Shape::ALONE);
+        running.wait(running.submit("a.csv", A).id);
+        fs::write(site.path().join("a.csv"), B).unwrap();
+        for arguments in [&["remove", "a.csv"][..], &["submit", "--replace", "a.csv"]] {
+            let refused = running.call(arguments);
+            refused.expect_code(1);
+            let text = format!("{}{}", refused.stdout, refused.stderr);
+            assert!(text.contains(said), "{arguments:?}: {text}");
+        }
+        running.stop();
     }
 }

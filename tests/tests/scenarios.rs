@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use tidemill_tests::{Shape, Tree, scenario, tree};
+use tidemill_tests::{Shape, Steps, Tree, scenario, steps, tree};
 
 const NODE: &str = env!("CARGO_BIN_EXE_node");
 
@@ -63,6 +63,13 @@ fn check(shape: Shape) {
 /// names that nobody took) unless they say nothing.
 fn run(folder: &Path, shape: Shape) -> Tree {
     let site = scenario::site(NODE, folder);
+    let steps = Steps::read(folder);
+    if !steps.is_empty() {
+        steps.take(&site, shape);
+        let yaml = std::fs::read_to_string(folder.join("pipeline.yaml")).unwrap();
+        let fresh = steps::fresh(NODE, &yaml, &steps.survivors(), Shape::ALONE);
+        assert_eq!(tree::difference(&fresh, &site.out()), None, "{} ({shape})", folder.display());
+    }
     let ended = site.once(shape);
     let mut found = site.out();
     if ended.code != Some(0) {

@@ -26,8 +26,8 @@ mod table;
 use std::io;
 
 pub use command::{
-    ClientCommand, Common, File, Files, Latency, PhaseArgument, Remove, Retry, Stats, Submit, TableRows,
-    Tables,
+    ClientCommand, Common, File, Files, Latency, PhaseArgument, Remove, Retry, Stats, Submit,
+    TableRows, Tables,
 };
 pub use output::Output;
 

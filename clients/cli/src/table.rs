@@ -65,7 +65,8 @@ impl Table {
 
     /// Returns the table as text, every line ended, no spaces at the end of a line.
     pub(crate) fn text(&self, colours: bool) -> String {
-        let head: Vec<Cell> = self.head.iter().map(|(title, _)| Cell::from(title.as_str())).collect();
+        let head: Vec<Cell> =
+            self.head.iter().map(|(title, _)| Cell::from(title.as_str())).collect();
         let lines = || std::iter::once(&head).chain(&self.rows);
         let mut widths = vec![0; self.head.len()];
         for line in lines() {

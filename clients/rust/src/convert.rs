@@ -8,8 +8,9 @@ use tidemill_proto::v1::cell::Kind;
 
 use crate::error::Error;
 use crate::model::{
-    Cell, Column, Condition, Edge, Frontier, Node, Operator, OutputFile, Phase, Pipeline, Reason, Receipt,
-    ReceiptNode, ReceiptOutput, Replaces, StageLatency, Submission, TableChange, TableInfo, TableRow,
+    Cell, Column, Condition, Edge, Frontier, Node, Operator, OutputFile, Phase, Pipeline, Reason,
+    Receipt, ReceiptNode, ReceiptOutput, Replaces, StageLatency, Submission, TableChange,
+    TableInfo, TableRow,
 };
 
 /// Translates a table.

@@ -100,13 +100,8 @@ impl Client {
             }
         });
         let (answer, first) = answer.await?;
-        let mut scan = TableScan {
-            answer,
-            epoch: 0,
-            columns: Vec::new(),
-            waiting: None,
-            next: Vec::new(),
-        };
+        let mut scan =
+            TableScan { answer, epoch: 0, columns: Vec::new(), waiting: None, next: Vec::new() };
         let first = first.ok_or(Error::Answer { what: "columns" })?;
         scan.columns = convert::columns(first.columns.clone());
         scan.waiting = Some(scan.take(first));
@@ -139,7 +134,8 @@ impl Client {
         let (answer, first) = answer.await?;
         let first = first.ok_or(Error::Answer { what: "columns" })?;
         let columns = convert::columns(first.columns.clone());
-        let waiting = Some(convert::change(first)).filter(|one| one.complete || !one.rows.is_empty());
+        let waiting =
+            Some(convert::change(first)).filter(|one| one.complete || !one.rows.is_empty());
         Ok(TableFollow { answer, columns, waiting })
     }
 

@@ -6,6 +6,7 @@
 //! a hint came or when it has not changed for a while. Nothing is ever opened before it is known to
 //! be a plain file, so a pipe or a device cannot hold the intake up.
 
+mod deleted;
 mod inbox;
 mod patterns;
 mod waiting;
@@ -17,11 +18,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant, SystemTime};
 
-use tidemill_store::{ClaimError, Claimed, Dedupe, Folders, NewFile, queue};
+use tidemill_store::{
+    ClaimError, Claimed, Dedupe, Folders, JournalError, JournalReader, NewFile, queue,
+};
 
 use crate::board::{Board, to_us};
-use crate::ledger::Event;
+use crate::ledger::{Event, Removal};
 use crate::space::Space;
+use deleted::Deleted;
 use inbox::{Found, Inbox, Scan};
 pub use patterns::Patterns;
 use watch::{Hint, Watch};
@@ -59,6 +63,8 @@ pub struct Line {
     pub folders: Folders,
     /// Which source takes what.
     pub patterns: Patterns,
+    /// The sources whose inputs are removed when somebody deletes them from `processed/`.
+    pub retracts: Vec<String>,
 }
 
 /// The numbers of submissions, shared by all who claim.
@@ -82,6 +88,8 @@ impl Numbers {
 /// The intake of all pipelines.
 pub struct Intake {
     inboxes: Vec<Inbox>,
+    deleted: Vec<Deleted>,
+    journal: JournalReader,
     numbers: Numbers,
     board: Arc<Board>,
     ledger: Sender<Event>,
@@ -92,6 +100,7 @@ pub struct Intake {
 
 impl Intake {
     /// Returns an intake. `stop` ends it from outside.
+    #[expect(clippy::too_many_arguments, reason = "one call, from start")]
     pub fn new(
         lines: Vec<Line>,
         numbers: Numbers,
@@ -100,14 +109,21 @@ impl Intake {
         patience: Patience,
         stop: Arc<AtomicBool>,
         space: Space,
+        journal: JournalReader,
     ) -> Self {
+        let deleted = lines
+            .iter()
+            .filter(|line| !line.retracts.is_empty())
+            .map(|line| Deleted::new(&line.name, &line.folders, &line.retracts))
+            .collect();
         let inbox = |line: Line| Inbox::new(line.name, line.folders, line.patterns);
         let inboxes = lines.into_iter().map(inbox).collect();
-        Self { inboxes, numbers, board, ledger, patience, stop, space }
+        Self { deleted, journal, inboxes, numbers, board, ledger, patience, stop, space }
     }
 
     /// Takes what is there and waits until nothing is left that may become complete.
     pub fn run_once(mut self) -> Result<(), IntakeError> {
+        self.look_for_deleted()?;
         while !self.stopped() {
             let growing = self.scan(Heard::Lost, None)?;
             let claimed = self.claim_complete()?;
@@ -141,12 +157,26 @@ impl Intake {
                 let rest = self.patience.scan.max(began.elapsed() * SCAN_REST);
                 // A growing file is looked at as often as it takes to see that it grows no more.
                 let wait = if growing > 0 { rest.min(self.patience.quiet / 4) } else { rest };
+                self.look_for_deleted()?;
                 (next_scan, heard_last) = (Instant::now() + wait, Heard::Hints);
             }
             if self.listen(&heard, next_scan) == Heard::Lost {
                 (next_scan, heard_last) = (Instant::now(), Heard::Lost);
             }
             self.claim_complete()?;
+        }
+        Ok(())
+    }
+
+    /// Removes the files whose inputs somebody deleted from `processed/`.
+    fn look_for_deleted(&mut self) -> Result<(), IntakeError> {
+        for one in &mut self.deleted {
+            for of in one.scan(&self.journal)? {
+                // Nobody waits for the answer; a ledger that has ended leaves it to the next life.
+                let (reply, _) = channel();
+                let id = self.numbers.take();
+                let _ = self.ledger.send(Event::Remove(Removal { of, id, reply }));
+            }
         }
         Ok(())
     }
@@ -338,6 +368,9 @@ pub enum IntakeError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The journal cannot be asked what is current.
+    #[error("look for deleted inputs")]
+    Journal(#[from] JournalError),
     /// The disk refused to make claims durable.
     #[error("sync claimed files")]
     Sync {

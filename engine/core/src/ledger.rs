@@ -26,8 +26,8 @@ use crate::checkpoint::{KeptPart, RestoreOrder};
 use crate::fault::{self, FaultKind};
 use crate::ingest::backlog::Backlog;
 use crate::ingest::coordinator::Command;
-use crate::ingest::inflate::Compression;
 use crate::ingest::order::FileOrder;
+use crate::plan::Retention;
 use crate::publish::Job;
 use crate::receipt;
 use crate::sink::body::Prepared;
@@ -37,6 +37,7 @@ use crate::turns::{Turn, Turns};
 
 mod correct;
 mod keep;
+mod order;
 mod shelf;
 
 pub use correct::Removal;
@@ -145,6 +146,8 @@ pub struct Line {
     pub schedule: Schedule,
     /// Of each source, whether something is kept of its files.
     pub stateful: Vec<bool>,
+    /// How long inputs of each source are retained for corrections.
+    pub retention: Vec<Retention>,
     /// The epoch that was restored: what came up to it is not read again.
     pub restored: u64,
     /// Of each sink, whether its outputs follow from one file alone.
@@ -231,6 +234,7 @@ impl Ledger {
                 let before = SystemTime::now() - CLIENT_IDS_KEPT - FORGET_MARGIN;
                 let Self { journal, space, .. } = &mut self;
                 space.insist("writing the journal", || journal.forget_client_ids(before))?;
+                self.discard_expired()?;
                 self.lines.iter_mut().for_each(|line| line.may_discard = true);
                 forgot = Instant::now();
             }
@@ -349,63 +353,6 @@ impl Ledger {
                 // Whoever asked may have gone; the file is accepted all the same.
                 let _ = reply.send(mine);
             }
-        }
-        Ok(())
-    }
-
-    /// Gives a file to its dataflow, or lets it wait for the one that it corrects.
-    fn order(
-        &mut self,
-        pipeline: usize,
-        file: AcceptedFile,
-        replay: bool,
-    ) -> Result<(), JournalError> {
-        let waits = self.must_wait(pipeline, &file);
-        self.running.insert(file.id, file.clone());
-        self.lines[pipeline].corrects |= file.correction.is_some();
-        if waits {
-            self.lines[pipeline].behind.push_back((file, replay));
-            return Ok(());
-        }
-        self.give(pipeline, &file, replay)
-    }
-
-    fn give(
-        &mut self,
-        pipeline: usize,
-        file: &AcceptedFile,
-        replay: bool,
-    ) -> Result<(), JournalError> {
-        let line = &self.lines[pipeline];
-        let path = if replay {
-            line.folders.processed.join(&file.stored_name)
-        } else {
-            line.folders.underprocess.join(&file.claimed_name)
-        };
-        // Who accepts or takes up a file has found its source.
-        let source = line.sources.iter().position(|name| *name == file.source).unwrap_or_default();
-        let mut order = FileOrder {
-            epoch: file.epoch,
-            submission: file.id,
-            rows_of: file.id,
-            source,
-            compression: compression_of(&path),
-            path,
-            or_at: Vec::new(),
-            identity: file.identity,
-            // That of a removal is of what it removes.
-            hash: file.hash.filter(|_| !file.is_removal()),
-            name: file.name.clone(),
-            output_name: file.output_name.clone(),
-            replay,
-            old: None,
-            removes: file.is_removal(),
-        };
-        order.old = self.old_version(pipeline, &order, file)?.map(Box::new);
-        if self.turns.is_free() {
-            self.begin(pipeline, order);
-        } else {
-            self.turns.push(pipeline, order);
         }
         Ok(())
     }
@@ -639,12 +586,4 @@ impl Ledger {
             let _ = line.wake.activate();
         }
     }
-}
-
-/// Looks at the first bytes of a file. If it cannot be read, its reader will say so.
-fn compression_of(path: &std::path::Path) -> Compression {
-    use std::io::Read;
-    let mut first = [0; 4];
-    let read = std::fs::File::open(path).and_then(|mut file| file.read(&mut first));
-    Compression::of(&first[..read.unwrap_or(0)])
 }

@@ -136,11 +136,16 @@ impl Plan {
 /// Plans a pipeline file, or returns all its mistakes, sorted by place.
 pub fn plan(yaml: &str) -> Result<Plan, Vec<Diagnostic>> {
     let mut mistakes = Mistakes::new(yaml);
-    let graph = spec::parse(&mut mistakes).and_then(|spec| graph::check(&spec, &mut mistakes));
-    match graph {
-        Some(graph) if mistakes.is_empty() => Ok(from_graph(graph, yaml)),
-        _ => Err(mistakes.into_sorted()),
+    let spec = spec::parse(&mut mistakes);
+    let graph = spec.as_ref().and_then(|spec| graph::check(spec, &mut mistakes));
+    if let (Some(spec), Some(graph)) = (spec, graph.filter(|_| mistakes.is_empty())) {
+        let plan = from_graph(graph, yaml);
+        correct::check(&plan, &spec, &mut mistakes);
+        if mistakes.is_empty() {
+            return Ok(plan);
+        }
     }
+    Err(mistakes.into_sorted())
 }
 
 /// Orders nothing and checks nothing: the graph did. Decides what each port carries.

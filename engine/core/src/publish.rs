@@ -138,6 +138,8 @@ pub struct Line {
     pub plan_hash: String,
     /// Its folders.
     pub folders: Folders,
+    /// The sources whose inputs get a second name in `retained/`.
+    pub retaining: Vec<String>,
     /// Its tables, by the sink's place in the plan.
     pub tables: BTreeMap<usize, Published>,
     /// The last epoch that an earlier life has finished.
@@ -360,6 +362,12 @@ impl Publisher {
         let moved = self.space.insist("moving an input to processed/", || {
             queue::finish(folders, &file.claimed_name, &file.stored_name)
         });
+        if moved.is_ok() && self.lines[pipeline].retaining.contains(&file.source) {
+            let linked = self
+                .space
+                .insist("retaining an input", || queue::retain(folders, &file.stored_name));
+            linked.map_err(disk("give an input a second name in retained/"))?;
+        }
         match moved {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // Its outputs are whole all the same.

@@ -139,6 +139,9 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let draw = || breaker::draw_conclusions(&home, &mut journal, generation);
     let (suspects, aside) = space.insist("drawing conclusions from crashes", draw)?;
     crash::arm(home.root(), generation, 0);
+    for plan in &config.plans {
+        journal.retain(&plan.name, lines::retaining(plan));
+    }
     let books: Vec<_> =
         config.plans.iter().map(|plan| (plan.name.clone(), receipt::book(plan))).collect();
     space.insist("writing the journal", || journal.keep_books(&books))?;
@@ -167,7 +170,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let (publisher_lines, places) =
         publisher_lines(&config.plans, &folders, &found, generation, &backlogs, &finished)?;
     let tables = Arc::new(Tables::new(places));
-    let (earlier, skips) = earlier::earlier(&config, &journal, &folders, &patterns, &found)?;
+    let (earlier, skips) = earlier::earlier(&config, &mut journal, &folders, &patterns, &found)?;
     // Nobody uploads yet: what lies there was left by a life that was killed. What broke off may be
     // gone on with for a while.
     sweep_spool(&home, SystemTime::now() - spool::KEPT_FOR)?;
@@ -199,6 +202,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let stop = Arc::new(AtomicBool::new(false));
     let numbers = Numbers::from(journal.next_submission());
     let reader = journal.reader()?;
+    let watched = journal.reader()?;
     let engine = Engine::new(crate::engine::Parts {
         generation,
         spool: home.spool(),
@@ -264,6 +268,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         config.patience,
         Arc::clone(&stop),
         space,
+        watched,
     );
     let once = config.once;
     let taking = spawn("tidemill:intake", move || {

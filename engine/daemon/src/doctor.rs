@@ -59,6 +59,10 @@ fn text(diagnosis: &Diagnosis) -> String {
         "nothing hashed (--deep does)".to_owned()
     };
     line("looked at", format!("{} outputs, {} receipts, {hashed}", facts.outputs, facts.receipts));
+    if facts.retained_files > 0 {
+        let (files, size) = (facts.retained_files, bytes(facts.retained_bytes));
+        line("retained", format!("{files} inputs for corrections, {size}"));
+    }
     let files = facts.free_files.map_or(String::new(), |files| format!(", {files} more files"));
     line("free", format!("{}{files}", bytes(facts.free_bytes)));
     for finding in findings {

@@ -239,7 +239,11 @@ impl Sending<v1::ScanResponse> {
                 epoch,
                 columns: std::mem::take(&mut head),
                 rows: rows.into_iter().map(row).collect(),
-                next: scan.last().filter(|_| ended).map(|row| row.to_vec().into()).unwrap_or_default(),
+                next: scan
+                    .last()
+                    .filter(|_| ended)
+                    .map(|row| row.to_vec().into())
+                    .unwrap_or_default(),
             };
             if !message.columns.is_empty() || !message.rows.is_empty() || !message.next.is_empty() {
                 self.send(message, epoch).await?;
@@ -283,7 +287,8 @@ impl Sending<v1::SubscribeResponse> {
             let Some(told) = told.map_err(|error| self.told(error.into()))? else {
                 if !head.is_empty() {
                     let columns = std::mem::take(&mut head);
-                    let nothing = v1::SubscribeResponse { epoch: seen, columns, ..Default::default() };
+                    let nothing =
+                        v1::SubscribeResponse { epoch: seen, columns, ..Default::default() };
                     self.send(nothing, seen).await?;
                 }
                 tokio::select! {

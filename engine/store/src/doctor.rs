@@ -77,6 +77,10 @@ pub struct Facts {
     pub spool_bytes: u64,
     /// Bytes in `ckpt/`.
     pub checkpoint_bytes: u64,
+    /// Old versions and second names in `retained/` of all pipelines.
+    pub retained_files: u64,
+    /// Their bytes. Those of a second name cost no room while the first is there.
+    pub retained_bytes: u64,
     /// Bytes that may still be written to the file system.
     pub free_bytes: u64,
     /// Files that may still be made on it; `None` if it does not count them.

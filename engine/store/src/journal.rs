@@ -47,6 +47,8 @@ pub struct Journal {
     /// What is known of each pipeline, as of the last commit.
     pipelines: HashMap<String, write::Counters>,
     books: receipt::Books,
+    /// The sources whose inputs are retained when they are committed, by pipeline.
+    retaining: HashMap<String, Vec<String>>,
     /// Set after a write failed: nothing may be written behind it.
     failed: bool,
 }

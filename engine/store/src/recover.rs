@@ -156,9 +156,12 @@ fn settle_finished(
         let plan_hash = journal.plan_hash(file.id)?;
         let corrected = journal.corrected_by(file.id)?;
         let of = &folders[&file.pipeline];
+        let retained = journal.is_retained(file.id)?;
         if !settle_one(home, of, file, outcome, plan_hash, corrected.as_ref())? {
             tracing::warn!(submission = file.id, name = ?file.name, "input of a committed file is gone");
             recovery.missing.push(file.clone());
+        } else if retained {
+            queue::retain(of, &file.stored_name)?;
         }
         recovery.finished += 1;
         failpoint::reach("recover-file-settled")?;

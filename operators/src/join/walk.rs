@@ -60,6 +60,16 @@ pub(super) struct Said<'a> {
     pub(super) diff: i64,
 }
 
+impl Said<'_> {
+    /// Returns what it costs to say it once: long rows cost more, so that those of one turn are never
+    /// much memory.
+    fn cost(&self) -> usize {
+        const BYTES_OF_A_ROW: usize = 128;
+        let bytes = self.key.len() + self.left.len() + self.right.map_or(0, <[u8]>::len);
+        1 + bytes / BYTES_OF_A_ROW
+    }
+}
+
 /// The rows of a few pieces, by key.
 struct Rows {
     cursor: TraceCursor,
@@ -231,14 +241,19 @@ impl Walk {
         }
     }
 
-    /// Says what there is to say, for about `fuel` rows; returns whether that was not all.
+    /// Says what there is to say, for about `fuel` rows of usual length; returns whether that was not
+    /// all.
     pub(super) fn advance(&mut self, mut fuel: usize, say: &mut impl FnMut(Said<'_>)) -> bool {
         while fuel > 0 {
             if self.owed > 0 {
-                let times = fuel.min(usize::try_from(self.owed).unwrap_or(usize::MAX));
-                say(self.said(times));
+                let mut said = self.said();
+                let cost = said.cost();
+                let owed = usize::try_from(self.owed).unwrap_or(usize::MAX);
+                said.times = owed.min((fuel / cost).max(1));
+                let times = said.times;
+                say(said);
                 self.owed -= times as u64;
-                fuel -= times;
+                fuel = fuel.saturating_sub(times.saturating_mul(cost));
                 continue;
             }
             fuel -= 1;
@@ -255,13 +270,13 @@ impl Walk {
         true
     }
 
-    fn said(&self, times: usize) -> Said<'_> {
+    fn said(&self) -> Said<'_> {
         let right = match self.step {
             Step::Right { all: true } => self.right.row(),
             Step::Right { all: false } => self.changed_right.row(),
             _ => None,
         };
-        Said { key: &self.key, left: &self.row, right, times, diff: self.sign }
+        Said { key: &self.key, left: &self.row, right, times: 1, diff: self.sign }
     }
 
     /// Owes a row as often as its count changes, if that has the sign that is being said.
@@ -431,4 +446,87 @@ impl Walk {
 fn copy(from: &[u8], to: &mut Vec<u8>) {
     to.clear();
     to.extend_from_slice(from);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use differential_dataflow::batcher::merge::Sealer;
+
+    use super::*;
+    use crate::keyed::{PackedBuilder, Update};
+
+    /// Returns a piece of rows `(key, row, epoch, diff)`.
+    fn piece(rows: impl IntoIterator<Item = (u8, u32, u64, i64)>) -> Vec<Piece> {
+        let key = |key: u8| Key::new(&[key]);
+        let update = |(of, row, epoch, diff): (u8, u32, u64, i64)| -> Update {
+            ((key(of), Key::new(&row.to_be_bytes())), Time::end(epoch), diff)
+        };
+        let mut updates: Vec<Update> = rows.into_iter().map(update).collect();
+        updates.sort();
+        PackedBuilder::seal(&mut vec![updates]).map(Rc::new).into_iter().collect()
+    }
+
+    /// Many visits of one user and their one row of the lookup, then what epoch 2 changes;
+    /// returns how many rows came and went, and whether `fuel` was enough.
+    fn after(
+        kind: Kind,
+        left: &[(u8, u32, u64, i64)],
+        right: &[(u8, u32, u64, i64)],
+        fuel: usize,
+    ) -> (usize, usize, bool) {
+        let signs = |rows: &[(u8, u32, u64, i64)]| {
+            let mut signs = Signs::default();
+            rows.iter().for_each(|row| signs.note(row.3));
+            signs
+        };
+        let changes = Changes {
+            left: piece(left.iter().copied()),
+            left_signs: signs(left),
+            right: piece(right.iter().copied()),
+            right_signs: signs(right),
+            alone: Vec::new(),
+        };
+        let old = piece((0..50_000).map(|row| (7, row, 1, 1)));
+        let all_left = [old, changes.left.clone()].concat();
+        let all_right = [piece([(7, 0, 1, 1), (8, 0, 1, 1)]), changes.right.clone()].concat();
+        let mut walk = Walk::new(kind, Time::end(2), changes, all_left, all_right);
+        let (mut came, mut went) = (0, 0);
+        let more = walk.advance(fuel, &mut |said| {
+            *if said.diff > 0 { &mut came } else { &mut went } += said.times;
+        });
+        (came, went, !more)
+    }
+
+    #[test]
+    fn a_new_left_row_of_a_hot_key_costs_only_itself() {
+        for kind in [Kind::Inner, Kind::Left, Kind::Semi] {
+            assert_eq!(after(kind, &[(7, 60_000, 2, 1)], &[], 20), (1, 0, true), "{kind:?}");
+            assert_eq!(after(kind, &[(7, 17, 2, -1)], &[], 20), (0, 1, true), "{kind:?}");
+        }
+        assert_eq!(after(Kind::Anti, &[(7, 60_000, 2, 1)], &[], 20), (0, 0, true));
+    }
+
+    #[test]
+    fn a_second_right_row_costs_nothing_where_only_presence_counts() {
+        for kind in [Kind::Semi, Kind::Anti] {
+            assert_eq!(after(kind, &[], &[(7, 1, 2, 1)], 20), (0, 0, true), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_changed_right_row_changes_all_left_rows_of_its_key_and_stops_in_between() {
+        let change = [(7, 0, 2, -1), (7, 1, 2, 1)];
+        assert_eq!(after(Kind::Inner, &[], &change, 1_000_000), (50_000, 50_000, true));
+        let (came, went, done) = after(Kind::Inner, &[], &change, 1_000);
+        assert!(came == 0 && (200..1_000).contains(&went) && !done, "{came} {went}");
+        assert_eq!(after(Kind::Left, &[], &[(7, 0, 2, -1)], 1_000_000), (50_000, 50_000, true));
+        assert_eq!(after(Kind::Anti, &[], &[(7, 0, 2, -1)], 1_000_000), (50_000, 0, true));
+    }
+
+    #[test]
+    fn a_right_row_of_another_key_costs_nothing_of_the_hot_one() {
+        assert_eq!(after(Kind::Inner, &[], &[(8, 1, 2, 1), (9, 0, 2, 1)], 30), (0, 0, true));
+    }
 }

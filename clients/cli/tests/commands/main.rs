@@ -67,6 +67,16 @@ async fn retry_tells_the_new_submission_or_why_there_is_none() {
 }
 
 #[tokio::test]
+async fn remove_tells_the_removal_or_why_there_is_none() {
+    check(&["remove", "1"], 0, "9  1  removes 1  reading\n").await;
+    // What looks like a number may be a name.
+    check(&["remove", "--by-name", "2"], 0, "9  2  removes 2  reading\n").await;
+    check(&["remove", "3"], 1, "3: it was removed before, by 9\n").await;
+    let both = "9  1  removes 1  reading\nother.csv: it was removed before, by 9\n";
+    check(&["remove", "1", "other.csv"], 1, both).await;
+}
+
+#[tokio::test]
 async fn latency_is_a_row_for_each_stage() {
     check(&["latency"], 0, include_str!("expected/latency.txt")).await;
     check(&["latency", "--json"], 0, include_str!("expected/latency.json")).await;

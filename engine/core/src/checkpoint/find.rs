@@ -110,6 +110,9 @@ fn lost_version(
     }
     let folders = home.pipeline(&plan.name)?;
     for old in corrected {
+        if journal.is_lost(old.id)? {
+            continue;
+        }
         let source = plan.sources.iter().position(|source| source.name == old.source);
         if source.is_some_and(|at| !plan.keeps_state_of(at)) {
             continue;

@@ -37,7 +37,9 @@ pub enum TableError {
     #[error("{0}")]
     Unknown(String),
     /// Its rows are not all there yet.
-    #[error("the table {table} is being rebuilt: {files} committed files are still to be read; try again later")]
+    #[error(
+        "the table {table} is being rebuilt: {files} committed files are still to be read; try again later"
+    )]
     Rebuilding {
         /// The table.
         table: String,
@@ -71,7 +73,9 @@ pub enum TableError {
         oldest: u64,
     },
     /// No such epoch has come yet.
-    #[error("epoch {seen} has not come yet, the table is as of epoch {epoch}: is it that of another home?")]
+    #[error(
+        "epoch {seen} has not come yet, the table is as of epoch {epoch}: is it that of another home?"
+    )]
     Ahead {
         /// What was asked for.
         seen: u64,
@@ -197,7 +201,8 @@ impl Engine {
         let found = self.parts.plans.iter().position(|plan| plan.name == name);
         found.ok_or_else(|| {
             let names: Vec<&str> = self.parts.plans.iter().map(|plan| plan.name.as_str()).collect();
-            let text = format!("no pipeline is called {}; running: {}", cut(name), names.join(", "));
+            let text =
+                format!("no pipeline is called {}; running: {}", cut(name), names.join(", "));
             TableError::Pipeline(text)
         })
     }
@@ -210,12 +215,16 @@ impl Engine {
         let mut plans = self.parts.plans.iter().enumerate();
         let is_sink = plans.any(|(at, plan): (usize, &Plan)| {
             let mine = pipeline.is_none_or(|wanted| wanted == at);
-            mine && plan.sinks.iter().any(|sink| {
-                sink.name == name && !matches!(sink.kind, SinkKind::Table { .. })
-            })
+            mine && plan
+                .sinks
+                .iter()
+                .any(|sink| sink.name == name && !matches!(sink.kind, SinkKind::Table { .. }))
         });
         if is_sink {
-            return format!("the sink {} writes files; only a `table` sink can be asked", cut(name));
+            return format!(
+                "the sink {} writes files; only a `table` sink can be asked",
+                cut(name)
+            );
         }
         match nearest(name, names.iter().copied()) {
             Some(near) => format!("{begin}; did you mean {near}?"),

@@ -4,13 +4,16 @@
 //! Until then it waits, and all behind it, because epochs are given out in their order.
 
 use std::sync::mpsc::Sender;
-use std::time::Instant;
+use std::time::{Duration, SystemTime};
 
-use tidemill_store::{AcceptedFile, JournalError, Outcome, Part, Removed, Verdict, queue};
+use tidemill_store::{AcceptedFile, JournalError, Outcome, Part, Removed, Retired, Verdict, queue};
 
+use crate::board::to_us;
 use crate::fault;
 use crate::ingest::order::FileOrder;
-use crate::ledger::{Ledger, Line, compression_of, shelf};
+use crate::ledger::order::compression_of;
+use crate::ledger::{Ledger, Line, shelf};
+use crate::plan::Retention;
 
 /// What was asked of the ledger: to take a file away.
 pub struct Removal {
@@ -80,7 +83,8 @@ impl Ledger {
         let Some(old) = self.journal.corrected_by(file.id)? else { return Ok(None) };
         // What is read again in the same life as its correction is not read at all.
         let never_read = new.replay && old.epoch > line.restored;
-        if !line.stateful.get(new.source).copied().unwrap_or_default() || never_read {
+        let is_kept = line.stateful.get(new.source).copied().unwrap_or_default();
+        if !is_kept || never_read || self.journal.is_lost(old.id)? {
             return Ok(None);
         }
         Ok(Some(take_back(line, new, &old)))
@@ -103,6 +107,40 @@ impl Ledger {
         Ok(())
     }
 
+    /// Deletes the bytes of current versions that were retained for as long as their source says.
+    pub(super) fn discard_expired(&mut self) -> Result<(), JournalError> {
+        for at in 0..self.lines.len() {
+            let line = &self.lines[at];
+            let mut expired = Vec::new();
+            for (source, retention) in line.sources.iter().zip(&line.retention) {
+                let Retention::Days(days) = retention else { continue };
+                let age = Duration::from_secs(u64::from(*days) * 24 * 3600);
+                let before = SystemTime::now().checked_sub(age).map_or(0, to_us);
+                expired.extend(self.journal.expired(&line.name, source, before)?);
+            }
+            self.discard(at, &expired)?;
+        }
+        Ok(())
+    }
+
+    fn discard(&mut self, at: usize, retired: &[Retired]) -> Result<(), JournalError> {
+        let line = &self.lines[at];
+        let mut gone = Vec::new();
+        for one in retired {
+            match queue::discard(&line.folders, &one.stored_name) {
+                Ok(()) => gone.push(one.id),
+                Err(error) => {
+                    tracing::warn!(pipeline = line.name, "an old version is not deleted: {error}");
+                }
+            }
+        }
+        if !gone.is_empty() {
+            let Self { journal, space, .. } = self;
+            space.insist("writing the journal", || journal.forget_retained(&gone))?;
+        }
+        Ok(())
+    }
+
     /// Deletes the bytes of versions that no start can need any more.
     pub(super) fn discard_retired(&mut self) -> Result<(), JournalError> {
         for at in 0..self.lines.len() {
@@ -111,23 +149,9 @@ impl Ledger {
             if !line.may_discard || line.schedule.is_busy() {
                 continue;
             }
-            let mut gone = Vec::new();
-            for retired in self.journal.retired(&line.name)? {
-                match queue::discard(&line.folders, &retired.stored_name) {
-                    Ok(()) => gone.push(retired.id),
-                    Err(error) => {
-                        tracing::warn!(
-                            pipeline = line.name,
-                            "an old version is not deleted: {error}"
-                        );
-                    }
-                }
-            }
+            let retired = self.journal.retired(&line.name)?;
             self.lines[at].may_discard = false;
-            if !gone.is_empty() {
-                let Self { journal, space, .. } = self;
-                space.insist("writing the journal", || journal.forget_retained(&gone))?;
-            }
+            self.discard(at, &retired)?;
         }
         Ok(())
     }
@@ -136,7 +160,6 @@ impl Ledger {
 /// Returns how an old version is read. It is looked for where it was moved from and where it was moved
 /// to, in that order: whoever moves it meanwhile moves it there.
 fn take_back(line: &Line, new: &FileOrder, old: &AcceptedFile) -> FileOrder {
-    let began = Instant::now();
     let places = [
         line.folders.underprocess.join(&old.claimed_name),
         line.folders.processed.join(&old.stored_name),
@@ -149,14 +172,13 @@ fn take_back(line: &Line, new: &FileOrder, old: &AcceptedFile) -> FileOrder {
         match tidemill_store::look_for(place, old) {
             Ok(tidemill_store::Found::Same(now)) => {
                 identity = now;
-                compression = Some(compression_of(place));
+                compression = Some(compression_of(Some(place)));
                 break;
             }
             Ok(_) => {}
             Err(error) => fault::disk("look for the version that is corrected", &error.into()),
         }
     }
-    tracing::debug!(submission = old.id, took = ?began.elapsed(), "looked for an old version");
     let [path, or_at @ ..] = places;
     FileOrder {
         rows_of: old.id,

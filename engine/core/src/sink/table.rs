@@ -263,7 +263,10 @@ impl Table {
                 continue;
             }
             for some in pending.chunks(ROWS_AT_ONCE) {
-                let sorted = Batch { columns: self.columns.decode(some.iter().copied()), ..Batch::default() };
+                let sorted = Batch {
+                    columns: self.columns.decode(some.iter().copied()),
+                    ..Batch::default()
+                };
                 let columns = sorted.pick(&self.columns.written);
                 encoder.encode(&Batch { columns, ..Batch::default() }, &mut bytes);
                 hasher.update(&bytes);

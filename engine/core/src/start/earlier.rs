@@ -26,7 +26,7 @@ pub(super) struct Earlier {
 /// which were corrected since. Nothing runs yet, so that a refusal needs no end.
 pub(super) fn earlier(
     config: &Config,
-    journal: &Journal,
+    journal: &mut Journal,
     folders: &[Folders],
     patterns: &[Patterns],
     bases: &[Base],
@@ -51,7 +51,9 @@ pub(super) fn earlier(
             if committed.iter().any(|file| corrected.contains(&file.id)) {
                 skip.push(pipeline);
             }
-            let replay = to_rebuild(plan, committed, folders, patterns, config)?;
+            let (replay, lost) = to_rebuild(plan, committed, folders, patterns, config)?;
+            // Also when none is: what was lost once may have been put back.
+            journal.remember_lost(&plan.name, from, &lost)?;
             if !replay.is_empty() {
                 tracing::info!(pipeline = plan.name, files = replay.len(), "rebuilding tables");
             }
@@ -79,14 +81,15 @@ fn corrected(files: &[AcceptedFile]) -> BTreeSet<u64> {
     files.iter().filter_map(|file| file.correction?.of).collect()
 }
 
-/// Returns the committed files that are where they must be, each as it looks now.
+/// Returns the committed files that are where they must be, each as it looks now, and those that the
+/// state goes on without.
 fn to_rebuild(
     plan: &Plan,
     committed: Vec<AcceptedFile>,
     folders: &Folders,
     patterns: &Patterns,
     config: &Config,
-) -> Result<Vec<AcceptedFile>, StartError> {
+) -> Result<(Vec<AcceptedFile>, Vec<u64>), StartError> {
     let forget_missing = config.forget_missing;
     // A version and its correction that are both to be read again need not be: neither of them.
     let corrects = |file: &AcceptedFile| file.correction.and_then(|correction| correction.of);
@@ -99,19 +102,31 @@ fn to_rebuild(
     let mut there = Vec::new();
     let mut gone = Vec::new();
     let mut without_source = 0;
+    let mut lost = Vec::new();
     for mut file in committed {
         if !find_source(plan, patterns, &mut file) {
             without_source += 1;
+            lost.push(file.id);
             continue;
         }
         if file.is_removal() {
             there.push(file);
             continue;
         }
-        match look_for(&folders.processed.join(&file.stored_name), &file)? {
+        let mut found = look_for(&folders.processed.join(&file.stored_name), &file)?;
+        if found == Found::Missing {
+            found = look_for(&folders.retained.join(&file.stored_name), &file)?;
+        }
+        match found {
             Found::Same(identity) => there.push(AcceptedFile { identity, ..file }),
-            Found::Missing => gone.push((file.stored_name, "it is gone".to_owned())),
-            Found::Changed(detail) => gone.push((file.stored_name, detail)),
+            Found::Missing => {
+                lost.push(file.id);
+                gone.push((file.stored_name, "it is gone".to_owned()));
+            }
+            Found::Changed(detail) => {
+                lost.push(file.id);
+                gone.push((file.stored_name, detail));
+            }
         }
     }
     if without_source > 0 {
@@ -134,7 +149,7 @@ fn to_rebuild(
             "tables lose the rows of lost inputs"
         );
     }
-    Ok(there)
+    Ok((there, lost))
 }
 
 /// Gives a file of an earlier life to its source: the one that took it, or, if that was renamed,

@@ -17,7 +17,7 @@ use crate::ingest::backlog::Backlog;
 use crate::ingest::coordinator::Command;
 use crate::intake::{self, Patterns};
 use crate::ledger;
-use crate::plan::{Plan, SinkKind};
+use crate::plan::{OnDelete, Plan, SinkKind, SourcePlan};
 use crate::publish::{self, Published};
 use crate::receipt;
 use crate::sink::table::Table;
@@ -69,12 +69,19 @@ pub(super) fn publisher_lines(
             name: plan.name.clone(),
             plan_hash: plan.hash.clone(),
             folders: folders.clone(),
+            retaining: retaining(plan),
             tables,
             finished_epoch: *finished,
             backlog: backlog.clone(),
         });
     }
     Ok((lines, places))
+}
+
+/// Returns the sources whose inputs get a second name in `retained/`.
+pub(super) fn retaining(plan: &Plan) -> Vec<String> {
+    let links = |source: &&SourcePlan| source.taking.correcting.retention.links();
+    plan.sources.iter().filter(links).map(|source| source.name.clone()).collect()
 }
 
 /// Returns the ledger's lines.
@@ -101,6 +108,7 @@ pub(super) fn ledger_lines(
             backlog: Backlog::clone(backlog),
             plan_hash: plan.hash.clone(),
             stateful: (0..plan.sources.len()).map(|at| plan.keeps_state_of(at)).collect(),
+            retention: plan.sources.iter().map(|one| one.taking.correcting.retention).collect(),
             restored: found.epoch(),
             linear: plan.sinks.iter().map(|sink| plan.is_linear(sink)).collect(),
             skips: false,
@@ -115,6 +123,12 @@ pub(super) fn ledger_lines(
     config.plans.iter().zip(folders).zip(ends).map(line).collect()
 }
 
+/// Returns the sources whose inputs are removed when somebody deletes them from `processed/`.
+fn retracts(plan: &Plan) -> Vec<String> {
+    let retracts = |source: &&SourcePlan| source.taking.correcting.on_delete == OnDelete::Retract;
+    plan.sources.iter().filter(retracts).map(|source| source.name.clone()).collect()
+}
+
 /// Returns the intake's lines.
 pub(super) fn intake_lines(
     plans: &[Plan],
@@ -125,6 +139,7 @@ pub(super) fn intake_lines(
         name: plan.name.clone(),
         folders,
         patterns,
+        retracts: retracts(plan),
     };
     plans.iter().zip(folders).zip(patterns).map(line).collect()
 }

@@ -100,6 +100,9 @@ impl Round<'_> {
                 continue;
             }
             self.check_folder(&name, &path, root.dev());
+            let (files, bytes) = self.weigh(&format!("{name}/retained"));
+            self.facts.retained_files += files;
+            self.facts.retained_bytes += bytes;
             for folder in FOLDERS {
                 self.check_folder(&name, &path.join(folder), root.dev());
             }

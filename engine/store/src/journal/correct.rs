@@ -63,12 +63,12 @@ pub enum Removed {
     Not(String),
 }
 
-/// Bytes of an earlier version that nothing needs any more.
+/// An input by its number, and where it lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retired {
     /// The submission.
     pub id: u64,
-    /// Its name in `retained/`.
+    /// Its name in `processed/` or `retained/`.
     pub stored_name: String,
 }
 
@@ -87,6 +87,9 @@ CREATE TABLE retained (
     submission INTEGER PRIMARY KEY REFERENCES submission (id),
     kept_at_us INTEGER NOT NULL
 ) STRICT;
+
+-- committed inputs whose rows are in no state: a start went on without them
+CREATE TABLE lost (submission INTEGER PRIMARY KEY REFERENCES submission (id)) STRICT;
 ";
 
 /// Holds of submission `s` that an accepted or committed one corrects it.
@@ -221,8 +224,22 @@ pub(super) fn again(
     }
 }
 
-/// A submission is committed: what it corrects is no current version any more.
-pub(super) fn committed(transaction: &Transaction<'_>, id: u64) -> Result<(), Trouble> {
+/// A submission is committed: what it corrects is no current version any more. Its own input is
+/// retained if its source is one of these.
+pub(super) fn committed(
+    transaction: &Transaction<'_>,
+    id: u64,
+    retaining: Option<&Vec<String>>,
+) -> Result<(), Trouble> {
+    for source in retaining.into_iter().flatten() {
+        transaction
+            .prepare_cached(
+                "INSERT OR IGNORE INTO retained SELECT s.id, ?3 FROM submission s
+                 WHERE s.id = ?1 AND s.source = ?2
+                 AND s.id NOT IN (SELECT x.submission FROM correction x WHERE x.removes = 1)",
+            )?
+            .execute(params![id.cast_signed(), source, now_us()])?;
+    }
     let found: Option<(bool, Option<i64>)> = transaction
         .prepare_cached("SELECT removes, corrects FROM correction WHERE submission = ?1")?
         .query_row([id.cast_signed()], |row| Ok((row.get(0)?, row.get(1)?)))
@@ -293,6 +310,73 @@ impl Journal {
         failpoint::reach("removal-durable").map_err(&stop)?;
         self.raise_submission(id);
         Ok(removed)
+    }
+
+    /// Lets the inputs of these sources of a pipeline be retained when they are committed.
+    pub fn retain(&mut self, pipeline: &str, sources: Vec<String>) {
+        self.retaining.insert(pipeline.to_owned(), sources);
+    }
+
+    /// Returns whether the bytes of an input are to lie in `retained/`.
+    pub fn is_retained(&self, id: u64) -> Result<bool, JournalError> {
+        self.connection()
+            .prepare_cached("SELECT 1 FROM retained WHERE submission = ?1")
+            .and_then(|mut s| s.exists([id.cast_signed()]))
+            .map_err(of("look up what is retained", &self.path()))
+    }
+
+    /// Returns the retained inputs of a source that are current, were committed before a time
+    /// (microseconds since 1970), and that nothing is about to correct.
+    pub fn expired(
+        &self,
+        pipeline: &str,
+        source: &str,
+        before_us: i64,
+    ) -> Result<Vec<Retired>, JournalError> {
+        let ask = || -> rusqlite::Result<Vec<Retired>> {
+            let mut statement = self.connection().prepare_cached(
+                "SELECT s.id, s.stored_name FROM retained r
+                 JOIN submission s ON s.id = r.submission JOIN pipeline p ON p.id = s.pipeline
+                 WHERE p.name = ?1 AND s.source = ?2 AND r.kept_at_us < ?3
+                 AND s.id NOT IN (SELECT x.corrects FROM correction x
+                     JOIN submission n ON n.id = x.submission
+                     WHERE x.corrects IS NOT NULL AND n.verdict IN (0, 1))",
+            )?;
+            let row =
+                |row: &Row<'_>| Ok(Retired { id: unsigned(row, 0)?, stored_name: row.get(1)? });
+            statement.query_map(params![pipeline, source, before_us], row)?.collect()
+        };
+        ask().map_err(of("list what is retained", &self.path()))
+    }
+
+    /// Remembers which committed inputs after an epoch a start has gone on without: they have no rows
+    /// in any state, so that nothing is taken back when they are corrected. Durable on return.
+    pub fn remember_lost(
+        &mut self,
+        pipeline: &str,
+        epoch: u64,
+        ids: &[u64],
+    ) -> Result<(), JournalError> {
+        self.write("remember what was lost", |transaction, _| {
+            transaction.execute(
+                "DELETE FROM lost WHERE submission IN (SELECT s.id FROM submission s
+                 WHERE s.pipeline = (SELECT id FROM pipeline WHERE name = ?1) AND s.epoch > ?2)",
+                params![pipeline, epoch.cast_signed()],
+            )?;
+            let mut insert = transaction.prepare_cached("INSERT INTO lost VALUES (?1)")?;
+            for id in ids {
+                insert.execute([id.cast_signed()])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Returns whether the rows of a committed input are in no state.
+    pub fn is_lost(&self, id: u64) -> Result<bool, JournalError> {
+        self.connection()
+            .prepare_cached("SELECT 1 FROM lost WHERE submission = ?1")
+            .and_then(|mut s| s.exists([id.cast_signed()]))
+            .map_err(of("look up what was lost", &self.path()))
     }
 
     /// Returns the committed file that a submission corrects, as it stands now.
@@ -399,6 +483,30 @@ impl JournalReader {
             .prepare_cached(&sql)
             .and_then(|mut s| s.query_row([pipeline, name], |row| unsigned(row, 0)).optional())
             .map_err(of("look up a name", self.path()))
+    }
+
+    /// Returns the inputs of a source that are committed, current, and known to lie where they belong:
+    /// number and name in `processed/`.
+    pub fn current_inputs(
+        &self,
+        pipeline: &str,
+        source: &str,
+    ) -> Result<Vec<Retired>, JournalError> {
+        let ask = || -> rusqlite::Result<Vec<Retired>> {
+            let mut statement = self.connection().prepare_cached(
+                "SELECT s.id, s.stored_name FROM submission s JOIN pipeline p ON p.id = s.pipeline
+                 WHERE p.name = ?1 AND s.source = ?2 AND s.verdict = 1
+                 AND s.id NOT IN (SELECT u.submission FROM unsettled u)
+                 AND s.id NOT IN (SELECT x.submission FROM correction x WHERE x.removes = 1)
+                 AND s.id NOT IN (SELECT x.corrects FROM correction x
+                     JOIN submission n ON n.id = x.submission
+                     WHERE x.corrects IS NOT NULL AND n.verdict IN (0, 1))",
+            )?;
+            let row =
+                |row: &Row<'_>| Ok(Retired { id: unsigned(row, 0)?, stored_name: row.get(1)? });
+            statement.query_map([pipeline, source], row)?.collect()
+        };
+        ask().map_err(of("list what is current", self.path()))
     }
 
     /// Returns why a submission cannot be corrected; `None` if it can.

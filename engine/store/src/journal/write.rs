@@ -75,6 +75,7 @@ impl Journal {
             generation: None,
             pipelines,
             books: HashMap::new(),
+            retaining: HashMap::new(),
             failed: false,
         })
     }
@@ -201,8 +202,10 @@ impl Journal {
     ) -> Result<Vec<Replaced>, JournalError> {
         // Not borrowed while the transaction has all of `self`.
         let books = std::mem::take(&mut self.books);
-        let result = self.finish_all(outcomes, receipts, &books);
+        let retaining = std::mem::take(&mut self.retaining);
+        let result = self.finish_all(outcomes, receipts, &books, &retaining);
         self.books = books;
+        self.retaining = retaining;
         result
     }
 
@@ -211,6 +214,7 @@ impl Journal {
         outcomes: &[O],
         receipts: &HashMap<u64, Receipt>,
         books: &Books,
+        retaining: &HashMap<String, Vec<String>>,
     ) -> Result<Vec<Replaced>, JournalError> {
         let generation = self.generation.map(u64::cast_signed);
         let stop = JournalError::failpoint("commit");
@@ -229,7 +233,8 @@ impl Journal {
                 match outcome.verdict {
                     Verdict::Committed { .. } => {
                         counters.committed += 1;
-                        correct::committed(transaction, outcome.id)?;
+                        let retaining = retaining.get(&outcome.pipeline);
+                        correct::committed(transaction, outcome.id, retaining)?;
                     }
                     Verdict::Quarantined { .. } => {
                         counters.quarantined += 1;

@@ -27,7 +27,11 @@ pub(super) fn check(
     });
     // A row of an earlier file comes, goes or changes when the other side does.
     let changed_by = Some(operator.name.text.clone());
-    (join.map(OperatorKind::Join), Stream { schema, changed_by, ..left.clone() })
+    // A row without a partner goes when one comes.
+    let only_comes = matches!(spec.kind, Kind::Inner | Kind::Semi);
+    let append_only = only_comes && left.append_only && right.append_only;
+    let has_place = left.has_place;
+    (join.map(OperatorKind::Join), Stream { schema, changed_by, has_place, append_only })
 }
 
 fn joined(
@@ -41,6 +45,8 @@ fn joined(
     let take = match (&spec.take, spec.kind) {
         (_, Kind::Semi | Kind::Anti) => Some(Vec::new()),
         (Some(take), _) => every(take, |pair| taken(pair, left, right, mistakes)),
+        // Which columns are all but the keys is known once the keys are.
+        (None, _) if on.is_none() => None,
         (None, _) => all_of(operator, spec, left, right, mistakes),
     };
     let (on, take) = (on?, take?);

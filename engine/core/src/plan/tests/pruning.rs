@@ -216,3 +216,45 @@ fn a_json_path_leads_into_nested_objects() {
     assert_eq!(plan.sources[0].read.fields[0].path, ["user", "id"]);
     assert_eq!(plan.sources[0].read.fields[1].path, ["a.b"]);
 }
+
+#[test]
+fn each_side_of_a_join_carries_its_key_and_what_is_taken() {
+    let sources = "pipeline: p
+sources:
+  s: { format: jsonl, pattern: \"s*\", fields: { a: int, b: int, c: string, d: string } }
+  t: { format: jsonl, fields: { id: int, x: int, y: int, z: string } }
+";
+    check(
+        &format!(
+            "{sources}operators:
+  j: {{ from: s, join: {{ with: t, on: {{ a: id }}, take: {{ more: x, rest: y }} }} }}
+  k: {{ from: j, select: [b, more] }}
+sinks:
+  o: {{ from: k, table: {{ format: csv, key: [b] }} }}
+"
+        ),
+        &["s: a b", "t: id x", "j: b more", "k: b more"],
+    );
+    check(
+        &format!(
+            "{sources}operators:
+  j: {{ from: s, join: {{ with: t, on: {{ a: id }}, kind: anti }} }}
+sinks:
+  o: {{ from: j, table: {{ format: csv, key: [c] }} }}
+"
+        ),
+        &["s: a b c d", "t: id", "j: a b c d"],
+    );
+}
+
+#[test]
+fn a_join_of_a_stream_with_itself_carries_what_both_sides_need() {
+    check(
+        &with(
+            "  j: { from: s, join: { with: s, on: { a: b }, take: { other: c } } }
+  k: { from: j, select: [d, other] }",
+            "  o: { from: k, table: { format: csv, key: [d] } }",
+        ),
+        &["s: a b c d", "j: d other", "k: d other"],
+    );
+}

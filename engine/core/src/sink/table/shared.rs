@@ -189,10 +189,7 @@ impl View {
     }
 
     /// Returns the rows from a place on, in order, each with how often it is there.
-    pub(crate) fn range(
-        &self,
-        from: std::ops::Bound<&[u8]>,
-    ) -> impl Iterator<Item = (&[u8], i64)> {
+    pub(crate) fn range(&self, from: std::ops::Bound<&[u8]>) -> impl Iterator<Item = (&[u8], i64)> {
         self.tree.range(from)
     }
 }

@@ -1,0 +1,82 @@
+//! Order: how an accepted file is given to its dataflow.
+
+use std::path::PathBuf;
+
+use tidemill_store::{AcceptedFile, JournalError};
+
+use crate::ingest::inflate::Compression;
+use crate::ingest::order::FileOrder;
+use crate::ledger::Ledger;
+
+impl Ledger {
+    /// Gives a file to its dataflow, or lets it wait for the one that it corrects.
+    pub(super) fn order(
+        &mut self,
+        pipeline: usize,
+        file: AcceptedFile,
+        replay: bool,
+    ) -> Result<(), JournalError> {
+        let waits = self.must_wait(pipeline, &file);
+        self.running.insert(file.id, file.clone());
+        self.lines[pipeline].corrects |= file.correction.is_some();
+        if waits {
+            self.lines[pipeline].behind.push_back((file, replay));
+            return Ok(());
+        }
+        self.give(pipeline, &file, replay)
+    }
+
+    /// Gives a file to its dataflow.
+    pub(super) fn give(
+        &mut self,
+        pipeline: usize,
+        file: &AcceptedFile,
+        replay: bool,
+    ) -> Result<(), JournalError> {
+        let line = &self.lines[pipeline];
+        let (path, or_at) = if replay {
+            // Somebody may have emptied processed/.
+            let retained = line.folders.retained.join(&file.stored_name);
+            (line.folders.processed.join(&file.stored_name), vec![retained])
+        } else {
+            (line.folders.underprocess.join(&file.claimed_name), Vec::new())
+        };
+        // Who accepts or takes up a file has found its source.
+        let source = line.sources.iter().position(|name| *name == file.source).unwrap_or_default();
+        let place = [&path].into_iter().chain(&or_at).find(|place| place.exists());
+        let compression = compression_of(place);
+        let mut order = FileOrder {
+            epoch: file.epoch,
+            submission: file.id,
+            rows_of: file.id,
+            source,
+            compression,
+            path,
+            or_at,
+            identity: file.identity,
+            // That of a removal is of what it removes.
+            hash: file.hash.filter(|_| !file.is_removal()),
+            name: file.name.clone(),
+            output_name: file.output_name.clone(),
+            replay,
+            old: None,
+            removes: file.is_removal(),
+        };
+        order.old = self.old_version(pipeline, &order, file)?.map(Box::new);
+        if self.turns.is_free() {
+            self.begin(pipeline, order);
+        } else {
+            self.turns.push(pipeline, order);
+        }
+        Ok(())
+    }
+}
+
+/// Looks at the first bytes of a file. If it cannot be read, its reader will say so.
+pub(super) fn compression_of(path: Option<&PathBuf>) -> Compression {
+    let Some(path) = path else { return Compression::None };
+    use std::io::Read;
+    let mut first = [0; 4];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read(&mut first));
+    Compression::of(&first[..read.unwrap_or(0)])
+}
