@@ -33,7 +33,8 @@ sinks:
   siblings: { from: siblings, table: { format: csv, key: [id, sibling] } }
 ";
 
-const ORDERS: &[u8] = b"order,user,cents\n1,ann,10\n2,bob,20\n3,,30\n4,cyd,40\n4,cyd,40\n5,zed,50\n";
+const ORDERS: &[u8] =
+    b"order,user,cents\n1,ann,10\n2,bob,20\n3,,30\n4,cyd,40\n4,cyd,40\n5,zed,50\n";
 const MORE: &[u8] = b"order,user,cents\n6,ann,60\n7,zed,70\n8,,80\n";
 const USERS: &[u8] = b"id,name,country\nann,Ann,se\nbob,Bob,uk\nbob,Bobby,uk\n,Nobody,se\n";
 const OTHERS: &[u8] = b"id,name,country\nann,Anna,uk\ncyd,Cyd,\nzed,Zed,se\n";

@@ -95,8 +95,7 @@ impl Case {
         if drawn < 5 && !known.is_empty() {
             let name = random.pick(&known).clone();
             if drawn < 2 {
-                // What is deleted by hand is not noticed yet.
-                return Step::Remove { name, way: Way::Sent };
+                return Step::Remove { name, way };
             }
             let mut sources = self.pipeline.sources.iter();
             if let Some(source) = sources.find(|one| name.starts_with(&one.name)) {
