@@ -33,6 +33,7 @@
 
 mod parse;
 
+mod aggregate;
 mod call;
 mod check;
 mod near;
@@ -59,13 +60,14 @@ use thiserror::Error;
 
 use crate::expr::check::{Checker, Typed};
 use crate::expr::evaluate::{Run, rows_without};
-use crate::expr::near::nearest;
 use crate::expr::plan::{Node, Plan};
 use crate::expr::typing::NULL_HINT;
 use crate::expr::vector::Vector;
 use crate::types::{Schema, Type};
 
 pub use row::{Fixed, Steps, Stepwise, Variables};
+
+pub use crate::expr::aggregate::{Aggregate, OrderBy, compile_aggregate};
 
 /// The stack of the compiler, in bytes; only what is used of it is ever backed by memory.
 const COMPILE_STACK_BYTES: usize = 32 << 20;
@@ -116,34 +118,6 @@ pub struct RowError {
     pub message: String,
 }
 
-/// One aggregate call: what is computed over which expression.
-#[derive(Clone, Debug)]
-pub struct Aggregate {
-    /// What is computed.
-    pub function: AggregateFunction,
-    /// Over which expression; `None` for `count(*)`.
-    pub argument: Option<Expr>,
-    /// The type of the result.
-    pub kind: Type,
-}
-
-/// What an aggregate computes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum AggregateFunction {
-    /// `count(*)`: the number of rows.
-    CountAll,
-    /// `count(x)`: the number of rows in which x is not NULL.
-    Count,
-    /// `sum(x)`: an int for ints, a float for floats.
-    Sum,
-    /// `avg(x)`: always a float.
-    Avg,
-    /// `min(x)`: of the type of x.
-    Min,
-    /// `max(x)`: of the type of x.
-    Max,
-}
-
 /// Compiles an expression against the columns it may read, or returns all its mistakes.
 pub fn compile(text: &str, schema: &Schema) -> Result<Expr, Vec<ExprError>> {
     on_own_stack(|| {
@@ -151,11 +125,6 @@ pub fn compile(text: &str, schema: &Schema) -> Result<Expr, Vec<ExprError>> {
         let typed = checker.expr(&ast);
         finish(text, checker, typed)
     })
-}
-
-/// Compiles one aggregate call, or returns all its mistakes.
-pub fn compile_aggregate(text: &str, schema: &Schema) -> Result<Aggregate, Vec<ExprError>> {
-    on_own_stack(|| compile_call(text, schema))
 }
 
 /// Runs the compiler on a stack of its own: the parser recurses with large frames, and the bounds
@@ -175,23 +144,6 @@ fn on_own_stack<T: Send>(
     })
 }
 
-fn compile_call(text: &str, schema: &Schema) -> Result<Aggregate, Vec<ExprError>> {
-    let (ast, mut checker) = begin(text, schema)?;
-    let Some((function, argument)) = aggregate(&mut checker, &ast) else {
-        return Err(sorted(checker.errors));
-    };
-    let Some(argument) = argument else {
-        return Ok(Aggregate { function, argument: None, kind: Type::Int });
-    };
-    let at = checker.places.start(argument);
-    let typed = checker.expr(argument);
-    let argument = finish(text, checker, typed)?;
-    match result_kind(function, argument.kind()) {
-        Ok(kind) => Ok(Aggregate { function, argument: Some(argument), kind }),
-        Err((message, hint)) => Err(vec![ExprError { at, message, hint: Some(hint.to_owned()) }]),
-    }
-}
-
 fn begin<'t>(text: &'t str, schema: &'t Schema) -> Result<(Ast, Checker<'t>), Vec<ExprError>> {
     let (ast, places) = parse::parse(text).map_err(|error| vec![error])?;
     let checker = Checker { places, schema, errors: vec![], reads: vec![], depth: 0 };
@@ -203,6 +155,15 @@ fn finish(
     mut checker: Checker<'_>,
     typed: Option<Typed>,
 ) -> Result<Expr, Vec<ExprError>> {
+    match done(text, &mut checker, typed) {
+        Some(expr) => Ok(expr),
+        None => Err(sorted(checker.errors)),
+    }
+}
+
+/// Ends one of the expressions of a text; `None` when a mistake was noted.
+fn done(text: &str, checker: &mut Checker<'_>, typed: Option<Typed>) -> Option<Expr> {
+    let reads = std::mem::take(&mut checker.reads);
     if let Some(typed) = &typed
         && typed.kind.is_none()
     {
@@ -210,81 +171,18 @@ fn finish(
     }
     match typed {
         Some(Typed { node, kind: Some(kind), .. }) if checker.errors.is_empty() => {
-            let reads = checker.reads;
             let mut columns: Vec<String> = reads.iter().map(|(name, _)| name.clone()).collect();
             columns.sort_unstable();
             let inner = Inner { text: text.to_owned(), kind, node, reads, columns };
-            Ok(Expr { inner: Arc::new(inner) })
+            Some(Expr { inner: Arc::new(inner) })
         }
-        _ => Err(sorted(checker.errors)),
+        _ => None,
     }
 }
 
 fn sorted(mut errors: Vec<ExprError>) -> Vec<ExprError> {
     errors.sort_by_key(|error| error.at);
     errors
-}
-
-/// Recognises the call around the argument.
-fn aggregate<'a>(
-    checker: &mut Checker<'_>,
-    ast: &'a Ast,
-) -> Option<(AggregateFunction, Option<&'a Ast>)> {
-    const USAGE: &str = "write count(*), count(x), sum(x), avg(x), min(x) or max(x)";
-    let at = checker.places.start(ast);
-    let Ast::Function(call) = ast else {
-        return checker.wrong(at, "expected one aggregate call".into(), Some(USAGE));
-    };
-    let called = checker.called(call, at)?;
-    let function = match called.name.as_str() {
-        "count" if called.star => AggregateFunction::CountAll,
-        "count" => AggregateFunction::Count,
-        "sum" => AggregateFunction::Sum,
-        "avg" => AggregateFunction::Avg,
-        "min" => AggregateFunction::Min,
-        "max" => AggregateFunction::Max,
-        other => {
-            let hint = match (other, nearest(other, ["count", "sum", "avg", "min", "max"])) {
-                ("mean" | "average", _) => "use avg(x)".to_owned(),
-                (_, Some(near)) => format!("did you mean `{near}`?"),
-                (_, None) => USAGE.to_owned(),
-            };
-            let message = format!("there is no aggregate function `{other}`");
-            return checker.wrong(at, message, Some(&hint));
-        }
-    };
-    match (called.star, called.arguments.as_slice()) {
-        (true, []) if function == AggregateFunction::CountAll => Some((function, None)),
-        (false, [argument]) => Some((function, Some(argument))),
-        _ => {
-            let message = format!("{} takes one argument", called.name);
-            checker.wrong(at, message, Some(USAGE))
-        }
-    }
-}
-
-fn result_kind(
-    function: AggregateFunction,
-    argument: Type,
-) -> Result<Type, (String, &'static str)> {
-    match (function, argument) {
-        (AggregateFunction::CountAll | AggregateFunction::Count, _) => Ok(Type::Int),
-        (AggregateFunction::Sum, Type::Int | Type::Float) => Ok(argument),
-        (AggregateFunction::Avg, Type::Int | Type::Float) => Ok(Type::Float),
-        (AggregateFunction::Sum | AggregateFunction::Avg, kind) => {
-            let name = if function == AggregateFunction::Sum { "sum" } else { "avg" };
-            let hint = match kind {
-                Type::Timestamp => "extract(epoch FROM x) gives seconds",
-                _ => "cast it, as in sum(CAST(x AS int))",
-            };
-            Err((format!("{name} takes numbers, not a {kind}"), hint))
-        }
-        (AggregateFunction::Min | AggregateFunction::Max, Type::Bool) => {
-            let hint = "cast it, as in max(CAST(x AS int))";
-            Err(("min and max do not take a bool".to_owned(), hint))
-        }
-        (AggregateFunction::Min | AggregateFunction::Max, kind) => Ok(kind),
-    }
 }
 
 impl Expr {

@@ -208,7 +208,7 @@ fn append_word(word: u64, out: &mut Vec<u8>) {
 }
 
 #[inline]
-fn append_text(text: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn append_text(text: &[u8], out: &mut Vec<u8>) {
     out.push(1);
     // No early exit: the loop is then done 16 bytes at a time.
     if text.iter().fold(false, |found, byte| found | (*byte <= 1)) {

@@ -11,8 +11,8 @@
 //! batches change workers), [`flow`], [`meter`] and [`tally`] (what an operator takes, gives and
 //! counts), [`shards`] and [`keep`] (how state is cut and written for checkpoints), then one module
 //! per operator: [`filter`], [`select`], [`route`], [`parse`], [`window`], [`explode`],
-//! [`aggregate`], and those that keep the
-//! rows of a key with the kit [`keyed`]: [`dedupe`], [`top`], [`join`].
+//! [`aggregate`], and those that keep the rows of a key with the kit [`keyed`]: [`dedupe`], [`top`],
+//! [`join`].
 
 pub mod time;
 pub mod types;

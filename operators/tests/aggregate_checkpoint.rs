@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use tidemill_operators::aggregate::{
-    Accumulator, AggregateSpec, Computed, Function, Kept, Key, State, decode_rows, kept_totals,
+    Accumulator, AggregateSpec, Computed, Function, HeldBeside, Kept, Key, State, TakenBack,
+    decode_rows, kept_totals,
 };
 use tidemill_operators::meter::Meter;
 use tidemill_operators::shards::{Mark, ShardSet, ShardSink, shard_of};
@@ -16,6 +17,7 @@ use tidemill_operators::{Column, Time, Type};
 use timely::dataflow::InputHandle;
 use timely::dataflow::operators::vec::Broadcast;
 use timely::dataflow::operators::{Input, Inspect, Probe};
+use timely::scheduling::activate::SyncActivator;
 use timely::{CommunicationConfig, Config};
 
 type Sums = BTreeMap<i64, (i64, i64)>;
@@ -64,9 +66,9 @@ impl ShardSink for Memory {
 }
 
 fn spec() -> AggregateSpec {
-    let (argument, kind) = (Some(Type::Int), Type::Int);
-    let compute = Computed { name: "sum".into(), function: Function::Sum, argument, kind };
-    AggregateSpec { keys: vec![Column::new("key", Type::Int)], compute: vec![compute] }
+    let compute = vec![Computed::new("sum", Function::Sum, Some(Type::Int)).unwrap()];
+    let keys = vec![Column::new("key", Type::Int)];
+    AggregateSpec { keys, compute, taken_back: TakenBack::ByFile }
 }
 
 fn key(number: i64) -> Key {
@@ -148,7 +150,8 @@ fn run(run: Run) -> (Written, BTreeMap<u64, usize>, Vec<u64>) {
             };
             let partials = scope.input_from(&mut input);
             let tally = Tally::alone(Meter::new(1));
-            let made = kept_totals("sums", "sums", partials, spec(), tally, surroundings);
+            let beside: Option<HeldBeside<'_, fn(SyncActivator) -> Memory>> = None;
+            let made = kept_totals("sums", "sums", partials, beside, spec(), tally, surroundings);
             made.parts.inspect(move |epoch| *told.lock().unwrap().entry(*epoch).or_default() += 1);
             let rows = made.rows.inspect_core(move |event| {
                 if let Ok((_, batch)) = event {

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use differential_dataflow::logging::{DifferentialEvent, DifferentialEventBuilder};
 use tidemill_operators::aggregate::{
-    Accumulator, AggregateSpec, Computed, Function, Key, State, totals,
+    Accumulator, AggregateSpec, Computed, Function, Key, State, TakenBack, totals,
 };
 use tidemill_operators::meter::Meter;
 use tidemill_operators::tally::Tally;
@@ -39,13 +39,15 @@ fn held(epochs: u64, keys: u64) -> (i64, i64) {
         drop(registry);
 
         let kind = Type::Int;
-        let compute =
-            Computed { name: "sum".into(), function: Function::Sum, argument: Some(kind), kind };
-        let spec = AggregateSpec { keys: vec![Column::new("key", kind)], compute: vec![compute] };
+        let compute = vec![Computed::new("sum", Function::Sum, Some(kind)).unwrap()];
+        let keys_of = vec![Column::new("key", kind)];
+        let spec = AggregateSpec { keys: keys_of, compute, taken_back: TakenBack::ByFile };
         let mut input = InputHandle::new();
         let probe = worker.dataflow::<Time, _, _>(|scope| {
             let tally = Tally::alone(Meter::new(1));
-            totals("few keys", "few keys", scope.input_from(&mut input), spec, tally).0.probe().0
+            let held = timely::dataflow::operators::vec::ToStream::to_stream(None, scope);
+            let partials = scope.input_from(&mut input);
+            totals("few keys", "few keys", partials, held, spec, tally).0.probe().0
         });
         let mut most = 0;
         for epoch in 1..=epochs {

@@ -9,7 +9,9 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type};
 use arrow_array::{Array, ArrayRef, Float64Array, Int64Array, RecordBatch, StringViewArray};
 use proptest::prelude::*;
-use tidemill_operators::aggregate::{AggregateSpec, Computed, Function, Inputs, gather, totals};
+use tidemill_operators::aggregate::{
+    AggregateSpec, Computed, Function, Gathered, Inputs, Reach, TakenBack, gather, totals,
+};
 use tidemill_operators::meter::Meter;
 use tidemill_operators::tally::Tally;
 use tidemill_operators::{Batch, Column, Origin, Reject, RejectCode, Schema, Time, Type};
@@ -32,11 +34,10 @@ struct File {
 type Changes = BTreeMap<u64, Vec<(i64, String)>>;
 
 fn computed(name: &str, function: Function, argument: Option<Type>) -> Computed {
-    let kind = function.result(argument).unwrap();
-    Computed { name: name.into(), function, argument, kind }
+    Computed::new(name, function, argument).unwrap()
 }
 
-/// Counts and sums, which can be taken back.
+/// Counts and sums, of which nothing is held.
 fn sums() -> AggregateSpec {
     AggregateSpec {
         keys: vec![Column::new("host", Type::String), Column::new("status", Type::Int)],
@@ -47,10 +48,11 @@ fn sums() -> AggregateSpec {
             computed("ms", Function::Sum, Some(Type::Float)),
             computed("mean", Function::Avg, Some(Type::Float)),
         ],
+        taken_back: TakenBack::ByFile,
     }
 }
 
-/// Also extrema, which cannot.
+/// Also extrema, of which what could become one is held.
 fn all() -> AggregateSpec {
     let mut spec = sums();
     spec.compute.extend([
@@ -100,6 +102,7 @@ fn evaluate(spec: &AggregateSpec, batch: &Batch) -> Inputs {
         arguments: spec.compute.iter().map(argument).collect(),
         rejects: rejects.collect(),
         skip: Some(skip),
+        orders: vec![],
     }
 }
 
@@ -139,11 +142,19 @@ fn run(config: Config, spec: &AggregateSpec, files: &[File]) -> (Changes, Vec<St
             let poisoned = scope.input_from(&mut poison).broadcast();
             let reader = spec.clone();
             let tally = Tally::alone(Meter::new(1));
-            let (partials, rejects) =
-                gather("traffic", stream, poisoned, spec.clone(), tally.clone(), move |batch| {
-                    evaluate(&reader, batch)
-                });
-            let (table, overflows) = totals("traffic", "traffic", partials, spec.clone(), tally);
+            let evaluate = move |batch: &Batch| evaluate(&reader, batch);
+            let (spec_of_rows, tally_of_rows) = (spec.clone(), tally.clone());
+            let Gathered { partials, held, rejects } = gather(
+                "traffic",
+                Reach::AllFiles,
+                stream,
+                poisoned,
+                spec_of_rows,
+                tally_of_rows,
+                evaluate,
+            );
+            let (table, overflows) =
+                totals("traffic", "traffic", partials, held, spec.clone(), tally);
             let (one, two) = (Arc::clone(&told), Arc::clone(&told));
             for stream in [rejects, overflows] {
                 let two = Arc::clone(&two);
@@ -426,8 +437,8 @@ fn an_integer_sum_that_does_not_fit_is_null_and_reported_once() {
 
 #[test]
 fn without_keys_there_is_one_row_for_everything() {
-    let spec =
-        AggregateSpec { keys: vec![], compute: vec![computed("rows", Function::CountAll, None)] };
+    let compute = vec![computed("rows", Function::CountAll, None)];
+    let spec = AggregateSpec { keys: vec![], compute, taken_back: TakenBack::ByFile };
     let rows = [(None, 0, None, None), (Some("a"), 1, None, None)];
     let (changes, _) = run(Config::process(2), &spec, &[one(&rows), one(&rows)]);
     assert_eq!(changes[&1], [(1, "2".to_owned())]);

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions};
-use tidemill_operators::expr::{AggregateFunction, ExprError, compile, compile_aggregate};
+use tidemill_operators::aggregate::{Function, Share};
+use tidemill_operators::expr::{ExprError, compile, compile_aggregate};
 use tidemill_operators::{Column, Schema, Type};
 
 fn schema() -> Schema {
@@ -251,16 +252,31 @@ fn no_text_exhausts_the_stack() {
     assert!(compile(&spine, &schema()).is_ok());
 }
 
+fn quantile(share: f64) -> Function {
+    Function::ApproxQuantile(Share::new(share).unwrap())
+}
+
 #[test]
 fn aggregates_have_the_type_of_what_they_compute() {
     for (text, function, kind, argument) in [
-        ("count(*)", AggregateFunction::CountAll, Type::Int, None),
-        ("COUNT(host)", AggregateFunction::Count, Type::Int, Some(Type::String)),
-        ("sum(status)", AggregateFunction::Sum, Type::Int, Some(Type::Int)),
-        ("sum(ms * 2)", AggregateFunction::Sum, Type::Float, Some(Type::Float)),
-        ("avg(status)", AggregateFunction::Avg, Type::Float, Some(Type::Int)),
-        ("min(host)", AggregateFunction::Min, Type::String, Some(Type::String)),
-        ("max(ts)", AggregateFunction::Max, Type::Timestamp, Some(Type::Timestamp)),
+        ("count(*)", Function::CountAll, Type::Int, None),
+        ("COUNT(host)", Function::Count, Type::Int, Some(Type::String)),
+        ("sum(status)", Function::Sum, Type::Int, Some(Type::Int)),
+        ("sum(ms * 2)", Function::Sum, Type::Float, Some(Type::Float)),
+        ("avg(status)", Function::Avg, Type::Float, Some(Type::Int)),
+        ("min(host)", Function::Min, Type::String, Some(Type::String)),
+        ("max(ts)", Function::Max, Type::Timestamp, Some(Type::Timestamp)),
+        ("count(DISTINCT host)", Function::CountDistinct, Type::Int, Some(Type::String)),
+        ("first(ok)", Function::First, Type::Bool, Some(Type::Bool)),
+        ("last(host ORDER BY ts DESC, ms)", Function::Last, Type::String, Some(Type::String)),
+        ("arg_max(host, ms)", Function::ArgMax, Type::String, Some(Type::String)),
+        ("variance(status)", Function::VarSamp, Type::Float, Some(Type::Int)),
+        ("stddev(ms)", Function::StddevSamp, Type::Float, Some(Type::Float)),
+        ("stddev_pop(ms)", Function::StddevPop, Type::Float, Some(Type::Float)),
+        ("approx_distinct(ts)", Function::ApproxDistinct, Type::Int, Some(Type::Timestamp)),
+        ("approx_quantile(ms, 0.25)", quantile(0.25), Type::Float, Some(Type::Float)),
+        ("approx_quantile(ms, 1)", quantile(1.0), Type::Float, Some(Type::Float)),
+        ("approx_median(status)", quantile(0.5), Type::Float, Some(Type::Int)),
     ] {
         let aggregate = compile_aggregate(text, &schema()).unwrap();
         assert_eq!((aggregate.function, aggregate.kind), (function, kind), "{text}");
@@ -270,7 +286,8 @@ fn aggregates_have_the_type_of_what_they_compute() {
 
 #[test]
 fn what_is_no_aggregate_is_told_what_is_one() {
-    let usage = "(write count(*), count(x), sum(x), avg(x), min(x) or max(x))";
+    let usage = "(write for example count(*), count(DISTINCT x), sum(x), avg(x), min(x), \
+                 first(x ORDER BY t) or approx_quantile(x, 0.9))";
     for (text, expected) in [
         ("status", format!("0: expected one aggregate call {usage}")),
         ("sum(status) + 1", format!("0: expected one aggregate call {usage}")),
@@ -286,9 +303,45 @@ fn what_is_no_aggregate_is_told_what_is_one() {
             "4: min and max do not take a bool (cast it, as in max(CAST(x AS int)))".into(),
         ),
         (
-            "count(DISTINCT host)",
-            "0: DISTINCT inside of a call is not supported in expressions".into(),
+            "sum(DISTINCT status)",
+            "0: sum does not take DISTINCT (only count(DISTINCT x) takes it)".into(),
         ),
+        (
+            "sum(status ORDER BY ts)",
+            "0: sum does not take ORDER BY (only first(x ORDER BY t) and last(x ORDER BY t) take it)"
+                .into(),
+        ),
+        (
+            "first(host ORDER BY tss)",
+            "20: there is no column `tss` (did you mean `ts`?)".into(),
+        ),
+        (
+            "arg_min(host)",
+            "0: arg_min takes two arguments (arg_min(x, t) gives the x of the row with that t)"
+                .into(),
+        ),
+        (
+            "median(ms)",
+            "0: there is no aggregate function `median` (approx_median(x) and \
+             approx_quantile(x, 0.9) are right to 0.8%; there is no exact one)"
+                .into(),
+        ),
+        ("max_by(host, ts)", "0: there is no aggregate function `max_by` (use arg_max(x, t))".into()),
+        (
+            "approx_quantile(ms, 95)",
+            "20: a share is a literal from 0 to 1 (for example approx_quantile(x, 0.99))".into(),
+        ),
+        (
+            "approx_quantile(ms, ms)",
+            "20: a share is a literal from 0 to 1 (for example approx_quantile(x, 0.99))".into(),
+        ),
+        (
+            "stddev(ts)",
+            "7: stddev_samp takes numbers, not a timestamp (extract(epoch FROM x) gives seconds)"
+                .into(),
+        ),
+        ("first(ts - ts)", "6: a span of time cannot stand here (it stands beside a timestamp, as in \
+          t + INTERVAL '1 hour'; extract(epoch FROM a - b) gives seconds)".into()),
         ("sum(statsu)", "4: there is no column `statsu` (did you mean `status`?)".into()),
         (
             "sum(NULL)",

@@ -96,8 +96,9 @@ pub const JOIN_SIDES: [StatePart; 2] = [
 
 /// Returns the parts of what an operator keeps, one for each of its arrangements; none for one that
 /// keeps nothing.
-pub const fn state_parts(kind: &OperatorKind) -> &'static [StatePart] {
+pub fn state_parts(kind: &OperatorKind) -> &'static [StatePart] {
     const TOTALS: StatePart = StatePart { name: "", row_format: aggregate::ROW_FORMAT };
+    const HELD: StatePart = StatePart { name: "held", row_format: aggregate::ROW_FORMAT };
     const ROWS: StatePart = StatePart { name: "", row_format: keyed::ROW_FORMAT };
     match kind {
         OperatorKind::Filter { .. }
@@ -106,6 +107,7 @@ pub const fn state_parts(kind: &OperatorKind) -> &'static [StatePart] {
         | OperatorKind::Parse { .. }
         | OperatorKind::Window { .. }
         | OperatorKind::Explode { .. } => &[],
+        OperatorKind::Aggregate { spec, .. } if spec.holds() => &[TOTALS, HELD],
         OperatorKind::Aggregate { .. } => &[TOTALS],
         OperatorKind::Dedupe { .. } | OperatorKind::Top { .. } => &[ROWS],
         OperatorKind::Join { .. } => &JOIN_SIDES,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use regex::Regex;
 use tidemill_operators::explode::List;
+use tidemill_operators::aggregate::AggregateSpec;
 use tidemill_operators::expr::{Aggregate, Expr};
 use tidemill_operators::format::{Field, Format, OutputFormat};
 use tidemill_operators::join;
@@ -98,6 +99,8 @@ pub enum OperatorKind {
         by: Vec<(String, Expr)>,
         /// The columns computed over the group.
         compute: Vec<(String, Aggregate)>,
+        /// The same as columns and functions, and what has to be held to take rows back.
+        spec: AggregateSpec,
     },
     /// Keeps one row of each key.
     Dedupe {

@@ -2,16 +2,19 @@
 //! dataflow. Owns the algebra: merging, what counts as nothing, and the finished cells.
 //!
 //! The size is one entry per key: 24 bytes, and 24 more for each aggregate besides `count(*)`.
-//! Sums of floats have one more small allocation. Two accumulators of the same rows are equal to the
+//! Sums of floats and variances have one more small allocation, quantiles 16 bytes a bucket. Two accumulators of the same rows are equal to the
 //! last bit, in whatever order they were built.
+
+use std::cmp::Ordering;
 
 use differential_dataflow::difference::{IsZero, Monoid, Semigroup};
 use serde::{Deserialize, Serialize};
 
 use super::exact::ExactSum;
-use super::{AggregateSpec, Computed, Function};
-use crate::key::{float_of, int_of};
-use crate::types::Type;
+use super::moments::{Divisor, Moments};
+use super::{AggregateSpec, Computed, Function, Hold, candidate, quantile, registers};
+use crate::key::{Key, decode_values, float_of, int_of};
+use crate::types::{Column, Type};
 use crate::value::Value;
 
 /// The rows of one key, added up.
@@ -49,6 +52,44 @@ pub enum State {
     MinText(Option<Box<str>>),
     /// The greatest text.
     MaxText(Option<Box<str>>),
+    /// The first candidate of rows that are never taken back.
+    Best(Option<Box<[u8]>>),
+    /// The picked cell, of candidates that are held elsewhere: what was picked before is in it with
+    /// -1 and what is picked now with +1, so that one is left when all is added up.
+    Picked(Counted<Box<[u8]>>),
+    /// How many there are of each bucket or level.
+    Counted(Counted<u32>),
+    /// Count, sum and sum of squares.
+    Moments(Box<Moments>),
+}
+
+/// How often each of some things is there: sorted, no zeros.
+pub type Counted<K> = Box<[(K, i64)]>;
+
+/// Adds one multiset to another.
+pub(super) fn add_counted<K: Ord + Clone>(one: &mut Counted<K>, two: &[(K, i64)]) {
+    if one.is_empty() {
+        *one = two.into();
+        return;
+    }
+    let mut all: Vec<(K, i64)> = Vec::with_capacity(one.len() + two.len());
+    let (mut left, mut right) = (one.iter().peekable(), two.iter().peekable());
+    while let (Some(first), Some(second)) = (left.peek(), right.peek()) {
+        match first.0.cmp(&second.0) {
+            Ordering::Less => all.extend(left.next().cloned()),
+            Ordering::Greater => all.extend(right.next().cloned()),
+            Ordering::Equal => {
+                let count = first.1 + second.1;
+                if count != 0 {
+                    all.push((first.0.clone(), count));
+                }
+                (left.next(), right.next());
+            }
+        }
+    }
+    all.extend(left.cloned());
+    all.extend(right.cloned());
+    *one = all.into();
 }
 
 /// A sum of floats and how many there were.
@@ -74,6 +115,31 @@ impl State {
         match i64::try_from(sum) {
             Ok(sum) => State::Int { count, sum },
             Err(_) => State::Wide(Box::new((count, sum))),
+        }
+    }
+
+    /// Returns the state of no row.
+    pub(super) fn nothing(spec: &AggregateSpec, computed: &Computed) -> Self {
+        match (computed.function, computed.argument, spec.hold(computed)) {
+            (_, _, Some(Hold::Candidates)) => State::Picked(Box::default()),
+            (_, _, Some(Hold::Levels)) | (Function::ApproxQuantile(_), ..) => {
+                State::Counted(Box::default())
+            }
+            (_, _, Some(Hold::Distinct)) | (Function::Count | Function::CountAll, ..) => {
+                State::Count(0)
+            }
+            (Function::Sum | Function::Avg, Some(Type::Float), _) => State::Float(Box::default()),
+            (Function::Sum | Function::Avg, ..) => State::Int { count: 0, sum: 0 },
+            (Function::Min, Some(Type::String), _) => State::MinText(None),
+            (Function::Max, Some(Type::String), _) => State::MaxText(None),
+            (Function::Min, ..) => State::MinWord(None),
+            (Function::Max, ..) => State::MaxWord(None),
+            (
+                Function::VarSamp | Function::VarPop | Function::StddevSamp | Function::StddevPop,
+                ..,
+            ) => State::Moments(Box::default()),
+            // Picks, which nothing holds; the other functions are always held.
+            _ => State::Best(None),
         }
     }
 
@@ -107,7 +173,16 @@ impl State {
                 }
             }
             (State::MinText(_), State::MinText(None))
-            | (State::MaxText(_), State::MaxText(None)) => {}
+            | (State::MaxText(_), State::MaxText(None))
+            | (State::Best(_), State::Best(None)) => {}
+            (State::Best(one), State::Best(Some(two))) => {
+                if one.as_ref().is_none_or(|one| two < one) {
+                    *one = Some(two.clone());
+                }
+            }
+            (State::Picked(one), State::Picked(two)) => add_counted(one, two),
+            (State::Counted(one), State::Counted(two)) => add_counted(one, two),
+            (State::Moments(one), State::Moments(two)) => one.merge(two),
             (one, two) => match (one.int_parts(), two.int_parts()) {
                 (Some(a), Some(b)) => *one = State::int(a.0 + b.0, a.1 + b.1),
                 _ => panic!("accumulators of two different aggregates meet: {one:?} and {two:?}"),
@@ -123,6 +198,10 @@ impl State {
             State::Float(float) => float.count == 0 && float.sum.is_zero(),
             State::MinWord(value) | State::MaxWord(value) => value.is_none(),
             State::MinText(value) | State::MaxText(value) => value.is_none(),
+            State::Best(best) => best.is_none(),
+            State::Picked(picked) => picked.is_empty(),
+            State::Counted(counted) => counted.is_empty(),
+            State::Moments(moments) => moments.is_zero(),
         }
     }
 
@@ -146,8 +225,40 @@ impl State {
                 Some(text) => Value::String(text.to_string()),
                 None => Value::Null,
             },
+            (State::Best(best), function) => {
+                let cell = best.as_ref().and_then(|best| candidate::picked(function, best));
+                cell.map_or(Value::Null, |cell| cell_value(&cell, computed.kind))
+            }
+            (State::Picked(picked), _) => match picked.as_ref() {
+                [] => Value::Null,
+                [(cell, 1)] => cell_value(cell, computed.kind),
+                several => panic!(
+                    "{}: what was picked does not add up to one cell: {several:?}",
+                    computed.name
+                ),
+            },
+            (State::Counted(counted), Function::ApproxQuantile(share)) => {
+                quantile::at_share(counted, share).map_or(Value::Null, Value::Float)
+            }
+            (State::Counted(counted), _) => Value::Int(registers::estimate(counted)),
+            (State::Moments(moments), function) => {
+                let found = match function {
+                    Function::VarSamp => moments.variance(Divisor::Sample),
+                    Function::VarPop => moments.variance(Divisor::All),
+                    Function::StddevSamp => moments.deviation(Divisor::Sample),
+                    _ => moments.deviation(Divisor::All),
+                };
+                found.map_or(Value::Null, Value::Float)
+            }
         })
     }
+}
+
+/// Returns the value of an encoded cell.
+fn cell_value(cell: &[u8], kind: Type) -> Value {
+    let cells = decode_values(&Key::new(cell), &[Column::new("", kind)]);
+    let mut cells = cells.unwrap_or_else(|error| panic!("a picked cell is no {kind}: {error}"));
+    cells.pop().unwrap_or(Value::Null)
 }
 
 fn word_value(word: u64, kind: Type) -> Value {
@@ -170,6 +281,12 @@ impl Accumulator {
         spec.compute.iter().map(cell).collect()
     }
 
+    /// Returns the accumulator of no row, with a state for each computed column.
+    pub(super) fn nothing(spec: &AggregateSpec) -> Self {
+        let states = spec.stated().map(|one| State::nothing(spec, one)).collect();
+        Self { rows: 0, states }
+    }
+
     /// Returns whether the key has a row in the output.
     pub fn is_visible(&self) -> bool {
         self.rows > 0
@@ -177,8 +294,7 @@ impl Accumulator {
 }
 
 impl IsZero for Accumulator {
-    /// Nothing is left: not only no row, but also no sum and no extremum. An extremum cannot be
-    /// taken back, which is why aggregates that have one are not offered retractions.
+    /// Nothing is left: not only no row, but also no sum and nothing picked.
     fn is_zero(&self) -> bool {
         self.rows == 0 && self.states.iter().all(State::is_zero)
     }

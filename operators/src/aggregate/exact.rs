@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 /// Bits of exponent that share a bucket. The unit of bucket 0 is the least subnormal float.
 const BUCKET_BITS: u32 = 5;
 /// The bucket of the largest floats.
-const BUCKET_MAX: u8 = 63;
+pub(super) const BUCKET_MAX: u8 = 63;
 /// A mantissa has 53 bits and is shifted by up to 31, so a bucket holds 2^43 of them.
 const ROOM: &str = "fewer than 2^43 floats are summed under one key";
 /// Limbs of 64 bits that hold any sum: 2046 exponents, 53 bits of mantissa, 63 bits of count.
@@ -39,9 +39,9 @@ struct Specials {
     negative: i64,
 }
 
-/// A finite float as a bucket and the integer that is added to it.
+/// The magnitude of a finite float as a mantissa and a power of two, in units of the least subnormal.
 #[inline]
-pub(super) fn split(value: f64) -> Option<(u8, i128)> {
+pub(super) fn split_magnitude(value: f64) -> Option<(u64, u32)> {
     let bits = value.to_bits();
     let exponent = (bits >> 52) as u32 & 0x7ff;
     if exponent == 0x7ff {
@@ -49,10 +49,15 @@ pub(super) fn split(value: f64) -> Option<(u8, i128)> {
     }
     let fraction = bits & ((1 << 52) - 1);
     // A subnormal has no hidden bit and the exponent of the least normal float.
-    let (mantissa, shift) =
-        if exponent == 0 { (fraction, 0) } else { (fraction | 1 << 52, exponent - 1) };
+    Some(if exponent == 0 { (fraction, 0) } else { (fraction | 1 << 52, exponent - 1) })
+}
+
+/// A finite float as a bucket and the integer that is added to it.
+#[inline]
+pub(super) fn split(value: f64) -> Option<(u8, i128)> {
+    let (mantissa, shift) = split_magnitude(value)?;
     let magnitude = i128::from(mantissa) << (shift & 31);
-    let signed = if bits >> 63 == 1 { -magnitude } else { magnitude };
+    let signed = if value.is_sign_negative() { -magnitude } else { magnitude };
     Some(((shift >> BUCKET_BITS) as u8, signed))
 }
 
@@ -130,14 +135,24 @@ impl ExactSum {
         (&self.buckets, [specials.nan, specials.positive, specials.negative])
     }
 
-    /// Returns the sum of these parts, or nothing if no sum has them.
-    pub(super) fn from_parts(buckets: Vec<(u8, i128)>, specials: [i64; 3]) -> Option<Self> {
+    /// Returns the sum of these parts, or nothing if no sum has them; `bucket_max` is the last bucket
+    /// that something is added to.
+    pub(super) fn from_parts(
+        buckets: Vec<(u8, i128)>,
+        specials: [i64; 3],
+        bucket_max: u8,
+    ) -> Option<Self> {
         let ascending = buckets.is_sorted_by(|one, two| one.0 < two.0);
-        let whole = buckets.iter().all(|(bucket, sum)| *bucket <= BUCKET_MAX && *sum != 0);
+        let whole = buckets.iter().all(|(bucket, sum)| *bucket <= bucket_max && *sum != 0);
         let [nan, positive, negative] = specials;
         let specials = Specials { nan, positive, negative };
         let specials = (specials != Specials::default()).then(|| Box::new(specials));
         (ascending && whole).then_some(Self { buckets, specials })
+    }
+
+    /// Returns whether something was added that is no finite number.
+    pub(super) fn has_specials(&self) -> bool {
+        self.specials.is_some()
     }
 
     /// Returns whether everything that was added was taken back (or only zeros were added).
@@ -170,8 +185,8 @@ impl ExactSum {
     }
 }
 
-/// Adds `part * 2^shift` to a number in two's complement.
-fn add_shifted(limbs: &mut [u64; LIMBS], part: i128, shift: usize) {
+/// Adds `part * 2^shift` to a number in two's complement; `shift` is a multiple of 32.
+pub(super) fn add_shifted(limbs: &mut [u64], part: i128, shift: usize) {
     let (at, bits) = (shift / 64, shift % 64); // bits is 0 or 32
     let low = (part as u128) << bits;
     let high = if bits == 0 { part >> 127 } else { part >> (128 - bits) }; // sign extended
@@ -187,7 +202,8 @@ fn add_shifted(limbs: &mut [u64; LIMBS], part: i128, shift: usize) {
     }
 }
 
-fn negate(limbs: &mut [u64; LIMBS]) {
+/// Turns the sign of a number in two's complement.
+pub(super) fn negate(limbs: &mut [u64]) {
     let mut carry = true;
     for limb in limbs.iter_mut() {
         (*limb, carry) = (!*limb).overflowing_add(u64::from(carry));

@@ -1,13 +1,16 @@
 //! Gather: adds up each file where its rows are, and hands the result over once the file is whole.
 //!
 //! | input  | batches; epochs that were poisoned, already broadcast to every worker                |
-//! | output | per epoch and key one `(key, time, accumulator)` at `Time::end(epoch)`; rejected rows |
+//! | output | per epoch and key one `(key, time, accumulator)` at `Time::end(epoch)`; what is held  |
+//! |        | of its arguments likewise; rejected rows                                             |
 //! | state  | the groups of open epochs only; an epoch leaves with its frontier, or when poisoned  |
 //! | errors | rows whose expressions failed, at the time of their batch                            |
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
-use arrow_array::{ArrayRef, BooleanArray};
+use arrow_array::{ArrayRef, BooleanArray, Int64Array};
+use differential_dataflow::difference::IsZero;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Capability;
@@ -17,9 +20,10 @@ use timely::dataflow::{Stream, StreamVec};
 use timely::progress::Antichain;
 use timely::progress::frontier::MutableAntichain;
 
-use super::AggregateSpec;
 use super::accumulator::Accumulator;
-use super::groups::{Drain, Groups};
+use super::candidate::Arrivals;
+use super::groups::{Drain, Drained, Groups};
+use super::{AggregateSpec, TakenBack};
 use crate::batch::Batch;
 use crate::key::Key;
 use crate::reject::{EpochRejects, Reject};
@@ -32,6 +36,29 @@ const KEYS_PER_TURN: usize = 16 * 1024;
 /// What one worker adds up of one key in one epoch, at the end of that epoch.
 pub type Partial = (Key, Time, Accumulator);
 
+/// What comes or goes of what is held of one key, at the end of an epoch: key, value, how often.
+pub type Held = ((Key, Key), Time, i64);
+
+/// Which rows make a group together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Those of all files.
+    AllFiles,
+    /// Those of one file. The key begins with the submission and with the difference, both ints, and
+    /// every row counts as one that is added.
+    EachFile,
+}
+
+/// What [`gather`] gives.
+pub struct Gathered<'s> {
+    /// What was added up.
+    pub partials: StreamVec<'s, Time, Partial>,
+    /// What is held of it; nothing for an aggregate that holds nothing.
+    pub held: StreamVec<'s, Time, Held>,
+    /// Rows that could not be evaluated.
+    pub rejects: StreamVec<'s, Time, EpochRejects>,
+}
+
 /// What an aggregate reads of one batch: its expressions, evaluated.
 #[derive(Clone, Debug, Default)]
 pub struct Inputs {
@@ -39,6 +66,8 @@ pub struct Inputs {
     pub keys: Vec<ArrayRef>,
     /// One argument for each computed column; `None` for `count(*)`.
     pub arguments: Vec<Option<ArrayRef>>,
+    /// What the rows are ordered by, for each computed column; may end early.
+    pub orders: Vec<Vec<ArrayRef>>,
     /// True for rows that are left out, because an expression failed on them.
     pub skip: Option<BooleanArray>,
     /// Why they are left out.
@@ -49,15 +78,17 @@ pub struct Inputs {
 /// complete on both inputs and was not poisoned: a failing file leaves no trace.
 ///
 /// `poison` must reach every worker. Its frontier may pass an epoch only when no verdict on that
-/// epoch can come any more.
+/// epoch can come any more. Rows that are taken back must say of which file they are
+/// ([`Origin::submission`](crate::Origin)): what is held of a file is found again by it.
 pub fn gather<'s>(
     name: &str,
+    reach: Reach,
     rows: Stream<'s, Time, Batch>,
     poison: StreamVec<'s, Time, u64>,
     spec: AggregateSpec,
     tally: Tally,
     mut evaluate: impl FnMut(&Batch) -> Inputs + 'static,
-) -> (StreamVec<'s, Time, Partial>, StreamVec<'s, Time, EpochRejects>) {
+) -> Gathered<'s> {
     let scope = rows.scope();
     let mut builder = OperatorBuilder::new(format!("Gather {name}"), scope);
     let mut rows = builder.new_input(rows, Pipeline);
@@ -65,17 +96,20 @@ pub fn gather<'s>(
     let mut poison = builder.new_input_connection(poison, Pipeline, []);
     let from_rows = [(0, Antichain::from_elem(Stay))];
     let (partials, partials_stream) = builder.new_output_connection(from_rows.clone());
+    let (held, held_stream) = builder.new_output_connection(from_rows.clone());
     let (rejects, rejects_stream) = builder.new_output_connection(from_rows);
     let mut partials = OutputBuilder::<_, CapacityContainerBuilder<_>>::from(partials);
+    let mut held = OutputBuilder::<_, CapacityContainerBuilder<_>>::from(held);
     let mut rejects = OutputBuilder::<_, CapacityContainerBuilder<_>>::from(rejects);
     let activator = scope.activator_for(builder.operator_info().address);
     let operator = name.to_owned();
 
     builder.build(move |initial| {
         drop(initial);
-        let mut epochs = Epochs::new(spec);
+        let mut epochs = Epochs::new(spec, reach);
         move |frontiers| {
-            let (mut partials, mut rejects) = (partials.activate(), rejects.activate());
+            let (mut partials, mut held) = (partials.activate(), held.activate());
+            let mut rejects = rejects.activate();
             poison.for_each(|_time, poisoned| {
                 for epoch in poisoned.drain(..) {
                     epochs.poison(epoch);
@@ -83,12 +117,14 @@ pub fn gather<'s>(
             });
             rows.for_each_stamp(|stamp, batches| {
                 let Some(time) = stamp.least().copied() else { return };
-                let Some(capability) = stamp.retain_least(0) else { return };
+                let Some(for_partials) = stamp.retain_least(0) else { return };
+                let Some(for_held) = stamp.retain_least(1) else { return };
+                let hold = Capabilities { for_partials, for_held };
                 for batch in batches {
                     let mut inputs = evaluate(batch);
                     if batch.diff < 0 {
                         // Taken back: it counts nowhere, and what was rejected was told when it came.
-                        epochs.add(time.epoch, &capability, batch, &inputs);
+                        epochs.add(time.epoch, &hold, batch, inputs);
                         continue;
                     }
                     tally.took(time.epoch, batch.len(), 0);
@@ -102,19 +138,31 @@ pub fn gather<'s>(
                         };
                         rejects.session(&stamp).give(rejected);
                     }
-                    let merged = epochs.add(time.epoch, &capability, batch, &inputs);
+                    let merged = epochs.add(time.epoch, &hold, batch, inputs);
                     tally.merged(time.epoch, merged);
                 }
             });
             epochs.complete(frontiers);
-            if epochs.release(KEYS_PER_TURN, |capability, released| {
-                partials.session(capability).give_iterator(released);
-            }) {
+            let mut left = KEYS_PER_TURN;
+            while let Some((hold, some)) = epochs.release(&mut left) {
+                let time = *hold.for_partials.time();
+                let mut partials = partials.session(&hold.for_partials);
+                let mut held = held.session(&hold.for_held);
+                for Drained { key, accumulator, held: values } in some {
+                    held.give_iterator(
+                        values.into_iter().map(|(value, times)| ((key.clone(), value), time, times)),
+                    );
+                    if !accumulator.is_zero() {
+                        partials.give((key, time, accumulator));
+                    }
+                }
+            }
+            if epochs.has_more() {
                 activator.activate();
             }
         }
     });
-    (partials_stream, rejects_stream)
+    Gathered { partials: partials_stream, held: held_stream, rejects: rejects_stream }
 }
 
 fn name_operator(rejects: &mut [Reject], operator: &str) {
@@ -123,19 +171,53 @@ fn name_operator(rejects: &mut [Reject], operator: &str) {
     }
 }
 
+/// What lets an epoch be handed over at its end.
+#[derive(Clone)]
+struct Capabilities {
+    for_partials: Capability<Time>,
+    for_held: Capability<Time>,
+}
+
+impl Capabilities {
+    fn until_end(&self, epoch: u64) -> Self {
+        let end = Time::end(epoch);
+        let (for_partials, for_held) = (self.for_partials.delayed(&end), self.for_held.delayed(&end));
+        Self { for_partials, for_held }
+    }
+}
+
+/// The rows of one epoch: those of each file that is added or taken back for itself, where it counts
+/// which file they are of; else all together.
+struct Open {
+    hold: Capabilities,
+    groups: Vec<((u64, i64), Groups)>,
+}
+
 /// The epochs that are not yet handed over.
 struct Epochs {
     spec: AggregateSpec,
-    open: BTreeMap<u64, (Capability<Time>, Groups)>,
+    reach: Reach,
+    /// Whether it counts of which file a row is.
+    by_file: bool,
+    open: BTreeMap<u64, Open>,
     /// Poisoned epochs of which rows may still come.
     poisoned: BTreeSet<u64>,
     /// Complete epochs, on their way out.
-    leaving: VecDeque<(Capability<Time>, Drain)>,
+    leaving: VecDeque<(Capabilities, VecDeque<Drain>)>,
 }
 
 impl Epochs {
-    fn new(spec: AggregateSpec) -> Self {
-        Self { spec, open: BTreeMap::new(), poisoned: BTreeSet::new(), leaving: VecDeque::new() }
+    fn new(spec: AggregateSpec, reach: Reach) -> Self {
+        let by_file =
+            reach == Reach::AllFiles && spec.taken_back != TakenBack::ByRow && spec.holds();
+        Self {
+            spec,
+            reach,
+            by_file,
+            open: BTreeMap::new(),
+            poisoned: BTreeSet::new(),
+            leaving: VecDeque::new(),
+        }
     }
 
     fn poison(&mut self, epoch: u64) {
@@ -144,20 +226,28 @@ impl Epochs {
     }
 
     /// Adds the rows of a batch; returns how many were added.
-    fn add(
-        &mut self,
-        epoch: u64,
-        capability: &Capability<Time>,
-        batch: &Batch,
-        inputs: &Inputs,
-    ) -> usize {
+    fn add(&mut self, epoch: u64, hold: &Capabilities, batch: &Batch, mut inputs: Inputs) -> usize {
         if self.poisoned.contains(&epoch) {
             return 0;
         }
-        let open = || (capability.delayed(&Time::end(epoch)), Groups::new(&self.spec));
-        let (_, groups) = self.open.entry(epoch).or_insert_with(open);
-        let skip = inputs.skip.as_ref();
-        groups.update(batch.len(), &inputs.keys, &inputs.arguments, skip, batch.diff)
+        let open = || Open { hold: hold.until_end(epoch), groups: Vec::new() };
+        let open = self.open.entry(epoch).or_insert_with(open);
+        let origin = batch.origin;
+        let of = if self.by_file { (origin.submission, batch.diff) } else { (0, 0) };
+        let at = open.groups.iter().position(|(file, _)| *file == of).unwrap_or_else(|| {
+            open.groups.push((of, Groups::new(&self.spec)));
+            open.groups.len() - 1
+        });
+        let arrivals = batch.positions.as_ref().map(|positions| Arrivals { origin, positions });
+        let mut diff = batch.diff;
+        if self.reach == Reach::EachFile {
+            let same = |value: i64| -> ArrayRef {
+                Arc::new(Int64Array::from_value(value, batch.len()))
+            };
+            inputs.keys.splice(0..0, [same(origin.submission.cast_signed()), same(diff)]);
+            diff = 1;
+        }
+        open.groups[at].1.update(batch.len(), &inputs, arrivals, diff)
     }
 
     /// Moves epochs that no input can touch any more from open to leaving.
@@ -167,36 +257,44 @@ impl Epochs {
             if is_open(*entry.key()) {
                 break;
             }
-            let (capability, groups) = entry.remove();
-            self.leaving.push_back((capability, groups.drain()));
+            let Open { hold, groups } = entry.remove();
+            let drains = groups.into_iter().map(|(_, groups)| groups.drain());
+            self.leaving.push_back((hold, drains.collect()));
         }
         while self.poisoned.first().is_some_and(|epoch| !is_open(*epoch)) {
             self.poisoned.pop_first();
         }
     }
 
-    /// Gives out up to `keys` keys; returns whether more are waiting.
-    fn release(
-        &mut self,
-        keys: usize,
-        mut give: impl FnMut(&Capability<Time>, &mut dyn Iterator<Item = Partial>),
-    ) -> bool {
-        let mut left = keys;
-        while left > 0
-            && let Some((capability, drain)) = self.leaving.front_mut()
+    /// Returns some keys of the first epoch that leaves, and takes them off `left`; `None` when there
+    /// are no more for now.
+    fn release(&mut self, left: &mut usize) -> Option<(Capabilities, Vec<Drained>)> {
+        while *left > 0
+            && let Some((hold, drains)) = self.leaving.front_mut()
         {
-            let time = *capability.time();
-            let mut given = 0;
-            let mut items = drain.by_ref().take(left).map(|(key, accumulator)| {
-                given += 1;
-                (key, time, accumulator)
-            });
-            give(capability, &mut items);
-            if given < left {
+            let Some(drain) = drains.front_mut() else {
                 self.leaving.pop_front();
+                continue;
+            };
+            let mut some = Vec::new();
+            // What is held of a key counts too: a key may have very many values.
+            while *left > 0
+                && let Some(drained) = drain.next()
+            {
+                *left = left.saturating_sub(1 + drained.held.len());
+                some.push(drained);
             }
-            left -= given;
+            if *left > 0 {
+                drains.pop_front();
+            }
+            if !some.is_empty() {
+                return Some((hold.clone(), some));
+            }
         }
+        None
+    }
+
+    fn has_more(&self) -> bool {
         !self.leaving.is_empty()
     }
 }

@@ -8,10 +8,12 @@ use arrow_array::{Array, ArrayRef, BooleanArray};
 use differential_dataflow::difference::IsZero;
 use hashbrown::HashTable;
 
-use super::AggregateSpec;
 use super::accumulator::Accumulator;
+use super::candidate::Arrivals;
+use super::gather::Inputs;
 use super::shortcut::Shortcut;
-use super::sums::{LEFT_OUT, Sums};
+use super::sums::{LEFT_OUT, Lane, LaneInput};
+use super::{AggregateSpec, TakenBack};
 use crate::exchange::key_hash;
 use crate::key::{Key, KeyEncoder};
 
@@ -23,7 +25,11 @@ pub struct Groups {
     /// Where the key of each group ends in `keys`.
     ends: Vec<usize>,
     rows: Vec<i64>,
-    sums: Vec<Sums>,
+    lanes: Vec<Lane>,
+    /// Whether rows of either sign may come.
+    mixed: bool,
+    /// The difference of the rows, where all have the same.
+    sign: i64,
     scratch: Scratch,
     shortcut: Shortcut,
 }
@@ -58,7 +64,9 @@ impl Groups {
             keys: Vec::new(),
             ends: Vec::new(),
             rows: Vec::new(),
-            sums: spec.compute.iter().map(|one| Sums::new(one.function, one.argument)).collect(),
+            lanes: spec.compute.iter().map(|one| Lane::new(spec, one)).collect(),
+            mixed: spec.taken_back == TakenBack::ByRow || !spec.holds(),
+            sign: 0,
             scratch: Scratch::default(),
             shortcut: Shortcut::default(),
         }
@@ -74,35 +82,40 @@ impl Groups {
         self.ends.is_empty()
     }
 
-    /// Adds `rows` rows, each `diff` times. `arguments` has one entry for each computed column; rows
-    /// for which `skip` is true are left out (NULL counts as false). Returns how many were added.
+    /// Adds `rows` rows, each `diff` times; rows to be skipped are left out (NULL counts as false).
+    /// Returns how many were added.
     ///
     /// # Panics
-    /// When a column is of another type or length than was planned.
+    /// When a column is of another type or length than was planned; when rows are added and taken
+    /// back here although whole files are ([`TakenBack::ByFile`]) and something is held of them.
     pub fn update(
         &mut self,
         rows: usize,
-        keys: &[ArrayRef],
-        arguments: &[Option<ArrayRef>],
-        skip: Option<&BooleanArray>,
+        inputs: &Inputs,
+        arrivals: Option<Arrivals<'_>>,
         diff: i64,
     ) -> usize {
-        for column in keys.iter().chain(arguments.iter().flatten()) {
+        let orders = inputs.orders.iter().flatten();
+        for column in inputs.keys.iter().chain(inputs.arguments.iter().flatten()).chain(orders) {
             assert_eq!(column.len(), rows, "an aggregated column has another number of rows");
         }
+        if !self.mixed {
+            assert!(self.sign == 0 || self.sign == diff, "a file is partly taken back");
+            self.sign = diff;
+        }
         let mut scratch = std::mem::take(&mut self.scratch);
-        self.find(rows, keys, skip, &mut scratch);
+        self.find(rows, &inputs.keys, inputs.skip.as_ref(), &mut scratch);
         let groups = &scratch.groups;
         let mut added = 0;
         for group in groups.iter().filter(|group| **group != LEFT_OUT) {
             self.rows[*group as usize] += diff;
             added += 1;
         }
-        for (sums, argument) in self.sums.iter_mut().zip(arguments) {
-            sums.resize(self.ends.len());
-            if let Some(argument) = argument {
-                sums.update(groups, argument, diff);
-            }
+        for (at, (lane, argument)) in self.lanes.iter_mut().zip(&inputs.arguments).enumerate() {
+            lane.resize(self.ends.len());
+            let order = inputs.orders.get(at).map(Vec::as_slice).unwrap_or_default();
+            let input = LaneInput { argument: argument.as_ref(), order, arrivals };
+            lane.update(groups, input, diff);
         }
         self.scratch = scratch;
         added
@@ -177,18 +190,34 @@ pub struct Drain {
     next: usize,
 }
 
+/// What was added up for one key.
+#[derive(Debug)]
+pub struct Drained {
+    /// The key.
+    pub key: Key,
+    /// Its rows, added up.
+    pub accumulator: Accumulator,
+    /// What is held of its rows, each with how often it comes or goes.
+    pub held: Vec<(Key, i64)>,
+}
+
 impl Iterator for Drain {
-    type Item = (Key, Accumulator);
+    type Item = Drained;
 
     fn next(&mut self) -> Option<Self::Item> {
         while self.next < self.groups.ends.len() {
             let group = self.next;
             self.next += 1;
             let groups = &mut self.groups;
-            let states = groups.sums.iter_mut().filter_map(|sums| sums.take(group)).collect();
-            let accumulator = Accumulator { rows: groups.rows[group], states };
-            if !accumulator.is_zero() {
-                return Some((Key::new(key_of(&groups.keys, &groups.ends, group)), accumulator));
+            let (mut states, mut held) = (Vec::with_capacity(groups.lanes.len()), Vec::new());
+            for lane in &mut groups.lanes {
+                let at = states.len();
+                states.extend(lane.take(group, at, groups.sign, &mut held));
+            }
+            let accumulator = Accumulator { rows: groups.rows[group], states: states.into() };
+            if !accumulator.is_zero() || !held.is_empty() {
+                let key = Key::new(key_of(&groups.keys, &groups.ends, group));
+                return Some(Drained { key, accumulator, held });
             }
         }
         None
@@ -213,9 +242,12 @@ mod tests {
     use crate::value::Value;
 
     fn spec(function: Function, argument: Option<Type>) -> AggregateSpec {
-        let kind = function.result(argument).unwrap();
-        let compute = vec![Computed { name: "x".into(), function, argument, kind }];
-        AggregateSpec { keys: vec![], compute }
+        let compute = vec![Computed::new("x", function, argument).unwrap()];
+        AggregateSpec { keys: vec![], compute, taken_back: TakenBack::Never }
+    }
+
+    fn inputs(keys: &[ArrayRef], argument: Option<ArrayRef>) -> Inputs {
+        Inputs { keys: keys.to_vec(), arguments: vec![argument], ..Inputs::default() }
     }
 
     /// Adds the column in two halves, merges them, and compares the one cell that comes out.
@@ -225,8 +257,8 @@ mod tests {
         let mut whole = Accumulator::default();
         for (start, length) in [(0, 1), (1, column.len() - 1)] {
             let mut groups = Groups::new(&spec);
-            groups.update(length, &[], &[Some(column.slice(start, length))], None, 1);
-            for (_, part) in groups.drain() {
+            groups.update(length, &inputs(&[], Some(column.slice(start, length))), None, 1);
+            for Drained { accumulator: part, .. } in groups.drain() {
                 let bytes = serde_json::to_vec(&part).unwrap();
                 assert_eq!(serde_json::from_slice::<Accumulator>(&bytes).unwrap(), part);
                 whole.plus_equals(&part);
@@ -311,9 +343,9 @@ mod tests {
         let mut groups = Groups::new(&spec(Function::Sum, Some(Type::Float)));
         let keys: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(vec![1, 1, 2]))];
         let column: ArrayRef = Arc::new(Float64Array::from(vec![0.1, f64::NAN, f64::INFINITY]));
-        groups.update(3, &keys, &[Some(Arc::clone(&column))], None, 1);
+        groups.update(3, &inputs(&keys, Some(Arc::clone(&column))), None, 1);
         assert_eq!(groups.len(), 2);
-        groups.update(3, &keys, &[Some(column)], None, -1);
+        groups.update(3, &inputs(&keys, Some(column)), None, -1);
         assert_eq!(groups.drain().count(), 0);
     }
 
@@ -322,8 +354,8 @@ mod tests {
         let mut groups = Groups::new(&spec(Function::CountAll, None));
         let keys: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(vec![1, 2, 3]))];
         let skip = BooleanArray::from(vec![Some(true), Some(false), None]);
-        groups.update(3, &keys, &[None], Some(&skip), 1);
-        let rows: Vec<i64> = groups.drain().map(|(_, accumulator)| accumulator.rows).collect();
+        groups.update(3, &Inputs { skip: Some(skip), ..inputs(&keys, None) }, None, 1);
+        let rows: Vec<i64> = groups.drain().map(|drained| drained.accumulator.rows).collect();
         assert_eq!(rows, [1, 1]);
     }
 
@@ -336,9 +368,11 @@ mod tests {
         let mut groups = Groups::new(&spec);
         let column: ArrayRef =
             Arc::new(StringViewArray::from_iter_values(["a text that is not inline"]));
-        groups.update(1, &[Arc::clone(&column)], &[Some(Arc::clone(&column))], None, 1);
+        let keys = [Arc::clone(&column)];
+        groups.update(1, &inputs(&keys, Some(Arc::clone(&column))), None, 1);
+        drop(keys);
         assert_eq!(Arc::strong_count(&column), 1);
-        let (key, accumulator) = groups.drain().next().unwrap();
+        let Drained { key, accumulator, .. } = groups.drain().next().unwrap();
         assert_eq!(key.text(&spec.keys), "k=a text that is not inline");
         let cell = accumulator.finish(&spec).remove(0).unwrap();
         assert_eq!(cell, Value::String("a text that is not inline".into()));

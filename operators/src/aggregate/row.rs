@@ -7,14 +7,14 @@
 //! | state       | a tag, then counts (zigzag), sums (zigzag or 16 bytes), words, or text       |
 //! | number      | 7 bits a byte, lowest first, the high bit says that more follow              |
 
-use super::accumulator::{Accumulator, FloatSum, State};
-use super::exact::ExactSum;
-use super::{AggregateSpec, Computed, Function};
+use super::accumulator::{Accumulator, Counted, FloatSum, State};
+use super::exact::{BUCKET_MAX, ExactSum};
+use super::moments::{Moments, SQUARE_BUCKET_MAX};
+use super::{AggregateSpec, Computed, Hold, candidate, quantile, registers};
 use crate::key::{self, Key};
-use crate::types::Type;
 
 /// The number of this encoding; part of the fingerprint of kept state.
-pub const ROW_FORMAT: u32 = 1;
+pub const ROW_FORMAT: u32 = 2;
 
 /// The longest key and the longest text that are read back, in bytes.
 const BYTES_MAX: u64 = 64 << 20;
@@ -27,6 +27,10 @@ const MIN_WORD: u8 = 4;
 const MAX_WORD: u8 = 6;
 const MIN_TEXT: u8 = 8;
 const MAX_TEXT: u8 = 10;
+const BEST: u8 = 12;
+const PICKED: u8 = 14;
+const COUNTED: u8 = 15;
+const MOMENTS: u8 = 16;
 
 /// Bytes that are no rows of this aggregate: state of another pipeline, or damage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -69,19 +73,51 @@ fn put_state(state: &State, out: &mut Vec<u8>) {
         State::Float(float) => {
             out.push(FLOAT);
             put_signed(float.count, out);
-            let (buckets, specials) = float.sum.parts();
-            put_number(buckets.len() as u64, out);
-            for (bucket, sum) in buckets {
-                out.push(*bucket);
-                out.extend_from_slice(&sum.to_le_bytes());
+            put_exact(&float.sum, out);
+        }
+        State::Best(best) => {
+            out.push(BEST + u8::from(best.is_some()));
+            if let Some(best) = best {
+                put_bytes(best, out);
             }
-            specials.iter().for_each(|count| put_signed(*count, out));
+        }
+        State::Picked(picked) => {
+            out.push(PICKED);
+            put_number(picked.len() as u64, out);
+            for (cell, count) in picked {
+                put_bytes(cell, out);
+                put_signed(*count, out);
+            }
+        }
+        State::Counted(counted) => {
+            out.push(COUNTED);
+            put_number(counted.len() as u64, out);
+            for (bucket, count) in counted {
+                put_number(u64::from(*bucket), out);
+                put_signed(*count, out);
+            }
+        }
+        State::Moments(moments) => {
+            out.push(MOMENTS);
+            put_signed(moments.count, out);
+            put_exact(&moments.sum, out);
+            put_exact(&moments.squares, out);
         }
         State::MinWord(word) => put_word(MIN_WORD, *word, out),
         State::MaxWord(word) => put_word(MAX_WORD, *word, out),
         State::MinText(text) => put_text(MIN_TEXT, text.as_deref(), out),
         State::MaxText(text) => put_text(MAX_TEXT, text.as_deref(), out),
     }
+}
+
+fn put_exact(sum: &ExactSum, out: &mut Vec<u8>) {
+    let (buckets, specials) = sum.parts();
+    put_number(buckets.len() as u64, out);
+    for (bucket, sum) in buckets {
+        out.push(*bucket);
+        out.extend_from_slice(&sum.to_le_bytes());
+    }
+    specials.iter().for_each(|count| put_signed(*count, out));
 }
 
 fn put_word(tag: u8, word: Option<u64>, out: &mut Vec<u8>) {
@@ -121,8 +157,7 @@ pub fn decode_rows(
     bytes: &[u8],
     spec: &AggregateSpec,
 ) -> Result<Vec<(Key, Accumulator)>, RowError> {
-    let states: Vec<&Computed> =
-        spec.compute.iter().filter(|one| one.function != Function::CountAll).collect();
+    let states: Vec<&Computed> = spec.stated().collect();
     let mut reader = RowReader::new(bytes);
     let mut rows = Vec::new();
     while !reader.is_at_end() {
@@ -132,7 +167,7 @@ pub fn decode_rows(
         }
         let key = Key::new(key);
         let count = reader.signed()?;
-        rows.push((key, Accumulator { rows: count, states: reader.states(&states)? }));
+        rows.push((key, Accumulator { rows: count, states: reader.states(spec, &states)? }));
     }
     Ok(rows)
 }
@@ -207,7 +242,11 @@ impl<'a> RowReader<'a> {
         self.take(length as usize)
     }
 
-    fn states(&mut self, computed: &[&Computed]) -> Result<Box<[State]>, RowError> {
+    fn states(
+        &mut self,
+        spec: &AggregateSpec,
+        computed: &[&Computed],
+    ) -> Result<Box<[State]>, RowError> {
         let count = self.number()?;
         // A key that was touched by retractions alone may have no states yet.
         if count == 0 {
@@ -216,10 +255,10 @@ impl<'a> RowReader<'a> {
         if count != computed.len() as u64 {
             return Err(self.error("another number of aggregates"));
         }
-        computed.iter().map(|one| self.state(one)).collect()
+        computed.iter().map(|one| self.state(spec, one)).collect()
     }
 
-    fn state(&mut self, computed: &Computed) -> Result<State, RowError> {
+    fn state(&mut self, spec: &AggregateSpec, computed: &Computed) -> Result<State, RowError> {
         let tag = self.byte()?;
         let state = match tag {
             COUNT => State::Count(self.signed()?),
@@ -233,23 +272,56 @@ impl<'a> RowReader<'a> {
             tag if tag & !1 == MAX_WORD => State::MaxWord(self.word(tag)?),
             tag if tag & !1 == MIN_TEXT => State::MinText(self.text(tag)?),
             tag if tag & !1 == MAX_TEXT => State::MaxText(self.text(tag)?),
+            tag if tag & !1 == BEST => State::Best(match tag & 1 {
+                0 => None,
+                _ => Some(self.bytes()?.into()),
+            }),
+            PICKED => {
+                let mut picked = Vec::new();
+                for _ in 0..self.number()? {
+                    picked.push((Box::from(self.bytes()?), self.signed()?));
+                }
+                State::Picked(self.counted(picked)?)
+            }
+            COUNTED => {
+                let mut counted = Vec::new();
+                for _ in 0..self.number()? {
+                    let bucket = u32::try_from(self.number()?);
+                    let bucket = bucket.map_err(|_| self.error("no such bucket"))?;
+                    counted.push((bucket, self.signed()?));
+                }
+                State::Counted(self.counted(counted)?)
+            }
+            MOMENTS => {
+                let count = self.signed()?;
+                let (sum, squares) = (self.exact(BUCKET_MAX)?, self.exact(SQUARE_BUCKET_MAX)?);
+                State::Moments(Box::new(Moments { count, sum, squares }))
+            }
             _ => return Err(self.error("no such state")),
         };
-        if fits(&state, computed) { Ok(state) } else { Err(self.error("another aggregate")) }
+        if fits(&state, spec, computed) { Ok(state) } else { Err(self.error("another aggregate")) }
     }
 
     fn float(&mut self) -> Result<FloatSum, RowError> {
-        let count = self.signed()?;
+        Ok(FloatSum { count: self.signed()?, sum: self.exact(BUCKET_MAX)? })
+    }
+
+    fn exact(&mut self, bucket_max: u8) -> Result<ExactSum, RowError> {
         let length = self.number()?;
         let mut buckets = Vec::new();
         for _ in 0..length {
             buckets.push((self.byte()?, i128::from_le_bytes(self.array()?)));
         }
         let specials = [self.signed()?, self.signed()?, self.signed()?];
-        match ExactSum::from_parts(buckets, specials) {
-            Some(sum) => Ok(FloatSum { count, sum }),
-            None => Err(self.error("no exact sum")),
-        }
+        let sum = ExactSum::from_parts(buckets, specials, bucket_max);
+        sum.ok_or_else(|| self.error("no exact sum"))
+    }
+
+    /// Checks that what is counted is in order, and there.
+    fn counted<K: Ord>(&self, counted: Vec<(K, i64)>) -> Result<Counted<K>, RowError> {
+        let is_right = counted.is_sorted_by(|one, two| one.0 < two.0)
+            && counted.iter().all(|(_, count)| *count > 0);
+        if is_right { Ok(counted.into()) } else { Err(self.error("no counts")) }
     }
 
     fn word(&mut self, tag: u8) -> Result<Option<u64>, RowError> {
@@ -269,22 +341,29 @@ impl<'a> RowReader<'a> {
     }
 }
 
-/// Returns whether a state is one of this computed column: only such states can be added up.
-fn fits(state: &State, computed: &Computed) -> bool {
-    let (function, argument) = (computed.function, computed.argument);
-    match state {
-        State::Count(_) => function == Function::Count,
-        State::Int { .. } | State::Wide(_) => {
-            matches!(function, Function::Sum | Function::Avg) && argument == Some(Type::Int)
+/// Returns whether a state is one of this computed column: only such states can be added up and
+/// finished.
+fn fits(state: &State, spec: &AggregateSpec, computed: &Computed) -> bool {
+    let nothing = State::nothing(spec, computed);
+    let same_kind = match (state, &nothing) {
+        (State::Wide(_), State::Int { .. }) => true,
+        (state, nothing) => std::mem::discriminant(state) == std::mem::discriminant(nothing),
+    };
+    same_kind
+        && match state {
+            State::Best(Some(best)) => candidate::is_candidate(computed, best),
+            State::Picked(picked) => {
+                matches!(picked.as_ref(), [] | [(_, 1)])
+                    && picked.iter().all(|(cell, _)| candidate::is_picked(computed, cell))
+            }
+            State::Counted(counted) if spec.hold(computed) == Some(Hold::Levels) => {
+                counted.iter().all(|(level, _)| registers::is_counted_level(*level))
+            }
+            State::Counted(counted) => {
+                counted.iter().all(|(bucket, _)| quantile::is_bucket(*bucket))
+            }
+            _ => true,
         }
-        State::Float(_) => {
-            matches!(function, Function::Sum | Function::Avg) && argument == Some(Type::Float)
-        }
-        State::MinWord(_) => function == Function::Min && argument != Some(Type::String),
-        State::MaxWord(_) => function == Function::Max && argument != Some(Type::String),
-        State::MinText(_) => function == Function::Min && argument == Some(Type::String),
-        State::MaxText(_) => function == Function::Max && argument == Some(Type::String),
-    }
 }
 
 #[cfg(test)]
@@ -292,17 +371,13 @@ fn fits(state: &State, computed: &Computed) -> bool {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::{Function, Share, TakenBack};
     use super::*;
     use crate::key::KeyEncoder;
-    use crate::types::Column;
+    use crate::types::{Column, Type};
 
     fn spec() -> AggregateSpec {
-        let computed = |function: Function, argument: Option<Type>| Computed {
-            name: "x".into(),
-            function,
-            argument,
-            kind: function.result(argument).unwrap(),
-        };
+        let computed = |function, argument| Computed::new("x", function, argument).unwrap();
         let (int, float, text) = (Some(Type::Int), Some(Type::Float), Some(Type::String));
         AggregateSpec {
             keys: vec![Column::new("a", Type::String), Column::new("b", Type::Int)],
@@ -315,8 +390,24 @@ mod tests {
                 computed(Function::Max, int),
                 computed(Function::Min, text),
                 computed(Function::Max, text),
+                computed(Function::ApproxQuantile(Share::new(0.5).unwrap()), float),
+                computed(Function::StddevPop, int),
+                Computed { arrival: true, ..computed(Function::First, text) },
+                computed(Function::CountDistinct, int),
+                computed(Function::ApproxDistinct, text),
             ],
+            taken_back: TakenBack::Never,
         }
+    }
+
+    /// The candidate of a text that was read at a place.
+    fn candidate_of(text: &str, place: u8) -> Box<[u8]> {
+        let mut bytes = vec![place; 24];
+        bytes.push(1);
+        bytes.extend_from_slice(text.as_bytes());
+        bytes.push(0);
+        bytes.extend_from_slice(&24_u32.to_le_bytes());
+        bytes.into()
     }
 
     fn key(text: Option<&str>, number: i64) -> Key {
@@ -339,10 +430,17 @@ mod tests {
             floats in proptest::collection::vec(any::<f64>(), 0..6),
             words in any::<[Option<u64>; 2]>(),
             texts in any::<[Option<String>; 2]>(),
-            none in proptest::bool::weighted(0.1),
+            (none, best) in (proptest::bool::weighted(0.1), proptest::option::of("[a-z]{0,5}")),
+            levels in proptest::collection::btree_map(1..54_u32, 1..100_i64, 0..4),
         ) -> (Key, Accumulator) {
             let mut exact = ExactSum::default();
-            floats.iter().for_each(|float| exact.add(*float, 1));
+            let (mut moments, mut buckets) = (Moments::default(), std::collections::BTreeMap::new());
+            for float in &floats {
+                exact.add(*float, 1);
+                moments.add_float(*float, 1);
+                *buckets.entry(quantile::bucket_of(*float)).or_insert(0) += 1_i64;
+            }
+            words.iter().flatten().for_each(|word| moments.add_int(word.cast_signed(), 1));
             let sum = if narrow { sum >> 70 } else { sum };
             let [least, greatest] = texts.map(|text| text.map(String::into_boxed_str));
             let states = [
@@ -353,6 +451,11 @@ mod tests {
                 State::MaxWord(words[1]),
                 State::MinText(least),
                 State::MaxText(greatest),
+                State::Counted(buckets.into_iter().collect()),
+                State::Moments(Box::new(moments)),
+                State::Best(best.map(|best| candidate_of(&best, 7))),
+                State::Count(counts[0]),
+                State::Counted(levels.into_iter().collect()),
             ];
             let states = if none { Box::default() } else { states.into() };
             (key(text.as_deref(), number), Accumulator { rows: counts[0], states })
@@ -422,6 +525,26 @@ mod tests {
         let states = [State::int(1, 5), State::Count(1)].into();
         let swapped = encoded(&[(key(None, 1), Accumulator { rows: 1, states })]);
         assert_eq!(decode_rows(&swapped, &other).unwrap_err().reason, "another aggregate");
+    }
+
+    #[test]
+    fn cells_that_cannot_be_picked_are_refused() {
+        let computed = Computed { arrival: true, ..Computed::new("x", Function::Last, Some(Type::Int)).unwrap() };
+        for (taken_back, states, is_read) in [
+            (TakenBack::ByFile, State::Picked(Box::default()), true),
+            (TakenBack::ByFile, State::Picked([([0].into(), 1)].into()), true),
+            (TakenBack::ByFile, State::Picked([([1, 2].into(), 1)].into()), false),
+            (TakenBack::ByFile, State::Picked([([0].into(), 2)].into()), false),
+            (TakenBack::ByFile, State::Best(None), false),
+            (TakenBack::Never, State::Best(None), true),
+            (TakenBack::Never, State::Best(Some([0, 9, 0, 0, 0].into())), false),
+            (TakenBack::Never, State::Best(Some([0, 0, 0, 0, 0].into())), true),
+        ] {
+            let spec = AggregateSpec { keys: vec![], compute: vec![computed.clone()], taken_back };
+            let row = (Key::new(&[]), Accumulator { rows: 1, states: [states].into() });
+            let decoded = decode_rows(&encoded(std::slice::from_ref(&row)), &spec);
+            assert_eq!(decoded.is_ok(), is_read, "{taken_back:?} {row:?}");
+        }
     }
 
     #[test]

@@ -169,17 +169,19 @@ mod tests {
     use arrow_array::{BooleanArray, Float64Array, Int64Array, StringViewArray};
     use proptest::prelude::*;
 
-    use super::super::AggregateSpec;
     use super::super::groups::Groups;
+    use super::super::{AggregateSpec, Inputs, TakenBack};
     use super::*;
     use crate::key::KeyEncoder;
 
     fn counted(rows: usize, keys: &[ArrayRef]) -> BTreeMap<Vec<u8>, i64> {
-        let mut groups = Groups::new(&AggregateSpec { keys: vec![], compute: vec![] });
+        let taken_back = TakenBack::Never;
+        let mut groups = Groups::new(&AggregateSpec { keys: vec![], compute: vec![], taken_back });
+        let inputs = Inputs { keys: keys.to_vec(), ..Inputs::default() };
         for _ in 0..2 {
-            groups.update(rows, keys, &[], None, 1);
+            groups.update(rows, &inputs, None, 1);
         }
-        groups.drain().map(|(key, sums)| (key.bytes().to_vec(), sums.rows)).collect()
+        groups.drain().map(|one| (one.key.bytes().to_vec(), one.accumulator.rows)).collect()
     }
 
     /// Groups row by row, by nothing but the encoded key.

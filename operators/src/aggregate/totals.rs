@@ -3,7 +3,7 @@
 //! | input  | `(key, time, accumulator)`, any number per key and epoch, from any worker            |
 //! | output | per epoch the rows taken back (diff -1), then the rows now there (+1), each by key    |
 //! | state  | one entry per key in a differential arrangement, whose difference is the accumulator; |
-//! |        | written down for checkpoints and put back from them ([`Kept`])                        |
+//! |        | beside it what is held ([`hold`]); written down for checkpoints and put back ([`Kept`]) |
 //! | errors | sums of integers that do not fit an int: the cell is NULL and the key is reported    |
 //! | leaves | a key leaves when its last row is taken back; history is compacted with the frontier  |
 
@@ -28,9 +28,11 @@ use timely::scheduling::activate::SyncActivator;
 use super::AggregateSpec;
 use super::accumulator::Accumulator;
 use super::checkpoint::{KeptTotalRows, Trace};
-use super::gather::Partial;
+use super::gather::{Held, Partial};
+use super::hold::{KeptHeld, hold};
 use crate::batch::{Batch, Origin, rows_without_columns};
 use crate::keep::keep;
+use crate::keyed;
 use crate::key::{Key, decode_columns};
 use crate::reject::{EpochRejects, Reject, RejectCode};
 use crate::shards::{Mark, ShardSink, shard_of};
@@ -55,9 +57,15 @@ pub fn totals<'s>(
     name: &str,
     operator: &str,
     partials: StreamVec<'s, Time, Partial>,
+    held: StreamVec<'s, Time, Held>,
     spec: AggregateSpec,
     tally: Tally,
 ) -> (Stream<'s, Time, Batch>, StreamVec<'s, Time, EpochRejects>) {
+    let partials = if spec.holds() {
+        partials.concat(hold(name, arrange_held(name, held), &spec))
+    } else {
+        partials
+    };
     let arranged = arrange(name, partials);
     present(name, operator, arranged.count_total().inner, spec, tally)
 }
@@ -74,6 +82,17 @@ pub struct Kept<'s, F> {
     pub sink: F,
 }
 
+/// What is held beside kept totals. Present exactly when the aggregate holds something
+/// ([`AggregateSpec::holds`]).
+pub struct HeldBeside<'s, F> {
+    /// What comes and goes, from any worker.
+    pub held: StreamVec<'s, Time, Held>,
+    /// What an earlier life held, as in [`Kept::restored`].
+    pub restored: StreamVec<'s, Time, Held>,
+    /// As in [`Kept::sink`], for a state of its own.
+    pub sink: F,
+}
+
 /// What [`kept_totals`] give.
 pub struct KeptTotals<'s, P> {
     /// The rows, as [`totals`] give them.
@@ -86,10 +105,11 @@ pub struct KeptTotals<'s, P> {
 }
 
 /// [`totals`] that can be written down and put back.
-pub fn kept_totals<'s, S, F>(
+pub fn kept_totals<'s, S, F, G>(
     name: &str,
     operator: &str,
     partials: StreamVec<'s, Time, Partial>,
+    beside: Option<HeldBeside<'s, G>>,
     spec: AggregateSpec,
     tally: Tally,
     kept: Kept<'s, F>,
@@ -97,11 +117,29 @@ pub fn kept_totals<'s, S, F>(
 where
     S: ShardSink,
     F: FnOnce(SyncActivator) -> S,
+    G: FnOnce(SyncActivator) -> S,
 {
-    let arranged = arrange(name, partials.concat(kept.restored));
-    let parts = keep::<KeptTotalRows, _, _>(name, arranged.clone(), kept.marks, kept.sink);
+    let mut partials = partials.concat(kept.restored);
+    let mut kept_beside = None;
+    if let Some(HeldBeside { held, restored, sink }) = beside {
+        let held = arrange_held(name, held.concat(restored));
+        let title = format!("{name} held");
+        let marks = kept.marks.clone();
+        kept_beside = Some(keep::<KeptHeld, _, _>(&title, held.clone(), marks, sink));
+        partials = partials.concat(hold(name, held, &spec));
+    }
+    let arranged = arrange(name, partials);
+    let mut parts = keep::<KeptTotalRows, _, _>(name, arranged.clone(), kept.marks, kept.sink);
+    if let Some(beside) = kept_beside {
+        parts = parts.concat(beside);
+    }
     let (rows, rejects) = present(name, operator, arranged.count_total().inner, spec, tally);
     KeptTotals { rows, rejects, parts }
+}
+
+/// Arranges what is held, each key on the worker of its shard.
+fn arrange_held<'s>(name: &str, held: StreamVec<'s, Time, Held>) -> Arranged<'s, keyed::Trace> {
+    keyed::arrange(&format!("{name} held"), held)
 }
 
 /// Arranges what is added up, each key on the worker of its shard.

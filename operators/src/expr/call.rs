@@ -6,10 +6,12 @@
 use std::sync::Arc;
 
 use sqlparser::ast::{
-    CeilFloorKind, DateTimeField, Expr as Ast, Function as AstFunction, FunctionArg,
-    FunctionArgExpr, FunctionArguments, ObjectNamePart, TrimWhereField, Value,
+    CeilFloorKind, DateTimeField, DuplicateTreatment, Expr as Ast, Function as AstFunction,
+    FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArguments, ObjectNamePart,
+    OrderByExpr, TrimWhereField, Value,
 };
 
+use crate::expr::aggregate::AGGREGATES;
 use crate::expr::check::{Checker, Typed};
 use crate::expr::interval::unit_name;
 use crate::expr::near::nearest;
@@ -94,8 +96,6 @@ const SPECIAL: &[(&str, &str)] = &[
     ("to_timestamp", "to_timestamp(string or seconds)"),
 ];
 
-const AGGREGATES: [&str; 5] = ["count", "sum", "avg", "min", "max"];
-
 const UNITS: &[(&str, Unit)] = &[
     ("microsecond", Unit::Microsecond),
     ("microseconds", Unit::Microsecond),
@@ -137,6 +137,10 @@ pub(super) struct Called<'a> {
     pub(super) name: String,
     pub(super) arguments: Vec<&'a Ast>,
     pub(super) star: bool,
+    /// `DISTINCT` inside of it, which only aggregates take.
+    pub(super) distinct: bool,
+    /// `ORDER BY` inside of it, which only aggregates take.
+    pub(super) order: &'a [OrderByExpr],
 }
 
 impl Checker<'_> {
@@ -157,17 +161,23 @@ impl Checker<'_> {
         if !refused.is_empty() {
             return self.unsupported(refused, at);
         }
-        let mut called = Called { name: name.value.to_lowercase(), arguments: vec![], star: false };
+        let mut called = Called {
+            name: name.value.to_lowercase(),
+            arguments: vec![],
+            star: false,
+            distinct: false,
+            order: &[],
+        };
         let list = match &call.args {
             FunctionArguments::None => return Some(called),
             FunctionArguments::Subquery(_) => return self.unsupported("a subquery", at),
             FunctionArguments::List(list) => list,
         };
-        if list.duplicate_treatment.is_some() {
-            return self.unsupported("DISTINCT inside of a call", at);
-        }
-        if !list.clauses.is_empty() {
-            return self.unsupported("a clause inside of a call", at);
+        called.distinct = list.duplicate_treatment == Some(DuplicateTreatment::Distinct);
+        match list.clauses.as_slice() {
+            [] => {}
+            [FunctionArgumentClause::OrderBy(order)] => called.order = order,
+            _ => return self.unsupported("a clause inside of a call", at),
         }
         for argument in &list.args {
             match argument {
@@ -196,7 +206,7 @@ impl Checker<'_> {
             }
             return self.expr(&Ast::Identifier(name.clone()));
         }
-        let Called { name, arguments, star } = self.called(call, at)?;
+        let Called { name, arguments, star, distinct, order } = self.called(call, at)?;
         if AGGREGATES.contains(&name.as_str()) {
             let message = format!("{name} is an aggregate function");
             let hint = "aggregates stand directly in `compute:` of an aggregate operator";
@@ -204,6 +214,10 @@ impl Checker<'_> {
         }
         if star {
             return self.wrong(at, format!("{name} takes no `*`"), None);
+        }
+        if distinct || !order.is_empty() {
+            let what = if distinct { "DISTINCT" } else { "ORDER BY" };
+            return self.unsupported(&format!("{what} inside of a call"), at);
         }
         let arguments: Vec<_> = arguments.into_iter().map(|ast| self.expr(ast)).collect();
         self.apply(&name, arguments, at)

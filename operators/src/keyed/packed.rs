@@ -126,7 +126,7 @@ pub(super) type PackedBatcher =
     MergeBatcher<ContainerChunker<Vec<Update>>, VecMerger<(Key, Key), Time, i64>, PackedBuilder>;
 
 /// Builds a piece in exactly the memory it needs.
-pub(super) struct PackedBuilder;
+pub(crate) struct PackedBuilder;
 
 impl Sealer<Vec<Update>> for PackedBuilder {
     type Output = OrdValBatch<Packed>;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use tidemill_operators::expr::AggregateFunction;
+use tidemill_operators::aggregate::TakenBack;
 
 use crate::diagnostic::Mistakes;
 use crate::plan::{NodeId, OnDelete, OnSameName, OperatorKind, Plan, SinkKind, SinkPlan};
@@ -58,16 +58,14 @@ impl Plan {
     pub fn why_not_correctable(&self, source: usize) -> Option<String> {
         let behind = self.behind(source);
         let keeps_less = |kind: &OperatorKind| match kind {
-            OperatorKind::Aggregate { compute, .. } => compute.iter().any(|(_, one)| {
-                matches!(one.function, AggregateFunction::Min | AggregateFunction::Max)
-            }),
+            OperatorKind::Aggregate { spec, .. } => spec.taken_back == TakenBack::Never,
             _ => false,
         };
         let found = self.operators.iter().enumerate().find(|(at, operator)| {
             behind.contains(&NodeId::Operator(*at)) && keeps_less(&operator.kind)
         });
         found.map(|(_, operator)| {
-            format!("min and max of {} cannot take a value back", operator.name)
+            format!("{} keeps too little of files that are only ever added", operator.name)
         })
     }
 
@@ -94,10 +92,10 @@ mod tests {
 sources:
   a: { format: csv, fields: { n: int }, pattern: \"a*\" }
   b: { format: csv, fields: { n: int }, pattern: \"b*\" }
-  c: { format: csv, fields: { n: int }, pattern: \"c*\" }
+  c: { format: csv, fields: { n: int }, pattern: \"c*\", append_only: true }
 operators:
   some: { from: [a, b], filter: n > 1 }
-  sums: { from: b, aggregate: { by: [n], compute: { hits: count(*) } } }
+  sums: { from: b, aggregate: { by: [n], compute: { hits: count(*), most: max(n) } } }
   most: { from: c, aggregate: { by: [n], compute: { most: max(n) } } }
 sinks:
   some: { from: some, files: { format: csv } }

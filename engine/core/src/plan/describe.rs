@@ -156,14 +156,10 @@ fn operator_detail<'t>(kind: &OperatorKind, tag: impl Fn(usize) -> &'t str) -> S
             List::Split(separator) => format!("{column} at {separator:?}"),
             List::Json => format!("{column} as JSON"),
         },
-        OperatorKind::Aggregate { by, compute } => {
+        OperatorKind::Aggregate { by, compute, .. } => {
             let compute: Vec<String> = compute
                 .iter()
-                .map(|(name, value)| {
-                    // The text of an argument is that of its whole call.
-                    let call = value.argument.as_ref().map_or("count(*)", |call| call.text());
-                    format!("{name}: {call}")
-                })
+                .map(|(name, value)| format!("{name}: {}", value.text()))
                 .collect();
             let by: Vec<String> = by.iter().map(named).collect();
             match by.as_slice() {

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 use tidemill_operators::explode::List;
-use tidemill_operators::expr::{Aggregate, AggregateFunction};
+use tidemill_operators::aggregate::TakenBack;
 
 use crate::plan::{
     Input, NodeId, OperatorKind, OrderedRows, Plan, SinkKind, SinkPlan, SourcePlan, error_schema,
@@ -160,13 +160,17 @@ fn kind(text: &mut String, kind: &OperatorKind) {
             line(text, "split", &separator);
             line(text, "element", element);
         }
-        OperatorKind::Aggregate { by, compute } => {
+        OperatorKind::Aggregate { by, compute, spec } => {
             for (name, value) in by {
                 line(text, "by", &(name, spaced(value.text())));
             }
             for (name, value) in compute {
                 let argument = value.argument.as_ref().map(|argument| spaced(argument.text()));
-                line(text, "compute", &(name, function(value), argument));
+                line(text, "compute", &(name, value.function.name(), argument));
+            }
+            if spec.taken_back != TakenBack::ByFile {
+                // What is held of the rows depends on it.
+                line(text, "taken_back", &spec.taken_back);
             }
         }
         OperatorKind::Dedupe { rows } => ordered(text, rows),
@@ -196,18 +200,6 @@ fn ordered(text: &mut String, rows: &OrderedRows) {
     // Kind, order of arrival, columns and records: what the bytes of a kept row hold.
     line(text, "keep", &rows.keep);
     line(text, "layout", &rows.layout());
-}
-
-/// Returns the SQL name of an aggregate's function.
-const fn function(aggregate: &Aggregate) -> &'static str {
-    match aggregate.function {
-        AggregateFunction::CountAll => "count(*)",
-        AggregateFunction::Count => "count",
-        AggregateFunction::Sum => "sum",
-        AggregateFunction::Avg => "avg",
-        AggregateFunction::Min => "min",
-        AggregateFunction::Max => "max",
-    }
 }
 
 fn sink_kind(text: &mut String, kind: &SinkKind) {

@@ -160,10 +160,11 @@ fn of_operator(operator: &GraphOperator, outputs: &[Need]) -> Need {
             need.columns.insert(column.clone());
             rejects = true; // a list that is none, or too long
         }
-        OperatorKind::Aggregate { by, compute } => {
+        OperatorKind::Aggregate { by, compute, spec } => {
             need = Need::default();
-            let arguments = compute.iter().filter_map(|(_, value)| value.argument.as_ref());
-            for value in by.iter().map(|(_, value)| value).chain(arguments) {
+            need.positions = spec.compute.iter().any(|one| one.arrival);
+            let computed = compute.iter().flat_map(|(_, value)| value.expressions());
+            for value in by.iter().map(|(_, value)| value).chain(computed) {
                 need.columns.extend(value.columns().iter().cloned());
                 rejects |= value.is_fallible();
             }

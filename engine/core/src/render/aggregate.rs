@@ -1,12 +1,13 @@
 //! Aggregate: an `aggregate` of the plan to its dataflow.
 
-use arrow_array::BooleanArray;
-use tidemill_operators::aggregate::{self, AggregateSpec, Computed, Function, Inputs, Kept};
-use tidemill_operators::expr::{AggregateFunction, Expr, RowError};
-use tidemill_operators::flow::reject_row;
+use tidemill_operators::Time;
+use tidemill_operators::aggregate::{
+    self, AggregateSpec, Gathered, HeldBeside, Inputs, Kept, Reach,
+};
+use tidemill_operators::batch::Batch;
+use tidemill_operators::expr::{Aggregate, Expr};
 use tidemill_operators::shards::Mark;
 use tidemill_operators::tally::Tally;
-use tidemill_operators::{Batch, Column, RejectCode, Time};
 use timely::dataflow::operators::Probe;
 use timely::dataflow::operators::core::Map as _;
 use timely::dataflow::{ProbeHandle, StreamVec};
@@ -15,6 +16,7 @@ use crate::checkpoint::keeper::{Desk, Keeper, PackPlace};
 use crate::checkpoint::restore::restored;
 use crate::checkpoint::{KeptPart, Order};
 use crate::ingest::flow::Flow;
+use crate::render::keyed::Evaluation;
 use crate::render::{Batches, Rejects};
 
 #[expect(clippy::too_many_arguments, reason = "one call, from the one match over kinds")]
@@ -25,55 +27,49 @@ pub(super) fn aggregate<'scope>(
     name: &str,
     input: Batches<'scope>,
     poison: StreamVec<'scope, Time, u64>,
-    by: &[(String, Expr)],
-    compute: &[(String, tidemill_operators::expr::Aggregate)],
+    (by, compute, spec): (&[(String, Expr)], &[(String, Aggregate)], &AggregateSpec),
     tally: Tally,
     flow: &Flow,
     kept: Option<KeptAggregate<'scope>>,
 ) -> (Batches<'scope>, [Rejects<'scope>; 2], Option<StreamVec<'scope, Time, KeptPart>>) {
-    let computed = |(name, one): &(String, tidemill_operators::expr::Aggregate)| Computed {
-        name: name.clone(),
-        function: match one.function {
-            AggregateFunction::CountAll => Function::CountAll,
-            AggregateFunction::Count => Function::Count,
-            AggregateFunction::Sum => Function::Sum,
-            AggregateFunction::Avg => Function::Avg,
-            AggregateFunction::Min => Function::Min,
-            AggregateFunction::Max => Function::Max,
-        },
-        argument: one.argument.as_ref().map(Expr::kind),
-        kind: one.kind,
-    };
-    let spec = AggregateSpec {
-        keys: by.iter().map(|(name, key)| Column::new(name, key.kind())).collect(),
-        compute: compute.iter().map(computed).collect(),
-    };
+    let spec = spec.clone();
     let keys: Vec<Expr> = by.iter().map(|(_, key)| key.clone()).collect();
-    let arguments: Vec<Option<Expr>> =
-        compute.iter().map(|(_, one)| one.argument.clone()).collect();
+    let compute: Vec<Aggregate> = compute.iter().map(|(_, one)| one.clone()).collect();
     let operator = name.to_owned();
-    let evaluate = move |batch: &Batch| aggregate_inputs(&operator, batch, &keys, &arguments);
-    let (partials, bad_rows) =
-        aggregate::gather(place, input, poison, spec.clone(), tally.clone(), evaluate);
+    let evaluate = move |batch: &Batch| aggregate_inputs(&operator, batch, &keys, &compute);
+    let reach = Reach::AllFiles;
+    let gathered =
+        aggregate::gather(place, reach, input, poison, spec.clone(), tally.clone(), evaluate);
+    let Gathered { partials, held, rejects: bad_rows } = gathered;
     let probe = ProbeHandle::new();
     let partials = partials.probe_with(&probe);
     flow.follow(probe);
     let (rows, bad_totals, parts) = match kept {
         None => {
-            let (rows, rejects) = aggregate::totals(place, name, partials, spec, tally);
+            let (rows, rejects) = aggregate::totals(place, name, partials, held, spec, tally);
             (rows, rejects, None)
         }
-        Some(KeptAggregate { orders, place: packs, keeper }) => {
-            let (folder, state) = (packs.folder.clone(), packs.state.clone());
-            let read = spec.clone();
-            let decode = move |bytes: &[u8]| aggregate::decode_rows(bytes, &read);
-            let restored = restored(place, orders.clone(), folder, state, decode);
+        Some(KeptAggregate { orders, places, keeper }) => {
+            let [packs, beside] = places;
             let marks = orders
+                .clone()
                 .flat_map(|order| if let Order::Mark(mark) = order { Some(mark) } else { None })
                 .container::<Vec<Mark>>();
+            let beside = beside.map(|packs| {
+                let (folder, state, read) = (packs.folder.clone(), packs.state.clone(), spec.clone());
+                let decode = move |bytes: &[u8]| aggregate::decode_held(bytes, &read);
+                let restored =
+                    restored(&format!("{place} held"), orders.clone(), folder, state, decode);
+                let keeper = keeper.clone();
+                HeldBeside { held, restored, sink: move |wake| Desk::new(keeper, packs, wake) }
+            });
+            let packs = packs.expect("the first part of an aggregate is its totals");
+            let (folder, state, read) = (packs.folder.clone(), packs.state.clone(), spec.clone());
+            let decode = move |bytes: &[u8]| aggregate::decode_rows(bytes, &read);
+            let restored = restored(place, orders, folder, state, decode);
             let sink = move |wake| Desk::new(keeper, packs, wake);
             let kept = Kept { restored, marks, sink };
-            let made = aggregate::kept_totals(place, name, partials, spec, tally, kept);
+            let made = aggregate::kept_totals(place, name, partials, beside, spec, tally, kept);
             (made.rows, made.rejects, Some(made.parts))
         }
     };
@@ -83,33 +79,20 @@ pub(super) fn aggregate<'scope>(
 /// How the state of an aggregate outlives the process.
 pub(super) struct KeptAggregate<'scope> {
     pub(super) orders: StreamVec<'scope, Time, Order>,
-    pub(super) place: PackPlace,
+    /// Of its totals, and of what is held beside them, if something is.
+    pub(super) places: [Option<PackPlace>; 2],
     pub(super) keeper: Keeper,
 }
 
-fn aggregate_inputs(
-    name: &str,
-    batch: &Batch,
-    keys: &[Expr],
-    arguments: &[Option<Expr>],
-) -> Inputs {
-    let mut errors: Vec<RowError> = Vec::new();
-    let mut evaluate = |expr: &Expr| {
-        let evaluated = expr.evaluate(&batch.columns);
-        errors.extend(evaluated.errors);
-        evaluated.values
-    };
-    let keys = keys.iter().map(&mut evaluate).collect();
-    let arguments = arguments.iter().map(|one| one.as_ref().map(&mut evaluate)).collect();
-    errors.sort_by_key(|error| error.row);
-    errors.dedup_by_key(|error| error.row);
-    let skip = (!errors.is_empty()).then(|| {
-        let mut skip = vec![false; batch.len()];
-        errors.iter().for_each(|error| skip[error.row as usize] = true);
-        BooleanArray::from(skip)
-    });
-    let reject = |error: RowError| {
-        reject_row(name, batch, error.row as usize, RejectCode::Expression, error.message)
-    };
-    Inputs { keys, arguments, skip, rejects: errors.into_iter().map(reject).collect() }
+fn aggregate_inputs(name: &str, batch: &Batch, keys: &[Expr], compute: &[Aggregate]) -> Inputs {
+    let mut expressions = Evaluation::of(batch);
+    let keys = keys.iter().map(|key| expressions.values(key)).collect();
+    let mut arguments = Vec::with_capacity(compute.len());
+    let mut orders = Vec::with_capacity(compute.len());
+    for one in compute {
+        arguments.push(one.argument.as_ref().map(|argument| expressions.values(argument)));
+        orders.push(one.order.iter().map(|order| expressions.values(&order.by)).collect());
+    }
+    let (skip, rejects) = expressions.finish(name);
+    Inputs { keys, arguments, orders, skip, rejects }
 }

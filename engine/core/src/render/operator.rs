@@ -88,15 +88,19 @@ impl<'scope> Rendering<'scope, '_> {
                 let other = together(self.scope, others);
                 self.join(at, operator, [input, other], poison, join, tally)
             }
-            OperatorKind::Aggregate { by, compute } => {
+            OperatorKind::Aggregate { by, compute, spec } => {
                 let poison = poison.expect("a plan with aggregates has the stream of failed files");
                 let kept = self.orders.clone().map(|orders| KeptAggregate {
                     orders,
-                    place: self.pack_place(at, operator, state_parts(&operator.kind)[0]),
+                    places: [0, 1].map(|part| {
+                        let part = state_parts(&operator.kind).get(part)?;
+                        Some(self.pack_place(at, operator, *part))
+                    }),
                     keeper: self.keeper.clone(),
                 });
+                let what = (by.as_slice(), compute.as_slice(), spec);
                 let (rows, [bad_rows, bad_totals], parts) =
-                    aggregate(&place, name, input, poison, by, compute, tally, &self.flow, kept);
+                    aggregate(&place, name, input, poison, what, tally, &self.flow, kept);
                 self.kept.extend(parts);
                 if !follows_state(self.plan, operator) {
                     self.of_records.push(bad_rows.clone());

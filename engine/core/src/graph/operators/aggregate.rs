@@ -1,7 +1,8 @@
 //! Aggregate: whether an `aggregate` fits what arrives, and what it gives. Derived.
 
-use tidemill_operators::expr::{Aggregate, AggregateFunction, compile_aggregate};
-use tidemill_operators::{Column, Schema};
+use tidemill_operators::aggregate::{AggregateSpec, TakenBack};
+use tidemill_operators::expr::{Aggregate, compile_aggregate};
+use tidemill_operators::Schema;
 
 use crate::diagnostic::{Mistakes, quoted};
 use crate::graph::OperatorKind;
@@ -17,39 +18,53 @@ pub(super) fn check(
     input: &Stream,
     mistakes: &mut Mistakes<'_>,
 ) -> (Option<OperatorKind>, Stream) {
-    let kind = input.schema.as_ref().and_then(|schema| {
+    let checked = input.schema.as_ref().and_then(|schema| {
         let by = every(by, |column| named(column, schema, mistakes));
-        let passed = input.changed_by.as_deref();
-        let compute = every(compute, |column| computed(column, schema, passed, mistakes));
+        let compute = every(compute, |column| computed(column, schema, input, mistakes));
         Some((by?, compute?))
     });
-    let schema = kind.as_ref().map(|(by, compute)| {
-        let mut columns = kinds(by);
-        columns.extend(compute.iter().map(|(name, value)| Column::new(name, value.kind)));
-        Schema::new(columns)
+    let kind = checked.map(|(by, compute)| {
+        let computed = |(name, one): &(String, Aggregate)| one.computed(name, input.has_place);
+        let spec = AggregateSpec {
+            keys: kinds(&by),
+            compute: compute.iter().map(computed).collect(),
+            taken_back: taken_back(input),
+        };
+        OperatorKind::Aggregate { by, compute, spec }
     });
+    let schema = match &kind {
+        Some(OperatorKind::Aggregate { spec, .. }) => Some(spec.schema()),
+        _ => None,
+    };
     let changed_by = Some(operator.name.text.clone());
-    let kind = kind.map(|(by, compute)| OperatorKind::Aggregate { by, compute });
     (kind, Stream { schema, changed_by, has_place: false, append_only: false })
 }
 
-/// Checks one computed column of an aggregate; `passed` is an aggregate before it.
+/// Returns which rows of a stream can be taken back.
+fn taken_back(input: &Stream) -> TakenBack {
+    match input {
+        Stream { changed_by: Some(_), .. } => TakenBack::ByRow,
+        Stream { append_only: true, .. } => TakenBack::Never,
+        _ => TakenBack::ByFile,
+    }
+}
+
+/// Checks one computed column of an aggregate.
 fn computed(
     (name, sql): &(Text, Text),
     schema: &Schema,
-    passed: Option<&str>,
+    input: &Stream,
     mistakes: &mut Mistakes<'_>,
 ) -> Option<(String, Aggregate)> {
     let aggregate = noted(sql, compile_aggregate(&sql.text, schema), mistakes)?;
-    let extreme = matches!(aggregate.function, AggregateFunction::Min | AggregateFunction::Max);
-    if let (Some(passed), true) = (passed, extreme) {
+    if aggregate.function.is_pick() && aggregate.order.is_empty() && !input.has_place {
+        let function = aggregate.function.name();
+        let behind = input.changed_by.as_deref().unwrap_or_default();
         let message = format!(
-            "min and max cannot follow an aggregate: rows of {} are taken back when it says \
-             something new",
-            quoted(passed)
+            "{function} by arrival needs records of files; the rows of {} are none",
+            quoted(behind)
         );
-        let hint =
-            "count, sum and avg can; or compute min and max in the first aggregate".to_owned();
+        let hint = format!("say what orders them, as in {function}(x ORDER BY t)");
         sql.wrong(mistakes, message, hint);
         return None;
     }
