@@ -25,6 +25,7 @@ mod instant;
 mod json;
 mod lanes;
 mod number;
+mod parquet;
 mod split;
 mod text;
 pub mod value;
@@ -41,6 +42,7 @@ use text::Text;
 
 pub use csv::{Header, HeaderError};
 pub use encode::{Encoder, raw_runs};
+pub use parquet::ParquetFile;
 pub use split::{HeaderEnd, header_end, last_record_end, record_start};
 
 /// How the bytes of a source are to be read.
@@ -224,4 +226,14 @@ pub enum OutputFormat {
         /// Whether the names of the columns are the first record.
         header: bool,
     },
+}
+
+/// How the snapshot of a table is written.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TableFormat {
+    /// Row by row.
+    Rows(OutputFormat),
+    /// As a Parquet file.
+    Parquet,
 }

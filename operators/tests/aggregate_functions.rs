@@ -89,7 +89,10 @@ fn spec(taken_back: TakenBack) -> (AggregateSpec, Vec<Reads>) {
         (half, INT, vec![]),
         (most, FLOAT, vec![]),
     ];
-    let computed = |(at, (function, argument, order)): (usize, &(Function, usize, Vec<(usize, bool, bool)>))| {
+    let computed = |(at, (function, argument, order)): (
+        usize,
+        &(Function, usize, Vec<(usize, bool, bool)>),
+    )| {
         let kind_of = |(by, descending, nulls_first): &(usize, bool, bool)| Sort {
             kind: kind(*by),
             descending: *descending,
@@ -278,8 +281,8 @@ fn line(key: &str, rows: &[(Place, Row)]) -> String {
     let greatest = by(&|one, two| one.1.cmp(&two.1));
     let count = ints.len() as i64;
     let (sum, squares) = (ints.iter().sum::<i64>(), ints.iter().map(|int| int * int).sum::<i64>());
-    let variance = (count > 1)
-        .then(|| (count * squares - sum * sum) as f64 / (count * (count - 1)) as f64);
+    let variance =
+        (count > 1).then(|| (count * squares - sum * sum) as f64 / (count * (count - 1)) as f64);
     // The floats are multiples of 1/8.
     let eighths: Vec<i64> = floats.iter().map(|float| (float * 8.0) as i64).collect();
     let (number, of) = (eighths.len() as i64, eighths.iter().sum::<i64>());
@@ -287,7 +290,8 @@ fn line(key: &str, rows: &[(Place, Row)]) -> String {
         let square: i64 = eighths.iter().map(|eighth| eighth * eighth).sum();
         ((number * square - of * of) as f64 / (64 * number * number) as f64).sqrt()
     });
-    let at = |share: f64, length: usize| ((share * length as f64).ceil() as usize).clamp(1, length) - 1;
+    let at =
+        |share: f64, length: usize| ((share * length as f64).ceil() as usize).clamp(1, length) - 1;
     let rough = |value: f64| f64::from_bits(value.to_bits() & !((1 << 45) - 1)) + 0.0;
     let median = (!ints.is_empty()).then(|| rough(sorted_ints[at(0.5, ints.len())] as f64));
     let most = (!floats.is_empty()).then(|| rough(sorted[at(0.9, floats.len())]));

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use tidemill_client::{Cell, Client, Error, TableChange, TableFollow, TableQuestion, TableRow};
-use tidemill_tests::{Running, Shape, Site};
+use tidemill_tests::process::wait_until;
+use tidemill_tests::{Running, Shape, Site, Tree, tree};
 
 const NODE: &str = env!("CARGO_BIN_EXE_node");
 
@@ -264,5 +265,151 @@ fn a_person_reads_tables_with_the_command() {
     let ended = running.call(&["table", "total"]);
     ended.expect_code(1);
     assert!(ended.stderr.contains("did you mean totals?"), "{}", ended.stderr);
+    running.stop();
+}
+
+/// The same with changelogs: of rows that change, of rows that only come, and of nothing else.
+const LOGGED: &str = "\
+pipeline: shop
+sources:
+  orders:
+    format: csv
+    pattern: \"*.csv\"
+    fields: { user: string, item: int, amount: float, paid: bool, at: timestamp }
+operators:
+  per_user: { from: orders, aggregate: { by: [user], compute: { orders: count(*), spent: sum(amount) } } }
+  paid: { from: per_user, filter: spent > 20 }
+sinks:
+  totals: { from: per_user, table: { format: csv, key: [user], changelog: true } }
+  orders: { from: orders, table: { format: parquet, key: [user, item], changelog: { format: csv } } }
+  log: { from: paid, table: { key: [user], snapshot: false, changelog: true } }
+";
+
+/// Adds up the changelog of a table whose files are csv; returns its rows, sorted.
+fn added_up(out: &Tree, folder: &str) -> Vec<String> {
+    let mut rows: BTreeMap<String, i64> = BTreeMap::new();
+    let files = out.iter().filter(|(path, _)| path.starts_with(&format!("{folder}/")));
+    for (path, bytes) in files {
+        let text = String::from_utf8(bytes.clone()).unwrap();
+        let epoch: u64 = path[folder.len() + 1..][..12].parse().unwrap();
+        let mut lines = text.lines();
+        assert!(lines.next().unwrap().starts_with("epoch,diff,user,"), "{text}");
+        for line in lines {
+            let mut parts = line.splitn(3, ',');
+            assert_eq!(parts.next(), Some(epoch.to_string().as_str()), "{path}: {line}");
+            let diff: i64 = parts.next().unwrap().parse().unwrap();
+            assert!(diff == 1 || diff == -1, "{line}");
+            let there = rows.entry(parts.next().unwrap().to_owned()).or_insert(0);
+            *there += diff;
+            assert!((0..=1).contains(there), "{path}: {line}: {there} times");
+        }
+    }
+    rows.into_iter().filter(|(_, times)| *times > 0).map(|(row, _)| row).collect()
+}
+
+fn lines(out: &Tree, path: &str) -> Vec<String> {
+    let text = String::from_utf8(out[path].clone()).unwrap();
+    text.lines().skip(1).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_changes_of_all_epochs_add_up_to_the_snapshot_on_any_number_of_workers() {
+    let mut first: Option<Tree> = None;
+    for shape in [Shape::ALONE, Shape::new(1, 2), Shape::new(2, 2)] {
+        let site = Site::new(NODE, LOGGED);
+        for number in 1..=5 {
+            site.put(&format!("{number}.csv"), &orders(number));
+        }
+        // Nothing changes: no line of it is an order.
+        site.put("6.csv", b"user,item,amount,paid,at\n");
+        site.once(shape).expect_code(0);
+        let out = site.out();
+        assert_eq!(added_up(&out, "totals.changes"), lines(&out, "totals/totals.csv"), "{shape}");
+        assert_eq!(added_up(&out, "orders.changes").len(), 100, "{shape}");
+        let names: Vec<&String> =
+            out.keys().filter(|path| path.starts_with("totals.changes/")).collect();
+        assert_eq!(names.len(), 5, "{names:?}");
+        assert_eq!(*names[4], "totals.changes/000000000005-5.csv");
+        assert!(out.contains_key("orders/orders.parquet"));
+        assert!(!out.keys().any(|path| path.starts_with("log/")), "it has no snapshot");
+        let log = String::from_utf8(out["log.changes/000000000005-5.csv.jsonl"].clone()).unwrap();
+        assert!(log.starts_with(r#"{"epoch":5,"diff":-1,"user":"u"#), "{log}");
+        match &first {
+            None => first = Some(out),
+            Some(first) => assert_eq!(tree::difference(first, &out), None, "{shape}"),
+        }
+        site.call(&["doctor", "--home", "home"]).expect_code(0);
+    }
+}
+
+#[test]
+fn a_changelog_is_written_once_however_often_the_server_is_killed() {
+    let undisturbed = Site::new(NODE, LOGGED);
+    let disturbed = Site::new(NODE, LOGGED);
+    for number in 1..=8 {
+        undisturbed.put(&format!("{number}.csv"), &orders(number));
+    }
+    undisturbed.once(Shape::ALONE).expect_code(0);
+    for number in 1..=8_u64 {
+        let running = disturbed.start(Shape::new(1, 2));
+        disturbed.put(&format!("{number}.csv"), &orders(number));
+        // At whatever it is doing: from nothing at all up to everything.
+        let upto = running.ask(running.client().pipelines()).unwrap()[0].committed;
+        if number % 2 == 0 {
+            running.wait_for_finished(number);
+        } else if number % 3 == 0 {
+            let name = format!("{number}.csv");
+            wait_until("it is claimed", || !disturbed.names("unprocessed").contains(&name));
+        }
+        assert!(upto < number);
+        running.kill();
+    }
+    disturbed.once(Shape::ALONE).expect_code(0);
+    let (expected, found) = (undisturbed.out(), disturbed.out());
+    assert_eq!(added_up(&found, "totals.changes"), lines(&found, "totals/totals.csv"));
+    assert_eq!(tree::difference(&expected, &found), None);
+    disturbed.call(&["doctor", "--home", "home"]).expect_code(0);
+}
+
+#[test]
+fn a_follower_goes_on_behind_a_restart_or_is_told_to_begin_anew() {
+    let site = Site::new(NODE, ORDERS);
+    let mut rows = Rows::new();
+    let mut told = Vec::new();
+    let running = site.start(Shape::new(1, 2));
+    for number in 1..=3 {
+        running.wait(running.submit(&format!("{number}.csv"), &orders(number)).id);
+    }
+    running.ask(async {
+        let mut follow = running.client().subscribe(&question("totals"), None).await.unwrap();
+        upto(&mut follow, 3, &mut rows, &mut told).await;
+    });
+    running.kill();
+    let running = site.start(Shape::ALONE);
+    let totals = question("totals");
+    refused(
+        running.ask(running.client().subscribe(&totals, Some(1))).map(drop),
+        "E-EPOCH-OLD",
+        "take a new snapshot",
+    );
+    let mut follow = running.ask(running.client().subscribe(&totals, Some(3))).unwrap();
+    let sent = running.submit("4.csv", &orders(4));
+    running.ask(upto(&mut follow, sent.epoch, &mut rows, &mut told));
+    assert_eq!(running.ask(scanned(running.client(), &totals)).unwrap(), (4, rows));
+    running.stop();
+}
+
+#[test]
+fn a_table_that_cannot_be_asked_says_why() {
+    let site = Site::new(NODE, LOGGED);
+    let running = site.start(Shape::ALONE);
+    running.wait(running.submit("1.csv", &orders(1)).id);
+    refused(
+        running.ask(running.client().scan(&question("log"), 0, &[])).map(drop),
+        "E-ROWS",
+        "out/log.changes/",
+    );
+    let tables = running.ask(running.client().tables(None)).unwrap();
+    assert!(tables[2].unavailable.as_ref().unwrap().contains("snapshot: false"), "{tables:?}");
     running.stop();
 }

@@ -162,5 +162,6 @@ pub fn has_state(plan: &Plan) -> bool {
 }
 
 fn is_table(sink: &SinkPlan) -> bool {
-    matches!(sink.kind, SinkKind::Table { .. })
+    // A table without a snapshot keeps no rows.
+    matches!(sink.kind, SinkKind::Table { format: Some(_), .. })
 }

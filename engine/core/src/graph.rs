@@ -7,10 +7,10 @@
 use std::time::Duration;
 
 use regex::Regex;
-use tidemill_operators::explode::List;
 use tidemill_operators::aggregate::AggregateSpec;
+use tidemill_operators::explode::List;
 use tidemill_operators::expr::{Aggregate, Expr};
-use tidemill_operators::format::{Field, Format, OutputFormat};
+use tidemill_operators::format::{Field, Format, OutputFormat, TableFormat};
 use tidemill_operators::join;
 use tidemill_operators::window::Windows;
 use tidemill_operators::{Column, Schema, Type};
@@ -222,10 +222,12 @@ pub enum SinkKind {
         /// Whether an input file without a record for this sink still makes an (empty) output.
         empty: bool,
     },
-    /// The current contents, replaced as a whole when they change.
+    /// The current contents, replaced as a whole when they change, or a log of their changes, or both.
     Table {
-        /// How rows are written.
-        format: OutputFormat,
+        /// How the snapshot is written; `None`: there is none, and no rows are kept.
+        format: Option<TableFormat>,
+        /// How the changelog is written; `None`: there is none.
+        changelog: Option<OutputFormat>,
         /// The columns that identify a row.
         key: Vec<String>,
         /// The columns that are written.

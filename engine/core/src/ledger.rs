@@ -126,7 +126,7 @@ pub struct Line {
     pub folders: Folders,
     /// Its sources, in the order of the plan.
     pub sources: Vec<String>,
-    /// Its sinks, in the order of the plan.
+    /// Where the parts of outputs go, by their number: its sinks, then the changelogs of its tables.
     pub sinks: Vec<String>,
     /// Whether operators keep something of one file for the next.
     pub keeps_state: bool,

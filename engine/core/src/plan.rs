@@ -6,11 +6,12 @@
 //! only where they are needed. It never checks again what the graph has proved.
 
 use tidemill_operators::batch::Shape;
-use tidemill_operators::format::ReadPlan;
+use tidemill_operators::format::{OutputFormat, ReadPlan};
 
 use crate::diagnostic::Mistakes;
 use crate::graph::{self, Graph};
 use crate::judge::MaxRejects;
+use crate::sink::changes;
 use crate::spec;
 
 mod correct;
@@ -108,6 +109,22 @@ pub struct SinkPlan {
 }
 
 impl Plan {
+    /// Returns the folders below `out/`, by the number that parts have: those of the sinks, then those
+    /// of the changelogs.
+    pub fn output_folders(&self) -> Vec<String> {
+        let sinks = self.sinks.iter().map(|sink| sink.name.clone());
+        let logs = self.changelogs().map(|(sink, _)| changes::folder(&self.sinks[sink].name));
+        sinks.chain(logs).collect()
+    }
+
+    /// Returns the tables that have a changelog, by their place among the sinks, and how it is written.
+    pub fn changelogs(&self) -> impl Iterator<Item = (usize, &OutputFormat)> {
+        self.sinks.iter().enumerate().filter_map(|(at, sink)| match &sink.kind {
+            SinkKind::Table { changelog, .. } => changelog.as_ref().map(|format| (at, format)),
+            SinkKind::Files { .. } | SinkKind::Rejects => None,
+        })
+    }
+
     /// Returns the name of a source or operator.
     ///
     /// # Panics

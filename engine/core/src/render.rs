@@ -23,7 +23,7 @@ use timely::scheduling::Activator;
 use timely::scheduling::activate::SyncActivator;
 use timely::worker::Worker;
 
-use self::sink::{counted_in, file_sink};
+use self::sink::{changelog, counted_in, file_sink};
 use crate::account::account;
 use crate::answer::{Heard, Said, answers};
 use crate::checkpoint::gather::gather;
@@ -39,6 +39,7 @@ use crate::ingest::reader::{Reader, reader};
 use crate::judge::{count_rejects, judge};
 use crate::plan::{Input, NodeId, OperatorPlan, Plan, PortId, SinkKind, SinkPlan};
 use crate::receipt::place;
+use crate::sink::changes::changes;
 use crate::sink::files::files;
 use crate::sink::parts::Surroundings;
 use crate::sink::rejects::rejects;
@@ -204,9 +205,19 @@ impl<'scope> Rendering<'scope, '_> {
             let written = match file_sink(self.plan, at, sink) {
                 None => {
                     let rows = together(self.scope, ways);
-                    let rows = counted_in(&title, rows, meter);
+                    let rows = counted_in(&title, rows, meter.clone());
                     let probe = self.watch(&rows, gauge);
                     self.flow.follow(probe);
+                    if let Some(log) = changelog(self.plan, at, sink) {
+                        let title = format!("Log {}/{SINK}{}", self.plan.name, sink.name);
+                        let rows = rows.clone();
+                        let logged =
+                            changes(self.scope, &title, rows, openings, log, around, meter);
+                        let probe = ProbeHandle::new();
+                        logged.taken.probe_with(&probe);
+                        self.flow.follow(probe);
+                        parts.push(logged.parts);
+                    }
                     tables.push((at, rows));
                     continue;
                 }

@@ -8,6 +8,7 @@ pub mod staging;
 
 pub mod parts;
 
+pub mod changes;
 pub mod files;
 pub mod rejects;
 pub mod table;

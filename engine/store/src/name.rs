@@ -25,6 +25,10 @@ pub(crate) const RETRIED: &str = "retried";
 /// The endings that sinks append to names which do not have them.
 pub const FORMAT_ENDINGS: [&str; 2] = [".csv", ".jsonl"];
 
+/// The ending of the folder of a table's changelog: that of a sink cannot have it, so none is taken for
+/// one. What lies there is a history, and is not taken back with the file that made it.
+pub const CHANGES_ENDING: &str = ".changes";
+
 /// Endings at which the stem of a name ends.
 const DATA_EXTENSIONS: [&str; 18] = [
     "jsonl", "ndjson", "json", "csv", "tsv", "psv", "txt", "text", "log", "dat", "data", "xml",

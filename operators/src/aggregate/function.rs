@@ -131,7 +131,11 @@ impl Function {
     pub const fn is_pick(self) -> bool {
         matches!(
             self,
-            Function::First | Function::Last | Function::ArgMin | Function::ArgMax | Function::Place
+            Function::First
+                | Function::Last
+                | Function::ArgMin
+                | Function::ArgMax
+                | Function::Place
         )
     }
 

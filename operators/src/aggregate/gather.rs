@@ -150,7 +150,9 @@ pub fn gather<'s>(
                 let mut held = held.session(&hold.for_held);
                 for Drained { key, accumulator, held: values } in some {
                     held.give_iterator(
-                        values.into_iter().map(|(value, times)| ((key.clone(), value), time, times)),
+                        values
+                            .into_iter()
+                            .map(|(value, times)| ((key.clone(), value), time, times)),
                     );
                     if !accumulator.is_zero() {
                         partials.give((key, time, accumulator));
@@ -181,7 +183,8 @@ struct Capabilities {
 impl Capabilities {
     fn until_end(&self, epoch: u64) -> Self {
         let end = Time::end(epoch);
-        let (for_partials, for_held) = (self.for_partials.delayed(&end), self.for_held.delayed(&end));
+        let (for_partials, for_held) =
+            (self.for_partials.delayed(&end), self.for_held.delayed(&end));
         Self { for_partials, for_held }
     }
 }
@@ -241,9 +244,8 @@ impl Epochs {
         let arrivals = batch.positions.as_ref().map(|positions| Arrivals { origin, positions });
         let mut diff = batch.diff;
         if self.reach == Reach::EachFile {
-            let same = |value: i64| -> ArrayRef {
-                Arc::new(Int64Array::from_value(value, batch.len()))
-            };
+            let same =
+                |value: i64| -> ArrayRef { Arc::new(Int64Array::from_value(value, batch.len())) };
             inputs.keys.splice(0..0, [same(origin.submission.cast_signed()), same(diff)]);
             diff = 1;
         }

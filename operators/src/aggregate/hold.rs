@@ -306,11 +306,7 @@ impl Lanes {
     }
 
     /// Returns what an epoch that touched these values of a key changes; `None` when it is nothing.
-    fn change(
-        &self,
-        touched: &BTreeSet<Box<[u8]>>,
-        held: &mut impl Looked,
-    ) -> Option<Accumulator> {
+    fn change(&self, touched: &BTreeSet<Box<[u8]>>, held: &mut impl Looked) -> Option<Accumulator> {
         let mut accumulator = self.nothing.clone();
         let mut changed = false;
         // Values are in order, so what begins alike stands together and is looked for once.
@@ -404,10 +400,7 @@ impl KeptRows<Trace> for KeptHeld {
 ///
 /// # Errors
 /// When they are not those of this aggregate.
-pub fn decode_held(
-    bytes: &[u8],
-    spec: &AggregateSpec,
-) -> Result<Vec<((Key, Key), i64)>, RowError> {
+pub fn decode_held(bytes: &[u8], spec: &AggregateSpec) -> Result<Vec<((Key, Key), i64)>, RowError> {
     let mut reader = RowReader::new(bytes);
     let mut rows = Vec::new();
     while !reader.is_at_end() {
@@ -490,8 +483,7 @@ mod tests {
     fn only_what_changes_is_said() {
         let text = |value: u8| vec![0, 2, 1, value, 0];
         assert_eq!(change(&[(int(1, 5), 1, 2), (text(b'a'), 1, 2)]), None);
-        let values =
-            [(int(1, 5), 1, 0), (int(1, 7), 1, 1), (text(b'a'), 1, 0), (text(b'b'), 0, 1)];
+        let values = [(int(1, 5), 1, 0), (int(1, 7), 1, 1), (text(b'a'), 1, 0), (text(b'b'), 0, 1)];
         let changed = change(&values).unwrap();
         let cell = |value| int(0, value)[2..].into();
         assert_eq!(changed.states[1], State::Picked([(cell(5), -1), (cell(7), 1)].into()));

@@ -71,7 +71,9 @@ mod tests {
             assert_eq!(quantile(&[f64::from(number)], 0.5), Some(f64::from(number)));
         }
         let hundred: Vec<f64> = (1..=100).map(f64::from).collect();
-        for (share, expected) in [(0.0, 1.0), (0.5, 50.0), (0.99, 99.0), (0.999, 100.0), (1.0, 100.0)] {
+        for (share, expected) in
+            [(0.0, 1.0), (0.5, 50.0), (0.99, 99.0), (0.999, 100.0), (1.0, 100.0)]
+        {
             assert_eq!(quantile(&hundred, share), Some(expected), "{share}");
         }
         assert_eq!(quantile(&[], 0.5), None);

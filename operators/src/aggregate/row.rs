@@ -529,7 +529,10 @@ mod tests {
 
     #[test]
     fn cells_that_cannot_be_picked_are_refused() {
-        let computed = Computed { arrival: true, ..Computed::new("x", Function::Last, Some(Type::Int)).unwrap() };
+        let computed = Computed {
+            arrival: true,
+            ..Computed::new("x", Function::Last, Some(Type::Int)).unwrap()
+        };
         for (taken_back, states, is_read) in [
             (TakenBack::ByFile, State::Picked(Box::default()), true),
             (TakenBack::ByFile, State::Picked([([0].into(), 1)].into()), true),

@@ -153,8 +153,12 @@ impl Lane {
             ),
             // From here on the sign counts only when the group leaves: all rows of it have the same.
             (Sums::Best(sums), _) => {
-                let encoder =
-                    CandidateEncoder::new(&self.computed, input.argument, input.order, input.arrivals);
+                let encoder = CandidateEncoder::new(
+                    &self.computed,
+                    input.argument,
+                    input.order,
+                    input.arrivals,
+                );
                 let mut bytes = Vec::new();
                 for (row, group) in groups.iter().enumerate() {
                     bytes.clear();
@@ -274,7 +278,9 @@ impl Lane {
                 values.sort_unstable();
                 if self.taken_back != TakenBack::ByRow && self.hold == Some(Hold::Levels) {
                     // Only the highest level of a register counts, and that one comes first.
-                    values.dedup_by(|next, first| next.0[..REGISTER_BYTES] == first.0[..REGISTER_BYTES]);
+                    values.dedup_by(|next, first| {
+                        next.0[..REGISTER_BYTES] == first.0[..REGISTER_BYTES]
+                    });
                 }
                 let times = if self.taken_back == TakenBack::ByRow { 1 } else { sign };
                 values.iter().for_each(|(value, count)| hold(value, count * times));

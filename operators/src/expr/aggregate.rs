@@ -245,10 +245,7 @@ fn unknown<T>(checker: &mut Checker<'_>, name: &str, at: usize) -> Option<T> {
     checker.wrong(at, format!("there is no aggregate function `{name}`"), Some(&hint))
 }
 
-fn result_kind(
-    function: Function,
-    argument: Option<Type>,
-) -> Result<Type, (String, &'static str)> {
+fn result_kind(function: Function, argument: Option<Type>) -> Result<Type, (String, &'static str)> {
     let word = function.name();
     match (function, argument) {
         (Function::Min | Function::Max, Some(Type::Bool)) => {

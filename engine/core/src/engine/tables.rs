@@ -142,7 +142,6 @@ impl Tables {
 
 impl Place {
     /// Returns the place of a table that keeps no rows.
-    #[allow(dead_code)]
     pub(crate) fn without_rows(pipeline: usize, name: &str, columns: Columns) -> Self {
         Self { pipeline, name: name.to_owned(), columns: Arc::new(columns), shared: None }
     }

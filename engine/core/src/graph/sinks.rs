@@ -7,6 +7,7 @@ use crate::diagnostic::{Mistakes, quoted};
 use crate::graph::flow::{Flow, Stream, inputs, merge, refuse_errors};
 use crate::graph::names::{Names, Read};
 use crate::graph::{GraphSink, NodeId, OperatorKind, SinkKind, error_schema};
+use crate::sink::changes;
 use crate::spec::{EmptyFiles, PipelineSpec, SinkBody, SinkSpec, Text};
 
 /// Checks all sinks; `None` for one that is not known.
@@ -59,15 +60,21 @@ fn check_one(
         SinkBody::Files { format, format_at, empty } => {
             files(flow, from, reads, stream, (format, format_at, *empty), mistakes)?
         }
-        SinkBody::Table { format, key, key_at, publish_every } => {
-            if check_key(stream.schema.as_ref()?, key, mistakes) {
-                check_key_is_whole(flow, reads, key, key_at, mistakes);
+        SinkBody::Table(table) => {
+            let schema = stream.schema?;
+            if check_key(&schema, &table.key, mistakes) {
+                check_key_is_whole(flow, reads, &table.key, &table.key_at, mistakes);
             }
+            let changelog = table.changelog.as_ref().map(|(format, at)| {
+                check_own_columns(&schema, at, mistakes);
+                format.clone()
+            });
             SinkKind::Table {
-                format: format.clone(),
-                key: key.iter().map(|column| column.text.clone()).collect(),
-                schema: stream.schema?,
-                publish_every: *publish_every,
+                format: table.format.clone(),
+                changelog,
+                key: table.key.iter().map(|column| column.text.clone()).collect(),
+                schema,
+                publish_every: table.publish_every,
             }
         }
     };
@@ -127,6 +134,17 @@ fn files(
         OutputFormat::Jsonl | OutputFormat::Csv { .. } => stream.schema?,
     };
     Some(SinkKind::Files { format: format.clone(), schema, empty: empty == EmptyFiles::Write })
+}
+
+/// Notes columns that are called as those which a changelog adds.
+fn check_own_columns(schema: &Schema, at: &Text, mistakes: &mut Mistakes<'_>) {
+    for name in [changes::EPOCH, changes::DIFF] {
+        if schema.column(name).is_some() {
+            let message = format!("a changelog has a column {} of its own", quoted(name));
+            let hint = "give the column of the table another name with `select`".to_owned();
+            at.wrong(mistakes, message, hint);
+        }
+    }
 }
 
 /// Notes the columns of a key that are not there, and returns whether all are.

@@ -2,7 +2,7 @@
 
 use tidemill_operators::explode::List;
 use tidemill_operators::expr::Expr;
-use tidemill_operators::format::{Format, OutputFormat};
+use tidemill_operators::format::{Format, OutputFormat, TableFormat};
 use tidemill_operators::keyed::Arrival;
 use tidemill_operators::{Column, Schema};
 
@@ -157,10 +157,8 @@ fn operator_detail<'t>(kind: &OperatorKind, tag: impl Fn(usize) -> &'t str) -> S
             List::Json => format!("{column} as JSON"),
         },
         OperatorKind::Aggregate { by, compute, .. } => {
-            let compute: Vec<String> = compute
-                .iter()
-                .map(|(name, value)| format!("{name}: {}", value.text()))
-                .collect();
+            let compute: Vec<String> =
+                compute.iter().map(|(name, value)| format!("{name}: {}", value.text())).collect();
             let by: Vec<String> = by.iter().map(named).collect();
             match by.as_slice() {
                 [] => compute.join(", "),
@@ -213,8 +211,16 @@ fn join_detail(join: &Join, inputs: impl Iterator<Item = String>) -> String {
 fn sink_detail(kind: &SinkKind) -> (&'static str, String) {
     match kind {
         SinkKind::Files { format, .. } => ("files", output_word(format).to_owned()),
-        SinkKind::Table { format, key, .. } => {
-            ("table", format!("{}, key {}", output_word(format), key.join(", ")))
+        SinkKind::Table { format, key, changelog, .. } => {
+            let format = match format {
+                Some(TableFormat::Rows(format)) => Some(output_word(format).to_owned()),
+                Some(TableFormat::Parquet) => Some("parquet".to_owned()),
+                None => None,
+            };
+            let changelog =
+                changelog.as_ref().map(|format| format!("changelog {}", output_word(format)));
+            let written: Vec<String> = format.into_iter().chain(changelog).collect();
+            ("table", format!("{}, key {}", written.join(" and "), key.join(", ")))
         }
         SinkKind::Rejects => ("rejects", "every rejected record, with its reason".to_owned()),
     }

@@ -8,8 +8,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use serde::Serialize;
-use tidemill_operators::explode::List;
 use tidemill_operators::aggregate::TakenBack;
+use tidemill_operators::explode::List;
+use tidemill_operators::format::TableFormat;
 
 use crate::plan::{
     Input, NodeId, OperatorKind, OrderedRows, Plan, SinkKind, SinkPlan, SourcePlan, error_schema,
@@ -209,8 +210,15 @@ fn sink_kind(text: &mut String, kind: &SinkKind) {
             line(text, "schema", schema);
             line(text, "empty", empty);
         }
-        SinkKind::Table { format, key, schema, publish_every } => {
-            line(text, "table", format);
+        SinkKind::Table { format, changelog, key, schema, publish_every } => {
+            match format {
+                Some(TableFormat::Rows(format)) => line(text, "table", format),
+                Some(TableFormat::Parquet) => line(text, "table", &"parquet"),
+                None => line(text, "table", &"none"),
+            }
+            if let Some(format) = changelog {
+                line(text, "changelog", format);
+            }
             line(text, "key", key);
             line(text, "schema", schema);
             line(text, "publish_every_ms", &publish_every.as_millis());

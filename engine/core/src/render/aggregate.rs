@@ -56,7 +56,8 @@ pub(super) fn aggregate<'scope>(
                 .flat_map(|order| if let Order::Mark(mark) = order { Some(mark) } else { None })
                 .container::<Vec<Mark>>();
             let beside = beside.map(|packs| {
-                let (folder, state, read) = (packs.folder.clone(), packs.state.clone(), spec.clone());
+                let (folder, state, read) =
+                    (packs.folder.clone(), packs.state.clone(), spec.clone());
                 let decode = move |bytes: &[u8]| aggregate::decode_held(bytes, &read);
                 let restored =
                     restored(&format!("{place} held"), orders.clone(), folder, state, decode);

@@ -10,8 +10,10 @@ use timely::dataflow::operators::Operator;
 
 use crate::plan::{NodeId, Plan, SinkKind, SinkPlan};
 use crate::render::Batches;
+use crate::sink::changes::{self, Changelog};
 use crate::sink::parts::FileSink;
 use crate::sink::rejects;
+use crate::sink::table::Columns;
 
 /// Returns how a sink writes files, if that is what it does.
 pub(super) fn file_sink(plan: &Plan, index: usize, sink: &SinkPlan) -> Option<FileSink> {
@@ -36,6 +38,16 @@ pub(super) fn file_sink(plan: &Plan, index: usize, sink: &SinkPlan) -> Option<Fi
         }),
         SinkKind::Table { .. } => None,
     }
+}
+
+/// Returns the changelog of a table, if it has one.
+pub(super) fn changelog(plan: &Plan, index: usize, sink: &SinkPlan) -> Option<Changelog> {
+    let SinkKind::Table { key, schema, .. } = &sink.kind else { return None };
+    let (place, (_, format)) = plan.changelogs().enumerate().find(|(_, (at, _))| *at == index)?;
+    let columns = Columns::new(schema.clone(), key);
+    let place = plan.sinks.len() + place;
+    let sink = changes::file_sink(place, &sink.name, format, &columns, sources_of(plan, sink));
+    Some(Changelog { sink, columns })
 }
 
 /// Returns the sources from which records can come to a sink.

@@ -5,22 +5,21 @@
 //! checkpoint, or rebuilt by reading the committed files again. One entry per different row: its
 //! encoded bytes and about five.
 //!
-//! The snapshot is `out/<sink>/<sink>.csv` (or `.jsonl`), sorted by the key columns, then by the
+//! The snapshot is `out/<sink>/<sink>.csv` (or `.jsonl`, `.parquet`), sorted by the key columns, then by the
 //! others; NULL comes first. Beside it lies `<file>.about.json`, which says up to which epoch the
 //! snapshot speaks, how many rows it has and its hash.
 //!
 //! Map: `leaf` and `tree` (the rows, in versions), `net` (what an epoch changes), `shared` (who
-//! changes and who reads).
+//! changes and who reads), `snapshot` (the file).
 
 use std::io::{self, Write};
 use std::ops::Bound;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
-use serde::Serialize;
 use tidemill_operators::aggregate::{RowError, RowReader, put_number};
 use tidemill_operators::exchange::key_hash;
-use tidemill_operators::format::{Encoder, OutputFormat};
+use tidemill_operators::format::{OutputFormat, TableFormat};
 use tidemill_operators::key;
 use tidemill_operators::shards::{BLOCK_BYTES, SHARDS, ShardSet, shard_of};
 use tidemill_operators::{Batch, Schema};
@@ -28,18 +27,17 @@ use tidemill_operators::{Batch, Schema};
 mod leaf;
 pub(crate) mod net;
 pub(crate) mod shared;
+pub(crate) mod snapshot;
 mod tree;
 
 pub use shared::HISTORY_BYTES_MAX;
+pub use snapshot::About;
 
 use net::Net;
 use shared::Shared;
 
 /// The number of the encoding of rows in checkpoints: that of keys, which never changes.
 pub const ROW_FORMAT: u32 = 1;
-
-/// Rows encoded at a time when a snapshot is written.
-const ROWS_AT_ONCE: usize = 8192;
 
 /// Bytes of restored rows that are put in at a time.
 const RESTORED_AT_ONCE: usize = 32 << 20;
@@ -92,7 +90,7 @@ impl Columns {
 
 /// The rows of one table, as the publisher changes them.
 pub struct Table {
-    format: OutputFormat,
+    format: TableFormat,
     columns: Arc<Columns>,
     shared: Arc<Shared>,
     changed: bool,
@@ -102,23 +100,12 @@ pub struct Table {
     restored: Net,
 }
 
-/// What a snapshot says about itself.
-#[derive(Debug, Serialize)]
-pub struct About {
-    /// The last epoch whose rows are in it.
-    pub epoch: u64,
-    /// How many rows it has.
-    pub rows: u64,
-    /// BLAKE3 of its bytes, in hex.
-    pub blake3: String,
-}
-
 impl Table {
     /// Returns an empty table.
     ///
     /// # Panics
     /// If a key column is not in the schema; the plan guarantees that it is.
-    pub fn new(format: OutputFormat, schema: Schema, key: &[String]) -> Self {
+    pub fn new(format: TableFormat, schema: Schema, key: &[String]) -> Self {
         Self {
             format,
             columns: Arc::new(Columns::new(schema, key)),
@@ -130,10 +117,11 @@ impl Table {
     }
 
     /// Returns the name of the snapshot file of a sink.
-    pub fn file_name(sink: &str, format: &OutputFormat) -> String {
+    pub fn file_name(sink: &str, format: &TableFormat) -> String {
         match format {
-            OutputFormat::Csv { .. } => format!("{sink}.csv"),
-            _ => format!("{sink}.jsonl"),
+            TableFormat::Rows(OutputFormat::Csv { .. }) => format!("{sink}.csv"),
+            TableFormat::Rows(_) => format!("{sink}.jsonl"),
+            TableFormat::Parquet => format!("{sink}.parquet"),
         }
     }
 
@@ -243,45 +231,9 @@ impl Table {
     }
 
     /// Writes the snapshot; returns what it says about itself.
-    pub fn snapshot(&mut self, out: &mut dyn Write) -> io::Result<About> {
-        let view = self.shared.any_view();
-        let mut encoder = Encoder::new(self.format.clone(), &self.columns.written);
-        let mut bytes = Vec::new();
-        let mut hasher = blake3::Hasher::new();
-        let mut count = 0;
-        encoder.preamble(&mut bytes);
-        let mut pending: Vec<&[u8]> = Vec::with_capacity(ROWS_AT_ONCE);
-        let mut rows = view.range(Bound::Unbounded);
-        loop {
-            let next = rows.next();
-            let (row, times) = next.unwrap_or_default();
-            for _ in 0..times {
-                pending.push(row);
-                count += 1;
-            }
-            if next.is_some() && pending.len() < ROWS_AT_ONCE {
-                continue;
-            }
-            for some in pending.chunks(ROWS_AT_ONCE) {
-                let sorted = Batch {
-                    columns: self.columns.decode(some.iter().copied()),
-                    ..Batch::default()
-                };
-                let columns = sorted.pick(&self.columns.written);
-                encoder.encode(&Batch { columns, ..Batch::default() }, &mut bytes);
-                hasher.update(&bytes);
-                out.write_all(&bytes)?;
-                bytes.clear();
-            }
-            pending.clear();
-            if next.is_none() {
-                break;
-            }
-        }
-        hasher.update(&bytes);
-        out.write_all(&bytes)?;
+    pub fn snapshot(&mut self, out: &mut (dyn Write + Send)) -> io::Result<About> {
+        let about = snapshot::write(&self.shared.any_view(), &self.columns, &self.format, out)?;
         self.changed = false;
-        let blake3 = hasher.finalize().to_hex().to_string();
-        Ok(About { epoch: view.epoch, rows: count, blake3 })
+        Ok(about)
     }
 }

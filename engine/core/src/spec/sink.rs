@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use tidemill_operators::format::OutputFormat;
+use tidemill_operators::format::{OutputFormat, TableFormat};
 
 use crate::diagnostic::Mistakes;
 use crate::spec::operator;
 use crate::spec::read::{self, Entries, Text};
-use crate::spec::tree::Node;
+use crate::spec::tree::{Node, Value};
 
 /// How often a table is published when `publish_every` is not given.
 const PUBLISH_EVERY_DEFAULT: Duration = Duration::from_secs(1);
@@ -29,7 +29,18 @@ pub(crate) struct SinkSpec {
 #[derive(Debug)]
 pub(crate) enum SinkBody {
     Files { format: OutputFormat, format_at: Text, empty: EmptyFiles },
-    Table { format: OutputFormat, key: Vec<Text>, key_at: Text, publish_every: Duration },
+    Table(TableBody),
+}
+
+/// A table, as written.
+#[derive(Debug)]
+pub(crate) struct TableBody {
+    /// `None` for a table without a snapshot, which keeps no rows.
+    pub(crate) format: Option<TableFormat>,
+    pub(crate) key: Vec<Text>,
+    pub(crate) key_at: Text,
+    pub(crate) publish_every: Duration,
+    pub(crate) changelog: Option<(OutputFormat, Text)>,
 }
 
 /// What becomes of an input file that has no record for a sink.
@@ -78,6 +89,7 @@ enum FormatWord {
     Raw,
     Jsonl,
     Csv,
+    Parquet,
 }
 
 fn parse_files(node: Node, mistakes: &mut Mistakes<'_>) -> Option<SinkBody> {
@@ -88,25 +100,90 @@ fn parse_files(node: Node, mistakes: &mut Mistakes<'_>) -> Option<SinkBody> {
     let empty = entries.take("empty");
     let empty = empty.and_then(|node| read::choice(node, "`empty`", &choices, mistakes));
     entries.finish(mistakes);
-    let (format, format_at) = format?;
+    // Parquet is not among the words.
+    let (TableFormat::Rows(format), format_at) = format? else { return None };
     Some(SinkBody::Files { format, format_at, empty: empty.unwrap_or(EmptyFiles::Write) })
 }
 
 fn parse_table(node: Node, mistakes: &mut Mistakes<'_>) -> Option<SinkBody> {
     let mut entries = Entries::open(node, "`table`", mistakes)?;
-    let words = [("jsonl", FormatWord::Jsonl), ("csv", FormatWord::Csv)];
-    let format = format(&mut entries, &words, mistakes);
+    let snapshot_at = entries.take("snapshot");
+    let snapshot_at = snapshot_at.map(|node| (named_at(&node, "snapshot"), node));
+    let snapshot = match snapshot_at {
+        Some((at, node)) => read::flag(node, "`snapshot`", mistakes).map(|flag| (flag, Some(at))),
+        None => Some((true, None)),
+    };
+    let has_snapshot = snapshot.as_ref().is_none_or(|(flag, _)| *flag);
+    let words =
+        [("jsonl", FormatWord::Jsonl), ("csv", FormatWord::Csv), ("parquet", FormatWord::Parquet)];
+    let has_format = has_snapshot || entries.rest().any(|key| key.name == "format");
+    let format = if has_format { format(&mut entries, &words, mistakes) } else { None };
+    let changelog = entries.take("changelog");
+    let changelog = changelog.map(|node| {
+        let at = named_at(&node, "changelog");
+        let format = format.as_ref().map(|(format, _)| format);
+        (parse_changelog(node, format, mistakes), at)
+    });
     let key = entries.require("key", mistakes);
     let publish_every = entries.take("publish_every");
+    if let (Some(node), false) = (&publish_every, has_snapshot) {
+        let message = "`publish_every` says how often a snapshot is written, and there is none";
+        mistakes.add(node.owner, &node.path, message, Some("leave it out".to_owned()));
+    }
     let publish_every = publish_every
         .and_then(|node| read::duration(node, "`publish_every`", PUBLISH_EVERY_BOUNDS, mistakes));
     entries.finish(mistakes);
+    let (has_snapshot, snapshot_at) = snapshot?;
+    let changelog = match changelog {
+        None => None,
+        Some((changelog, at)) => changelog?.map(|format| (format, at)),
+    };
+    if let (None, false, Some(at)) = (&changelog, has_snapshot, snapshot_at) {
+        let hint = "add `changelog: true`, or leave out `snapshot: false`".to_owned();
+        at.wrong(mistakes, "a table without a snapshot and a changelog writes nothing", hint);
+    }
     let key = key?;
-    let key_at = Text { text: "key".to_owned(), place: key.owner, path: key.path.clone() };
+    let key_at = named_at(&key, "key");
     let key = read::texts(key, "`key`", mistakes)?;
     read::check_once(&key, mistakes);
     let publish_every = publish_every.unwrap_or(PUBLISH_EVERY_DEFAULT);
-    Some(SinkBody::Table { format: format?.0, key, key_at, publish_every })
+    let format = match format {
+        Some((format, _)) => Some(format),
+        None if has_format => return None, // it was noted
+        None => None,
+    };
+    let format = format.filter(|_| has_snapshot);
+    Some(SinkBody::Table(TableBody { format, key, key_at, publish_every, changelog }))
+}
+
+/// Returns the name of an entry, at the place where it stands.
+fn named_at(node: &Node, name: &str) -> Text {
+    Text { text: name.to_owned(), place: node.owner, path: node.path.clone() }
+}
+
+/// Reads `changelog`: `true`, or how it is written. The outer `None` stands for a mistake, the inner
+/// one for no changelog.
+fn parse_changelog(
+    node: Node,
+    table: Option<&TableFormat>,
+    mistakes: &mut Mistakes<'_>,
+) -> Option<Option<OutputFormat>> {
+    if !matches!(node.value, Value::Map(_)) {
+        let wanted = read::flag(node, "`changelog`", mistakes)?;
+        let format = match table {
+            Some(TableFormat::Rows(format)) => format.clone(),
+            Some(TableFormat::Parquet) | None => OutputFormat::Jsonl,
+        };
+        return Some(wanted.then_some(format));
+    }
+    let mut entries = Entries::open(node, "`changelog`", mistakes)?;
+    let words = [("jsonl", FormatWord::Jsonl), ("csv", FormatWord::Csv)];
+    let format = format(&mut entries, &words, mistakes);
+    entries.finish(mistakes);
+    match format?.0 {
+        TableFormat::Rows(format) => Some(Some(format)),
+        TableFormat::Parquet => None, // not among the words
+    }
 }
 
 /// Reads `format` and, for csv, `delimiter` and `header`.
@@ -114,7 +191,7 @@ fn format(
     entries: &mut Entries,
     words: &[(&'static str, FormatWord)],
     mistakes: &mut Mistakes<'_>,
-) -> Option<(OutputFormat, Text)> {
+) -> Option<(TableFormat, Text)> {
     let node = entries.require("format", mistakes);
     let at = node.as_ref().map(|node| Text {
         text: "format".to_owned(),
@@ -140,12 +217,13 @@ fn format(
         }
     }
     let format = match word? {
-        FormatWord::Raw => OutputFormat::Raw,
-        FormatWord::Jsonl => OutputFormat::Jsonl,
-        FormatWord::Csv => OutputFormat::Csv {
+        FormatWord::Raw => TableFormat::Rows(OutputFormat::Raw),
+        FormatWord::Jsonl => TableFormat::Rows(OutputFormat::Jsonl),
+        FormatWord::Csv => TableFormat::Rows(OutputFormat::Csv {
             delimiter: delimiter.unwrap_or(b','),
             header: header.unwrap_or(true),
-        },
+        }),
+        FormatWord::Parquet => TableFormat::Parquet,
     };
     Some((format, at?))
 }

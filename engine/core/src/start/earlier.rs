@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use tidemill_store::{AcceptedFile, Dedupe, Folders, Found, Journal, JournalError, look_for};
 
 use crate::checkpoint::find::Base;
+use crate::checkpoint::has_state;
 use crate::intake::Patterns;
-use crate::plan::{Plan, SinkKind};
+use crate::plan::Plan;
 use crate::start::{Config, StartError};
 
 /// A file that an earlier life left.
@@ -35,7 +36,7 @@ pub(super) fn earlier(
     let mut skip = Vec::new();
     for (pipeline, plan) in config.plans.iter().enumerate() {
         let (folders, patterns) = (&folders[pipeline], &patterns[pipeline]);
-        if plan.sinks.iter().any(|sink| matches!(sink.kind, SinkKind::Table { .. })) {
+        if has_state(plan) {
             let checkpoint = bases[pipeline].manifest.as_ref();
             let from = bases[pipeline].epoch();
             if let Some(manifest) = checkpoint {

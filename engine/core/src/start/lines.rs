@@ -20,7 +20,7 @@ use crate::ledger;
 use crate::plan::{OnDelete, Plan, SinkKind, SourcePlan};
 use crate::publish::{self, Published};
 use crate::receipt;
-use crate::sink::table::Table;
+use crate::sink::table::{Columns, Table};
 use crate::start::{Config, StartError};
 
 /// Returns the publisher's lines, with the tables as their checkpoints have them, and where these are
@@ -38,7 +38,12 @@ pub(super) fn publisher_lines(
     for ((plan, folders), ((found, backlog), finished)) in plans.iter().zip(folders).zip(ends) {
         let mut tables = BTreeMap::new();
         for (at, sink) in plan.sinks.iter().enumerate() {
-            let SinkKind::Table { format, key, schema, publish_every } = &sink.kind else {
+            let SinkKind::Table { format, key, schema, publish_every, .. } = &sink.kind else {
+                continue;
+            };
+            let Some(format) = format else {
+                let columns = Columns::new(schema.clone(), key);
+                places.push(Place::without_rows(lines.len(), &sink.name, columns));
                 continue;
             };
             let mut table = Table::new(format.clone(), schema.clone(), key);
@@ -100,7 +105,7 @@ pub(super) fn ledger_lines(
             name: plan.name.clone(),
             folders: folders.clone(),
             sources: plan.sources.iter().map(|source| source.name.clone()).collect(),
-            sinks: plan.sinks.iter().map(|sink| sink.name.clone()).collect(),
+            sinks: plan.output_folders(),
             keeps_state: plan.operators.iter().any(|operator| operator.kind.keeps_state()),
             book: receipt::book(plan),
             commands,
@@ -110,7 +115,10 @@ pub(super) fn ledger_lines(
             stateful: (0..plan.sources.len()).map(|at| plan.keeps_state_of(at)).collect(),
             retention: plan.sources.iter().map(|one| one.taking.correcting.retention).collect(),
             restored: found.epoch(),
-            linear: plan.sinks.iter().map(|sink| plan.is_linear(sink)).collect(),
+            // Changelogs are not compared.
+            linear: (plan.sinks.iter().map(|sink| plan.is_linear(sink)))
+                .chain(plan.changelogs().map(|_| false))
+                .collect(),
             skips: false,
             checkpoints: found.folder,
             behind: VecDeque::new(),

@@ -18,6 +18,7 @@ use super::{
     Verdict, Version,
 };
 use crate::disk;
+use crate::name::CHANGES_ENDING;
 use crate::publish::is_staged_path;
 
 pub(super) const TABLES: &str = "
@@ -91,7 +92,8 @@ impl JournalReader {
 }
 
 fn outputs_of(connection: &Connection, id: u64) -> rusqlite::Result<Vec<Output>> {
-    // Every place that the file, or a later one for it, ever wrote to; then who speaks last there.
+    // Every place that the file, or a later one for it, ever wrote to; then who speaks last there. But
+    // not what it says in changelogs: that is a history.
     let mut statement = connection.prepare_cached(
         "WITH place AS (
              SELECT sink, name FROM part WHERE submission = ?1
@@ -106,9 +108,10 @@ fn outputs_of(connection: &Connection, id: u64) -> rusqlite::Result<Vec<Output>>
          JOIN part ON part.submission = shelf.submission AND part.ordinal = shelf.ordinal
          LEFT JOIN revision r ON r.submission = part.submission AND r.ordinal = part.ordinal
          WHERE s.id = ?1 AND coalesce(r.of, part.submission) = ?1 AND coalesce(r.removed, 0) = 0
+           AND substr(place.sink, -length(?2)) <> ?2
          ORDER BY place.sink, place.name",
     )?;
-    let outputs = statement.query_map([id.cast_signed()], |row| {
+    let outputs = statement.query_map(params![id.cast_signed(), CHANGES_ENDING], |row| {
         Ok(Output {
             sink: row.get(0)?,
             name: row.get(1)?,

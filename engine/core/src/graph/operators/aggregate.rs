@@ -1,8 +1,8 @@
 //! Aggregate: whether an `aggregate` fits what arrives, and what it gives. Derived.
 
+use tidemill_operators::Schema;
 use tidemill_operators::aggregate::{AggregateSpec, TakenBack};
 use tidemill_operators::expr::{Aggregate, compile_aggregate};
-use tidemill_operators::Schema;
 
 use crate::diagnostic::{Mistakes, quoted};
 use crate::graph::OperatorKind;
