@@ -5,6 +5,7 @@
 //! `TIDEMILL_SQL_ORDERS=250000 cargo test --release -p tidemill-tests --test sql -- --nocapture`
 //! (about four items an order).
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "the long run is for people, who see what it takes")]
 
 use std::collections::BTreeMap;
 use std::time::Instant;

@@ -5,8 +5,11 @@ use super::{Growing, Port, listed};
 use crate::corrections::files::chance;
 use crate::corrections::pipeline::{Column, Kind, Operator, quoted};
 
+/// Adds an operator of one kind, if there is a port that it fits.
+type Grow = fn(&mut Growing<'_>);
+
 /// How often each kind of operator is tried, of the sum of all.
-const KINDS: [(u64, fn(&mut Growing<'_>)); 10] = [
+const KINDS: [(u64, Grow); 10] = [
     (2, |growing| growing.filter()),
     (3, |growing| growing.select()),
     (3, |growing| growing.route()),
