@@ -11,7 +11,7 @@ use differential_dataflow::trace::cursor::cursor_list;
 
 use super::Kind;
 use crate::key::Key;
-use crate::keyed::{self, Piece, TraceCursor};
+use crate::keyed::{self, Lookup, Piece, TraceCursor};
 use crate::time::Time;
 
 /// Which signs the changes of one side of an epoch have.
@@ -166,6 +166,8 @@ pub(super) struct Walk {
     changed_left: Rows,
     changed_right: Rows,
     left: Rows,
+    /// Finds single rows of the left side: a cursor over several pieces cannot.
+    left_lookup: Lookup,
     right: Rows,
     alone: Vec<(Key, Key, i64)>,
     /// Whether rows that come are to be said, after those that go.
@@ -225,6 +227,7 @@ impl Walk {
             kind,
             at,
             changed_left: Rows::new(changes.left),
+            left_lookup: Lookup::new(&left),
             changed_right: Rows::new(changes.right),
             left: Rows::new(left),
             right: Rows::new(right),
@@ -295,6 +298,7 @@ impl Walk {
         {
             rows.restart();
         }
+        self.left_lookup = Lookup::new(&self.left.pieces);
     }
 
     fn next_alone(&mut self, at: usize) {
@@ -395,16 +399,8 @@ impl Walk {
 
     /// Checks that a left row that goes had been there.
     fn check_was_there(&mut self) {
-        if !self.left.there {
-            self.left.seek(&self.key);
-        }
-        if self.left.there {
-            self.left.cursor.seek_val(&self.left.pieces, &self.row);
-            // A row that came and went may be forgotten.
-            if self.left.row() == Some(&self.row) {
-                self.left.counts(self.at);
-            }
-        }
+        let epoch = self.at.epoch;
+        self.left_lookup.check(&self.left.pieces, &self.key, &[&self.row], epoch);
     }
 
     /// Begins to put the left row together with right ones: with all where it comes or goes, with
