@@ -63,7 +63,7 @@ fn run(taken_back: TakenBack, workers: usize, epochs: &[Vec<Chunk>]) -> Vec<Said
             let tally = Tally::alone(Meter::new(1));
             let evaluate = |batch: &Batch| {
                 let column = |at: usize| Arc::clone(batch.columns.column(at));
-                let arguments = vec![None, Some(column(1)), None];
+                let arguments = vec![None, Some(column(1))];
                 Inputs { keys: vec![column(0)], arguments, ..Inputs::default() }
             };
             let (spec, reach) = (spec(taken_back), Reach::EachFile);
