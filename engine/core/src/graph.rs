@@ -221,6 +221,8 @@ pub enum SinkKind {
         schema: Schema,
         /// Whether an input file without a record for this sink still makes an (empty) output.
         empty: bool,
+        /// Whether a later file can change the output of an earlier one.
+        changing: bool,
     },
     /// The current contents, replaced as a whole when they change, or a log of their changes, or both.
     Table {

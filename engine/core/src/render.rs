@@ -49,6 +49,7 @@ mod aggregate;
 mod join;
 mod keyed;
 mod operator;
+mod shelf;
 mod sink;
 
 /// What the dataflow of a pipeline is built with on one worker.
@@ -220,6 +221,10 @@ impl<'scope> Rendering<'scope, '_> {
                     }
                     tables.push((at, rows));
                     continue;
+                }
+                Some(file) if checkpoint::is_changing(sink) => {
+                    let (openings, poison) = (openings, poison.clone());
+                    self.shelf(at, (title, ways), openings, poison, file, meter)
                 }
                 Some(file)
                     if sink.errors_of.is_empty() && !matches!(sink.kind, SinkKind::Rejects) =>

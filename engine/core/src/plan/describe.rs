@@ -211,7 +211,10 @@ fn join_detail(join: &Join, inputs: impl Iterator<Item = String>) -> String {
 
 fn sink_detail(kind: &SinkKind) -> (&'static str, String) {
     match kind {
-        SinkKind::Files { format, .. } => ("files", output_word(format).to_owned()),
+        SinkKind::Files { format, changing, .. } => {
+            let how = if *changing { ", rewritten when a later file changes it" } else { "" };
+            ("files", format!("{}{how}", output_word(format)))
+        }
         SinkKind::Table { format, key, changelog, .. } => {
             let format = match format {
                 Some(TableFormat::Rows(format)) => Some(output_word(format).to_owned()),
@@ -262,5 +265,21 @@ mod tests {
         );
         let rejected = edges.iter().filter(|edge| edge.tag == "errors" && edge.to == "rejects");
         assert_eq!(rejected.count(), 3, "what every node rejects goes somewhere");
+    }
+
+    #[test]
+    fn the_rows_of_a_key_in_a_few_words() {
+        let plan = good(
+            "pipeline: p\nsources: { s: { format: csv, fields: { a: string, b: int } } }\noperators:\n  \
+             x: { from: s, top: { k: 3, by: [a], order: [b desc, a nulls last] } }\n  \
+             y: { from: x, dedupe: { by: { c: lower(a) }, keep: last } }\n  z: { from: y, top: { k: 1, order: b } }\n\
+             sinks: { o: { from: z, table: { format: csv, key: [a] } } }\n",
+        );
+        let (nodes, _) = describe(&plan);
+        let details: Vec<&str> = nodes[1..4].iter().map(|node| node.detail.as_str()).collect();
+        assert_eq!(
+            details,
+            ["3 by a, order b desc, a nulls last", "last by c: lower(a)", "1, order b"]
+        );
     }
 }

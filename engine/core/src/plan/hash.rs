@@ -38,6 +38,14 @@ pub(crate) fn of_table(plan: &Plan, sink: &SinkPlan) -> String {
     state_hash(plan, sink.inputs.iter().map(|input| input.from.node).collect(), text)
 }
 
+/// Returns the hash of everything that the rows of a `files` sink follow from. In hex.
+pub(crate) fn of_files(plan: &Plan, sink: &SinkPlan) -> String {
+    let mut text = String::new();
+    line(&mut text, "from", &inputs(plan, &sink.inputs));
+    sink_kind(&mut text, &sink.kind);
+    state_hash(plan, sink.inputs.iter().map(|input| input.from.node).collect(), text)
+}
+
 fn state_hash(plan: &Plan, mut ahead: Vec<NodeId>, own: String) -> String {
     let mut parts = BTreeSet::new();
     // A plan has no cycles, so this ends.
@@ -208,7 +216,7 @@ fn ordered(text: &mut String, rows: &OrderedRows) {
 
 fn sink_kind(text: &mut String, kind: &SinkKind) {
     match kind {
-        SinkKind::Files { format, schema, empty } => {
+        SinkKind::Files { format, schema, empty, changing: _ } => {
             line(text, "files", format);
             line(text, "schema", schema);
             line(text, "empty", empty);

@@ -88,10 +88,11 @@ fn names(schema: &Schema) -> BTreeSet<String> {
 
 fn of_sink(kind: &SinkKind, several: bool) -> Need {
     match kind {
-        SinkKind::Files { format, schema, .. } => Need {
+        SinkKind::Files { format, schema, changing, .. } => Need {
             columns: names(schema),
             raw: *format == OutputFormat::Raw,
-            positions: several,
+            // A row that comes later, or is taken back, is found by its place.
+            positions: several || *changing,
             used: true,
         },
         SinkKind::Table { schema, .. } => Need { columns: names(schema), ..Need::default() },
