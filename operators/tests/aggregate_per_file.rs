@@ -63,7 +63,7 @@ fn run(taken_back: TakenBack, workers: usize, epochs: &[Vec<Chunk>]) -> Vec<Said
             let tally = Tally::alone(Meter::new(1));
             let evaluate = |batch: &Batch| {
                 let column = |at: usize| Arc::clone(batch.columns.column(at));
-                let arguments = vec![None, Some(column(1)), None];
+                let arguments = vec![None, Some(column(1))];
                 Inputs { keys: vec![column(0)], arguments, ..Inputs::default() }
             };
             let (spec, reach) = (spec(taken_back), Reach::EachFile);
@@ -113,8 +113,9 @@ fn run(taken_back: TakenBack, workers: usize, epochs: &[Vec<Chunk>]) -> Vec<Said
 fn a_group_stands_where_its_first_record_stands_and_goes_with_its_file() {
     let first: [(u64, Vec<_>); 2] =
         [(0, vec![(10, "b", 1), (20, "a", 2)]), (1, vec![(5, "a", 3), (9, "c", 4)])];
-    let of = |diff: i64, submission: u64, file: &[(u64, Vec<(u64, &'static str, i64)>)]| {
-        let chunk = |(chunk, rows): &(u64, Vec<_>)| (diff, submission, *chunk, rows.clone());
+    type Piece = (u64, Vec<(u64, &'static str, i64)>);
+    let of = |diff: i64, submission: u64, file: &[Piece]| {
+        let chunk = |(chunk, rows): &Piece| (diff, submission, *chunk, rows.clone());
         file.iter().map(chunk).collect::<Vec<Chunk>>()
     };
     let second = [(0, vec![(7, "a", 100)])];

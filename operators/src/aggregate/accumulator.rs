@@ -83,7 +83,8 @@ pub(super) fn add_counted<K: Ord + Clone>(one: &mut Counted<K>, two: &[(K, i64)]
                 if count != 0 {
                     all.push((first.0.clone(), count));
                 }
-                (left.next(), right.next());
+                left.next();
+                right.next();
             }
         }
     }

@@ -356,7 +356,7 @@ impl Walk {
             let counts = self.right.counts(self.at);
             before |= counts.0 > 0;
             after |= counts.1 > 0;
-            if before && after || after && !right_changed {
+            if after && (before || !right_changed) {
                 break;
             }
             self.right.step();

@@ -15,7 +15,7 @@ use timely::dataflow::StreamVec;
 
 use crate::checkpoint::state_parts;
 use crate::plan::{NodeId, OperatorKind, OperatorPlan, PortId};
-use crate::render::aggregate::{KeptAggregate, aggregate};
+use crate::render::aggregate::{KeptAggregate, What, aggregate};
 use crate::render::keyed::evaluation;
 use crate::render::{Batches, Rendering, follows_state, together};
 use crate::stats::feeds;
@@ -108,7 +108,7 @@ impl<'scope> Rendering<'scope, '_> {
                     }),
                     keeper: self.keeper.clone(),
                 });
-                let what = (by.as_slice(), compute.as_slice(), spec);
+                let what = What { by, compute, spec };
                 let (rows, [bad_rows, bad_totals], parts) =
                     aggregate(&place, name, input, poison, what, tally, &self.flow, kept);
                 self.kept.extend(parts);
