@@ -40,6 +40,7 @@ operators:
     from: sizes
     aggregate: { by: [user], compute: { files: count(*), most: max(hits), least: min(least) } }
 sinks:
+  sizes: { from: sizes, files: { format: csv } }
   files: { from: files, table: { format: csv, key: [user] } }
   picks: { from: picks, table: { format: csv, key: [user] } }
   all: { from: all, table: { format: jsonl, key: [kinds] } }
