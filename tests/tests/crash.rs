@@ -63,7 +63,7 @@ fn kills_at_random_instants_lose_and_double_nothing_with_two_processes() {
 
 /// How the failpoints begin that these pipelines do not reach by a kill alone, and where they are
 /// reached instead.
-const ELSEWHERE: [(&str, &str); 10] = [
+const ELSEWHERE: [(&str, &str); 11] = [
     ("upload-", "with their clients: tests/intake.rs"),
     ("recover-upload-", "likewise"),
     ("recover-spool-", "likewise"),
@@ -75,6 +75,7 @@ const ELSEWHERE: [(&str, &str); 10] = [
     ("removal-", "with corrections: tests/replace.rs"),
     ("retire-", "likewise"),
     ("retained-", "likewise"),
+    ("retain-linked", "likewise"),
 ];
 
 #[track_caller]

@@ -290,6 +290,18 @@ fn a_dropped_file_takes_the_place_of_the_last_one_of_its_name_where_its_source_s
 }
 
 #[test]
+fn a_kill_while_an_input_is_retained_changes_nothing() {
+    let mut site = Site::new(NODE, &with("corrections: forever"));
+    site.put("a.csv", A);
+    site.variable("TIDEMILL_FAILPOINT", Some("retain-linked=kill"));
+    assert_ne!(site.once(Shape::ALONE).code, Some(0), "it was not reached");
+    site.variable("TIDEMILL_FAILPOINT", None);
+    site.once(Shape::ALONE).expect_code(0);
+    check_against(&site, PIPELINE, &[("a.csv", A)]);
+    assert_eq!(site.names("retained"), ["a.csv"]);
+}
+
+#[test]
 fn a_kill_at_each_step_of_a_correction_changes_nothing() {
     const STEPS: [&str; 9] = [
         "accept-durable",

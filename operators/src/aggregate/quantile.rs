@@ -19,14 +19,16 @@ pub(super) fn bucket_of(value: f64) -> u32 {
 
 /// Returns whether some number has this bucket.
 pub(super) fn is_bucket(bucket: u32) -> bool {
-    u64::from(bucket) <= u64::MAX >> REST_BITS && bucket_of(number_of(bucket)) == bucket
+    // The last bucket below zero, of the tiniest negative numbers, stands for zero itself.
+    let number = number_of(bucket);
+    u64::from(bucket) <= u64::MAX >> REST_BITS && (bucket_of(number) == bucket || number == 0.0)
 }
 
 /// Returns the number that a bucket stands for.
 fn number_of(bucket: u32) -> f64 {
     let word = u64::from(bucket) << REST_BITS;
     // Words of negative numbers are their bits turned over: zeros are ones there.
-    float_of(if word >> 63 == 1 { word } else { word | ((1 << REST_BITS) - 1) })
+    float_of(if word >> 63 == 1 { word } else { word | ((1 << REST_BITS) - 1) }) + 0.0
 }
 
 /// Returns the number at a share of all that were counted: the least one that as many do not exceed.
@@ -63,6 +65,13 @@ mod tests {
             *buckets.entry(bucket_of(*value)).or_default() += 1;
         }
         at_share(&buckets.into_iter().collect::<Vec<_>>(), Share::new(share).unwrap())
+    }
+
+    #[test]
+    fn the_tiniest_numbers_have_a_bucket_and_stand_for_zero() {
+        for tiny in [5e-324, -5e-324, 0.0, -0.0] {
+            assert_eq!(quantile(&[tiny], 0.5).map(f64::to_bits), Some(0), "{tiny}");
+        }
     }
 
     #[test]
