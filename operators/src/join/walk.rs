@@ -6,8 +6,8 @@
 //! nothing is said twice and nothing that stays the same is said at all. It can stop between any two
 //! rows and go on later, so a product of any size neither starves others nor lies in memory.
 
-use differential_dataflow::trace::Cursor;
 use differential_dataflow::trace::cursor::cursor_list;
+use differential_dataflow::trace::{Cursor, Navigable};
 
 use super::Kind;
 use crate::key::Key;
@@ -322,7 +322,6 @@ impl Walk {
         self.changed_left.seek(&self.key);
         self.changed_right.seek(&self.key);
         self.right.seek(&self.key);
-        self.left.there = false;
         let right_changed = self.has_right_change();
         self.present =
             if self.kind.asks_presence() { self.presence(right_changed) } else { (false, false) };
@@ -394,16 +393,26 @@ impl Walk {
     }
 
     /// Checks that a left row that goes had been there.
-    fn check_was_there(&mut self) {
-        if !self.left.there {
-            self.left.seek(&self.key);
-        }
-        if self.left.there {
-            self.left.cursor.seek_val(&self.left.pieces, &self.row);
-            // A row that came and went may be forgotten.
-            if self.left.row() == Some(&self.row) {
-                self.left.counts(self.at);
+    fn check_was_there(&self) {
+        let (mut before, mut after) = (0, 0);
+        // Piece by piece: the cursor over all of them seeks a row also in those that are past the key.
+        for piece in &self.left.pieces {
+            let mut cursor = piece.cursor();
+            cursor.seek_key(piece, &self.key);
+            if cursor.get_key(piece) != Some(&self.key[..]) {
+                continue;
             }
+            cursor.seek_val(piece, &self.row);
+            if cursor.get_val(piece) != Some(&self.row[..]) {
+                continue;
+            }
+            cursor.map_times(piece, |time, diff| {
+                before += if *time < self.at { *diff } else { 0 };
+                after += if *time <= self.at { *diff } else { 0 };
+            });
+        }
+        if before.min(after) < 0 {
+            keyed::taken_back_too_often(&self.row, before.min(after), self.at.epoch);
         }
     }
 
@@ -506,6 +515,18 @@ mod tests {
             assert_eq!(after(kind, &[(7, 17, 2, -1)], &[], 20), (0, 1, true), "{kind:?}");
         }
         assert_eq!(after(Kind::Anti, &[(7, 60_000, 2, 1)], &[], 20), (0, 0, true));
+    }
+
+    #[test]
+    fn a_row_that_goes_is_found_where_other_pieces_end_before_its_key() {
+        let left = [(7, 17, 2, -1), (9, 3, 2, 1)];
+        // The piece of before ends with key 7, and so does not know key 9 at all.
+        let back = [(9, 3, 2, -1)];
+        assert_eq!(after(Kind::Left, &left, &[], 100), (1, 1, true));
+        let run = || after(Kind::Left, &back, &[], 100);
+        assert!(std::panic::catch_unwind(run).is_err(), "it had not been there");
+        let was_there = [(9, 3, 1, 1), (9, 3, 2, -1)];
+        assert_eq!(after(Kind::Left, &was_there, &[], 100), (0, 1, true));
     }
 
     #[test]
