@@ -134,7 +134,8 @@ pub fn reject_row(
     }
 }
 
-fn without_terminator(record: &[u8]) -> &[u8] {
+/// Returns a record without its line end.
+pub(crate) fn without_terminator(record: &[u8]) -> &[u8] {
     let record = record.strip_suffix(b"\n").unwrap_or(record);
     record.strip_suffix(b"\r").unwrap_or(record)
 }

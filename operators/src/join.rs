@@ -361,14 +361,17 @@ fn is_past(next: Option<Time>, epoch: u64) -> bool {
     next.is_none_or(|next| next > Time::end(epoch))
 }
 
+/// Where the key of a row begins, where its row does, and where that ends.
+type Span = (usize, usize, usize);
+
 /// Rows on their way into batches: of one sign, by where their record was read.
 #[derive(Default)]
 struct Pending {
     /// How many cells stand for a right row that is not there.
     right_nulls: usize,
     bytes: Vec<u8>,
-    /// By diff and chunk: where the key of each row begins, where its row does, and where that ends.
-    rows: BTreeMap<(i64, u64, u64), Vec<(usize, usize, usize)>>,
+    /// By diff and chunk.
+    rows: BTreeMap<(i64, u64, u64), Vec<Span>>,
 }
 
 impl Pending {

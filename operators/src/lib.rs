@@ -12,7 +12,7 @@
 //! counts), [`shards`] and [`keep`] (how state is cut and written for checkpoints), then one module
 //! per operator: [`filter`], [`select`], [`route`], [`parse`], [`window`], [`explode`],
 //! [`aggregate`], and those that keep the rows of a key with the kit [`keyed`]: [`dedupe`], [`top`],
-//! [`join`].
+//! [`join`], [`state`].
 
 pub mod time;
 pub mod types;
@@ -39,6 +39,7 @@ pub mod filter;
 pub mod parse;
 pub mod route;
 pub mod select;
+pub mod state;
 pub mod window;
 
 pub mod aggregate;

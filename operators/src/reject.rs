@@ -32,6 +32,8 @@ pub enum RejectCode {
     NoMatch,
     /// An expression failed: overflow, division by zero, a cast that does not fit.
     Expression,
+    /// The record comes too late: what it would change is final.
+    Late,
     /// The record has no event time where one is needed, or one that is out of range.
     NoTime,
 }
@@ -49,6 +51,7 @@ impl RejectCode {
             RejectCode::FieldCount => "field_count",
             RejectCode::NoMatch => "no_match",
             RejectCode::Expression => "expression",
+            RejectCode::Late => "late",
             RejectCode::NoTime => "no_time",
         }
     }

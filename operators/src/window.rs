@@ -8,6 +8,8 @@
 //! Windows begin at the multiples of `every` since 1970-01-01T00:00:00Z and hold the times from their
 //! start up to, and without, their end. Linear: a row that is taken back takes back what it gave.
 
+mod session;
+
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
@@ -20,6 +22,8 @@ use crate::flow::{Emit, Stateless};
 use crate::reject::RejectCode;
 use crate::types::{Column, Type};
 use crate::value::{ColumnBuilder, Value};
+
+pub use session::Sessions;
 
 /// The column of the first instant of a window.
 pub const START: &str = "window_start";

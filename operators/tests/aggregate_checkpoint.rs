@@ -150,7 +150,8 @@ fn run(run: Run) -> (Written, BTreeMap<u64, usize>, Vec<u64>) {
             };
             let partials = scope.input_from(&mut input);
             let tally = Tally::alone(Meter::new(1));
-            let beside: Option<HeldBeside<'_, fn(SyncActivator) -> Memory>> = None;
+            type Beside<'s> = HeldBeside<'s, fn(SyncActivator) -> Memory>;
+            let beside: Option<Beside<'_>> = None;
             let made = kept_totals("sums", "sums", partials, beside, spec(), tally, surroundings);
             made.parts.inspect(move |epoch| *told.lock().unwrap().entry(*epoch).or_default() += 1);
             let rows = made.rows.inspect_core(move |event| {

@@ -64,11 +64,14 @@ const fn kind(column: usize) -> Type {
     }
 }
 
+/// A function, the column of its argument, and its order: column, descending, NULLs first.
+type Wanted = (Function, usize, Vec<(usize, bool, bool)>);
+
 fn spec(taken_back: TakenBack) -> (AggregateSpec, Vec<Reads>) {
     let ascending = |by: usize| (by, false, true);
     let half = Function::ApproxQuantile(Share::new(0.5).unwrap());
     let most = Function::ApproxQuantile(Share::new(0.9).unwrap());
-    let all: Vec<(Function, usize, Vec<(usize, bool, bool)>)> = vec![
+    let all: Vec<Wanted> = vec![
         (Function::Min, INT, vec![]),
         (Function::Max, INT, vec![]),
         (Function::Min, TEXT, vec![]),
@@ -89,10 +92,7 @@ fn spec(taken_back: TakenBack) -> (AggregateSpec, Vec<Reads>) {
         (half, INT, vec![]),
         (most, FLOAT, vec![]),
     ];
-    let computed = |(at, (function, argument, order)): (
-        usize,
-        &(Function, usize, Vec<(usize, bool, bool)>),
-    )| {
+    let computed = |(at, (function, argument, order)): (usize, &Wanted)| {
         let kind_of = |(by, descending, nulls_first): &(usize, bool, bool)| Sort {
             kind: kind(*by),
             descending: *descending,

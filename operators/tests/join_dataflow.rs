@@ -140,7 +140,8 @@ fn build<'s>(
 /// Runs the files through a join; row `r` is read by worker `r` modulo their number. `wait` says
 /// after how many files the dataflow is waited for.
 fn run(config: Config, spec: &JoinSpec, files: &[File], wait: usize) -> (Changes, Vec<Counts>) {
-    let said: Arc<Mutex<Vec<(usize, Time, i64, String)>>> = Arc::default();
+    type Rows = Vec<(usize, Time, i64, String)>;
+    let said: Arc<Mutex<Rows>> = Arc::default();
     let counted: Arc<Mutex<Vec<Counts>>> = Arc::default();
     let (told, counts) = (Arc::clone(&said), Arc::clone(&counted));
     let (spec, files) = (spec.clone(), files.to_vec());
@@ -288,7 +289,7 @@ fn check(files: &[File], turn: usize) {
         let expected = oracle(kind, files);
         let config = configs()[(at + turn) % 3].clone();
         let wait = [1, 3, 100][(at / 3 + turn) % 3];
-        let (changes, counts) = run(config, &spec(kind, turn % 2 == 0), files, wait);
+        let (changes, counts) = run(config, &spec(kind, turn.is_multiple_of(2)), files, wait);
         assert_eq!(changes, expected, "{kind:?}");
         check_counts(&counts, files, &expected);
     }

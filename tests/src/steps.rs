@@ -66,6 +66,11 @@ impl Steps {
         self.steps.is_empty()
     }
 
+    /// Returns each step for itself.
+    pub fn one_by_one(&self) -> Vec<Steps> {
+        self.steps.iter().map(|step| Steps { steps: vec![step.clone()] }).collect()
+    }
+
     /// Returns the files that are left when all is done.
     pub fn survivors(&self) -> Tree {
         let mut left = Tree::new();

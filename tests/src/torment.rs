@@ -55,18 +55,20 @@ sinks:
     records: &[100, 2000, 3, 100, 700, 100, 100],
 };
 
-/// Ways that part and meet again, into files and a table.
+/// Ways that part and meet again, into files and a table; and files that later files change.
 pub const FAN: Torment = Torment {
     yaml: "pipeline: fan
 sources:
-  logs: { format: jsonl, pattern: \"*.jsonl*\", fields: { host: string, status: int, bytes: int } }
+  logs: { format: jsonl, pattern: \"*.jsonl*\", fields: { host: string, status: int, bytes: int, file: int } }
 operators:
   checked: { from: logs, filter: bytes / status >= 0 }
   by_class: { from: checked, route: { server: status >= 500, client: status >= 400, ok: else } }
   slow: { from: by_class.client, filter: bytes >= 0 }
   worse: { from: [by_class.server, slow], select: [status, host] }
   totals: { from: [by_class.ok, slow], aggregate: { by: [host, status], compute: { hits: count(*), bytes: sum(bytes) } } }
+  largest: { from: checked, dedupe: { by: [host, status], order: [bytes desc, file] } }
 sinks:
+  largest: { from: largest, files: { format: csv, empty: skip } }
   all: { from: [by_class.ok, by_class.client, by_class.server], files: { format: raw } }
   worse: { from: worse, files: { format: csv } }
   again: { from: by_class.server, files: { format: jsonl, empty: skip } }

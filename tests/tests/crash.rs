@@ -63,7 +63,7 @@ fn kills_at_random_instants_lose_and_double_nothing_with_two_processes() {
 
 /// How the failpoints begin that these pipelines do not reach by a kill alone, and where they are
 /// reached instead.
-const ELSEWHERE: [(&str, &str); 6] = [
+const ELSEWHERE: [(&str, &str); 10] = [
     ("upload-", "with their clients: tests/intake.rs"),
     ("recover-upload-", "likewise"),
     ("recover-spool-", "likewise"),
@@ -71,6 +71,10 @@ const ELSEWHERE: [(&str, &str); 6] = [
     // They come by time, so how many a short run writes is chance. They are killed at when they come.
     ("checkpoint-", "in the tests of checkpoints"),
     ("recover-input-moved-again", "only a power cut undoes a move: the tests of the store"),
+    ("publish-output-removed", "no output loses its last row here: recover/tests/shelf.rs"),
+    ("removal-", "with corrections: tests/replace.rs"),
+    ("retire-", "likewise"),
+    ("retained-", "likewise"),
 ];
 
 #[track_caller]

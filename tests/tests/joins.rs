@@ -83,7 +83,8 @@ fn both_sides_survive_kills_in_checkpoints_on_any_number_of_workers() {
     check(&site, &given());
     // What is needed of earlier files is in the checkpoint: both sides answer without them.
     let mut all = given();
-    let rest: [(Verb, &[(&str, &[u8])], Shape); 2] = [
+    type Files = [(&'static str, &'static [u8])];
+    let rest: [(Verb, &Files, Shape); 2] = [
         (Verb::Replace, &[("users-2.csv", OTHERS)], Shape::new(2, 1)),
         (Verb::Add, &[("orders-3.csv", b"order,user,cents\n10,ann,1\n11,bob,1\n")], Shape::ALONE),
     ];

@@ -84,7 +84,8 @@ fn a_checkpoint_between_a_version_and_its_correction_is_corrected() {
     let first = Steps::default().then(Verb::Add, &[("a.csv", A), ("b.csv", B)]);
     let mut all = first.clone();
     first.take(&site, Shape::new(1, 2));
-    let rest: [(Verb, &[(&str, &[u8])]); 3] = [
+    type Files = [(&'static str, &'static [u8])];
+    let rest: [(Verb, &Files); 3] = [
         (Verb::Replace, &[("a.csv", b"user,n\nzoe,1\n")]),
         (Verb::Remove, &[("b.csv", b"")]),
         (Verb::Add, &[("e.csv", b"user,n\nann,1\n")]),

@@ -5,6 +5,7 @@
 //! `TIDEMILL_SQL_ORDERS=250000 cargo test --release -p tidemill-tests --test sql -- --nocapture`
 //! (about four items an order).
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "the long run is for people, who see what it takes")]
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -12,6 +13,7 @@ use std::time::Instant;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, params_from_iter};
 use tidemill_bench::generate::trade::{Table, Trade};
+use tidemill_client::{Replaces, SubmitOptions, Which};
 use tidemill_tests::{Running, Shape, Site};
 
 const NODE: &str = env!("CARGO_BIN_EXE_node");
@@ -29,6 +31,8 @@ sources:
     format: csv
     pattern: \"items-*\"
     fields: { orderkey: int, linenumber: int, quantity: int, price: int, discount: int, tax: int, returnflag: string, linestatus: string, shipdate: timestamp, commitdate: timestamp, receiptdate: timestamp, shipmode: string }
+  orders: { format: csv, pattern: \"orders-*\", fields: { orderkey: int, custkey: int, orderdate: timestamp, priority: string, shippriority: int } }
+  customers: { format: csv, pattern: \"customers-*\", fields: { custkey: int, segment: string } }
 operators:
   shipped: { from: items, filter: \"shipdate <= TIMESTAMP '1998-09-02T00:00:00Z'\" }
   q1:
@@ -46,7 +50,30 @@ operators:
         count_order: count(*)
   cheap: { from: items, filter: \"shipdate >= TIMESTAMP '1994-01-01T00:00:00Z' AND shipdate < TIMESTAMP '1995-01-01T00:00:00Z' AND discount BETWEEN 5 AND 7 AND quantity < 24\" }
   q6: { from: cheap, aggregate: { by: [], compute: { revenue: sum(price * discount), items: count(*) } } }
+  builders: { from: customers, filter: \"segment = 'BUILDING'\" }
+  before: { from: orders, filter: \"orderdate < TIMESTAMP '1995-03-15T00:00:00Z'\" }
+  theirs: { from: before, join: { with: builders, on: [custkey], kind: semi } }
+  behind: { from: items, filter: \"shipdate > TIMESTAMP '1995-03-15T00:00:00Z'\" }
+  open: { from: behind, join: { with: theirs, on: [orderkey], take: [orderdate, shippriority] } }
+  revenues: { from: open, aggregate: { by: [orderkey, orderdate, shippriority], compute: { revenue: sum(price * (100 - discount)) } } }
+  q3: { from: revenues, top: { k: 10, order: [revenue desc, orderdate, orderkey] } }
+  quarter: { from: orders, filter: \"orderdate >= TIMESTAMP '1993-07-01T00:00:00Z' AND orderdate < TIMESTAMP '1993-10-01T00:00:00Z'\" }
+  late: { from: items, filter: commitdate < receiptdate }
+  delayed: { from: quarter, join: { with: late, on: [orderkey], kind: semi } }
+  q4: { from: delayed, aggregate: { by: [priority], compute: { orders: count(*) } } }
+  shipping: { from: late, filter: \"shipmode IN ('MAIL', 'SHIP') AND shipdate < commitdate AND extract(year FROM receiptdate) = 1994\" }
+  ranked: { from: shipping, join: { with: orders, on: [orderkey], take: [priority] } }
+  q12:
+    from: ranked
+    aggregate:
+      by: [shipmode]
+      compute:
+        high: \"sum(CASE WHEN priority IN ('1-URGENT', '2-HIGH') THEN 1 ELSE 0 END)\"
+        low: \"sum(CASE WHEN priority IN ('1-URGENT', '2-HIGH') THEN 0 ELSE 1 END)\"
 sinks:
+  q3: { from: q3, table: { format: csv, key: [revenue, orderdate, orderkey], publish_every: 1h } }
+  q4: { from: q4, table: { format: csv, key: [priority], publish_every: 1h } }
+  q12: { from: q12, table: { format: csv, key: [shipmode], publish_every: 1h } }
   q1: { from: q1, table: { format: csv, key: [returnflag, linestatus], publish_every: 1h } }
   q6: { from: q6, table: { format: csv, key: [revenue], publish_every: 1h } }
 ";
@@ -54,7 +81,36 @@ sinks:
 const TABLES: [Table; 3] = [Table::Customers, Table::Orders, Table::Items];
 
 /// Each question by its sink, as SQL.
-const QUESTIONS: [(&str, &str); 2] = [
+const QUESTIONS: [(&str, &str); 5] = [
+    (
+        "q3",
+        "SELECT orderkey, orderdate, shippriority, revenue FROM (
+           SELECT i.orderkey, o.orderdate, o.shippriority,
+             sum(i.price * (100 - i.discount)) AS revenue
+           FROM customers c JOIN orders o ON o.custkey = c.custkey
+             JOIN items i ON i.orderkey = o.orderkey
+           WHERE c.segment = 'BUILDING' AND o.orderdate < '1995-03-15T00:00:00Z'
+             AND i.shipdate > '1995-03-15T00:00:00Z'
+           GROUP BY 1, 2, 3 ORDER BY revenue DESC, 2, 1 LIMIT 10)
+         ORDER BY revenue, orderdate, orderkey",
+    ),
+    (
+        "q4",
+        "SELECT priority, count(*) FROM orders o
+         WHERE orderdate >= '1993-07-01T00:00:00Z' AND orderdate < '1993-10-01T00:00:00Z'
+           AND EXISTS (SELECT 1 FROM items i
+             WHERE i.orderkey = o.orderkey AND i.commitdate < i.receiptdate)
+         GROUP BY 1 ORDER BY 1",
+    ),
+    (
+        "q12",
+        "SELECT shipmode, sum(priority IN ('1-URGENT', '2-HIGH')),
+           sum(priority NOT IN ('1-URGENT', '2-HIGH'))
+         FROM items i JOIN orders o ON o.orderkey = i.orderkey
+         WHERE shipmode IN ('MAIL', 'SHIP') AND commitdate < receiptdate AND shipdate < commitdate
+           AND receiptdate >= '1994-01-01' AND receiptdate < '1995-01-01'
+         GROUP BY 1 ORDER BY 1",
+    ),
     (
         "q1",
         "SELECT returnflag, linestatus, sum(quantity), sum(price), sum(price * (100 - discount)),
@@ -83,16 +139,36 @@ impl<'s> Both<'s> {
         let sql = Connection::open_in_memory().unwrap();
         for table in TABLES {
             let columns = table.columns().join(", ");
-            sql.execute_batch(&format!("CREATE TABLE {} ({columns}, file)", table.name())).unwrap();
+            let (name, key) = (table.name(), table.columns()[0]);
+            let create = format!("CREATE TABLE {name} ({columns}, file)");
+            let index = format!("CREATE INDEX {name}_key ON {name} ({key})");
+            sql.execute_batch(&format!("{create}; {index}")).unwrap();
         }
         Self { running: site.start(Shape::new(1, 2)), sql, trade }
     }
 
-    /// Gives a file to both.
-    fn add(&self, table: Table, index: u64, version: u64) {
+    /// Gives a file to both, in place of the one of its name.
+    fn put(&self, table: Table, index: u64, version: u64) {
         let file = self.trade.file(table, index, version);
-        self.running.submit(&file.name, &file.content);
+        let options = SubmitOptions { replaces: Replaces::SameName, ..SubmitOptions::default() };
+        let client = self.running.client();
+        let sent = client.submit_bytes_with(&file.name, file.content.clone(), options);
+        self.running.ask(sent).unwrap();
+        self.delete(table, &file.name);
         self.insert(table, &file.name, &file.content);
+    }
+
+    /// Takes a file away from both.
+    fn remove(&self, table: Table, index: u64) {
+        let name = self.trade.file(table, index, 0).name;
+        let which = Which::Name { pipeline: None, name: name.clone() };
+        self.running.ask(self.running.client().remove(which)).unwrap();
+        self.delete(table, &name);
+    }
+
+    fn delete(&self, table: Table, name: &str) {
+        let delete = format!("DELETE FROM {} WHERE file = ?", table.name());
+        self.sql.execute(&delete, [name]).unwrap();
     }
 
     fn insert(&self, table: Table, name: &str, content: &[u8]) {
@@ -187,11 +263,32 @@ fn questions_are_answered_as_by_sqlite_also_after_corrections() {
     let began = Instant::now();
     let both = Both::new(&site, trade);
     for index in 0..FILES {
-        both.add(Table::Items, index, 0);
+        // Whichever side comes first.
+        let mut tables = TABLES;
+        tables.rotate_left(index as usize % TABLES.len());
+        tables.iter().for_each(|table| both.put(*table, index, 0));
     }
-    both.running.wait_for_finished(FILES);
+    let mut sent = FILES * TABLES.len() as u64;
+    both.running.wait_for_finished(sent);
     let expected = both.expected();
     both.running.stop();
     compare(&site, &expected, "all added");
-    println!("{orders} orders: {:.1?}", began.elapsed());
+    println!("{orders} orders, all added: {:.1?}", began.elapsed());
+
+    let began = Instant::now();
+    let both = Both { running: site.start(Shape::new(1, 3)), sql: both.sql, trade };
+    for table in TABLES {
+        both.put(table, 2, 1);
+        both.remove(table, 5);
+        both.put(table, FILES, 0);
+    }
+    both.put(Table::Items, 2, 2);
+    both.remove(Table::Orders, 0);
+    both.remove(Table::Items, 7);
+    sent += 3 * TABLES.len() as u64 + 3;
+    both.running.wait_for_finished(sent);
+    let expected = both.expected();
+    both.running.stop();
+    compare(&site, &expected, "refreshed");
+    println!("refreshed: {:.1?}", began.elapsed());
 }

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use tidemill_client::{Client, Filter, Receipt, Submission};
+use tidemill_client::{Client, Filter, OutputFile, Receipt, Submission};
 
 use crate::command::{File, Files};
 use crate::output::Output;
@@ -169,10 +169,25 @@ fn text(submission: &Submission) -> String {
         let outputs = submission.receipt.iter().flat_map(|receipt| &receipt.outputs);
         let hash = outputs.into_iter().find(|output| output.path == file.path);
         let hash = hash.map(|output| format!(", blake3 {}", human::name(&output.hash)));
-        let (path, bytes) = (human::name(&file.path), human::bytes(file.bytes));
-        lines.push((title, format!("{path} ({bytes}{})", hash.unwrap_or_default())));
+        lines.push((title, output(file, &hash.unwrap_or_default())));
     }
     lines.iter().map(|(title, value)| format!("{title:<9} {value}\n")).collect()
+}
+
+/// Returns what a submission did to an output, and what became of it since.
+fn output(file: &OutputFile, hash: &str) -> String {
+    let mut text = human::name(&file.path);
+    if let Some(of) = file.of {
+        text.push_str(&format!(" of file {of}"));
+    }
+    match file.removed {
+        true => text.push_str(" (removed)"),
+        false => text.push_str(&format!(" ({}{hash})", human::bytes(file.bytes))),
+    }
+    if let Some(by) = file.superseded_by {
+        text.push_str(&format!(", changed since by file {by}"));
+    }
+    text
 }
 
 fn made_by(receipt: &Receipt) -> String {

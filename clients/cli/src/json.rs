@@ -7,8 +7,15 @@ use crate::human;
 
 /// Returns a submission.
 pub(crate) fn submission(submission: &Submission) -> Value {
-    let output =
-        |file: &tidemill_client::OutputFile| json!({ "path": file.path, "bytes": file.bytes });
+    let output = |file: &tidemill_client::OutputFile| {
+        json!({
+            "path": file.path,
+            "bytes": file.bytes,
+            "of": file.of,
+            "removed": file.removed,
+            "superseded_by": file.superseded_by,
+        })
+    };
     let mut value = json!({
         "id": submission.id,
         "pipeline": submission.pipeline,
@@ -99,6 +106,7 @@ pub(crate) fn operator(row: &Operator, per_worker: bool) -> Value {
             "chunk": Some(frontier.chunk).filter(|chunk| *chunk != Frontier::END),
         })),
         "state_entries": row.state_entries,
+        "state_bytes": row.state_bytes,
     });
     if let (Some(value), Value::Object(counts)) = (value.as_object_mut(), counts) {
         value.extend(counts);

@@ -82,6 +82,7 @@ fn add(sum: &mut Operator, row: &Operator) {
         (&mut sum.elapsed_ns, row.elapsed_ns),
         (&mut sum.activations, row.activations),
         (&mut sum.state_entries, row.state_entries),
+        (&mut sum.state_bytes, row.state_bytes),
     ];
     for (sum, value) in counts {
         *sum = sum.saturating_add(value);
@@ -109,6 +110,7 @@ fn table(rows: &[Operator], per_worker: bool) -> Table {
         ("TIME", Side::Right),
         ("BACKLOG", Side::Right),
         ("STATE", Side::Right),
+        ("MEMORY", Side::Right),
         ("FRONTIER", Side::Right),
     ]);
     let mut table = Table::new(&head);
@@ -131,6 +133,7 @@ fn table(rows: &[Operator], per_worker: bool) -> Table {
             human::duration(Duration::from_nanos(row.elapsed_ns)).into(),
             human::count(row.backlog).into(),
             human::count(row.state_entries).into(),
+            human::bytes(row.state_bytes).into(),
             frontier.into(),
         ]);
         table.row(cells);

@@ -111,7 +111,14 @@ pub(crate) fn replaces(replaces: Replaces) -> Option<v1::Replaces> {
 }
 
 pub(crate) fn submission(wire: v1::Submission) -> Result<Submission, Error> {
-    let output = |file: v1::OutputFile| OutputFile { path: file.path, bytes: file.bytes };
+    let id = |id: u64| (id > 0).then_some(id);
+    let output = |file: v1::OutputFile| OutputFile {
+        path: file.path,
+        bytes: file.bytes,
+        of: id(file.of),
+        removed: file.removed,
+        superseded_by: id(file.superseded_by),
+    };
     Ok(Submission {
         id: wire.id,
         pipeline: wire.pipeline,
@@ -201,6 +208,7 @@ pub(crate) fn operator(wire: v1::Operator) -> Operator {
         backlog: wire.backlog,
         frontier: wire.frontier.map(frontier),
         state_entries: wire.state_entries,
+        state_bytes: wire.state_bytes,
     }
 }
 

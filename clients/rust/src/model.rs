@@ -205,8 +205,14 @@ pub struct Reason {
 pub struct OutputFile {
     /// Its path below the pipeline's `out/`.
     pub path: String,
-    /// Its size in bytes.
+    /// Its size in bytes; 0 if it was taken away.
     pub bytes: u64,
+    /// The submission whose output it is, if this one changed that of another file.
+    pub of: Option<u64>,
+    /// Whether it was taken away.
+    pub removed: bool,
+    /// The submission that has put something else in its place since, or has taken it away.
+    pub superseded_by: Option<u64>,
 }
 
 /// Which submissions to list.
@@ -273,6 +279,8 @@ pub struct Operator {
     pub frontier: Option<Frontier>,
     /// Entries of state it holds.
     pub state_entries: u64,
+    /// Bytes of memory they take, where the operator knows: those that keep the rows of keys do.
+    pub state_bytes: u64,
 }
 
 /// Something that keeps the server's work waiting.

@@ -60,7 +60,7 @@ impl Answer {
     pub fn weight(&self) -> u64 {
         let inline = |part: &PreparedPart| match &part.body {
             Prepared::Inline(bytes) => bytes.len(),
-            Prepared::Staged(_) | Prepared::Digest | Prepared::Removed => 0,
+            Prepared::Staged(_) | Prepared::Digest | Prepared::Removed | Prepared::Same => 0,
         };
         let parts: usize = self.parts.iter().map(inline).sum();
         let batches = self.rows.iter().map(|(_, batch)| batch.columns.get_array_memory_size());

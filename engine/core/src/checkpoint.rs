@@ -27,6 +27,7 @@ use tidemill_operators::{aggregate, keyed};
 use tidemill_store::checkpoint::Pack;
 
 use crate::plan::{OperatorKind, OperatorPlan, Plan, SinkKind, SinkPlan, hash};
+use crate::sink::shelf::rows;
 use crate::sink::table;
 
 /// What the coordinator tells everybody on every worker.
@@ -76,6 +77,8 @@ pub enum Place {
     Operator(usize),
     /// In a table of the publisher.
     Table(usize),
+    /// In a `files` sink whose outputs change, on all workers.
+    Files(usize),
 }
 
 /// A part of the state of an operator: its name, empty for the only one, and the number of the
@@ -109,7 +112,10 @@ pub fn state_parts(kind: &OperatorKind) -> &'static [StatePart] {
         | OperatorKind::Explode { .. } => &[],
         OperatorKind::Aggregate { spec, .. } if spec.holds() => &[TOTALS, HELD],
         OperatorKind::Aggregate { .. } => &[TOTALS],
-        OperatorKind::Dedupe { .. } | OperatorKind::Top { .. } => &[ROWS],
+        OperatorKind::Session { .. }
+        | OperatorKind::State { .. }
+        | OperatorKind::Dedupe { .. }
+        | OperatorKind::Top { .. } => &[ROWS],
         OperatorKind::Join { .. } => &JOIN_SIDES,
     }
 }
@@ -128,6 +134,16 @@ pub fn table_state(name: &str) -> String {
 /// Returns everything that a part of the state of an operator follows from, as one text.
 pub fn operator_fingerprint(plan: &Plan, at: usize, part: StatePart) -> String {
     format!("{} rows {}", hash::of_operator(plan, at), part.row_format)
+}
+
+/// Returns the id of the state of a `files` sink whose outputs change.
+pub fn files_state(name: &str) -> String {
+    format!("files/{name}")
+}
+
+/// Returns everything that the rows of such a sink follow from, as one text.
+pub fn files_fingerprint(plan: &Plan, at: usize) -> String {
+    format!("{} rows {}", hash::of_files(plan, &plan.sinks[at]), rows::ROW_FORMAT)
 }
 
 /// Returns everything that the rows of a table follow from, as one text.
@@ -153,12 +169,23 @@ pub fn states(plan: &Plan) -> Vec<State> {
         fingerprint: table_fingerprint(plan, at),
         place: Place::Table(at),
     });
-    operators.chain(tables).collect()
+    let files = plan.sinks.iter().enumerate().filter(|(_, sink)| is_changing(sink));
+    let files = files.map(|(at, sink)| State {
+        id: files_state(&sink.name),
+        fingerprint: files_fingerprint(plan, at),
+        place: Place::Files(at),
+    });
+    operators.chain(tables).chain(files).collect()
 }
 
 /// Returns whether a plan keeps state: in a table, or in an operator.
 pub fn has_state(plan: &Plan) -> bool {
     plan.sinks.iter().any(is_table) || plan.operators.iter().any(|one| one.kind.keeps_state())
+}
+
+/// Returns whether the outputs of a sink change when later files come.
+pub fn is_changing(sink: &SinkPlan) -> bool {
+    matches!(sink.kind, SinkKind::Files { changing: true, .. })
 }
 
 fn is_table(sink: &SinkPlan) -> bool {

@@ -23,7 +23,7 @@ use crate::ledger::Event;
 use crate::plan::{self, Plan};
 use crate::receipt;
 use crate::report::{
-    Condition, OperatorReport, Phase, PipelineReport, ReceiptReport, StageLatency,
+    Condition, OperatorReport, OutputReport, Phase, PipelineReport, ReceiptReport, StageLatency,
     SubmissionFilter, SubmissionReport,
 };
 use crate::space::Space;
@@ -196,10 +196,8 @@ impl Engine {
             match outcome.verdict {
                 VerdictRow::Committed { parts } => {
                     report.phase = Phase::Committed;
-                    report.outputs = parts
-                        .into_iter()
-                        .map(|part| (format!("{}/{}", part.sink, part.name), part.bytes))
-                        .collect();
+                    let output = |part| OutputReport::of_row(row.file.id, part);
+                    report.outputs = parts.iter().map(output).collect();
                 }
                 VerdictRow::Quarantined { code, detail } => {
                     report.phase = Phase::Quarantined;

@@ -12,6 +12,7 @@ use tidemill_operators::explode::List;
 use tidemill_operators::expr::{Aggregate, Expr};
 use tidemill_operators::format::{Field, Format, OutputFormat, TableFormat};
 use tidemill_operators::join;
+use tidemill_operators::state::MachineSpec;
 use tidemill_operators::window::Windows;
 use tidemill_operators::{Column, Schema, Type};
 
@@ -134,6 +135,22 @@ pub enum OperatorKind {
     },
     /// Puts rows of two sides together.
     Join(Join),
+    /// Runs a machine over the records of each key, which decides how each of them leaves.
+    State {
+        /// The records of a key, in order.
+        rows: OrderedRows,
+        /// The machine.
+        machine: Box<MachineSpec>,
+        /// Behind which age a record is final; `None`: never.
+        horizon_us: Option<i64>,
+    },
+    /// Gives each record the session of its key in which it lies.
+    Session {
+        /// The records of a key, in the order of their event time.
+        rows: OrderedRows,
+        /// How long nothing comes before a session has ended.
+        gap_us: i64,
+    },
 }
 
 /// What a join does.
@@ -179,7 +196,8 @@ impl OperatorKind {
             OperatorKind::Aggregate { .. } => "aggregate",
             OperatorKind::Dedupe { .. } => "dedupe",
             OperatorKind::Top { .. } => "top",
-            OperatorKind::Window { .. } => "window",
+            OperatorKind::Window { .. } | OperatorKind::Session { .. } => "window",
+            OperatorKind::State { .. } => "state",
             OperatorKind::Explode { .. } => "explode",
             OperatorKind::Join { .. } => "join",
         }
@@ -203,6 +221,8 @@ impl OperatorKind {
             | OperatorKind::Window { .. }
             | OperatorKind::Explode { .. } => false,
             OperatorKind::Aggregate { .. }
+            | OperatorKind::State { .. }
+            | OperatorKind::Session { .. }
             | OperatorKind::Dedupe { .. }
             | OperatorKind::Top { .. }
             | OperatorKind::Join { .. } => true,
@@ -221,6 +241,8 @@ pub enum SinkKind {
         schema: Schema,
         /// Whether an input file without a record for this sink still makes an (empty) output.
         empty: bool,
+        /// Whether a later file can change the output of an earlier one.
+        changing: bool,
     },
     /// The current contents, replaced as a whole when they change, or a log of their changes, or both.
     Table {

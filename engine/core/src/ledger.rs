@@ -538,7 +538,7 @@ impl Ledger {
             Some((code, detail)) => {
                 staged.extend(parts.into_iter().filter_map(|part| match part.body {
                     Prepared::Staged(path) => Some(path),
-                    Prepared::Inline(_) | Prepared::Digest | Prepared::Removed => None,
+                    _ => None,
                 }));
                 Verdict::Quarantined { code: code.clone(), detail: detail.clone() }
             }
@@ -553,12 +553,14 @@ impl Ledger {
                         Prepared::Inline(bytes) => PartBody::Inline(bytes),
                         Prepared::Staged(path) => PartBody::Staged(path),
                         // Only what is read again is added up, and nothing of that is committed.
-                        Prepared::Digest => PartBody::Inline(Vec::new()),
+                        Prepared::Digest | Prepared::Same => PartBody::Inline(Vec::new()),
                         Prepared::Removed => PartBody::Removed,
                     },
                     before: Vec::new(),
                 };
-                Verdict::Committed { parts: shelf::placed(parts.into_iter().map(part).collect()) }
+                let says = |part: &PreparedPart| !matches!(part.body, Prepared::Same);
+                let parts = parts.into_iter().filter(says).map(part);
+                Verdict::Committed { parts: shelf::placed(parts.collect()) }
             }
         };
         let outcome = Outcome {

@@ -155,12 +155,8 @@ pub fn plan(yaml: &str) -> Result<Plan, Vec<Diagnostic>> {
     let mut mistakes = Mistakes::new(yaml);
     let spec = spec::parse(&mut mistakes);
     let graph = spec.as_ref().and_then(|spec| graph::check(spec, &mut mistakes));
-    if let (Some(spec), Some(graph)) = (spec, graph.filter(|_| mistakes.is_empty())) {
-        let plan = from_graph(graph, yaml);
-        correct::check(&plan, &spec, &mut mistakes);
-        if mistakes.is_empty() {
-            return Ok(plan);
-        }
+    if let Some(graph) = graph.filter(|_| mistakes.is_empty()) {
+        return Ok(from_graph(graph, yaml));
     }
     Err(mistakes.into_sorted())
 }

@@ -23,7 +23,7 @@ use crate::checkpoint::keeper::{Keeper, PackPlace, TableDesk};
 use crate::engine::tables::Tables;
 use crate::ingest::backlog::Backlog;
 use crate::ledger::Event;
-use crate::report::Phase;
+use crate::report::{OutputReport, Phase};
 use crate::sink::table::Table;
 use crate::space::Space;
 
@@ -248,10 +248,8 @@ impl Publisher {
                     match &outcome.verdict {
                         Verdict::Committed { parts } => {
                             report.phase = Phase::Committed;
-                            report.outputs = parts
-                                .iter()
-                                .map(|part| (format!("{}/{}", part.sink, part.name), part.bytes))
-                                .collect();
+                            let output = |part| OutputReport::of_part(file.id, part);
+                            report.outputs = parts.iter().map(output).collect();
                         }
                         Verdict::Quarantined { code, detail } => {
                             report.phase = Phase::Quarantined;

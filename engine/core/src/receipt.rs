@@ -138,6 +138,7 @@ pub fn report(file: &SubmissionRow, row: &ReceiptRow) -> ReceiptReport {
         outputs.extend(
             parts
                 .iter()
+                .filter(|part| !part.removed)
                 .map(|part| (format!("{}/{}", part.sink, part.name), part.bytes, hex(&part.hash))),
         );
     }

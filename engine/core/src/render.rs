@@ -49,7 +49,9 @@ mod aggregate;
 mod join;
 mod keyed;
 mod operator;
+mod shelf;
 mod sink;
+mod timed;
 
 /// What the dataflow of a pipeline is built with on one worker.
 pub struct Fittings {
@@ -220,6 +222,10 @@ impl<'scope> Rendering<'scope, '_> {
                     }
                     tables.push((at, rows));
                     continue;
+                }
+                Some(file) if checkpoint::is_changing(sink) => {
+                    let (openings, poison) = (openings, poison.clone());
+                    self.shelf(at, (title, ways), openings, poison, file, meter)
                 }
                 Some(file)
                     if sink.errors_of.is_empty() && !matches!(sink.kind, SinkKind::Rejects) =>

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
+use tidemill_store::{Part, PartBody, PartRow};
 
 /// How submissions correct each other.
 pub use tidemill_store::Corrections;
@@ -74,8 +75,8 @@ pub struct SubmissionReport {
     pub rejected: u64,
     /// Why it was quarantined, or what it is a duplicate of: code and text.
     pub reason: Option<(String, String)>,
-    /// The output files it became, relative to the pipeline's `out/`, with their sizes in bytes.
-    pub outputs: Vec<(String, u64)>,
+    /// The output files it became, and those of other files that it changed.
+    pub outputs: Vec<OutputReport>,
     /// When the intake first saw it (or the upload began).
     pub seen_at: SystemTime,
     /// When it was durable in the journal.
@@ -88,6 +89,45 @@ pub struct SubmissionReport {
     pub retried_as: Option<u64>,
     /// Which submissions this one corrects, and which correct it.
     pub corrections: Corrections,
+}
+
+/// One output file that a submission wrote or took away.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct OutputReport {
+    /// Its path, relative to the pipeline's `out/`.
+    pub path: String,
+    /// Its size in bytes; 0 if it was taken away.
+    pub bytes: u64,
+    /// The submission whose output it is, if that is another one.
+    pub of: Option<u64>,
+    /// Whether it was taken away.
+    pub removed: bool,
+    /// The submission that has put something else in its place since, or has taken it away.
+    pub superseded_by: Option<u64>,
+}
+
+impl OutputReport {
+    /// Returns what a commit did to an output.
+    pub fn of_row(submission: u64, row: &PartRow) -> Self {
+        Self {
+            path: format!("{}/{}", row.sink, row.name),
+            bytes: row.bytes,
+            of: (row.of != submission).then_some(row.of),
+            removed: row.removed,
+            superseded_by: row.superseded_by,
+        }
+    }
+
+    /// Returns what a commit has just done to an output.
+    pub fn of_part(submission: u64, part: &Part) -> Self {
+        Self {
+            path: format!("{}/{}", part.sink, part.name),
+            bytes: part.bytes,
+            of: (part.of != submission).then_some(part.of),
+            removed: matches!(part.body, PartBody::Removed),
+            superseded_by: None,
+        }
+    }
 }
 
 /// Something that keeps work waiting and that a person must know.
@@ -212,6 +252,8 @@ pub struct OperatorReport {
     pub frontier: Option<(u64, u64)>,
     /// Entries of state it holds: groups, rows, open files.
     pub state_entries: u64,
+    /// Bytes of memory they take, where the operator knows: those that keep the rows of keys do.
+    pub state_bytes: u64,
 }
 
 /// How long files spent in one stage, in microseconds.

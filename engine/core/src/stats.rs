@@ -142,6 +142,7 @@ impl Stats {
                     epoch => Some((epoch - 2, chunk)),
                 },
                 state_entries: readings.state_entries,
+                state_bytes: readings.state_bytes,
             }
         };
         let given = |seat: &Seat| {

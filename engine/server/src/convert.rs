@@ -9,8 +9,8 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Serializer, V2Serializer};
 use tidemill_engine::engine::{ClientId, Replaces, SubmitError, Target};
 use tidemill_engine::report::{
-    Condition, EdgeReport, NodeReport, OperatorReport, Phase, PipelineReport, ReceiptNode,
-    ReceiptReport, StageLatency, SubmissionFilter, SubmissionReport,
+    Condition, EdgeReport, NodeReport, OperatorReport, OutputReport, Phase, PipelineReport,
+    ReceiptNode, ReceiptReport, StageLatency, SubmissionFilter, SubmissionReport,
 };
 use tidemill_proto::{CODE_KEY, v1};
 use tonic::metadata::{MetadataMap, MetadataValue};
@@ -168,8 +168,13 @@ pub(crate) fn target(request: v1::RemoveRequest) -> Result<Target, Refusal> {
 
 /// Translates a submission.
 pub(crate) fn submission(report: &SubmissionReport) -> v1::Submission {
-    let output =
-        |(path, bytes): &(String, u64)| v1::OutputFile { path: path.clone(), bytes: *bytes };
+    let output = |file: &OutputReport| v1::OutputFile {
+        path: file.path.clone(),
+        bytes: file.bytes,
+        of: file.of.unwrap_or_default(),
+        removed: file.removed,
+        superseded_by: file.superseded_by.unwrap_or_default(),
+    };
     v1::Submission {
         id: report.id,
         pipeline: report.pipeline.clone(),
@@ -273,6 +278,7 @@ pub(crate) fn operator(report: OperatorReport) -> v1::Operator {
         backlog: report.backlog,
         frontier: report.frontier.map(|(epoch, chunk)| v1::Frontier { epoch, chunk }),
         state_entries: report.state_entries,
+        state_bytes: report.state_bytes,
     }
 }
 

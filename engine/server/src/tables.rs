@@ -119,7 +119,7 @@ impl<B: Backend> v1::tables_server::Tables for Tables<B> {
             let limit = LOOKUP_ROWS_MAX as u64 + 1;
             let mut scan = table.scan(&question(None, names, key), Some(limit), None)?;
             let mut rows = Vec::new();
-            while let Some(more) = scan.next()? {
+            while let Some(more) = scan.more()? {
                 rows.extend(more.into_iter().map(row));
             }
             let more = rows.len() > LOOKUP_ROWS_MAX;
@@ -239,11 +239,7 @@ impl Sending<v1::ScanResponse> {
                 epoch,
                 columns: std::mem::take(&mut head),
                 rows: rows.into_iter().map(row).collect(),
-                next: scan
-                    .last()
-                    .filter(|_| ended)
-                    .map(|row| row.to_vec().into())
-                    .unwrap_or_default(),
+                next: scan.last().filter(|_| ended).map(|row| row.to_vec()).unwrap_or_default(),
             };
             if !message.columns.is_empty() || !message.rows.is_empty() || !message.next.is_empty() {
                 self.send(message, epoch).await?;
@@ -281,7 +277,7 @@ impl Sending<v1::SubscribeResponse> {
         loop {
             // What comes from here on is heard of, even while we look.
             changed.mark_unchanged();
-            let asked = blocking(follow, Follow::next).await;
+            let asked = blocking(follow, Follow::more).await;
             let (back, told) = asked.map_err(|refusal| self.told(refusal))?;
             follow = back;
             let Some(told) = told.map_err(|error| self.told(error.into()))? else {
@@ -346,7 +342,7 @@ where
 fn step(scan: &mut Scan) -> Result<(Vec<TableRow>, bool), TableError> {
     let began = Instant::now();
     loop {
-        match scan.next()? {
+        match scan.more()? {
             None => return Ok((Vec::new(), true)),
             Some(rows) if !rows.is_empty() || began.elapsed() > STEP => return Ok((rows, false)),
             Some(_) => {}

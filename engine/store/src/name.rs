@@ -25,6 +25,9 @@ pub(crate) const RETRIED: &str = "retried";
 /// The endings that sinks append to names which do not have them.
 pub const FORMAT_ENDINGS: [&str; 2] = [".csv", ".jsonl"];
 
+/// The endings of the snapshots of tables.
+pub const SNAPSHOT_ENDINGS: [&str; 3] = [".csv", ".jsonl", ".parquet"];
+
 /// The ending of the folder of a table's changelog: that of a sink cannot have it, so none is taken for
 /// one. What lies there is a history, and is not taken back with the file that made it.
 pub const CHANGES_ENDING: &str = ".changes";

@@ -83,7 +83,8 @@ pub(super) fn add_counted<K: Ord + Clone>(one: &mut Counted<K>, two: &[(K, i64)]
                 if count != 0 {
                     all.push((first.0.clone(), count));
                 }
-                (left.next(), right.next());
+                left.next();
+                right.next();
             }
         }
     }
@@ -208,6 +209,7 @@ impl State {
     /// Returns the cell of a computed column.
     fn finish(&self, computed: &Computed) -> Result<Value, SumOverflow> {
         Ok(match (self, computed.function) {
+            (_, Function::Place) => Value::Null, // see `Accumulator::place`
             (State::Count(count), _) => Value::Int(*count),
             (State::Int { count: 0, .. }, _) => Value::Null,
             (State::Int { sum, .. }, Function::Sum) => Value::Int(*sum),
@@ -285,6 +287,22 @@ impl Accumulator {
     pub(super) fn nothing(spec: &AggregateSpec) -> Self {
         let states = spec.stated().map(|one| State::nothing(spec, one)).collect();
         Self { rows: 0, states }
+    }
+
+    /// Returns the place of the first row, as submission, chunk and position, of an aggregate that asks
+    /// for it last ([`AggregateSpec::per_file`]).
+    pub(super) fn place(&self, spec: &AggregateSpec) -> Option<[u64; 3]> {
+        if !spec.is_per_file() {
+            return None;
+        }
+        let bytes: &[u8] = match self.states.last()? {
+            State::Best(Some(best)) => best,
+            State::Picked(picked) => &picked.first()?.0,
+            _ => return None,
+        };
+        let (parts, _) = bytes.as_chunks::<8>();
+        let parts: &[[u8; 8]; 3] = parts.try_into().ok()?;
+        Some(parts.map(u64::from_be_bytes))
     }
 
     /// Returns whether the key has a row in the output.

@@ -252,10 +252,34 @@ impl AggregateSpec {
         Ok(())
     }
 
+    /// Returns the aggregate whose groups are those of one file: a group has its file before its key,
+    /// and the place of its first row behind what is computed. Its rows must know their places.
+    #[must_use]
+    pub fn per_file(mut self) -> Self {
+        self.keys.insert(0, Column::new("submission", Type::Int));
+        self.compute.push(Computed {
+            name: "place".to_owned(),
+            function: Function::Place,
+            argument: None,
+            order: Vec::new(),
+            arrival: true,
+            kind: Type::String,
+        });
+        self
+    }
+
+    /// Returns whether groups are those of one file.
+    pub fn is_per_file(&self) -> bool {
+        self.compute.last().is_some_and(|one| one.function == Function::Place)
+    }
+
     /// Returns the columns of the output: the keys, then what is computed.
     pub fn schema(&self) -> Schema {
-        let computed = self.compute.iter().map(|one| Column::new(&one.name, one.kind));
-        Schema::new(self.keys.iter().cloned().chain(computed).collect())
+        let hidden = usize::from(self.is_per_file());
+        let keys = self.keys.iter().skip(hidden).cloned();
+        let computed = self.compute.iter().take(self.compute.len() - hidden);
+        let computed = computed.map(|one| Column::new(&one.name, one.kind));
+        Schema::new(keys.chain(computed).collect())
     }
 
     /// Returns the computed columns that have a state, in its order: all but `count(*)`.

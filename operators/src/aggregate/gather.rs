@@ -44,8 +44,7 @@ pub type Held = ((Key, Key), Time, i64);
 pub enum Reach {
     /// Those of all files.
     AllFiles,
-    /// Those of one file. The key begins with the submission and with the difference, both ints, and
-    /// every row counts as one that is added.
+    /// Those of one file: the key begins with its submission ([`AggregateSpec::per_file`]).
     EachFile,
 }
 
@@ -211,8 +210,7 @@ struct Epochs {
 
 impl Epochs {
     fn new(spec: AggregateSpec, reach: Reach) -> Self {
-        let by_file =
-            reach == Reach::AllFiles && spec.taken_back != TakenBack::ByRow && spec.holds();
+        let by_file = spec.taken_back != TakenBack::ByRow && spec.holds();
         Self {
             spec,
             reach,
@@ -242,14 +240,11 @@ impl Epochs {
             open.groups.len() - 1
         });
         let arrivals = batch.positions.as_ref().map(|positions| Arrivals { origin, positions });
-        let mut diff = batch.diff;
         if self.reach == Reach::EachFile {
-            let same =
-                |value: i64| -> ArrayRef { Arc::new(Int64Array::from_value(value, batch.len())) };
-            inputs.keys.splice(0..0, [same(origin.submission.cast_signed()), same(diff)]);
-            diff = 1;
+            let file = Int64Array::from_value(origin.submission.cast_signed(), batch.len());
+            inputs.keys.insert(0, Arc::new(file));
         }
-        open.groups[at].1.update(batch.len(), &inputs, arrivals, diff)
+        open.groups[at].1.update(batch.len(), &inputs, arrivals, batch.diff)
     }
 
     /// Moves epochs that no input can touch any more from open to leaving.

@@ -111,10 +111,12 @@ impl Groups {
             self.rows[*group as usize] += diff;
             added += 1;
         }
-        for (at, (lane, argument)) in self.lanes.iter_mut().zip(&inputs.arguments).enumerate() {
+        // A place has no argument, and nobody evaluates one for it.
+        for (at, lane) in self.lanes.iter_mut().enumerate() {
             lane.resize(self.ends.len());
+            let argument = inputs.arguments.get(at).and_then(Option::as_ref);
             let order = inputs.orders.get(at).map(Vec::as_slice).unwrap_or_default();
-            let input = LaneInput { argument: argument.as_ref(), order, arrivals };
+            let input = LaneInput { argument, order, arrivals };
             lane.update(groups, input, diff);
         }
         self.scratch = scratch;

@@ -396,11 +396,14 @@ impl KeptRows<Trace> for KeptHeld {
     }
 }
 
-/// Returns the held values of one kept block, each with how often it is there.
+/// A key, what is held of it, and how often that is there.
+pub type KeptValue = ((Key, Key), i64);
+
+/// Returns the held values of one kept block.
 ///
 /// # Errors
 /// When they are not those of this aggregate.
-pub fn decode_held(bytes: &[u8], spec: &AggregateSpec) -> Result<Vec<((Key, Key), i64)>, RowError> {
+pub fn decode_held(bytes: &[u8], spec: &AggregateSpec) -> Result<Vec<KeptValue>, RowError> {
     let mut reader = RowReader::new(bytes);
     let mut rows = Vec::new();
     while !reader.is_at_end() {

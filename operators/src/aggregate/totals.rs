@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, RecordBatch};
+use arrow_array::{ArrayRef, RecordBatch, UInt64Array};
 use differential_dataflow::operators::CountTotal;
 use differential_dataflow::operators::arrange::Arranged;
 use differential_dataflow::operators::arrange::arrangement::arrange_core;
@@ -51,7 +51,8 @@ type Change = ((Key, Accumulator), Time, isize);
 /// [`AggregateSpec::schema`]. A key whose row stays the same is not mentioned.
 ///
 /// The batches come from no one place of a file: their origin has the epoch as its submission and
-/// [`Time::END`] as its chunk. The second stream reports sums that no longer fit an int, once when
+/// [`Time::END`] as its chunk. Where groups are per file ([`AggregateSpec::per_file`]) a row has the
+/// place of the first record of its group, and batches leave in the order of places. The second stream reports sums that no longer fit an int, once when
 /// that happens, in the name of `operator`.
 pub fn totals<'s>(
     name: &str,
@@ -203,10 +204,11 @@ fn present<'s>(
                 let origin = Origin { submission: time.epoch, chunk: Time::END, offset: 0 };
                 let mut session = rows.session(&one.for_rows);
                 for (diff, table) in [(-1, &correction.before), (1, &correction.after)] {
-                    for part in table.chunks(ROWS_PER_BATCH) {
+                    let of_chunks = table.chunk_by(|one, two| one.chunk() == two.chunk());
+                    for part in of_chunks.flat_map(|rows| rows.chunks(ROWS_PER_BATCH)) {
                         let columns = to_columns(part, &spec, &schema);
-                        let (raw, positions) = (None, None);
-                        let mut batch = Batch { columns, raw, positions, diff, origin };
+                        let (origin, positions) = places(part, origin);
+                        let mut batch = Batch { columns, raw: None, positions, diff, origin };
                         if diff > 0 {
                             tally.gave(time.epoch, 0, batch.len(), 0);
                         }
@@ -242,11 +244,26 @@ struct Open {
     changes: Vec<((Key, Accumulator), isize)>,
 }
 
-/// What one epoch changes on one worker, sorted by key.
+/// One row of the output.
+struct Row {
+    key: Key,
+    cells: Vec<Value>,
+    /// Submission, chunk and position of the first record of the group, where groups are per file.
+    place: Option<[u64; 3]>,
+}
+
+impl Row {
+    /// Returns the chunk that the row belongs to.
+    fn chunk(&self) -> Option<[u64; 2]> {
+        self.place.map(|[submission, chunk, _]| [submission, chunk])
+    }
+}
+
+/// What one epoch changes on one worker, sorted by place where rows have one, then by key.
 #[derive(Default)]
 struct Correction {
-    before: Vec<(Key, Vec<Value>)>,
-    after: Vec<(Key, Vec<Value>)>,
+    before: Vec<Row>,
+    after: Vec<Row>,
     overflows: Vec<(Key, String)>,
 }
 
@@ -255,13 +272,16 @@ fn correct(mut changes: Vec<((Key, Accumulator), isize)>, spec: &AggregateSpec) 
     changes.sort_unstable_by(|one, two| (&one.0.0, one.1).cmp(&(&two.0.0, two.1)));
     let mut correction = Correction::default();
     for of_key in changes.chunk_by(|one, two| one.0.0 == two.0.0) {
-        let row = |wanted: isize| {
+        let found = |wanted: isize| {
             let found = of_key.iter().find(|change| change.1 == wanted);
             found.map(|change| &change.0.1).filter(|accumulator| accumulator.is_visible())
         };
         let Some(((key, _), _)) = of_key.first() else { continue };
-        let before = row(-1).map(|accumulator| cells(accumulator, spec));
-        let after = row(1).map(|accumulator| cells(accumulator, spec));
+        let row = |accumulator: &Accumulator| {
+            let (cells, overflows) = cells(accumulator, spec);
+            (Row { key: key.clone(), cells, place: accumulator.place(spec) }, overflows)
+        };
+        let (before, after) = (found(-1).map(row), found(1).map(row));
         if let Some((_, overflows)) = &after {
             let old = before.as_ref().map(|(_, overflows)| overflows.as_slice()).unwrap_or(&[]);
             for overflow in overflows.iter().filter(|one| !old.iter().any(|old| old.0 == one.0)) {
@@ -271,16 +291,30 @@ fn correct(mut changes: Vec<((Key, Accumulator), isize)>, spec: &AggregateSpec) 
         match (before, after) {
             (Some((old, _)), Some((new, _))) if is_same_row(&old, &new) => {}
             (before, after) => {
-                correction.before.extend(before.map(|(row, _)| (key.clone(), row)));
-                correction.after.extend(after.map(|(row, _)| (key.clone(), row)));
+                correction.before.extend(before.map(|(row, _)| row));
+                correction.after.extend(after.map(|(row, _)| row));
             }
         }
+    }
+    if spec.is_per_file() {
+        // Stable: rows of one place stay in the order of their keys.
+        correction.before.sort_by_key(|row| row.place);
+        correction.after.sort_by_key(|row| row.place);
     }
     correction
 }
 
-fn is_same_row(one: &[Value], two: &[Value]) -> bool {
-    one.iter().zip(two).all(|(one, two)| one.is_same(two))
+fn is_same_row(one: &Row, two: &Row) -> bool {
+    one.place == two.place && one.cells.iter().zip(&two.cells).all(|(one, two)| one.is_same(two))
+}
+
+/// Returns where the rows of a batch belong, all of which have one chunk if they have places.
+fn places(rows: &[Row], nowhere: Origin) -> (Origin, Option<UInt64Array>) {
+    let Some([submission, chunk]) = rows.first().and_then(Row::chunk) else {
+        return (nowhere, None);
+    };
+    let positions = rows.iter().map(|row| row.place.map_or(0, |place| place[2]));
+    (Origin { submission, chunk, offset: 0 }, Some(positions.collect::<Vec<u64>>().into()))
 }
 
 /// The computed cells of a row, and for each overflow its column and what to say.
@@ -296,17 +330,15 @@ fn cells(accumulator: &Accumulator, spec: &AggregateSpec) -> (Vec<Value>, Vec<(u
     (cells.collect(), overflows)
 }
 
-fn to_columns(
-    rows: &[(Key, Vec<Value>)],
-    spec: &AggregateSpec,
-    schema: &arrow_schema::SchemaRef,
-) -> RecordBatch {
-    let mut columns: Vec<ArrayRef> = decode_columns(rows.iter().map(|row| &row.0), &spec.keys)
+fn to_columns(rows: &[Row], spec: &AggregateSpec, schema: &arrow_schema::SchemaRef) -> RecordBatch {
+    let mut columns: Vec<ArrayRef> = decode_columns(rows.iter().map(|row| &row.key), &spec.keys)
         .unwrap_or_else(|error| panic!("the state of an aggregate holds a foreign key: {error}"));
-    for (at, computed) in spec.compute.iter().enumerate() {
+    let hidden = usize::from(spec.is_per_file());
+    columns.drain(..hidden);
+    for (at, computed) in spec.compute.iter().take(spec.compute.len() - hidden).enumerate() {
         let mut builder = ColumnBuilder::new(computed.kind, rows.len());
-        for (_, cells) in rows {
-            builder.push(cells.get(at).unwrap_or(&Value::Null));
+        for row in rows {
+            builder.push(row.cells.get(at).unwrap_or(&Value::Null));
         }
         columns.push(builder.finish());
     }

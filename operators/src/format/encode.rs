@@ -71,12 +71,31 @@ impl Encoder {
                     out.extend_from_slice(run);
                 }
             }
-            OutputFormat::Jsonl => self.encode_json(&batch.columns, out),
-            OutputFormat::Csv { delimiter, .. } => self.encode_csv(&batch.columns, delimiter, out),
+            OutputFormat::Jsonl => self.encode_json(&batch.columns, out, |_| {}),
+            OutputFormat::Csv { delimiter, .. } => {
+                self.encode_csv(&batch.columns, delimiter, out, |_| {});
+            }
         }
     }
 
-    fn encode_json(&self, rows: &RecordBatch, out: &mut Vec<u8>) {
+    /// Appends the rows of a batch as [`Encoder::encode`] does; `ends` gets where each of them ends.
+    pub fn encode_each(&mut self, batch: &Batch, out: &mut Vec<u8>, ends: &mut Vec<usize>) {
+        let end = |at: usize| ends.push(at);
+        match self.format {
+            OutputFormat::Raw => {
+                for record in batch.raw.iter().flat_map(|raw| raw.iter()) {
+                    out.extend_from_slice(record.unwrap_or_default());
+                    ends.push(out.len());
+                }
+            }
+            OutputFormat::Jsonl => self.encode_json(&batch.columns, out, end),
+            OutputFormat::Csv { delimiter, .. } => {
+                self.encode_csv(&batch.columns, delimiter, out, end);
+            }
+        }
+    }
+
+    fn encode_json(&self, rows: &RecordBatch, out: &mut Vec<u8>, mut end: impl FnMut(usize)) {
         let columns = self.values(rows);
         for row in 0..rows.num_rows() {
             for (column, values) in self.columns.iter().zip(&columns) {
@@ -87,10 +106,17 @@ impl Encoder {
                 out.push(b'{');
             }
             out.extend_from_slice(b"}\n");
+            end(out.len());
         }
     }
 
-    fn encode_csv(&self, rows: &RecordBatch, delimiter: u8, out: &mut Vec<u8>) {
+    fn encode_csv(
+        &self,
+        rows: &RecordBatch,
+        delimiter: u8,
+        out: &mut Vec<u8>,
+        mut end: impl FnMut(usize),
+    ) {
         let columns = self.values(rows);
         for row in 0..rows.num_rows() {
             let start = out.len();
@@ -105,6 +131,7 @@ impl Encoder {
                 out.extend_from_slice(b"\"\"");
             }
             out.push(b'\n');
+            end(out.len());
         }
     }
 

@@ -6,12 +6,12 @@
 //! nothing is said twice and nothing that stays the same is said at all. It can stop between any two
 //! rows and go on later, so a product of any size neither starves others nor lies in memory.
 
+use differential_dataflow::trace::Cursor;
 use differential_dataflow::trace::cursor::cursor_list;
-use differential_dataflow::trace::{Cursor, Navigable};
 
 use super::Kind;
 use crate::key::Key;
-use crate::keyed::{self, Piece, TraceCursor};
+use crate::keyed::{self, Lookup, Piece, TraceCursor};
 use crate::time::Time;
 
 /// Which signs the changes of one side of an epoch have.
@@ -166,6 +166,8 @@ pub(super) struct Walk {
     changed_left: Rows,
     changed_right: Rows,
     left: Rows,
+    /// Finds single rows of the left side: a cursor over several pieces cannot.
+    left_lookup: Lookup,
     right: Rows,
     alone: Vec<(Key, Key, i64)>,
     /// Whether rows that come are to be said, after those that go.
@@ -225,6 +227,7 @@ impl Walk {
             kind,
             at,
             changed_left: Rows::new(changes.left),
+            left_lookup: Lookup::new(&left),
             changed_right: Rows::new(changes.right),
             left: Rows::new(left),
             right: Rows::new(right),
@@ -295,6 +298,7 @@ impl Walk {
         {
             rows.restart();
         }
+        self.left_lookup = Lookup::new(&self.left.pieces);
     }
 
     fn next_alone(&mut self, at: usize) {
@@ -322,6 +326,7 @@ impl Walk {
         self.changed_left.seek(&self.key);
         self.changed_right.seek(&self.key);
         self.right.seek(&self.key);
+        self.left.there = false;
         let right_changed = self.has_right_change();
         self.present =
             if self.kind.asks_presence() { self.presence(right_changed) } else { (false, false) };
@@ -351,7 +356,7 @@ impl Walk {
             let counts = self.right.counts(self.at);
             before |= counts.0 > 0;
             after |= counts.1 > 0;
-            if before && after || after && !right_changed {
+            if after && (before || !right_changed) {
                 break;
             }
             self.right.step();
@@ -393,27 +398,9 @@ impl Walk {
     }
 
     /// Checks that a left row that goes had been there.
-    fn check_was_there(&self) {
-        let (mut before, mut after) = (0, 0);
-        // Piece by piece: the cursor over all of them seeks a row also in those that are past the key.
-        for piece in &self.left.pieces {
-            let mut cursor = piece.cursor();
-            cursor.seek_key(piece, &self.key);
-            if cursor.get_key(piece) != Some(&self.key[..]) {
-                continue;
-            }
-            cursor.seek_val(piece, &self.row);
-            if cursor.get_val(piece) != Some(&self.row[..]) {
-                continue;
-            }
-            cursor.map_times(piece, |time, diff| {
-                before += if *time < self.at { *diff } else { 0 };
-                after += if *time <= self.at { *diff } else { 0 };
-            });
-        }
-        if before.min(after) < 0 {
-            keyed::taken_back_too_often(&self.row, before.min(after), self.at.epoch);
-        }
+    fn check_was_there(&mut self) {
+        let epoch = self.at.epoch;
+        self.left_lookup.check(&self.left.pieces, &self.key, &[&self.row], epoch);
     }
 
     /// Begins to put the left row together with right ones: with all where it comes or goes, with

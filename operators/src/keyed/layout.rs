@@ -20,6 +20,7 @@ use crate::aggregate::put_number;
 use crate::batch::{Batch, Origin};
 use crate::key::{KeyEncoder, KeyError, Reader};
 use crate::types::{Column, Type};
+use crate::value::ColumnBuilder;
 
 /// How a column orders rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -226,6 +227,44 @@ impl RowLayout {
     pub fn values(&self, value: &[u8]) -> Result<Vec<crate::value::Value>, KeyError> {
         let mut parts = self.parts(value)?;
         self.columns.iter().map(|column| parts.reader.value(column.kind)).collect()
+    }
+
+    /// Returns the bytes of the record of a value; none where they are not kept.
+    ///
+    /// # Errors
+    /// When the bytes are no value of this layout.
+    pub fn raw_of<'a>(&self, value: &'a [u8]) -> Result<&'a [u8], KeyError> {
+        let mut reader = Reader::new(value);
+        for column in &self.order {
+            skip_cell(&mut reader, *column)?;
+        }
+        if self.arrival.is_some() {
+            (0..4).try_for_each(|_| read_number(&mut reader, 0).map(drop))?;
+        }
+        for column in &self.columns {
+            reader.value(column.kind)?;
+        }
+        if self.raw { read_raw(&mut reader) } else { Ok(&[]) }
+    }
+
+    /// Returns the columns of these values, in order.
+    ///
+    /// # Errors
+    /// When the bytes are no values of this layout.
+    pub fn arrays<'a>(
+        &self,
+        values: impl ExactSizeIterator<Item = &'a [u8]>,
+    ) -> Result<Vec<ArrayRef>, KeyError> {
+        let count = values.len();
+        let builder = |column: &Column| ColumnBuilder::new(column.kind, count);
+        let mut builders: Vec<ColumnBuilder> = self.columns.iter().map(builder).collect();
+        for value in values {
+            let mut parts = self.parts(value)?;
+            for (column, builder) in self.columns.iter().zip(&mut builders) {
+                parts.reader.cell(column.kind, builder)?;
+            }
+        }
+        Ok(builders.into_iter().map(ColumnBuilder::finish).collect())
     }
 
     /// Checks that bytes from outside are a value of this layout.

@@ -180,3 +180,48 @@ pub fn size(trace: &Trace) -> Size {
     });
     size
 }
+
+#[cfg(test)]
+mod tests {
+    use differential_dataflow::batcher::{Batcher, Extract};
+    use differential_dataflow::trace::implementations::spine_fueled::Merger;
+    use timely::progress::Antichain;
+
+    use super::*;
+
+    /// Returns the piece of these rows, `(key, value)`, at the end of an epoch.
+    fn piece(rows: impl Iterator<Item = (u64, u64)>, epoch: u64) -> OrdValBatch<Packed> {
+        let mut batcher = PackedBatcher::new(None, 0);
+        let row = |number: u64| Key::new(&number.to_be_bytes());
+        let mut updates: Vec<Update> =
+            rows.map(|(key, value)| ((row(key), row(value)), Time::end(epoch), 1)).collect();
+        batcher.insert(&mut updates);
+        batcher.extract(Antichain::new().borrow()).0.expect("there are rows")
+    }
+
+    fn bytes(piece: &OrdValBatch<Packed>) -> usize {
+        let storage = &piece.storage;
+        storage.keys.bytes.capacity()
+            + storage.vals.vals.bytes.capacity()
+            + 4 * (storage.keys.ends.smol.capacity() + storage.vals.vals.ends.smol.capacity())
+            + 4 * (storage.vals.offs.smol.capacity() + storage.upds.offs.smol.capacity())
+            + 24 * storage.upds.times.capacity()
+    }
+
+    #[test]
+    fn a_row_costs_its_bytes_and_a_few_more() {
+        const ROWS: u64 = 100_000;
+        let rows = |from: u64| (0..ROWS).map(move |at| (at % 1_000, from + at));
+        let (one, two) = (piece(rows(0), 1), piece(rows(ROWS), 2));
+        let since = Antichain::from_elem(Time::new(3, 0));
+        let mut merger =
+            <OrdValBatch<Packed> as SpineBatch>::Merger::new(&one, &two, since.borrow());
+        let mut fuel = isize::MAX;
+        merger.work(&one, &two, &mut fuel);
+        let merged = merger.done().expect("nothing was taken back");
+        assert_eq!(merged.len(), 2 * ROWS as usize);
+        assert_eq!(merged.storage.upds.times.len(), 1, "a time that all rows share is stored once");
+        let a_row = bytes(&merged) / merged.len();
+        assert!(a_row <= 8 + 9, "{a_row} bytes for a row of 8");
+    }
+}

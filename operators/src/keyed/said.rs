@@ -10,6 +10,8 @@ pub(super) const TROUBLE: usize = u32::MAX as usize;
 #[derive(Default)]
 pub struct Said {
     bytes: Vec<u8>,
+    /// Rows below are settled.
+    settled: Vec<u8>,
     rows: Vec<Row>,
 }
 
@@ -40,6 +42,13 @@ impl Said {
         self.give(TROUBLE, trouble.as_bytes(), 1);
     }
 
+    /// Says that nothing which is said from here on of rows below these bytes is a change: they are
+    /// settled, whether they are still told or not.
+    pub fn settle_below(&mut self, bytes: &[u8]) {
+        self.settled.clear();
+        self.settled.extend_from_slice(bytes);
+    }
+
     /// Returns the rows that were given: port, bytes, how often.
     pub fn rows(&self) -> impl Iterator<Item = (usize, &[u8], i64)> {
         self.rows.iter().map(|row| (row.port as usize, &self.bytes[row.from..row.to], row.times))
@@ -48,6 +57,7 @@ impl Said {
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.rows.clear();
+        self.settled.clear();
     }
 
     fn parts(&self, row: &Row) -> (u32, &[u8]) {
@@ -84,7 +94,11 @@ impl Said {
             let come = if order.is_ge() { new.next() } else { None };
             let change = come.map_or(0, |row| row.times) - gone.map_or(0, |row| row.times);
             let parts = come.map(|row| self.parts(row)).or(gone.map(|row| before.parts(row)));
-            if let Some((port, bytes)) = parts.filter(|_| change != 0) {
+            // What is told of a trouble is no row.
+            let is_open = |(port, bytes): &(u32, &[u8])| {
+                *port as usize == TROUBLE || *bytes >= before.settled.as_slice()
+            };
+            if let Some((port, bytes)) = parts.filter(|_| change != 0).filter(is_open) {
                 tell(port as usize, bytes, change);
             }
         }

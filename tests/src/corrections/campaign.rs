@@ -230,7 +230,7 @@ fn attempts(case: &Case, lives: &[Life]) -> Vec<(Case, Vec<Life>)> {
             let kept = body.split_inclusive(|byte| *byte == b'\n').enumerate();
             let kept: Vec<u8> =
                 kept.filter(|(at, _)| *at != line).flat_map(|(_, line)| line).copied().collect();
-            if kept.len() < body.len() && keeps_header(case, &case.rounds[round][at], line) {
+            if kept.len() < body.len() && keeps_header(&case.rounds[round][at], line) {
                 let mut smaller = case.clone();
                 if let Step::Put { body, .. } = &mut smaller.rounds[round][at] {
                     *body = kept;
@@ -242,7 +242,7 @@ fn attempts(case: &Case, lives: &[Life]) -> Vec<(Case, Vec<Life>)> {
     all
 }
 
-fn keeps_header(_case: &Case, step: &Step, line: usize) -> bool {
+fn keeps_header(step: &Step, line: usize) -> bool {
     line > 0 || !step.name().ends_with(".csv")
 }
 

@@ -6,7 +6,7 @@ use tidemill_bench::random::Random;
 
 use super::files::{self, chance};
 use super::grow;
-use super::pipeline::Pipeline;
+use super::pipeline::{Pipeline, Source};
 
 /// Rounds of a case. After each the process may end.
 pub const ROUNDS: usize = 3;
@@ -68,28 +68,43 @@ impl Case {
     /// Returns the case of this number; everything in it follows from the seed.
     pub fn random(seed: u64, number: u64) -> Self {
         let random = &mut Random::new(seed, number);
-        let pipeline = grow::pipeline(&format!("p{number}"), random);
+        let mut pipeline = grow::pipeline(&format!("p{number}"), random);
+        let by_hand = chance(random, 40);
+        if by_hand {
+            let settings = ["on_same_name: replace", "on_delete: retract", "corrections: forever"];
+            for source in &mut pipeline.sources {
+                source.settings.extend(settings.map(str::to_owned));
+            }
+        }
         let mut case = Self { pipeline, rounds: Vec::new() };
         for _ in 0..ROUNDS {
-            let mut round: Vec<Step> = Vec::new();
-            let way = if chance(random, 30) { Way::ByHand } else { Way::Sent };
+            let way = if by_hand && chance(random, 60) { Way::ByHand } else { Way::Sent };
+            case.rounds.push(Vec::new());
             for _ in 0..=random.below(STEPS_MAX) {
-                let step = case.step(&round, way, random);
-                round.push(step);
+                let step = case.step(way, random);
+                case.rounds.last_mut().unwrap().push(step);
             }
-            case.rounds.push(round);
         }
         case
     }
 
-    fn step(&self, _round: &[Step], way: Way, random: &mut Random) -> Step {
+    /// Returns a next step.
+    fn step(&self, way: Way, random: &mut Random) -> Step {
+        let known: Vec<String> = self.survivors().into_keys().map(str::to_owned).collect();
+        let drawn = random.below(10);
+        if drawn < 5 && !known.is_empty() {
+            let name = random.pick(&known).clone();
+            if drawn < 2 {
+                return Step::Remove { name, way };
+            }
+            let mut sources = self.pipeline.sources.iter();
+            if let Some(source) = sources.find(|one| name.starts_with(&one.name)) {
+                return put(name, source, way, random);
+            }
+        }
         let source = random.pick(&self.pipeline.sources);
-        let number = random.bits() % 1_000_000;
-        let name = format!("{}-{number}.{}", source.name, source.format.word());
-        let is_damaged = chance(random, 6);
-        let body =
-            if is_damaged { files::damaged(random) } else { files::readable(source, random) };
-        Step::Put { name, body, is_damaged, way }
+        let name = format!("{}-{}.{}", source.name, random.below(1 << 30), source.format.word());
+        put(name, source, way, random)
     }
 
     /// Returns the files that are left in the end.
@@ -109,4 +124,10 @@ impl Case {
         }
         left
     }
+}
+
+fn put(name: String, source: &Source, way: Way, random: &mut Random) -> Step {
+    let is_damaged = chance(random, 6);
+    let body = if is_damaged { files::damaged(random) } else { files::readable(source, random) };
+    Step::Put { name, body, is_damaged, way }
 }

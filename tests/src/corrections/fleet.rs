@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use tidemill_client::{Client, Filter, Phase, SubmitOptions};
+use tidemill_client::{Client, Filter, Phase, Replaces, SubmitOptions, Which};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
@@ -21,7 +21,7 @@ use crate::site::Shape;
 use crate::tree::{self, Tree};
 
 /// How long a round may take.
-const ROUND_MAX: Duration = Duration::from_secs(100);
+const ROUND_MAX: Duration = Duration::from_secs(60);
 
 /// How long the process is left alone between two questions.
 const PAUSE: Duration = Duration::from_millis(3);
@@ -200,10 +200,16 @@ impl<'a> Home<'a> {
         for (at, case) in self.cases.iter().enumerate() {
             let steps = case.rounds.get(round).cloned().unwrap_or_default();
             let (client, pipeline) = (client.clone(), case.pipeline.name.clone());
-            let unprocessed = self.of(at, "unprocessed");
+            let before = case.rounds.iter().take(round).map(Vec::len).sum::<usize>();
+            let hand = Hand {
+                client,
+                pipeline,
+                unprocessed: self.of(at, "unprocessed"),
+                processed: self.of(at, "processed"),
+            };
             all.spawn(async move {
-                for step in steps {
-                    take(&client, &pipeline, &unprocessed, step).await;
+                for (step, done) in steps.into_iter().zip(before as u64..) {
+                    hand.take(step, done).await;
                 }
             });
         }
@@ -248,6 +254,7 @@ impl<'a> Home<'a> {
             let mut names: Vec<String> = Vec::new();
             let mut found = page.submissions;
             // Newest first: the first of a name is its last version.
+            found.retain(|one| one.removes.is_none());
             found.sort_by_key(|one| std::cmp::Reverse(one.epoch));
             for one in found {
                 if !names.contains(&one.name) {
@@ -261,20 +268,83 @@ impl<'a> Home<'a> {
     }
 }
 
-/// Does one step.
-async fn take(client: &Client, pipeline: &str, unprocessed: &Path, step: Step) {
-    match step {
-        Step::Put { name, body, way: Way::Sent, .. } => {
-            let options =
-                SubmitOptions { pipeline: Some(pipeline.to_owned()), ..SubmitOptions::default() };
-            client.submit_bytes_with(&name, body, options).await.unwrap();
+/// Who does the steps of one case.
+struct Hand {
+    client: Client,
+    pipeline: String,
+    unprocessed: PathBuf,
+    processed: PathBuf,
+}
+
+impl Hand {
+    /// Does one step, behind so many others.
+    async fn take(&self, step: Step, done: u64) {
+        let pipeline = Some(self.pipeline.clone());
+        match step {
+            Step::Put { name, body, way: Way::Sent, .. } => {
+                let replaces = Replaces::SameName;
+                let options = SubmitOptions { pipeline, replaces, ..SubmitOptions::default() };
+                self.client.submit_bytes_with(&name, body, options).await.unwrap();
+            }
+            Step::Put { name, body, way: Way::ByHand, .. } => {
+                // One that still lies there would be overwritten, and never was.
+                self.gone(&self.unprocessed.join(&name)).await;
+                let hidden = self.unprocessed.join(format!(".{name}.tmp"));
+                fs::write(&hidden, body).unwrap();
+                fs::rename(&hidden, self.unprocessed.join(name)).unwrap();
+            }
+            Step::Remove { name, way: Way::Sent } => {
+                // Only what is committed can be removed.
+                self.settled(done).await;
+                self.client.remove(Which::Name { pipeline, name }).await.unwrap();
+            }
+            Step::Remove { name, way: Way::ByHand } => {
+                self.settled(done).await;
+                let lying = self.lying(&name).await;
+                fs::remove_file(lying).unwrap();
+            }
         }
-        Step::Put { name, body, way: Way::ByHand, .. } => {
-            let hidden = unprocessed.join(format!(".{name}.tmp"));
-            fs::write(&hidden, body).unwrap();
-            fs::rename(&hidden, unprocessed.join(name)).unwrap();
+    }
+
+    /// Waits until a file was taken in.
+    async fn gone(&self, path: &Path) {
+        let deadline = Instant::now() + ROUND_MAX;
+        while path.exists() {
+            assert!(Instant::now() < deadline, "{}: {} stays", self.pipeline, path.display());
+            tokio::time::sleep(PAUSE).await;
         }
-        Step::Remove { name, .. } => panic!("{name}: nothing can be removed"),
+    }
+
+    /// Waits until so many submissions of the pipeline are final.
+    async fn settled(&self, count: u64) {
+        let deadline = Instant::now() + ROUND_MAX;
+        loop {
+            let pipeline = self.client.pipeline(Some(&self.pipeline)).await.unwrap();
+            if pipeline.committed + pipeline.quarantined >= count {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{}: {count} files are not final", self.pipeline);
+            tokio::time::sleep(PAUSE * 4).await;
+        }
+    }
+
+    /// Waits until the current version of a file lies in `processed/`, and returns where. Its name is
+    /// free, so `a.csv` may lie there as `a~2.csv`; older versions leave behind their commit.
+    async fn lying(&self, name: &str) -> PathBuf {
+        let deadline = Instant::now() + ROUND_MAX;
+        let (stem, ending) = name.split_once('.').unwrap();
+        loop {
+            let names = tree::read(&self.processed).into_keys();
+            let mut found = names.filter(|one| {
+                let rest = one.strip_prefix(stem).and_then(|rest| rest.strip_suffix(ending));
+                rest.is_some_and(|rest| rest == "." || rest.starts_with('~'))
+            });
+            if let (Some(one), None) = (found.next(), found.next()) {
+                return self.processed.join(one);
+            }
+            assert!(Instant::now() < deadline, "{}: {name} is not in processed/", self.pipeline);
+            tokio::time::sleep(PAUSE * 4).await;
+        }
     }
 }
 

@@ -38,7 +38,8 @@ fn submission(id: u64, name: &str, bytes: u64) -> v1::Submission {
         _ => (v1::Phase::Reading, None),
     };
     let reason = v1::Reason { code: "E-FORMAT".into(), text: "not gzip".into() };
-    let output = v1::OutputFile { path: format!("errors/{name}"), bytes: 2048 };
+    let output =
+        v1::OutputFile { path: format!("errors/{name}"), bytes: 2048, ..v1::OutputFile::default() };
     v1::Submission {
         id,
         pipeline: "logs".into(),
@@ -256,6 +257,7 @@ impl Introspection for Canned {
             backlog: 7,
             frontier,
             state_entries: 2,
+            state_bytes: 4096,
         };
         let at = |epoch, chunk| Some(v1::Frontier { epoch, chunk });
         let operators = vec![

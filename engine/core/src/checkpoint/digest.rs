@@ -31,6 +31,8 @@ pub struct Nondeterministic {
 /// `sinks` are the names of the sinks by their place in the plan.
 pub fn difference(committed: &Committed, now: &[PreparedPart], sinks: &[String]) -> Option<String> {
     let sink_of = |part: &PreparedPart| sinks.get(part.sink).map_or("?", String::as_str);
+    let now: Vec<&PreparedPart> =
+        now.iter().filter(|part| !matches!(part.body, Prepared::Same)).collect();
     let is =
         |row: &PartRow, part: &PreparedPart| row.sink == sink_of(part) && row.name == part.name;
     // What a changelog says follows from the way to a state, and that may be another one now: files

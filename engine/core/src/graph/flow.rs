@@ -2,7 +2,7 @@
 //! reads. Derived; a stream whose columns are not known because of an earlier mistake is `None` and
 //! brings no further mistakes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use tidemill_operators::{Schema, Type};
 
@@ -74,6 +74,24 @@ impl Flow {
             },
             _ => None,
         }
+    }
+
+    /// Returns the name of an aggregate that the records of a `from` have passed: what comes out of it
+    /// is no record any more.
+    pub(crate) fn aggregate_before(&self, read: Read) -> Option<&str> {
+        let Read::Port(port) = read else { return None };
+        let mut ahead = vec![port.node];
+        // Until it is refused, a pipeline file can have a circle.
+        let mut seen = BTreeSet::new();
+        while let Some(node) = ahead.pop() {
+            let NodeId::Operator(at) = node else { continue };
+            let Some(draft) = self.operators.get(at).filter(|_| seen.insert(at)) else { continue };
+            if matches!(draft.kind, Some(OperatorKind::Aggregate { .. })) {
+                return Some(&draft.name);
+            }
+            ahead.extend(draft.inputs.iter().flatten().map(|input| input.from.node));
+        }
+        None
     }
 
     /// Returns the operators in order; `None` when something about one of them is not known.

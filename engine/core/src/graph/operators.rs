@@ -15,6 +15,7 @@ mod explode;
 mod join;
 pub(crate) mod ordered;
 mod parse;
+mod state;
 mod window;
 
 /// Types an operator.
@@ -89,8 +90,8 @@ fn body_of(
         BodySpec::Parse { column, regex, fields } => {
             parse::check(column, regex, fields, input, mistakes)
         }
-        BodySpec::Aggregate { by, compute } => {
-            aggregate::check(operator, by, compute, input, mistakes)
+        BodySpec::Aggregate { by, compute, per_file } => {
+            aggregate::check(operator, (by, compute, *per_file), input, mistakes)
         }
         BodySpec::Dedupe { by, keep, order } => {
             ordered::dedupe(operator, by, *keep, order, input, mistakes)
@@ -99,6 +100,10 @@ fn body_of(
             ordered::top(operator, *count, (by, order, rank.as_ref()), input, mistakes)
         }
         BodySpec::Window { on, windows } => window::check(operator, on, *windows, input, mistakes),
+        BodySpec::Session { on, gap_us, by } => {
+            window::session(operator, on, *gap_us, by, input, mistakes)
+        }
+        BodySpec::State(state) => state::check(operator, state, input, mistakes),
         BodySpec::Explode { column, list, element } => {
             explode::check(column, list, element.as_ref(), input, mistakes)
         }

@@ -101,7 +101,8 @@ fn errors(
         format_at.wrong(mistakes, message, hint);
     }
     let empty = *empty == EmptyFiles::Write;
-    Some(SinkKind::Files { format: format.clone(), schema: error_schema(), empty })
+    let format = format.clone();
+    Some(SinkKind::Files { format, schema: error_schema(), empty, changing: false })
 }
 
 fn files(
@@ -112,20 +113,27 @@ fn files(
     (format, format_at, empty): (&OutputFormat, &Text, EmptyFiles),
     mistakes: &mut Mistakes<'_>,
 ) -> Option<SinkKind> {
+    const TABLE: &str = "write a `table`: `table: { format: csv, key: [...] }`";
+    let mut changing = false;
     for (from, read) in from.iter().zip(reads) {
-        let passed = flow.stream(*read).and_then(|stream| stream.changed_by.as_deref());
-        let Some(passed) = passed else { continue };
-        if *format == OutputFormat::Raw {
+        if let Some(aggregate) =
+            flow.aggregate_before(*read).filter(|_| *format == OutputFormat::Raw)
+        {
             let message =
-                format!("behind the aggregate {} there are no raw records", quoted(passed));
-            let hint = "write a `table`: `table: { format: csv, key: [...] }`".to_owned();
-            format_at.wrong(mistakes, message, hint);
-        } else {
+                format!("behind the aggregate {} there are no raw records", quoted(aggregate));
+            format_at.wrong(mistakes, message, TABLE.to_owned());
+            continue;
+        }
+        let Some(stream) = flow.stream(*read) else { continue };
+        let Some(passed) = stream.changed_by.as_deref() else { continue };
+        changing = true;
+        if !stream.has_place {
             let message = format!(
-                "what the aggregate {} says changes with each file; a `files` sink writes a file once",
+                "what {} says is about all files together; a `files` sink writes one file for each \
+                 input file",
                 quoted(passed)
             );
-            let hint = "write a `table`: `table: { format: csv, key: [...] }`".to_owned();
+            let hint = format!("{TABLE}; or let it speak of each file (`per: file`), if it can");
             from.wrong(mistakes, message, hint);
         }
     }
@@ -133,7 +141,8 @@ fn files(
         OutputFormat::Raw => Schema::default(),
         OutputFormat::Jsonl | OutputFormat::Csv { .. } => stream.schema?,
     };
-    Some(SinkKind::Files { format: format.clone(), schema, empty: empty == EmptyFiles::Write })
+    let empty = empty == EmptyFiles::Write;
+    Some(SinkKind::Files { format: format.clone(), schema, empty, changing })
 }
 
 /// Notes columns that are called as those which a changelog adds.
@@ -171,7 +180,13 @@ fn check_key_is_whole(
     mistakes: &mut Mistakes<'_>,
 ) {
     let [read] = reads else { return };
-    let Some(OperatorKind::Aggregate { by, .. }) = flow.kind(*read) else { return };
+    let Some(OperatorKind::Aggregate { by, spec, .. }) = flow.kind(*read) else { return };
+    if spec.is_per_file() {
+        let message = "groups of one file have no key of their own among all files";
+        let hint = "write `files`, or aggregate over them before the table".to_owned();
+        key_at.wrong(mistakes, message, hint);
+        return;
+    }
     let missing = by.iter().find(|(name, _)| !key.iter().any(|column| column.text == *name));
     if let Some((name, _)) = missing {
         let columns: Vec<&str> = by.iter().map(|(name, _)| name.as_str()).collect();

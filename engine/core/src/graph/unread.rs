@@ -26,7 +26,16 @@ pub(crate) fn check(spec: &PipelineSpec, names: &Names, mistakes: &mut Mistakes<
             Some(BodySpec::Route { rules, otherwise, drop, .. }) => {
                 let tags = rules.iter().map(|(tag, _)| tag).chain(otherwise);
                 for (port, tag) in tags.enumerate() {
-                    check_tag(tag, names.is_read(node, port), drop, &operator.name, mistakes);
+                    let read = names.is_read(node, port);
+                    let drop = (drop.as_slice(), "beside `route`");
+                    check_tag(tag, read, drop, &operator.name, mistakes);
+                }
+            }
+            Some(BodySpec::State(state)) => {
+                for (port, tag) in state.tags.iter().enumerate() {
+                    let read = names.is_read(node, port);
+                    let drop = (state.drop.as_slice(), "in `state`");
+                    check_tag(tag, read, drop, &operator.name, mistakes);
                 }
             }
             Some(_) if !names.is_read(node, 0) => {
@@ -39,7 +48,13 @@ pub(crate) fn check(spec: &PipelineSpec, names: &Names, mistakes: &mut Mistakes<
     }
 }
 
-fn check_tag(tag: &Text, read: bool, drop: &[Text], operator: &Text, mistakes: &mut Mistakes<'_>) {
+fn check_tag(
+    tag: &Text,
+    read: bool,
+    (drop, place): (&[Text], &str),
+    operator: &Text,
+    mistakes: &mut Mistakes<'_>,
+) {
     let dropped = drop.iter().find(|dropped| dropped.text == tag.text);
     match dropped {
         Some(dropped) if read => {
@@ -50,8 +65,7 @@ fn check_tag(tag: &Text, read: bool, drop: &[Text], operator: &Text, mistakes: &
         None if !read => {
             let message = format!("nothing reads the tag {}", quoted(&tag.text));
             let hint = format!(
-                "read it with `from: {}.{}`, or drop its records on purpose with `drop: [{}]` beside \
-                 `route`",
+                "read it with `from: {}.{}`, or drop its records on purpose with `drop: [{}]` {place}",
                 operator.text, tag.text, tag.text
             );
             tag.wrong(mistakes, message, hint);

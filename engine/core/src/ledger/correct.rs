@@ -80,11 +80,15 @@ impl Ledger {
             return Ok(None);
         }
         let line = &self.lines[pipeline];
-        let Some(old) = self.journal.corrected_by(file.id)? else { return Ok(None) };
-        // What is read again in the same life as its correction is not read at all.
-        let never_read = new.replay && old.epoch > line.restored;
+        let Some(mut old) = self.journal.corrected_by(file.id)? else { return Ok(None) };
+        // What is read again in the same life as its correction is not read at all. It took an
+        // earlier version back, though, which the checkpoint may hold: that one is taken back now.
+        while new.replay && old.epoch > line.restored {
+            let Some(older) = self.journal.corrected_by(old.id)? else { return Ok(None) };
+            old = older;
+        }
         let is_kept = line.stateful.get(new.source).copied().unwrap_or_default();
-        if !is_kept || never_read || self.journal.is_lost(old.id)? {
+        if !is_kept || self.journal.is_lost(old.id)? {
             return Ok(None);
         }
         Ok(Some(take_back(line, new, &old)))

@@ -134,6 +134,17 @@ fn operator_detail<'t>(kind: &OperatorKind, tag: impl Fn(usize) -> &'t str) -> S
                 captures.iter().map(|(capture, _)| capture.name.as_str()).collect();
             format!("{} out of {column}", captures.join(", "))
         }
+        OperatorKind::Session { rows, gap_us } => {
+            let by: Vec<String> = rows.by.iter().map(named).collect();
+            let on = rows.order.first().map_or("", |term| term.value.text());
+            format!("sessions of {on} by {}, gap {}", by.join(", "), span(*gap_us))
+        }
+        OperatorKind::State { rows, machine, horizon_us } => {
+            let by: Vec<String> = rows.by.iter().map(named).collect();
+            let horizon = horizon_us.map(|horizon| format!(", horizon {}", span(horizon)));
+            let (states, by) = (machine.states.join(", "), by.join(", "));
+            format!("{states} by {by}{}{}", ordered(rows), horizon.unwrap_or_default())
+        }
         OperatorKind::Dedupe { rows } => {
             let by: Vec<String> = rows.by.iter().map(named).collect();
             let keep = if rows.keep == Arrival::Last { "last" } else { "first" };
@@ -156,13 +167,14 @@ fn operator_detail<'t>(kind: &OperatorKind, tag: impl Fn(usize) -> &'t str) -> S
             List::Split(separator) => format!("{column} at {separator:?}"),
             List::Json => format!("{column} as JSON"),
         },
-        OperatorKind::Aggregate { by, compute, .. } => {
+        OperatorKind::Aggregate { by, compute, spec } => {
             let compute: Vec<String> =
                 compute.iter().map(|(name, value)| format!("{name}: {}", value.text())).collect();
             let by: Vec<String> = by.iter().map(named).collect();
+            let per = if spec.is_per_file() { " per file" } else { "" };
             match by.as_slice() {
-                [] => compute.join(", "),
-                by => format!("{} by {}", compute.join(", "), by.join(", ")),
+                [] => format!("{}{per}", compute.join(", ")),
+                by => format!("{} by {}{per}", compute.join(", "), by.join(", ")),
             }
         }
         OperatorKind::Join(join) => join_detail(join, std::iter::empty()),
@@ -210,7 +222,10 @@ fn join_detail(join: &Join, inputs: impl Iterator<Item = String>) -> String {
 
 fn sink_detail(kind: &SinkKind) -> (&'static str, String) {
     match kind {
-        SinkKind::Files { format, .. } => ("files", output_word(format).to_owned()),
+        SinkKind::Files { format, changing, .. } => {
+            let how = if *changing { ", rewritten when a later file changes it" } else { "" };
+            ("files", format!("{}{how}", output_word(format)))
+        }
         SinkKind::Table { format, key, changelog, .. } => {
             let format = match format {
                 Some(TableFormat::Rows(format)) => Some(output_word(format).to_owned()),
@@ -261,5 +276,21 @@ mod tests {
         );
         let rejected = edges.iter().filter(|edge| edge.tag == "errors" && edge.to == "rejects");
         assert_eq!(rejected.count(), 3, "what every node rejects goes somewhere");
+    }
+
+    #[test]
+    fn the_rows_of_a_key_in_a_few_words() {
+        let plan = good(
+            "pipeline: p\nsources: { s: { format: csv, fields: { a: string, b: int } } }\noperators:\n  \
+             x: { from: s, top: { k: 3, by: [a], order: [b desc, a nulls last] } }\n  \
+             y: { from: x, dedupe: { by: { c: lower(a) }, keep: last } }\n  z: { from: y, top: { k: 1, order: b } }\n\
+             sinks: { o: { from: z, table: { format: csv, key: [a] } } }\n",
+        );
+        let (nodes, _) = describe(&plan);
+        let details: Vec<&str> = nodes[1..4].iter().map(|node| node.detail.as_str()).collect();
+        assert_eq!(
+            details,
+            ["3 by a, order b desc, a nulls last", "last by c: lower(a)", "1, order b"]
+        );
     }
 }

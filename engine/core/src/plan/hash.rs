@@ -10,7 +10,9 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use tidemill_operators::aggregate::TakenBack;
 use tidemill_operators::explode::List;
+use tidemill_operators::expr::Expr;
 use tidemill_operators::format::TableFormat;
+use tidemill_operators::state::MachineSpec;
 
 use crate::plan::{
     Input, NodeId, OperatorKind, OrderedRows, Plan, SinkKind, SinkPlan, SourcePlan, error_schema,
@@ -35,6 +37,14 @@ pub(crate) fn of_table(plan: &Plan, sink: &SinkPlan) -> String {
         line(&mut text, "key", key);
         line(&mut text, "schema", schema);
     }
+    state_hash(plan, sink.inputs.iter().map(|input| input.from.node).collect(), text)
+}
+
+/// Returns the hash of everything that the rows of a `files` sink follow from. In hex.
+pub(crate) fn of_files(plan: &Plan, sink: &SinkPlan) -> String {
+    let mut text = String::new();
+    line(&mut text, "from", &inputs(plan, &sink.inputs));
+    sink_kind(&mut text, &sink.kind);
     state_hash(plan, sink.inputs.iter().map(|input| input.from.node).collect(), text)
 }
 
@@ -169,10 +179,22 @@ fn kind(text: &mut String, kind: &OperatorKind) {
                 let argument = value.argument.as_ref().map(|argument| spaced(argument.text()));
                 line(text, "compute", &(name, value.function.name(), argument));
             }
+            if spec.is_per_file() {
+                line(text, "per", &"file");
+            }
             if spec.taken_back != TakenBack::ByFile {
                 // What is held of the rows depends on it.
                 line(text, "taken_back", &spec.taken_back);
             }
+        }
+        OperatorKind::Session { rows, gap_us } => {
+            ordered(text, rows);
+            line(text, "gap_us", gap_us);
+        }
+        OperatorKind::State { rows, machine, horizon_us } => {
+            ordered(text, rows);
+            states(text, machine);
+            line(text, "horizon_us", horizon_us);
         }
         OperatorKind::Dedupe { rows } => ordered(text, rows),
         OperatorKind::Top { rows, count, rank } => {
@@ -191,6 +213,22 @@ fn kind(text: &mut String, kind: &OperatorKind) {
     }
 }
 
+fn states(text: &mut String, machine: &MachineSpec) {
+    line(text, "states", &machine.states);
+    line(text, "homes", &machine.homes);
+    for variable in &machine.variables {
+        line(text, "variable", &(&variable.column, variable.initial.to_string()));
+    }
+    let value = |value: &Option<Expr>| value.as_ref().map(|value| spaced(value.text()));
+    for one in &machine.transitions {
+        let set: Vec<_> = one.set.iter().map(|(at, set)| (at, value(set))).collect();
+        line(text, "transition", &(&one.from, value(&one.when), set, one.goto, one.leave));
+    }
+    for (name, value) in &machine.add {
+        line(text, "add", &(name, spaced(value.text())));
+    }
+}
+
 fn ordered(text: &mut String, rows: &OrderedRows) {
     for (name, value) in &rows.by {
         line(text, "by", &(name, spaced(value.text())));
@@ -205,7 +243,7 @@ fn ordered(text: &mut String, rows: &OrderedRows) {
 
 fn sink_kind(text: &mut String, kind: &SinkKind) {
     match kind {
-        SinkKind::Files { format, schema, empty } => {
+        SinkKind::Files { format, schema, empty, changing: _ } => {
             line(text, "files", format);
             line(text, "schema", schema);
             line(text, "empty", empty);

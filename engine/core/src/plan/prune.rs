@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use tidemill_operators::batch::Shape;
 use tidemill_operators::format::{Format, OutputFormat, ReadPlan};
+use tidemill_operators::state::MachineSpec;
 use tidemill_operators::{Column, Schema, Type, window};
 
 use crate::graph::{
@@ -88,10 +89,11 @@ fn names(schema: &Schema) -> BTreeSet<String> {
 
 fn of_sink(kind: &SinkKind, several: bool) -> Need {
     match kind {
-        SinkKind::Files { format, schema, .. } => Need {
+        SinkKind::Files { format, schema, changing, .. } => Need {
             columns: names(schema),
             raw: *format == OutputFormat::Raw,
-            positions: several,
+            // A row that comes later, or is taken back, is found by its place.
+            positions: several || *changing,
             used: true,
         },
         SinkKind::Table { schema, .. } => Need { columns: names(schema), ..Need::default() },
@@ -136,6 +138,30 @@ fn of_operator(operator: &GraphOperator, outputs: &[Need]) -> Need {
             need.columns.insert(column.clone());
             // Without a port for records that do not match, they are rejected.
             rejects |= operator.outputs.len() == 1;
+        }
+        OperatorKind::Session { rows, .. } => {
+            need.columns.remove(window::START);
+            need.columns.remove(window::END);
+            let order = rows.order.iter().map(|term| &term.value);
+            for value in rows.by.iter().map(|(_, value)| value).chain(order) {
+                need.columns.extend(value.columns().iter().cloned());
+            }
+            need.positions |= rows.has_place;
+            rejects = true; // a record without a time
+        }
+        OperatorKind::State { rows, machine, horizon_us } => {
+            // A record without a time, and one that comes too late.
+            rejects |= horizon_us.is_some();
+            for (name, _) in &machine.add {
+                need.columns.remove(name);
+            }
+            need.columns.extend(read_by_machine(rows, machine));
+            let order = rows.order.iter().map(|term| &term.value);
+            for value in rows.by.iter().map(|(_, value)| value).chain(order) {
+                need.columns.extend(value.columns().iter().cloned());
+                rejects |= value.is_fallible();
+            }
+            need.positions |= rows.has_place;
         }
         OperatorKind::Dedupe { rows } | OperatorKind::Top { rows, .. } => {
             if let OperatorKind::Top { rank: Some(rank), .. } = &operator.kind {
@@ -210,7 +236,8 @@ fn is_joined(joined: &[bool], node: NodeId) -> bool {
 fn forget_origin_behind_aggregates(graph: &Graph, needs: &mut Needs) {
     let mut behind: Vec<bool> = Vec::with_capacity(graph.operators.len());
     for (operator, needs) in graph.operators.iter().zip(&mut needs.operators) {
-        let is_behind = matches!(operator.kind, OperatorKind::Aggregate { .. })
+        let loses_places = |kind: &OperatorKind| matches!(kind, OperatorKind::Aggregate { spec, .. } if !spec.is_per_file());
+        let is_behind = loses_places(&operator.kind)
             || (operator.inputs.iter().take(operator.lefts()))
                 .any(|input| is_joined(&behind, input.from.node));
         behind.push(is_behind);
@@ -255,6 +282,13 @@ pub(super) fn source(source: GraphSource, need: &Need) -> SourcePlan {
     }
 }
 
+/// Returns the columns of records that the expressions of a machine read.
+fn read_by_machine(rows: &OrderedRows, machine: &MachineSpec) -> BTreeSet<String> {
+    let read = machine.expressions().flat_map(|value| value.columns().iter().cloned());
+    let there: BTreeSet<&str> = rows.columns.iter().map(|column| column.name.as_str()).collect();
+    read.filter(|name| there.contains(name.as_str())).collect()
+}
+
 /// Leaves out what no reader asks for, and what the key holds already.
 fn keep_read(rows: &mut OrderedRows, needs: &[Need]) {
     let is_key = |column: &str| {
@@ -279,7 +313,17 @@ pub(super) fn operator(operator: GraphOperator, needs: &[Need]) -> OperatorPlan 
         OperatorKind::Parse { captures, .. } => captures.retain(|(capture, _)| {
             main.columns.contains(&capture.name) || capture.kind != Type::String
         }),
-        OperatorKind::Dedupe { rows } | OperatorKind::Top { rows, .. } => keep_read(rows, needs),
+        OperatorKind::State { rows, machine, horizon_us } => {
+            let mut needs = needs.to_vec();
+            // One that comes too late is rejected with its bytes.
+            let raw = rows.has_place && horizon_us.is_some();
+            let columns = read_by_machine(rows, machine);
+            needs.push(Need { columns, raw, ..Need::default() });
+            keep_read(rows, &needs);
+        }
+        OperatorKind::Session { rows, .. }
+        | OperatorKind::Dedupe { rows }
+        | OperatorKind::Top { rows, .. } => keep_read(rows, needs),
         OperatorKind::Join(join) => {
             let wanted = |column: &Column| main.columns.contains(&column.name);
             join.left.retain(wanted);

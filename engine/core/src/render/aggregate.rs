@@ -27,17 +27,18 @@ pub(super) fn aggregate<'scope>(
     name: &str,
     input: Batches<'scope>,
     poison: StreamVec<'scope, Time, u64>,
-    (by, compute, spec): (&[(String, Expr)], &[(String, Aggregate)], &AggregateSpec),
+    what: What<'_>,
     tally: Tally,
     flow: &Flow,
     kept: Option<KeptAggregate<'scope>>,
 ) -> (Batches<'scope>, [Rejects<'scope>; 2], Option<StreamVec<'scope, Time, KeptPart>>) {
+    let What { by, compute, spec } = what;
     let spec = spec.clone();
     let keys: Vec<Expr> = by.iter().map(|(_, key)| key.clone()).collect();
     let compute: Vec<Aggregate> = compute.iter().map(|(_, one)| one.clone()).collect();
     let operator = name.to_owned();
     let evaluate = move |batch: &Batch| aggregate_inputs(&operator, batch, &keys, &compute);
-    let reach = Reach::AllFiles;
+    let reach = if spec.is_per_file() { Reach::EachFile } else { Reach::AllFiles };
     let gathered =
         aggregate::gather(place, reach, input, poison, spec.clone(), tally.clone(), evaluate);
     let Gathered { partials, held, rejects: bad_rows } = gathered;
@@ -75,6 +76,14 @@ pub(super) fn aggregate<'scope>(
         }
     };
     (rows, [bad_rows, bad_totals], parts)
+}
+
+/// What an aggregate computes.
+#[derive(Clone, Copy)]
+pub(super) struct What<'a> {
+    pub(super) by: &'a [(String, Expr)],
+    pub(super) compute: &'a [(String, Aggregate)],
+    pub(super) spec: &'a AggregateSpec,
 }
 
 /// How the state of an aggregate outlives the process.

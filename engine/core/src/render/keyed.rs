@@ -13,7 +13,7 @@ use tidemill_operators::keyed::{
 };
 use tidemill_operators::shards::Mark;
 use tidemill_operators::tally::Tally;
-use tidemill_operators::{Column, RejectCode, Schema, Time};
+use tidemill_operators::{Column, RejectCode, Schema, Time, Type};
 use timely::dataflow::operators::core::Map as _;
 use timely::dataflow::operators::{Concat, Probe};
 use timely::dataflow::{ProbeHandle, StreamVec};
@@ -23,6 +23,7 @@ use crate::checkpoint::restore::restored;
 use crate::checkpoint::{Order, StatePart, state_parts};
 use crate::plan::{OperatorKind, OperatorPlan, OrderedRows};
 use crate::render::operator::capitalised;
+use crate::render::timed::session_tail;
 use crate::render::{Batches, Rejects, Rendering, follows_state, together};
 
 type Updates<'scope> = StreamVec<'scope, Time, Update>;
@@ -60,22 +61,39 @@ impl<'scope> Rendering<'scope, '_> {
         operator: &OperatorPlan,
         part: StatePart,
         updates: Updates<'scope>,
-        (keys, layout): (Vec<Column>, RowLayout),
+        columns: (Vec<Column>, RowLayout),
     ) -> Arranged<'scope, Trace> {
+        self.arranged_through(at, operator, part, updates, columns, |updates| (updates, ())).0
+    }
+
+    /// The same, behind an operator that all rows go through first, the restored ones too.
+    pub(super) fn arranged_through<T>(
+        &mut self,
+        at: usize,
+        operator: &OperatorPlan,
+        part: StatePart,
+        updates: Updates<'scope>,
+        (keys, layout): (Vec<Column>, RowLayout),
+        through: impl FnOnce(Updates<'scope>) -> (Updates<'scope>, T),
+    ) -> (Arranged<'scope, Trace>, T) {
         let title = self.state_title(operator, part.name);
-        let Some(orders) = self.orders.clone() else { return arrange(&title, updates) };
+        let Some(orders) = self.orders.clone() else {
+            let (updates, beside) = through(updates);
+            return (arrange(&title, updates), beside);
+        };
         let packs = self.pack_place(at, operator, part);
         let (folder, state) = (packs.folder.clone(), packs.state.clone());
         let decode = move |bytes: &[u8]| decode_kept(bytes, &keys, &layout);
         let before = restored(&title, orders.clone(), folder, state, decode);
-        let arranged = arrange(&title, updates.concat(before));
+        let (updates, beside) = through(updates.concat(before));
+        let arranged = arrange(&title, updates);
         let marks = orders
             .flat_map(|order| if let Order::Mark(mark) = order { Some(mark) } else { None })
             .container::<Vec<Mark>>();
         let keeper = self.keeper.clone();
         let sink = move |wake| Desk::new(keeper, packs, wake);
         self.kept.push(keep::<KeptPacked, _, _>(&title, arranged.clone(), marks, sink));
-        arranged
+        (arranged, beside)
     }
 
     /// What statistics call the parts of an operator that keep state: they end with its place, so that
@@ -88,23 +106,25 @@ impl<'scope> Rendering<'scope, '_> {
     /// Builds an operator that says something of the rows of each key, in their order.
     pub(super) fn ordered(
         &mut self,
-        at: usize,
-        operator: &OperatorPlan,
+        (at, operator): (usize, &OperatorPlan),
         input: (Batches<'scope>, Option<StreamVec<'scope, Time, u64>>),
         rows: &OrderedRows,
+        evaluate: impl FnMut(&Batch) -> Inputs + 'static,
         logic: impl Logic + 'static,
         tally: Tally,
     ) -> flow::Flow<'scope> {
         let (layout, keys) = (rows.layout(), rows.keys());
-        let evaluate = evaluation(operator.name.clone(), rows, &layout);
         let (updates, rejects) =
             self.gathered(operator, input, "", layout.clone(), tally.clone(), evaluate);
         let part = state_parts(&operator.kind)[0];
         let arranged = self.arranged(at, operator, part, updates, (keys.clone(), layout.clone()));
         let mut given = layout;
-        if let OperatorKind::Top { rank: Some(rank), .. } = &operator.kind {
-            given.tail.push(Column::new(rank, tidemill_operators::Type::Int));
-        }
+        given.tail = match &operator.kind {
+            OperatorKind::Top { rank: Some(rank), .. } => vec![Column::new(rank, Type::Int)],
+            OperatorKind::State { machine, .. } => machine.added(),
+            OperatorKind::Session { .. } => session_tail(),
+            _ => Vec::new(),
+        };
         let port = |port: &crate::plan::Port| Port {
             layout: given.clone(),
             shape: port.shape.clone(),
@@ -120,11 +140,11 @@ impl<'scope> Rendering<'scope, '_> {
 }
 
 /// Returns what reads the rows of a batch.
-fn evaluation(
+pub(super) fn evaluation(
     name: String,
     rows: &OrderedRows,
     layout: &RowLayout,
-) -> impl FnMut(&Batch) -> Inputs + 'static {
+) -> impl FnMut(&Batch) -> Inputs + use<> {
     let keys: Vec<Expr> = rows.by.iter().map(|(_, key)| key.clone()).collect();
     let order: Vec<Expr> = rows.order.iter().map(|term| term.value.clone()).collect();
     let kept = Schema::new(layout.columns.clone());

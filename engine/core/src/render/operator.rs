@@ -15,7 +15,8 @@ use timely::dataflow::StreamVec;
 
 use crate::checkpoint::state_parts;
 use crate::plan::{NodeId, OperatorKind, OperatorPlan, PortId};
-use crate::render::aggregate::{KeptAggregate, aggregate};
+use crate::render::aggregate::{KeptAggregate, What, aggregate};
+use crate::render::keyed::evaluation;
 use crate::render::{Batches, Rendering, follows_state, together};
 use crate::stats::feeds;
 
@@ -67,14 +68,23 @@ impl<'scope> Rendering<'scope, '_> {
                     Parse::new(column.clone(), regex, captures.clone(), shape(0), unmatched);
                 stateless(&title, name, input, tags, tally, logic)
             }
+            OperatorKind::State { rows, machine, horizon_us } => {
+                let of = (at, operator);
+                self.state(of, (input, poison), rows, machine, *horizon_us, tally)
+            }
+            OperatorKind::Session { rows, gap_us } => {
+                self.sessions((at, operator), (input, poison), rows, *gap_us, tally)
+            }
             OperatorKind::Dedupe { rows } => {
                 let logic = if tags > 1 { Dedupe::Both } else { Dedupe::First };
-                self.ordered(at, operator, (input, poison), rows, logic, tally)
+                let evaluate = evaluation(name.clone(), rows, &rows.layout());
+                self.ordered((at, operator), (input, poison), rows, evaluate, logic, tally)
             }
             OperatorKind::Top { rows, count, rank } => {
                 let rank = if rank.is_some() { Rank::Tail } else { Rank::None };
                 let logic = Top { count: *count, rank };
-                self.ordered(at, operator, (input, poison), rows, logic, tally)
+                let evaluate = evaluation(name.clone(), rows, &rows.layout());
+                self.ordered((at, operator), (input, poison), rows, evaluate, logic, tally)
             }
             OperatorKind::Window { on, windows } => {
                 let logic = Window::new(on.clone(), *windows, shape(0));
@@ -98,7 +108,7 @@ impl<'scope> Rendering<'scope, '_> {
                     }),
                     keeper: self.keeper.clone(),
                 });
-                let what = (by.as_slice(), compute.as_slice(), spec);
+                let what = What { by, compute, spec };
                 let (rows, [bad_rows, bad_totals], parts) =
                     aggregate(&place, name, input, poison, what, tally, &self.flow, kept);
                 self.kept.extend(parts);

@@ -20,7 +20,7 @@ pub(super) fn file_sink(plan: &Plan, index: usize, sink: &SinkPlan) -> Option<Fi
     let name = sink.name.clone();
     let sources = sources_of(plan, sink);
     match &sink.kind {
-        SinkKind::Files { format, schema, empty } => Some(FileSink {
+        SinkKind::Files { format, schema, empty, changing: _ } => Some(FileSink {
             index,
             name,
             format: format.clone(),

@@ -32,6 +32,8 @@ pub enum Prepared {
     Digest,
     /// Nowhere: the output is taken away.
     Removed,
+    /// Nowhere: the output stays as it is. Only the records that came for it are told.
+    Same,
 }
 
 /// Opens the staged file when a body outgrows the memory.
@@ -46,6 +48,8 @@ pub struct Body {
     digest: Option<Box<blake3::Hasher>>,
     bytes: u64,
     full: bool,
+    /// Whether it is staged however small it is.
+    never_inline: bool,
 }
 
 /// A finished body.
@@ -62,6 +66,11 @@ impl Body {
     /// Returns a body that is never written: only its length and hash are wanted.
     pub fn digest() -> Self {
         Self { digest: Some(Box::default()), ..Self::default() }
+    }
+
+    /// Returns a body that is staged however small it is: it is one of many.
+    pub fn staged() -> Self {
+        Self { never_inline: true, ..Self::default() }
     }
 
     /// Returns how many bytes were appended.
@@ -104,7 +113,8 @@ impl Body {
 
     /// Writes what is only gathered, if there is a staged file; returns whether all of it is.
     pub fn flush(&mut self, stage: Stage<'_>) -> io::Result<bool> {
-        if self.staged.is_some() && !self.full {
+        let is_staged = self.staged.is_some() || self.never_inline;
+        if is_staged && !self.full {
             self.write_gathered(stage)?;
         }
         Ok(!self.full)

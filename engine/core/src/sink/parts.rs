@@ -35,7 +35,7 @@ pub struct PreparedPart {
     pub sink: usize,
     /// The submission whose output it is.
     pub of: u64,
-    /// How many records it holds.
+    /// How many records of the epoch came for it.
     pub rows: u64,
     /// The file's name in the sink's folder.
     pub name: String,
@@ -231,6 +231,12 @@ impl Parts {
         Ok(writer.through(self.desk.blocks()))
     }
 
+    /// Opens the staged file of an output of another submission than that of the epoch, or of its own.
+    pub fn stage_of(&self, epoch: u64, of: u64) -> io::Result<StageWriter> {
+        let Surroundings { home, generation, pipeline, .. } = &self.around;
+        StageWriter::create_of(home, *generation, pipeline, epoch, &self.sink.name, of)
+    }
+
     /// Ends the process if the disk refused.
     pub fn written(&self, outcome: io::Result<()>) {
         if let Err(error) = outcome {
@@ -246,31 +252,39 @@ impl Parts {
         if open.rows == 0 && !wants_empty {
             return None;
         }
-        let name = output_name(&opening.output_name, &self.sink.format);
-        let part = |bytes: u64, hash: [u8; 32], body: Prepared| PreparedPart {
+        let part = PreparedPart {
             epoch,
             sink: self.sink.index,
             of: opening.submission,
             rows: open.rows,
-            name,
-            bytes,
-            hash,
-            body,
+            name: output_name(&opening.output_name, &self.sink.format),
+            bytes: 0,
+            hash: [0; 32],
+            body: Prepared::Same,
         };
-        let finished = open.body.finish();
-        match finished {
-            Ok(Finished::Inline(bytes)) => {
-                let hash = *blake3::hash(&bytes).as_bytes();
-                let part = part(bytes.len() as u64, hash, Prepared::Inline(bytes));
-                Some((open.capability, part))
+        self.finish(open.capability, part, open.body)
+    }
+
+    /// Ends the body of a part, which must be flushed. Returns the part at once if it needs no sync.
+    pub fn finish(
+        &mut self,
+        capability: Capability<Time>,
+        part: PreparedPart,
+        body: Body,
+    ) -> Option<Ready> {
+        match body.finish() {
+            Ok(Finished::Inline(inline)) => {
+                let (bytes, hash) = (inline.len() as u64, *blake3::hash(&inline).as_bytes());
+                let body = Prepared::Inline(inline);
+                Some((capability, PreparedPart { bytes, hash, body, ..part }))
             }
             Ok(Finished::Digest(bytes, hash)) => {
-                Some((open.capability, part(bytes, hash, Prepared::Digest)))
+                let body = Prepared::Digest;
+                Some((capability, PreparedPart { bytes, hash, body, ..part }))
             }
             Ok(Finished::Staged(unsynced)) => {
-                let part = part(0, [0; 32], Prepared::Inline(Vec::new()));
                 let ticket = self.desk.hand_over(unsynced);
-                self.waiting.insert(ticket, (open.capability, part));
+                self.waiting.insert(ticket, (capability, part));
                 None
             }
             Err(error) => (self.around.on_failure)("write staged output", &error),

@@ -6,6 +6,7 @@ use tidemill_operators::keyed::Arrival;
 use tidemill_operators::window::Windows;
 
 use crate::diagnostic::Mistakes;
+use crate::spec::operator::state::StateSpec;
 use crate::spec::read::{self, Entries, Text};
 use crate::spec::tree::{Node, Value};
 
@@ -15,12 +16,13 @@ mod join;
 mod ordered;
 mod parse;
 mod route;
+pub(crate) mod state;
 mod window;
 
 pub(crate) use join::JoinSpec;
 
 /// The kinds of operators, by the key that holds what they do.
-pub(crate) const KINDS: [&str; 10] = [
+pub(crate) const KINDS: [&str; 11] = [
     "filter",
     "select",
     "route",
@@ -31,6 +33,7 @@ pub(crate) const KINDS: [&str; 10] = [
     "dedupe",
     "top",
     "join",
+    "state",
 ];
 
 /// An operator as written.
@@ -50,11 +53,13 @@ pub(crate) enum BodySpec {
     Select(Vec<NamedSpec>),
     Route { rules: Vec<(Text, Text)>, otherwise: Option<Text>, all: bool, drop: Vec<Text> },
     Parse { column: Text, regex: Text, fields: Vec<(Text, Type)> },
-    Aggregate { by: Vec<NamedSpec>, compute: Vec<(Text, Text)> },
+    Aggregate { by: Vec<NamedSpec>, compute: Vec<(Text, Text)>, per_file: bool },
     Dedupe { by: Vec<NamedSpec>, keep: Arrival, order: Vec<Text> },
     Top { count: u32, by: Vec<NamedSpec>, order: Vec<Text>, rank: Option<Text> },
     Window { on: Text, windows: Windows },
     Explode { column: Text, list: List, element: Option<Text> },
+    Session { on: Text, gap_us: i64, by: Vec<NamedSpec> },
+    State(Box<StateSpec>),
     Join(JoinSpec),
 }
 
@@ -124,6 +129,7 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Oper
         "top" => ordered::top(node, mistakes),
         "window" => window::read(node, mistakes),
         "explode" => explode::read(node, mistakes),
+        "state" => state::read(node, mistakes),
         "join" => join::read(node, mistakes),
         _ => aggregate::read(node, mistakes),
     });

@@ -2,7 +2,7 @@
 //!
 //! Looks at the journal and the folders before anything runs; moves nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tidemill_store::{AcceptedFile, Dedupe, Folders, Found, Journal, JournalError, look_for};
 
@@ -93,11 +93,14 @@ fn to_rebuild(
 ) -> Result<(Vec<AcceptedFile>, Vec<u64>), StartError> {
     let forget_missing = config.forget_missing;
     // A version and its correction that are both to be read again need not be: neither of them.
-    let corrects = |file: &AcceptedFile| file.correction.and_then(|correction| correction.of);
     let corrected = corrected(&committed);
     let known: BTreeSet<u64> = committed.iter().map(|file| file.id).collect();
+    let corrects = |file: &AcceptedFile| Some((file.id, file.correction?.of?));
+    let corrects: BTreeMap<u64, u64> = committed.iter().filter_map(corrects).collect();
     let committed = committed.into_iter().filter(|file| {
-        let takes_back = corrects(file).is_some_and(|old| !known.contains(&old));
+        // The last of a chain takes back the first version, if that is in the checkpoint.
+        let mut chain = std::iter::successors(corrects.get(&file.id), |old| corrects.get(old));
+        let takes_back = chain.any(|old| !known.contains(old));
         !corrected.contains(&file.id) && (!file.is_removal() || takes_back)
     });
     let mut there = Vec::new();

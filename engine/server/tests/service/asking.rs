@@ -136,7 +136,7 @@ async fn operators_and_latencies_are_those_of_the_pipeline_asked_for() {
     let rows = client.operators(Some("logs")).await.unwrap();
     assert_eq!(rows.iter().map(|row| row.worker).collect::<Vec<_>>(), [0, 1]);
     assert_eq!(rows[0].frontier, Some(Frontier { epoch: 9, chunk: Frontier::END }));
-    assert_eq!((rows[0].records_in, rows[0].state_entries), (1, 10));
+    assert_eq!((rows[0].records_in, rows[0].state_entries, rows[0].state_bytes), (1, 10, 1_000));
 
     assert_eq!(client.latency(None).await.unwrap().len(), 2);
     let stages = client.latency(Some("bills")).await.unwrap();

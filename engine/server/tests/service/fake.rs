@@ -10,8 +10,8 @@ use tempfile::TempDir;
 use tidemill_engine::engine::tables::{TableError, TableHandle, TableObserver, TableReport};
 use tidemill_engine::engine::{ClientId, Observer, Replaces, SubmitError, Target, Upload, spool};
 use tidemill_engine::report::{
-    Condition, Corrections, EdgeReport, NodeReport, OperatorReport, Phase, PipelineReport,
-    ReceiptReport, StageLatency, SubmissionFilter, SubmissionReport,
+    Condition, Corrections, EdgeReport, NodeReport, OperatorReport, OutputReport, Phase,
+    PipelineReport, ReceiptReport, StageLatency, SubmissionFilter, SubmissionReport,
 };
 use tidemill_server::Backend;
 
@@ -117,7 +117,11 @@ impl Fake {
             records: 0,
             rejected: 0,
             reason: None,
-            outputs: vec![(format!("errors/{name}"), 7)],
+            outputs: vec![OutputReport {
+                path: format!("errors/{name}"),
+                bytes: 7,
+                ..OutputReport::default()
+            }],
             seen_at: moment(1),
             accepted_at: moment(2),
             finished_at: None,
@@ -325,6 +329,7 @@ impl Backend for Fake {
             backlog: 8,
             frontier: Some((9, u64::MAX)),
             state_entries: 10,
+            state_bytes: 1_000,
         };
         vec![row("logs", 0), row("logs", 1), row("bills", 0)]
     }

@@ -13,7 +13,7 @@ use super::Round;
 use super::finding::Code;
 use super::journal::Pipeline;
 use crate::disk;
-use crate::name::{FORMAT_ENDINGS, REASON_ENDING};
+use crate::name::{REASON_ENDING, SNAPSHOT_ENDINGS};
 use crate::queue;
 
 /// Files of the journal looked at together.
@@ -387,7 +387,7 @@ fn is_temporary(name: &std::ffi::OsStr) -> bool {
 
 /// Returns whether a file is the snapshot of a table, or what is said about one.
 fn is_snapshot(folder: &Path, sink: &str, name: &str) -> bool {
-    FORMAT_ENDINGS.iter().any(|ending| {
+    SNAPSHOT_ENDINGS.iter().any(|ending| {
         let snapshot = format!("{sink}{ending}");
         let about = format!("{snapshot}{}", super::tables::ABOUT_ENDING);
         name == about || (name == snapshot && folder.join(about).exists())

@@ -5,13 +5,21 @@ use super::{Growing, Port, listed};
 use crate::corrections::files::chance;
 use crate::corrections::pipeline::{Column, Kind, Operator, quoted};
 
+/// Adds an operator of one kind, if there is a port that it fits.
+type Grow = fn(&mut Growing<'_>);
+
 /// How often each kind of operator is tried, of the sum of all.
-const KINDS: [(u64, fn(&mut Growing<'_>)); 5] = [
+const KINDS: [(u64, Grow); 10] = [
     (2, |growing| growing.filter()),
     (3, |growing| growing.select()),
     (3, |growing| growing.route()),
     (1, |growing| growing.parse()),
     (6, |growing| growing.aggregate()),
+    (4, |growing| growing.dedupe()),
+    (4, |growing| growing.top()),
+    (2, |growing| growing.window()),
+    (2, |growing| growing.explode()),
+    (5, |growing| growing.join()),
 ];
 
 impl Growing<'_> {
@@ -59,7 +67,8 @@ impl Growing<'_> {
     fn filter(&mut self) {
         let Some((from, port)) = self.inputs() else { return };
         let name = self.name('f');
-        let body = format!("filter: {}", quoted(&condition(&port.columns, self.random)));
+        let condition = calm(&port, condition(&port.columns, self.random));
+        let body = format!("filter: {}", quoted(&condition));
         let ports = vec![Port { name: name.clone(), by: Vec::new(), ..port }];
         self.push(name, from, body, ports);
     }
@@ -79,7 +88,7 @@ impl Growing<'_> {
             let (sql, kind) = value(&port.columns, self.random);
             let name = self.name('c');
             columns.push(Column { name: name.clone(), kind });
-            named.push((name, Some(sql)));
+            named.push((name, Some(calm(&port, sql))));
         }
         let body = format!("select: {}", listed(&named));
         let ports = vec![Port { name: name.clone(), columns, by: Vec::new(), ..port }];
@@ -92,7 +101,8 @@ impl Growing<'_> {
         let mut rules = Vec::new();
         let mut tags = Vec::new();
         for tag in ["p", "q"].iter().take(1 + self.random.below(2) as usize) {
-            rules.push(format!("{tag}: {}", quoted(&condition(&port.columns, self.random))));
+            let condition = calm(&port, condition(&port.columns, self.random));
+            rules.push(format!("{tag}: {}", quoted(&condition)));
             tags.push(*tag);
         }
         if chance(self.random, 70) {
@@ -125,7 +135,7 @@ impl Growing<'_> {
         columns.push(Column { name: digit, kind: Kind::Int });
         let like = Port { by: Vec::new(), readers: 0, ..port };
         let mut ports = vec![Port { name: name.clone(), columns, ..like.clone() }];
-        if chance(self.random, 40) {
+        if ports[0].changes || chance(self.random, 40) {
             ports.push(Port { name: format!("{name}.unmatched"), ..like });
         }
         self.push(name, from, body, ports);
@@ -146,7 +156,7 @@ impl Growing<'_> {
             } else {
                 let (sql, kind) = value(&port.columns, self.random);
                 let name = self.name('c');
-                by.push((name.clone(), Some(sql)));
+                by.push((name.clone(), Some(calm(&port, sql))));
                 columns.push(Column { name, kind });
             }
         }
@@ -172,21 +182,166 @@ impl Growing<'_> {
         self.push(name, from, body, vec![port]);
     }
 
+    fn dedupe(&mut self) {
+        let Some((from, port)) = self.inputs() else { return };
+        let name = self.name('d');
+        let by = self.keys(&port, 1);
+        let mut body = format!("by: {by}, keep: {}", self.random.pick(&["first", "last"]));
+        if !port.has_place || chance(self.random, 60) {
+            body += &format!(", order: {}", self.order(&port.columns));
+        }
+        let body = format!("dedupe: {{ {body} }}");
+        let ports = vec![Port { name: name.clone(), by: Vec::new(), changes: true, ..port }];
+        self.push(name, from, body, ports);
+    }
+
+    fn top(&mut self) {
+        let Some((from, mut port)) = self.inputs() else { return };
+        let name = self.name('t');
+        let by = if chance(self.random, 30) { "[]".to_owned() } else { self.keys(&port, 1) };
+        let order = self.order(&port.columns);
+        let mut body = format!("k: {}, by: {by}, order: {order}", 1 + self.random.below(4));
+        if chance(self.random, 40) {
+            let rank = self.name('c');
+            body += &format!(", rank: {rank}");
+            port.columns.push(Column { name: rank, kind: Kind::Int });
+        }
+        let body = format!("top: {{ {body} }}");
+        let ports = vec![Port { name: name.clone(), by: Vec::new(), changes: true, ..port }];
+        self.push(name, from, body, ports);
+    }
+
+    fn join(&mut self) {
+        let Some((from, mut port)) = self.inputs() else { return };
+        let left = port.columns.clone();
+        let meets = |other: &Port| other.columns.iter().any(|column| left.contains(column));
+        let Some(at) = self.choose(meets) else { return };
+        let (with, name) = (self.read(at), self.name('j'));
+        let right = self.ports[at].columns.clone();
+        let common: Vec<&Column> = right.iter().filter(|column| left.contains(column)).collect();
+        let on = self.random.pick(&common).name.clone();
+        let kind = *self.random.pick(&["inner", "left", "semi", "anti"]);
+        let mut body = format!("with: {with}, on: [{on}], kind: {kind}");
+        if matches!(kind, "inner" | "left") {
+            let mut take = Vec::new();
+            for _ in 0..=self.random.below(2) {
+                let column = self.random.pick(&right).clone();
+                let name = self.name('c');
+                take.push(format!("{name}: {}", column.name));
+                port.columns.push(Column { name, kind: column.kind });
+            }
+            body += &format!(", take: {{ {} }}", take.join(", "));
+        }
+        let body = format!("join: {{ {body} }}");
+        let ports = vec![Port { name: name.clone(), by: Vec::new(), changes: true, ..port }];
+        self.push(name, from, body, ports);
+        if let Some(operator) = self.operators.last_mut() {
+            operator.with.push(with);
+        }
+    }
+
+    /// Returns one or two columns, or values, as a list.
+    fn keys(&mut self, port: &Port, least: u64) -> String {
+        let columns = &port.columns;
+        let mut keys: Vec<(String, Option<String>)> = Vec::new();
+        for _ in 0..least + self.random.below(2) {
+            let column = self.random.pick(columns).name.clone();
+            if chance(self.random, 85) {
+                if !keys.iter().any(|(name, _)| *name == column) {
+                    keys.push((column, None));
+                }
+            } else {
+                let (sql, _) = value(columns, self.random);
+                keys.push((self.name('c'), Some(calm(port, sql))));
+            }
+        }
+        listed(&keys)
+    }
+
+    /// Returns one or two terms to order by, as a list.
+    fn order(&mut self, columns: &[Column]) -> String {
+        let mut terms: Vec<String> = Vec::new();
+        for _ in 0..=self.random.below(2) {
+            let column = self.random.pick(columns).name.clone();
+            let suffix = self.random.pick(&["", " desc", " desc nulls first", " nulls last"]);
+            if !terms.iter().any(|term| term.trim_matches('"').starts_with(&column)) {
+                terms.push(quoted(&format!("{column}{suffix}")));
+            }
+        }
+        format!("[{}]", terms.join(", "))
+    }
+
+    fn window(&mut self) {
+        let has_time = |port: &Port| {
+            if port.changes {
+                return false;
+            }
+            let has = |name: &str| port.columns.iter().any(|column| column.name == name);
+            port.columns.iter().any(|column| column.kind == Kind::Time)
+                && !has("window_start")
+                && !has("window_end")
+        };
+        let Some(at) = self.choose(has_time) else { return };
+        let (from, name) = (vec![self.read(at)], self.name('w'));
+        let mut port = self.ports[at].clone();
+        let times = port.columns.iter().filter(|column| column.kind == Kind::Time);
+        let times: Vec<String> = times.map(|column| column.name.clone()).collect();
+        let on = self.random.pick(&times).clone();
+        let kinds = ["tumbling: 20m", "tumbling: 1h", "hopping: { size: 30m, every: 10m }"];
+        let body = format!("window: {{ on: {on}, {} }}", self.random.pick(&kinds));
+        for bound in ["window_start", "window_end"] {
+            port.columns.push(Column { name: bound.to_owned(), kind: Kind::Time });
+        }
+        let ports = vec![Port { name: name.clone(), by: Vec::new(), readers: 0, ..port }];
+        self.push(name, from, body, ports);
+    }
+
+    fn explode(&mut self) {
+        let is_text = |column: &&Column| column.kind == Kind::Text;
+        let Some(at) = self.choose(|port| port.columns.iter().any(|one| is_text(&one))) else {
+            return;
+        };
+        let (from, name) = (vec![self.read(at)], self.name('e'));
+        let port = self.ports[at].clone();
+        let texts: Vec<&Column> = port.columns.iter().filter(is_text).collect();
+        let tags = texts.iter().find(|column| column.name == "tags");
+        let column = tags.unwrap_or(self.random.pick(&texts)).name.clone();
+        let body = format!("explode: {{ column: {column}, split: \",\" }}");
+        let ports = vec![Port { name: name.clone(), by: Vec::new(), readers: 0, ..port }];
+        self.push(name, from, body, ports);
+    }
+
     /// Returns what an aggregate computes, and its type.
     fn computed(&mut self, port: &Port) -> (String, Kind) {
         if chance(self.random, 20) {
             return ("count(*)".to_owned(), Kind::Int);
         }
         let column = self.random.pick(&port.columns).clone();
+        let other = self.random.pick(&port.columns).clone();
         let (x, kind) = (&column.name, column.kind);
+        // Nobody is the least of two truths.
+        let (x2, has_order) = (&other.name, other.kind != Kind::Bool);
         let is_number = matches!(kind, Kind::Int | Kind::Float);
-        match self.random.below(5) {
-            0 => (format!("count({x})"), Kind::Int),
-            1 if is_number => (format!("avg({x})"), Kind::Float),
-            2 if !port.changes && kind != Kind::Bool => (format!("min({x})"), kind),
-            3 if !port.changes && kind != Kind::Bool => (format!("max({x})"), kind),
+        match self.random.below(12) {
+            0 if is_number => (format!("avg({x})"), Kind::Float),
+            1 if kind != Kind::Bool => (format!("min({x})"), kind),
+            2 if kind != Kind::Bool => (format!("max({x})"), kind),
+            3 => (format!("count(distinct {x})"), Kind::Int),
+            4 if port.has_place => (format!("first({x})"), kind),
+            5 if port.has_place => (format!("last({x})"), kind),
+            6 if has_order => (format!("first({x} order by {x2} desc)"), kind),
+            7 if has_order => (format!("arg_max({x}, {x2})"), kind),
+            8 if is_number => (format!("stddev({x})"), Kind::Float),
+            9 => (format!("approx_distinct({x})"), Kind::Int),
+            10 if is_number => (format!("approx_quantile({x}, 0.5)"), Kind::Float),
             _ if is_number => (format!("sum({x})"), kind),
             _ => (format!("count({x})"), Kind::Int),
         }
     }
+}
+
+/// Returns SQL that rejects nothing where rows change: a reject is told in the file that brought the
+/// change, and is told again by each that brings it back.
+fn calm(port: &Port, sql: String) -> String {
+    if port.changes { sql.replace("12 / ", "12 - ") } else { sql }
 }

@@ -88,10 +88,10 @@ impl Follow {
     }
 
     /// Returns what comes next; nothing if nothing has come since. Never waits.
-    pub fn next(&mut self) -> Result<Option<Told>, TableError> {
+    pub fn more(&mut self) -> Result<Option<Told>, TableError> {
         match &mut self.stage {
             Stage::Snapshot(scan) => {
-                let rows = scan.next()?;
+                let rows = scan.more()?;
                 let complete = rows.is_none();
                 let (epoch, rows) = (scan.epoch(), rows.unwrap_or_default());
                 if complete {

@@ -71,7 +71,7 @@ impl Scan {
 
     /// Returns the next rows, perhaps none where none of those looked at was wanted; nothing at the
     /// end.
-    pub fn next(&mut self) -> Result<Option<Vec<TableRow>>, TableError> {
+    pub fn more(&mut self) -> Result<Option<Vec<TableRow>>, TableError> {
         if self.ended {
             return Ok(None);
         }

@@ -13,11 +13,15 @@ use crate::spec::{NamedSpec, OperatorSpec, Text};
 /// Returns what an `aggregate` does and the stream of its port.
 pub(super) fn check(
     operator: &OperatorSpec,
-    by: &[NamedSpec],
-    compute: &[(Text, Text)],
+    (by, compute, per_file): (&[NamedSpec], &[(Text, Text)], bool),
     input: &Stream,
     mistakes: &mut Mistakes<'_>,
 ) -> (Option<OperatorKind>, Stream) {
+    if per_file && !input.has_place {
+        let behind = quoted(input.changed_by.as_deref().unwrap_or_default());
+        let message = format!("`per: file` needs records of files; the rows of {behind} are none");
+        operator.name.wrong(mistakes, message, Some("leave `per` out".to_owned()));
+    }
     let checked = input.schema.as_ref().and_then(|schema| {
         let by = every(by, |column| named(column, schema, mistakes));
         let compute = every(compute, |column| computed(column, schema, input, mistakes));
@@ -30,6 +34,7 @@ pub(super) fn check(
             compute: compute.iter().map(computed).collect(),
             taken_back: taken_back(input),
         };
+        let spec = if per_file { spec.per_file() } else { spec };
         OperatorKind::Aggregate { by, compute, spec }
     });
     let schema = match &kind {
@@ -37,7 +42,7 @@ pub(super) fn check(
         _ => None,
     };
     let changed_by = Some(operator.name.text.clone());
-    (kind, Stream { schema, changed_by, has_place: false, append_only: false })
+    (kind, Stream { schema, changed_by, has_place: per_file, append_only: false })
 }
 
 /// Returns which rows of a stream can be taken back.

@@ -127,7 +127,8 @@ fn behind(operator: &OperatorSpec, schema: Option<Schema>, input: &Stream) -> St
     Stream { schema, changed_by, has_place: input.has_place, append_only: false }
 }
 
-fn rows(
+/// Returns the rows of a key in an order, checked.
+pub(super) fn rows(
     (by, order): (&[NamedSpec], &[Text]),
     keep: Arrival,
     input: &Stream,

@@ -1,14 +1,15 @@
 //! Window: whether a `window` fits what arrives, and what it gives. Derived.
 
 use tidemill_operators::expr::Expr;
+use tidemill_operators::keyed::{Arrival, Direction, Nulls};
 use tidemill_operators::window::{END, START, Windows};
 use tidemill_operators::{Column, Schema, Type};
 
 use crate::diagnostic::{Mistakes, quoted};
-use crate::graph::OperatorKind;
 use crate::graph::flow::Stream;
-use crate::graph::operators::column::{article, expression};
-use crate::spec::{OperatorSpec, Text};
+use crate::graph::operators::column::{article, every, expression, named};
+use crate::graph::{OperatorKind, OrderTerm, OrderedRows};
+use crate::spec::{NamedSpec, OperatorSpec, Text};
 
 /// Returns what a `window` does and the stream of its port.
 pub(super) fn check(
@@ -25,6 +26,35 @@ pub(super) fn check(
     let schema = checked.as_ref().map(|(_, schema)| schema.clone());
     let kind = checked.map(|(on, _)| OperatorKind::Window { on, windows });
     (kind, Stream { schema, ..input.clone() })
+}
+
+/// Returns what a `window` of sessions does and the stream of its port.
+pub(super) fn session(
+    operator: &OperatorSpec,
+    on: &Text,
+    gap_us: i64,
+    by: &[NamedSpec],
+    input: &Stream,
+    mistakes: &mut Mistakes<'_>,
+) -> (Option<OperatorKind>, Stream) {
+    let checked = input.schema.as_ref().and_then(|schema| {
+        let by = every(by, |column| named(column, schema, mistakes));
+        let value = instant(on, schema, mistakes);
+        let schema_behind = with_bounds(operator, schema, mistakes);
+        let (direction, nulls) = (Direction::Ascending, Nulls::First);
+        let rows = OrderedRows {
+            by: by?,
+            order: vec![OrderTerm { value: value?, direction, nulls }],
+            keep: Arrival::First,
+            has_place: input.has_place,
+            columns: schema.columns().to_vec(),
+            raw: false,
+        };
+        Some((OperatorKind::Session { rows, gap_us }, schema_behind?))
+    });
+    let schema = checked.as_ref().map(|(_, schema)| schema.clone());
+    let changed_by = Some(operator.name.text.clone());
+    (checked.map(|(kind, _)| kind), Stream { schema, changed_by, ..input.clone() })
 }
 
 /// Compiles an expression that is an event time.

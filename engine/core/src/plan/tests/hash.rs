@@ -58,6 +58,32 @@ fn meaning_counts() {
 }
 
 #[test]
+fn what_orders_rows_counts() {
+    const TOP: &str = "pipeline: p\nsources: { s: { format: csv, fields: { a: string, b: int } } }\n\
+        operators: { x: { from: s, top: { k: 3, by: [a], order: [b desc], rank: r } } }\n\
+        sinks: { o: { from: x, table: { format: csv, key: [a, r] } } }\n";
+    check_same(TOP, &TOP.replace("b desc", "b  DESC nulls last"));
+    for (old, new) in [
+        ("k: 3", "k: 4"),
+        ("b desc", "b"),
+        ("b desc", "b desc nulls first"),
+        ("b desc", "a desc"),
+        (
+            ", rank: r } } }\nsinks: { o: { from: x, table: { format: csv, key: [a, r]",
+            " } } }\nsinks: { o: { from: x, table: { format: csv, key: [a, b]",
+        ),
+    ] {
+        assert!(TOP.contains(old), "{old}");
+        check_different(TOP, &TOP.replace(old, new));
+    }
+    let first = TOP
+        .replace("top: { k: 3, by: [a], order: [b desc], rank: r }", "dedupe: { by: [a] }")
+        .replace("key: [a, r]", "key: [a]");
+    check_different(&first, &first.replace("{ by: [a] }", "{ by: [a], keep: last }"));
+    check_same(&first, &first.replace("{ by: [a] }", "{ by: [a], keep: first }"));
+}
+
+#[test]
 fn the_hash_of_the_example_stays_the_same_between_versions() {
     // A home remembers it: if this changes without need, every running pipeline seems changed.
     assert_eq!(

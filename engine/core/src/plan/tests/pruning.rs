@@ -146,6 +146,47 @@ fn behind_an_aggregate_there_is_no_raw_record() {
 }
 
 #[test]
+fn rows_of_a_key_carry_what_is_read_and_their_place() {
+    check(
+        &with(
+            "  d: { from: s, dedupe: { by: [c], order: [a] } }",
+            "  o: { from: d, table: { format: csv, key: [c] } }",
+        ),
+        &["s: a b c d e +at", "d: a b c d e"],
+    );
+    check(
+        &with(
+            "  t: { from: s, top: { k: 3, by: [c], order: [a desc], rank: n } }\n  \
+             x: { from: t, select: [c, n] }",
+            "  o: { from: x, table: { format: csv, key: [c] } }",
+        ),
+        &["s: a c +at", "t: c n", "x: c n"],
+    );
+}
+
+#[test]
+fn behind_an_aggregate_rows_of_a_key_have_no_place() {
+    check(
+        &with(
+            "  g: { from: s, aggregate: { by: [c], compute: { n: sum(a) } } }\n  \
+             t: { from: g, top: { k: 3, order: [n desc] } }",
+            "  o: { from: t, table: { format: csv, key: [c] } }",
+        ),
+        &["s: a c", "g: c n", "t: c n"],
+    );
+}
+
+#[test]
+fn duplicates_that_nobody_reads_are_no_port() {
+    let both = "  d: { from: s, dedupe: { by: [c] } }";
+    let one = good(&with(both, "  o: { from: d, table: { format: csv, key: [c] } }"));
+    assert_eq!(one.operators[0].outputs.len(), 1);
+    let two = "  o: { from: d, table: { format: csv, key: [c] } }\n  \
+               q: { from: d.duplicates, table: { format: csv, key: [c, a] } }";
+    assert_eq!(good(&with(both, two)).operators[0].outputs.len(), 2);
+}
+
+#[test]
 fn counting_reads_no_column() {
     check(
         &with(

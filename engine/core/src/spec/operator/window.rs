@@ -5,7 +5,7 @@ use std::time::Duration;
 use tidemill_operators::window::{WINDOWS_MAX, Windows};
 
 use crate::diagnostic::{Mistakes, Place};
-use crate::spec::operator::BodySpec;
+use crate::spec::operator::{BodySpec, NamedSpec, named};
 use crate::spec::read::{self, Entries};
 use crate::spec::tree::Node;
 
@@ -19,18 +19,28 @@ pub(super) fn read(node: Node, mistakes: &mut Mistakes<'_>) -> Option<BodySpec> 
     let on = entries.require("on", mistakes);
     let tumbling = entries.take("tumbling");
     let hopping = entries.take("hopping");
-    if tumbling.is_none() && hopping.is_none() && entries.rest().next().is_none() {
+    let session = entries.take("session");
+    let lengths = [&tumbling, &hopping, &session];
+    let written: Vec<_> = lengths.into_iter().flatten().collect();
+    if written.is_empty() && entries.rest().next().is_none() {
         let hint = "for example `tumbling: 5m`, or `hopping: { size: 10m, every: 5m }`";
         entries.wrong(mistakes, "a window needs a length".to_owned(), Some(hint.to_owned()));
     }
+    if let [_, second, ..] = written.as_slice() {
+        let message = "a window is one of `tumbling`, `hopping` and `session`";
+        mistakes.add(second.owner, &second.path, message, None);
+        entries.finish(mistakes);
+        return None;
+    }
     entries.finish(mistakes);
+    if let Some(session) = session {
+        let session = read_session(session, mistakes);
+        let on = on.and_then(|node| read::text(node, "`on`", mistakes));
+        let (gap_us, by) = session?;
+        return Some(BodySpec::Session { on: on?, gap_us, by });
+    }
     let windows = match (tumbling, hopping) {
-        (Some(_), Some(second)) => {
-            let message = "a window is `tumbling` or `hopping`, not both";
-            mistakes.add(second.owner, &second.path, message, None);
-            None
-        }
-        (Some(node), None) => {
+        (Some(node), _) => {
             let size_us = micros(node, "`tumbling`", mistakes);
             size_us.map(|size_us| Windows { size_us, every_us: size_us })
         }
@@ -39,6 +49,17 @@ pub(super) fn read(node: Node, mistakes: &mut Mistakes<'_>) -> Option<BodySpec> 
     };
     let on = on.and_then(|node| read::text(node, "`on`", mistakes));
     Some(BodySpec::Window { on: on?, windows: windows? })
+}
+
+/// Reads how long a silence ends a session, and whose silence it is.
+fn read_session(node: Node, mistakes: &mut Mistakes<'_>) -> Option<(i64, Vec<NamedSpec>)> {
+    let mut entries = Entries::open(node, "`session`", mistakes)?;
+    let gap = entries.require("gap", mistakes);
+    let by = entries.require("by", mistakes);
+    entries.finish(mistakes);
+    let gap = gap.and_then(|node| micros(node, "`gap`", mistakes));
+    let by = by.and_then(|node| named(node, "`by`", mistakes));
+    Some((gap?, by?))
 }
 
 fn hopping_windows(node: Node, mistakes: &mut Mistakes<'_>) -> Option<Windows> {

@@ -289,7 +289,7 @@ fn recovery_moves_what_a_committed_correction_retires() {
     let gone = removal(&mut journal, two.id);
     let mut journal = reopen(journal);
     let found = crate::recover(&home, &mut journal, &["p"], 2).unwrap();
-    assert_eq!(found.unfinished, [gone.clone()]);
+    assert_eq!(found.unfinished, std::slice::from_ref(&gone));
     commit(&mut journal, &gone);
     let mut journal = reopen(journal);
     let found = crate::recover(&home, &mut journal, &["p"], 3).unwrap();
