@@ -505,6 +505,18 @@ mod tests {
     }
 
     #[test]
+    fn a_row_that_goes_is_found_where_other_pieces_end_before_its_key() {
+        let left = [(7, 17, 2, -1), (9, 3, 2, 1)];
+        // The piece of before ends with key 7, and so does not know key 9 at all.
+        let back = [(9, 3, 2, -1)];
+        assert_eq!(after(Kind::Left, &left, &[], 100), (1, 1, true));
+        let run = || after(Kind::Left, &back, &[], 100);
+        assert!(std::panic::catch_unwind(run).is_err(), "it had not been there");
+        let was_there = [(9, 3, 1, 1), (9, 3, 2, -1)];
+        assert_eq!(after(Kind::Left, &was_there, &[], 100), (0, 1, true));
+    }
+
+    #[test]
     fn a_second_right_row_costs_nothing_where_only_presence_counts() {
         for kind in [Kind::Semi, Kind::Anti] {
             assert_eq!(after(kind, &[], &[(7, 1, 2, 1)], 20), (0, 0, true), "{kind:?}");
