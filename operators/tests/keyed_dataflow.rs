@@ -585,8 +585,10 @@ fn a_file_that_is_replaced_by_itself_says_nothing() {
 #[test]
 fn a_row_that_was_never_there_cannot_be_taken_back() {
     let rows = [(Some("a"), Some(1), "x"), (Some("a"), Some(2), "y"), (Some("a"), Some(3), "z")];
-    // Not the row that is shown: nobody would see that it is missing.
-    let files = vec![file(&[chunk(1, 1, &rows[..2])]), file(&[chunk(1, -1, &rows[2..])])];
+    // Not the row that is shown, and it comes later: nobody would see that it was missing.
+    let late = chunk(1, 1, &rows[2..]);
+    let back = Chunk { diff: -1, ..late.clone() };
+    let files = vec![file(&[chunk(1, 1, &rows[..2])]), file(&[back]), file(&[late])];
     let run = Run { case: PLACED, files, first: 1, restored: Vec::new() };
     assert!(std::panic::catch_unwind(|| self::run(Config::thread(), &run)).is_err());
 }
