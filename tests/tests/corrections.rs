@@ -12,7 +12,7 @@ use tidemill_tests::{Shape, Site};
 const NODE: &str = env!("CARGO_BIN_EXE_node");
 
 /// Cases that are run each time: about a quarter of a second of one core each, in a debug build.
-const CASES: u64 = 1000;
+const CASES: u64 = 600;
 
 #[test]
 fn outputs_are_those_of_a_fresh_run_over_the_files_that_are_left() {

@@ -84,8 +84,10 @@ fn check(file: &Submission, receipt: &Receipt) {
     assert_eq!(sum(&|node| node.rejected + node.reported), file.rejected, "{about}");
     let outputs: Vec<(&str, u64)> =
         receipt.outputs.iter().map(|one| (one.path.as_str(), one.bytes)).collect();
+    // What was taken away is told of, and has no hash.
     let listed: Vec<(&str, u64)> =
-        file.outputs.iter().map(|one| (one.path.as_str(), one.bytes)).collect();
+        (file.outputs.iter().filter(|one| !one.removed).map(|one| (one.path.as_str(), one.bytes)))
+            .collect();
     assert_eq!(outputs, listed, "{about}");
     assert!(receipt.claimed_at <= receipt.read_at && receipt.read_at <= receipt.answered_at);
     assert!(file.seen_at <= receipt.claimed_at && Some(receipt.answered_at) <= file.finished_at);

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use arrow_array::UInt32Array;
+use tidemill_operators::batch::Shape;
 use tidemill_operators::exchange;
 use tidemill_operators::format::{Encoder, OutputFormat, raw_runs};
 use tidemill_operators::meter::Meter;
@@ -216,6 +217,10 @@ fn write_chunk(
         part.body.appended(count, stage)?;
     }
     if batches.len() > 1 {
+        // Each way carries what its readers need, in an order of its own.
+        let raw = matches!(sink.format, OutputFormat::Raw);
+        let shape = Shape { schema: sink.schema.clone(), raw, positions: true };
+        batches.iter_mut().for_each(|batch| *batch = batch.project(&shape));
         batches = vec![in_input_order(batches, encoder)];
     }
     for batch in &batches {
