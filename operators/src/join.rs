@@ -13,7 +13,7 @@
 //! its key never enters the state; it passes by.
 //!
 //! A row that comes out stands where its left record stood. The walk through the changes
-//! ([`walk`]) is fuelled; a product of any size leaves batch by batch.
+//! (`walk`) is fuelled; a product of any size leaves batch by batch.
 
 mod walk;
 

@@ -66,7 +66,7 @@ pub fn forget(trace: &mut Trace, epoch: u64) {
 }
 
 /// Returns everything that is in an arrangement now, to be read with
-/// [`cursor_list`](differential_dataflow::trace::cursor::cursor_list). Needs [`forget`] before.
+/// [`cursor_list`](differential_dataflow::trace::cursor::cursor_list()). Needs [`forget`] before.
 pub fn pieces(trace: &mut Trace) -> Vec<Piece> {
     trace.batches_through(AntichainRef::new(&[])).unwrap_or_default()
 }
