@@ -110,7 +110,7 @@ pub(crate) fn changes<'scope>(
         move |frontiers| {
             writer.try_again();
             // What is not taken in holds the window: a full disk costs no memory.
-            if !writer.parts.is_held() {
+            if writer.parts.takes_in() {
                 row_input.for_each_stamp(|capability, batches| {
                     let Some(time) = capability.least().copied() else { return };
                     let end = || OpenPart::new(capability.delayed(&Time::end(time.epoch), 0));

@@ -136,7 +136,7 @@ pub fn shelf<'scope, S: ShardSink>(
         move |frontiers| {
             shelf.try_again();
             // What is not taken in holds the window: a full disk costs no memory.
-            if !shelf.parts.is_held() {
+            if shelf.parts.takes_in() {
                 for input in &mut way_inputs {
                     input.for_each_stamp(|capability, batches| {
                         let Some(epoch) = capability.least().map(|time| time.epoch) else { return };
@@ -334,7 +334,7 @@ impl<S: ShardSink> Shelf<S> {
         let applied = frontier.map(|frontier| frontier.epoch).into_iter().chain(applied).min();
         self.keeping.note_before(applied, &mut self.state);
         let keeps_on = self.keeping.work();
-        keeps_on || (self.writing.is_some() && !self.parts.is_held())
+        keeps_on || (self.writing.is_some() && self.parts.takes_in())
     }
 
     /// Changes the rows of all files that an epoch touches.
@@ -453,7 +453,8 @@ impl<S: ShardSink> Shelf<S> {
                 parts.hold();
                 return false;
             }
-            if *fuel == 0 {
+            // What waits to be written is bounded; the operator is woken when less does.
+            if *fuel == 0 || !parts.takes_in() {
                 return false;
             }
             let Some(row) = todo.file.rows.next(at) else { return true };
