@@ -61,6 +61,14 @@ words! {
         TooManyRejects = "too_many_rejects",
         /// A record was rejected where none may be.
         RejectedRecord = "rejected_record",
+        /// It does not begin as its contract says.
+        WrongHeader = "wrong_header",
+        /// It does not end as its contract says.
+        WrongTrailer = "wrong_trailer",
+        /// It has another number of records than its contract or its trailer says.
+        WrongCount = "wrong_count",
+        /// A column adds up to something else than its trailer says.
+        WrongTotal = "wrong_total",
         /// It crashes the process.
         CrashesTheProcess = "crashes_the_process",
     }
@@ -150,7 +158,8 @@ mod tests {
     fn all_words_have_one_style_and_one_meaning() {
         let mut seen = BTreeSet::new();
         for word in words().into_iter().flat_map(|(_, words)| words) {
-            let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+            let fits =
+                |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
             assert!(word.bytes().all(fits) && !word.is_empty(), "{word}: small letters and `_`");
             assert!(seen.insert(word), "{word} means two things");
         }

@@ -8,20 +8,25 @@ use std::time::Duration;
 
 use regex::Regex;
 use tidemill_operators::aggregate::AggregateSpec;
+use tidemill_operators::expect::Expectation;
 use tidemill_operators::explode::List;
 use tidemill_operators::expr::{Aggregate, Expr};
 use tidemill_operators::format::{Field, Format, OutputFormat, TableFormat};
 use tidemill_operators::join;
+use tidemill_operators::reject::OnError;
 use tidemill_operators::state::MachineSpec;
 use tidemill_operators::window::Windows;
 use tidemill_operators::{Column, Schema, Type};
 
+use crate::contract::{Contract, Policy};
 use crate::diagnostic::{Mistakes, Place};
 use crate::judge::MaxRejects;
 use crate::spec::PipelineSpec;
 use crate::spec::taking::Taking;
 
 mod names;
+
+mod contract;
 
 mod flow;
 mod operators;
@@ -135,6 +140,11 @@ pub enum OperatorKind {
     },
     /// Puts rows of two sides together.
     Join(Join),
+    /// Rejects the records that break a condition.
+    Expect {
+        /// The conditions.
+        expectations: Vec<Expectation>,
+    },
     /// Runs a machine over the records of each key, which decides how each of them leaves.
     State {
         /// The records of a key, in order.
@@ -200,6 +210,7 @@ impl OperatorKind {
             OperatorKind::State { .. } => "state",
             OperatorKind::Explode { .. } => "explode",
             OperatorKind::Join { .. } => "join",
+            OperatorKind::Expect { .. } => "expect",
         }
     }
 
@@ -219,6 +230,7 @@ impl OperatorKind {
             | OperatorKind::Route { .. }
             | OperatorKind::Parse { .. }
             | OperatorKind::Window { .. }
+            | OperatorKind::Expect { .. }
             | OperatorKind::Explode { .. } => false,
             OperatorKind::Aggregate { .. }
             | OperatorKind::State { .. }
@@ -300,6 +312,9 @@ pub(crate) struct GraphSource {
     pub(crate) record_bytes_max: usize,
     pub(crate) inflate_ratio_max: u32,
     pub(crate) max_rejects: Option<MaxRejects>,
+    pub(crate) on_error: OnError,
+    pub(crate) expect: Vec<Expectation>,
+    pub(crate) contract: Option<Contract>,
     pub(crate) taking: Taking,
     pub(crate) errors_used: bool,
 }
@@ -318,6 +333,7 @@ pub(crate) struct GraphOperator {
     pub(crate) kind: OperatorKind,
     pub(crate) inputs: Vec<Input>,
     pub(crate) outputs: Vec<GraphPort>,
+    pub(crate) policy: Policy,
     pub(crate) errors_used: bool,
 }
 
@@ -366,6 +382,7 @@ pub(crate) fn check(spec: &PipelineSpec, mistakes: &mut Mistakes<'_>) -> Option<
     let mut sinks: Vec<GraphSink> = sinks.into_iter().collect::<Option<_>>()?;
     let sources = sources?;
     let operators = flow.into_operators()?;
+    contract::check_policies(spec, &names.order, &operators, mistakes);
     sinks.push(rejects(&sources, &operators));
     Some(Graph { name: spec.name.as_ref()?.text.clone(), sources, operators, sinks })
 }

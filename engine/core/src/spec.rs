@@ -9,6 +9,7 @@ pub(crate) mod tree;
 
 pub(crate) mod read;
 
+pub(crate) mod contract;
 pub(crate) mod correcting;
 mod operator;
 mod sink;

@@ -3,9 +3,11 @@
 use tidemill_operators::Type;
 use tidemill_operators::explode::List;
 use tidemill_operators::keyed::Arrival;
+use tidemill_operators::reject::OnError;
 use tidemill_operators::window::Windows;
 
 use crate::diagnostic::Mistakes;
+use crate::spec::contract::{self, PolicySpec};
 use crate::spec::operator::state::StateSpec;
 use crate::spec::read::{self, Entries, Text};
 use crate::spec::tree::{Node, Value};
@@ -22,7 +24,7 @@ mod window;
 pub(crate) use join::JoinSpec;
 
 /// The kinds of operators, by the key that holds what they do.
-pub(crate) const KINDS: [&str; 11] = [
+pub(crate) const KINDS: [&str; 12] = [
     "filter",
     "select",
     "route",
@@ -34,6 +36,7 @@ pub(crate) const KINDS: [&str; 11] = [
     "top",
     "join",
     "state",
+    "expect",
 ];
 
 /// An operator as written.
@@ -44,6 +47,7 @@ pub(crate) struct OperatorSpec {
     pub(crate) from: Option<Vec<Text>>,
     /// `None` when it could not be read.
     pub(crate) body: Option<BodySpec>,
+    pub(crate) policy: PolicySpec,
 }
 
 /// What an operator does, as written.
@@ -61,6 +65,7 @@ pub(crate) enum BodySpec {
     Session { on: Text, gap_us: i64, by: Vec<NamedSpec> },
     State(Box<StateSpec>),
     Join(JoinSpec),
+    Expect(Vec<(Text, OnError)>),
 }
 
 impl OperatorSpec {
@@ -98,7 +103,8 @@ pub(crate) enum ExprSpec {
 /// Reads an operator.
 pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> OperatorSpec {
     let Some(mut entries) = Entries::open(node, "an operator", mistakes) else {
-        return OperatorSpec { name, from: None, body: None };
+        let policy = PolicySpec::default();
+        return OperatorSpec { name, from: None, body: None, policy };
     };
     let from = from(&mut entries, mistakes);
     let mut bodies = Vec::new();
@@ -108,6 +114,7 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Oper
         }
     }
     let is_route = bodies.iter().any(|(kind, _)| *kind == "route");
+    let policy = contract::policy(&mut entries, mistakes);
     let beside = route::Beside::take(&mut entries, is_route, mistakes);
     if bodies.is_empty() && entries.rest().next().is_none() {
         let hint = format!("say what it does, with one of {}", crate::diagnostic::listed(KINDS));
@@ -131,9 +138,10 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Oper
         "explode" => explode::read(node, mistakes),
         "state" => state::read(node, mistakes),
         "join" => join::read(node, mistakes),
+        "expect" => contract::expect(node, mistakes).map(BodySpec::Expect),
         _ => aggregate::read(node, mistakes),
     });
-    OperatorSpec { name, from, body }
+    OperatorSpec { name, from, body, policy }
 }
 
 /// Reads `from`: a port or a list of ports.
