@@ -102,8 +102,10 @@ fn lines(written: &LinesSpec, mistakes: &mut Mistakes<'_>) -> Lines {
     let regex: Option<Regex> = written.regex.as_ref().and_then(|text| {
         let compiled = compile_regex(&text.text);
         if let Err(error) = &compiled {
-            let message = format!("{} is no regular expression: {error}", quoted(&text.text));
-            text.wrong(mistakes, message, None);
+            // The whole text repeats the pattern over several lines; its last line says what is wrong.
+            let error = error.to_string();
+            let reason = error.lines().last().unwrap_or_default().trim_start_matches("error: ");
+            text.wrong(mistakes, format!("not a regular expression: {reason}"), None);
         }
         compiled.ok()
     });
