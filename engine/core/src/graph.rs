@@ -284,8 +284,9 @@ pub fn error_schema() -> Schema {
         column("line", Type::Int),
         column("offset", Type::Int),
         column("operator", Type::String),
+        column("round", Type::Int),
         column("code", Type::String),
-        column("reason", Type::String),
+        column("message", Type::String),
         column("raw", Type::String),
     ])
 }
