@@ -243,6 +243,13 @@ fn kind(text: &mut String, kind: &OperatorKind) {
                 line(text, "expect", &(spaced(one.condition.text()), one.on_error));
             }
         }
+        OperatorKind::Lots { by, seed, weights, .. } => {
+            for (name, value) in by {
+                line(text, "by", &(name, spaced(value.text())));
+            }
+            line(text, "seed", seed);
+            line(text, "weights", weights);
+        }
         OperatorKind::Join(join) => {
             line(text, "lefts", &join.lefts);
             line(text, "join", &join.kind.word());
