@@ -127,6 +127,31 @@ fn a_correction_that_breaks_its_contract_changes_nothing() {
 }
 
 #[test]
+fn a_record_that_stops_the_pipeline_stops_it_until_somebody_resumes_it() {
+    let yaml = PIPELINE.replace("reject }\n    contract", "stop_pipeline }\n    contract");
+    let good = b"HDR,2\nid,amount\n4,1\nEND\n1,1\n";
+    let mut site = Site::new(NODE, &yaml);
+    site.announce("stopped: one of its records may not be rejected");
+    let running = site.start(Shape::new(1, 2));
+    let bad = running.submit("a.csv", b"HDR,2\nid,amount\n13,1\nEND\n1,1\n");
+    let bad = running.wait(bad.id);
+    assert_eq!(bad.reason.unwrap().code, "stopped_pipeline");
+    assert_eq!(running.conditions(), ["paused"]);
+    let stats = running.call(&["stats"]);
+    assert!(stats.stdout.contains("tidemill resume payments"), "{stats}");
+    // Nothing forgets it: not a kill, not a restart.
+    running.kill();
+    site.put("b.csv", good);
+    let running = site.start(Shape::new(1, 2));
+    assert_eq!(running.conditions(), ["paused"]);
+    running.call(&["resume", "payments"]).expect_code(0);
+    running.wait_for_finished(2);
+    running.stop();
+    assert_eq!(site.names("processed"), ["b.csv"]);
+    assert_eq!(site.quarantine().len(), 1);
+}
+
+#[test]
 fn a_file_that_one_record_fails_leaves_no_trace_of_its_neighbours_pieces() {
     // The bad record is the last one of the last piece; all others were long through.
     let yaml = PIPELINE.replace("reject }\n    contract", "fail_file }\n    contract");

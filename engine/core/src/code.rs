@@ -61,6 +61,8 @@ words! {
         TooManyRejects = "too_many_rejects",
         /// A record was rejected where none may be.
         RejectedRecord = "rejected_record",
+        /// A record was rejected that stops the pipeline.
+        StoppedPipeline = "stopped_pipeline",
         /// It does not begin as its contract says.
         WrongHeader = "wrong_header",
         /// It does not end as its contract says.

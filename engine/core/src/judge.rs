@@ -324,9 +324,13 @@ impl Case {
     }
 
     fn broken_by_record(&self, opening: &Opening) -> Option<(FileCode, String)> {
-        let (_, record) = self.fatal.as_ref()?;
+        let (gravity, record) = self.fatal.as_ref()?;
+        let code = match gravity {
+            OnError::StopPipeline => FileCode::StoppedPipeline,
+            OnError::Reject | OnError::FailFile => FileCode::RejectedRecord,
+        };
         let why = format!("{}: {}: {}", opening.name, self.place(record), record.raw);
-        Some((FileCode::RejectedRecord, why))
+        Some((code, why))
     }
 
     fn broken_contract(&mut self, contract: Option<&Contract>) -> Option<(FileCode, String)> {

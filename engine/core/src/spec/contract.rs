@@ -12,8 +12,11 @@ use crate::spec::tree::{Node, Value};
 const FRAME_LINES_MAX: u32 = 100;
 
 /// What `on_error` and conditions may say.
-const ON_ERROR: [(&str, OnError); 2] =
-    [("reject", OnError::Reject), ("fail_file", OnError::FailFile)];
+const ON_ERROR: [(&str, OnError); 3] = [
+    ("reject", OnError::Reject),
+    ("fail_file", OnError::FailFile),
+    ("stop_pipeline", OnError::StopPipeline),
+];
 
 /// What fails with rejected records, as written.
 #[derive(Debug, Default)]
@@ -63,14 +66,6 @@ pub(super) fn policy(entries: &mut Entries, mistakes: &mut Mistakes<'_>) -> Poli
 }
 
 fn on_error(node: Node, what: &str, mistakes: &mut Mistakes<'_>) -> OnError {
-    if let Value::Scalar(text) = &node.value
-        && text == "stop_pipeline"
-    {
-        let message = format!("{what}: `stop_pipeline` is not there yet");
-        let hint = "`fail_file` sets the file aside and goes on with the next one".to_owned();
-        mistakes.add(node.place, &node.path, message, hint);
-        return OnError::Reject;
-    }
     read::choice(node, what, &ON_ERROR, mistakes).unwrap_or_default()
 }
 
