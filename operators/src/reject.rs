@@ -36,6 +36,8 @@ pub enum RejectCode {
     Late,
     /// The record has no event time where one is needed, or one that is out of range.
     NoTime,
+    /// The record would go round in a loop more often than `max_rounds` allows.
+    MaxRounds,
 }
 
 impl RejectCode {
@@ -53,6 +55,7 @@ impl RejectCode {
             RejectCode::Expression => "expression",
             RejectCode::Late => "late",
             RejectCode::NoTime => "no_time",
+            RejectCode::MaxRounds => "max_rounds",
         }
     }
 }

@@ -32,7 +32,8 @@ impl<'scope> Rendering<'scope, '_> {
         let tags = operator.outputs.len();
         let (tally, gauge) = self.seat(node, tags, feeds(self.plan, &operator.inputs));
         let mut ways: Vec<Batches<'scope>> =
-            operator.inputs.iter().map(|input| self.stream(input)).collect();
+            self.plan.forward(at).map(|(_, input)| self.stream(input)).collect();
+        ways.extend(self.open_loop(at, &tally));
         let others = ways.split_off(operator.kind.lefts(ways.len()));
         let input = together(self.scope, ways);
         let name = &operator.name;

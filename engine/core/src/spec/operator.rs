@@ -36,6 +36,9 @@ pub(crate) const KINDS: [&str; 11] = [
     "state",
 ];
 
+/// How many rounds a loop may have.
+const MAX_ROUNDS: u32 = 1_000;
+
 /// An operator as written.
 #[derive(Debug)]
 pub(crate) struct OperatorSpec {
@@ -44,6 +47,8 @@ pub(crate) struct OperatorSpec {
     pub(crate) from: Option<Vec<Text>>,
     /// `None` when it could not be read.
     pub(crate) body: Option<BodySpec>,
+    /// How often a record goes round at most: makes it the head of a loop.
+    pub(crate) max_rounds: Option<(Text, u32)>,
 }
 
 /// What an operator does, as written.
@@ -98,7 +103,7 @@ pub(crate) enum ExprSpec {
 /// Reads an operator.
 pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> OperatorSpec {
     let Some(mut entries) = Entries::open(node, "an operator", mistakes) else {
-        return OperatorSpec { name, from: None, body: None };
+        return OperatorSpec { name, from: None, body: None, max_rounds: None };
     };
     let from = from(&mut entries, mistakes);
     let mut bodies = Vec::new();
@@ -107,6 +112,7 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Oper
             bodies.push((kind, node));
         }
     }
+    let max_rounds = max_rounds(&mut entries, mistakes);
     let is_route = bodies.iter().any(|(kind, _)| *kind == "route");
     let beside = route::Beside::take(&mut entries, is_route, mistakes);
     if bodies.is_empty() && entries.rest().next().is_none() {
@@ -133,7 +139,16 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Oper
         "join" => join::read(node, mistakes),
         _ => aggregate::read(node, mistakes),
     });
-    OperatorSpec { name, from, body }
+    OperatorSpec { name, from, body, max_rounds }
+}
+
+/// Reads `max_rounds`.
+fn max_rounds(entries: &mut Entries, mistakes: &mut Mistakes<'_>) -> Option<(Text, u32)> {
+    let node = entries.take("max_rounds")?;
+    let text = Text { text: "max_rounds".to_owned(), place: node.owner, path: node.path.clone() };
+    let rounds = read::number(node, "`max_rounds`", (1, MAX_ROUNDS), mistakes);
+    // One that is wrong makes a loop still: then that is the only mistake.
+    Some((text, rounds.unwrap_or(1)))
 }
 
 /// Reads `from`: a port or a list of ports.
