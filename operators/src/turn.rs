@@ -81,8 +81,7 @@ pub fn turn<'scope>(
         OutputBuilder::<Time, CapacityContainerBuilder<Vec<EpochRejects>>>::from(rejected);
     let (failed, grown) = builder.new_output::<Vec<Grown>>();
     let mut failed = OutputBuilder::<Time, CapacityContainerBuilder<Vec<Grown>>>::from(failed);
-    let interest =
-        if back.grows { FrontierInterest::Always } else { FrontierInterest::Never };
+    let interest = if back.grows { FrontierInterest::Always } else { FrontierInterest::Never };
     builder.set_notify_for(0, interest);
     let mut open: BTreeMap<Time, u64> = BTreeMap::new();
 
@@ -145,7 +144,8 @@ impl Back {
             around.concat(),
             self.max_rounds
         );
-        let reject = |row| reject_row(&self.head, batch, row, RejectCode::MaxRounds, reason.clone());
+        let reject =
+            |row| reject_row(&self.head, batch, row, RejectCode::MaxRounds, reason.clone());
         EpochRejects {
             epoch: time.epoch,
             origin: batch.origin,

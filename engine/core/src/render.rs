@@ -372,13 +372,15 @@ impl<'scope> Rendering<'scope, '_> {
 fn follows_state(plan: &Plan, operator: &OperatorPlan) -> bool {
     let at = plan.operators.iter().position(|one| std::ptr::eq(one, operator));
     // Without what goes back in loops a plan has no circles, so this ends.
-    at.is_some_and(|at| plan.forward(at).any(|(_, input)| match input.from.node {
-        NodeId::Source(_) => false,
-        NodeId::Operator(before) => {
-            let before = &plan.operators[before];
-            before.kind.keeps_state() || follows_state(plan, before)
-        }
-    }))
+    at.is_some_and(|at| {
+        plan.forward(at).any(|(_, input)| match input.from.node {
+            NodeId::Source(_) => false,
+            NodeId::Operator(before) => {
+                let before = &plan.operators[before];
+                before.kind.keeps_state() || follows_state(plan, before)
+            }
+        })
+    })
 }
 
 /// Returns one stream of what comes on all of them; no operator is needed for one.

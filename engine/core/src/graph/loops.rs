@@ -64,9 +64,8 @@ pub(crate) fn find(
     if all_known {
         note_no_loop(spec, &found, mistakes);
     }
-    let rounds = |head: usize| {
-        spec.operators[head].max_rounds.as_ref().map_or(1, |(_, rounds)| *rounds)
-    };
+    let rounds =
+        |head: usize| spec.operators[head].max_rounds.as_ref().map_or(1, |(_, rounds)| *rounds);
     found
         .into_iter()
         .map(|(head, back, body)| Loop {
@@ -148,9 +147,10 @@ pub(crate) fn check(
                 "no record can leave the loop of {} but by its errors: everything goes round",
                 quoted(&head.name.text)
             );
-            let hint = "let a sink or an operator behind the loop read one of its tags, for example \
+            let hint =
+                "let a sink or an operator behind the loop read one of its tags, for example \
                         of a `route`"
-                .to_owned();
+                    .to_owned();
             at.wrong(mistakes, message, hint);
         }
     }
@@ -325,10 +325,8 @@ fn note_no_loop(
         let inside = found.iter().find(|(.., body)| body.contains(&at));
         let heads: Vec<&str> =
             found.iter().map(|(head, ..)| spec.operators[*head].name.text.as_str()).collect();
-        let message = format!(
-            "no record goes back to {}, so it has no rounds",
-            quoted(&operator.name.text)
-        );
+        let message =
+            format!("no record goes back to {}, so it has no rounds", quoted(&operator.name.text));
         let hint = match inside {
             Some((head, ..)) => format!(
                 "it is inside of the loop of {}, which is entered there: say it there",
@@ -344,16 +342,9 @@ fn note_no_loop(
 }
 
 /// Returns whether a record can leave a loop otherwise than by the errors of its operators.
-fn can_leave(
-    spec: &PipelineSpec,
-    reads: &[Vec<Read>],
-    sinks: &[Vec<Read>],
-    one: &Loop,
-) -> bool {
+fn can_leave(spec: &PipelineSpec, reads: &[Vec<Read>], sinks: &[Vec<Read>], one: &Loop) -> bool {
     let outside = (0..reads.len()).filter(|at| !one.body.contains(at)).map(|at| &reads[at]);
-    let leaves = |read: &Read| {
-        matches!(read, Read::Port(PortId { node: NodeId::Operator(from), .. }) if one.body.contains(from))
-    };
+    let leaves = |read: &Read| matches!(read, Read::Port(PortId { node: NodeId::Operator(from), .. }) if one.body.contains(from));
     if outside.chain(sinks).flatten().any(leaves) {
         return true;
     }
@@ -376,9 +367,8 @@ fn can_leave(
 
 /// Returns whether one record that enters a body can come back as several.
 fn grows(spec: &PipelineSpec, reads: &[Vec<Read>], body: &BTreeSet<usize>) -> bool {
-    let read_inside = |read: Read| {
-        body.iter().flat_map(|at| &reads[*at]).filter(|one| **one == read).count()
-    };
+    let read_inside =
+        |read: Read| body.iter().flat_map(|at| &reads[*at]).filter(|one| **one == read).count();
     body.iter().any(|at| {
         let operator = &spec.operators[*at];
         let several = match &operator.body {

@@ -78,9 +78,11 @@ pub fn loops(plan: &Plan) -> Vec<LoopReport> {
     let name = |at: &usize| plan.operators[*at].name.clone();
     let one = |one: &LoopPlan| {
         let inside = |node: NodeId| matches!(node, NodeId::Operator(at) if one.body.contains(&at));
-        let readers = plan.operators.iter().enumerate().map(|(at, reader)| {
-            (!one.body.contains(&at), reader.name.clone(), &reader.inputs)
-        });
+        let readers = plan
+            .operators
+            .iter()
+            .enumerate()
+            .map(|(at, reader)| (!one.body.contains(&at), reader.name.clone(), &reader.inputs));
         let sinks = plan.sinks.iter().map(|sink| (true, sink.name.clone(), &sink.inputs));
         let mut leaves = Vec::new();
         for (_, reader, inputs) in readers.chain(sinks).filter(|(outside, ..)| *outside) {

@@ -4,13 +4,13 @@
 //! built, what goes back is led there. Each way back is one [`turn`], on the worker where the records
 //! are, and makes their time one round later.
 
-use tidemill_operators::turn::{Back, turn};
 use tidemill_operators::tally::Tally;
+use tidemill_operators::turn::{Back, turn};
 use tidemill_operators::{Batch, Time};
+use timely::dataflow::StreamVec;
 use timely::dataflow::operators::core::feedback::Handle;
 use timely::dataflow::operators::core::{ConnectLoop, Feedback};
 use timely::dataflow::operators::vec::Map;
-use timely::dataflow::StreamVec;
 
 use crate::ingest::order::{ReadEvent, ReadNote};
 use crate::plan::NodeId;
@@ -45,10 +45,10 @@ impl<'scope> Rendering<'scope, '_> {
             let outer = || self.plan.around(head).filter(|outer| outer.head != head);
             let mut again = Vec::new();
             let mut rejects: Vec<_> = self.rejects.remove(&node).into_iter().collect();
-            for input in one.back.iter().filter_map(|at| self.plan.operators[head].inputs.get(*at)) {
-                let around = outer().map(|outer| {
-                    (self.plan.operators[outer.head].name.clone(), outer.turns)
-                });
+            for input in one.back.iter().filter_map(|at| self.plan.operators[head].inputs.get(*at))
+            {
+                let around = outer()
+                    .map(|outer| (self.plan.operators[outer.head].name.clone(), outer.turns));
                 let back = Back {
                     head: name.clone(),
                     way: self.plan.port_name(input.from),

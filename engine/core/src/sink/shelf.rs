@@ -113,8 +113,8 @@ pub fn shelf<'scope, S: ShardSink>(
     let mut part_output =
         OutputBuilder::<Time, CapacityContainerBuilder<Vec<PreparedPart>>>::from(output);
     let (_taken_output, taken) = builder.new_output_connection::<Vec<()>, _>(data());
-    let (output, kept) =
-        builder.new_output_connection::<Vec<S::Part>, _>([(mark_port, Antichain::from_elem(Step::STAY))]);
+    let (output, kept) = builder
+        .new_output_connection::<Vec<S::Part>, _>([(mark_port, Antichain::from_elem(Step::STAY))]);
     let mut kept_output =
         OutputBuilder::<Time, CapacityContainerBuilder<Vec<S::Part>>>::from(output);
     let mine = ShardSet::of_worker(scope.worker().index(), scope.worker().peers());
