@@ -40,8 +40,9 @@ pub struct Back {
     pub max_rounds: u32,
     /// The loops around this one: their heads, and where their rounds are counted.
     pub around: Vec<(String, Turns)>,
-    /// Whether one record can become several on its way round.
-    pub grows: bool,
+    /// How many records of one chunk may go round in one round; `None` where no record can become
+    /// several on its way round.
+    pub rows_max: Option<u64>,
 }
 
 /// An epoch of which more records went round than a loop takes.
@@ -81,7 +82,8 @@ pub fn turn<'scope>(
         OutputBuilder::<Time, CapacityContainerBuilder<Vec<EpochRejects>>>::from(rejected);
     let (failed, grown) = builder.new_output::<Vec<Grown>>();
     let mut failed = OutputBuilder::<Time, CapacityContainerBuilder<Vec<Grown>>>::from(failed);
-    let interest = if back.grows { FrontierInterest::Always } else { FrontierInterest::Never };
+    let interest =
+        if back.rows_max.is_some() { FrontierInterest::Always } else { FrontierInterest::Never };
     builder.set_notify_for(0, interest);
     let mut open: BTreeMap<Time, u64> = BTreeMap::new();
 
@@ -102,14 +104,14 @@ pub fn turn<'scope>(
                         }
                         continue;
                     }
-                    if back.grows {
+                    if let Some(most) = back.rows_max {
                         let rows = open.entry(time).or_default();
                         let before = *rows;
                         *rows += batch.len() as u64;
-                        if *rows > ROWS_PER_ROUND_MAX {
+                        if *rows > most {
                             // The epoch fails as a whole: what becomes of its records does not matter.
-                            if before <= ROWS_PER_ROUND_MAX {
-                                let grown = back.grown(&batch, &time);
+                            if before <= most {
+                                let grown = back.grown(&batch, &time, most);
                                 failed.activate().session(&capability).give(grown);
                             }
                             continue;
@@ -118,7 +120,7 @@ pub fn turn<'scope>(
                     output.activate().session(&capability).give_container(&mut batch);
                 }
             });
-            if back.grows {
+            if back.rows_max.is_some() {
                 match frontiers.first().and_then(|frontier| frontier.frontier().first().copied()) {
                     Some(frontier) => open = open.split_off(&frontier),
                     None => open.clear(),
@@ -153,9 +155,9 @@ impl Back {
         }
     }
 
-    fn grown(&self, batch: &Batch, time: &Time) -> Grown {
+    fn grown(&self, batch: &Batch, time: &Time, most: u64) -> Grown {
         let detail = format!(
-            "more than {ROWS_PER_ROUND_MAX} records of one part of the file go back to {} in round {}, \
+            "more than {most} records of one part of the file go back to {} in round {}, \
              by {}: on their way round they multiply",
             self.head,
             self.turns.of(time) + 1,

@@ -189,8 +189,8 @@ fn circles(
 /// Tarjan, Depth-first search and linear graph algorithms, 1972.
 #[derive(Default)]
 struct Search {
-    /// When each operator was met, and the earliest that it leads to.
-    met: BTreeMap<usize, (usize, usize)>,
+    /// When each operator was met, and whether it is on the stack.
+    met: BTreeMap<usize, (usize, bool)>,
     stack: Vec<usize>,
     circles: Vec<BTreeSet<usize>>,
 }
@@ -201,22 +201,24 @@ impl Search {
         let own = self.met.len();
         let mut least = own;
         let mut alone = true;
-        self.met.insert(at, (own, own));
+        self.met.insert(at, (own, true));
         self.stack.push(at);
         for from in feeders(at) {
             alone &= from != at;
             let reached = match self.met.get(&from) {
                 None => self.visit(from, feeders),
-                Some((met, _)) if self.stack.contains(&from) => *met,
-                Some(_) => continue,
+                Some((met, true)) => *met,
+                Some((_, false)) => continue,
             };
             least = least.min(reached);
         }
-        self.met.insert(at, (own, least));
         if least == own
             && let Some(first) = self.stack.iter().position(|one| *one == at)
         {
             let circle: BTreeSet<usize> = self.stack.drain(first..).collect();
+            for one in &circle {
+                self.met.entry(*one).and_modify(|met| met.1 = false);
+            }
             if circle.len() > 1 || !alone {
                 self.circles.push(circle);
             }
@@ -292,9 +294,10 @@ fn note_endless(
             around.extend(way.iter().rev());
             break;
         }
-        if seen.insert(at) {
-            let further = upstream(reads, at).filter(|(_, from)| circle.contains(from));
-            ways.extend(further.map(|(_, from)| [way.as_slice(), &[from]].concat()));
+        for (_, from) in upstream(reads, at) {
+            if circle.contains(&from) && seen.insert(from) {
+                ways.push([way.as_slice(), &[from]].concat());
+            }
         }
     }
     around.dedup();

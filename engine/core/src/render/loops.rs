@@ -4,8 +4,10 @@
 //! built, what goes back is led there. Each way back is one [`turn`], on the worker where the records
 //! are, and makes their time one round later.
 
+use tidemill_operators::reject::EpochRejects;
 use tidemill_operators::tally::Tally;
-use tidemill_operators::turn::{Back, turn};
+use tidemill_operators::time::Step;
+use tidemill_operators::turn::{Back, ROWS_PER_ROUND_MAX, turn};
 use tidemill_operators::{Batch, Time};
 use timely::dataflow::StreamVec;
 use timely::dataflow::operators::core::feedback::Handle;
@@ -13,8 +15,8 @@ use timely::dataflow::operators::core::{ConnectLoop, Feedback};
 use timely::dataflow::operators::vec::Map;
 
 use crate::ingest::order::{ReadEvent, ReadNote};
-use crate::plan::NodeId;
-use crate::render::{Batches, Rendering, together};
+use crate::plan::LoopPlan;
+use crate::render::{Batches, Rejects, Rendering, together};
 
 /// The code of a file whose records multiply without bound in a loop.
 const GROWN: &str = "E-LOOP";
@@ -23,58 +25,61 @@ const GROWN: &str = "E-LOOP";
 pub(super) struct OpenLoop<'scope> {
     head: usize,
     tally: Tally,
-    handle: Handle<'scope, Time, Batch>,
+    again: Handle<'scope, Time, Batch>,
+    rejects: Handle<'scope, Time, Vec<EpochRejects>>,
 }
 
 impl<'scope> Rendering<'scope, '_> {
-    /// Returns the stream of what goes back to an operator, if it is the head of a loop.
-    pub(super) fn open_loop(&mut self, at: usize, tally: &Tally) -> Option<Batches<'scope>> {
+    /// Opens the loop of which an operator is the head, if it is: adds what goes back to what it
+    /// reads. Returns the records that went round too often.
+    pub(super) fn open_loop(
+        &mut self,
+        at: usize,
+        tally: &Tally,
+        ways: &mut Vec<Batches<'scope>>,
+    ) -> Option<Rejects<'scope>> {
         let one = self.plan.loop_of(at)?;
-        let (handle, cycle) = self.scope.feedback::<Batch>(one.turns.step());
-        self.open_loops.push(OpenLoop { head: at, tally: tally.clone(), handle });
-        Some(cycle)
+        let (again, cycle) = self.scope.feedback::<Batch>(one.turns.step());
+        // Nothing in the loop reads them, so time may stand still on this way.
+        let (rejects, turned_back) = self.scope.feedback::<Vec<EpochRejects>>(Step::STAY);
+        self.open_loops.push(OpenLoop { head: at, tally: tally.clone(), again, rejects });
+        ways.push(cycle);
+        Some(turned_back)
     }
 
     /// Leads what goes back to the heads. Returns the files that fail by it.
     pub(super) fn close_loops(&mut self) -> Vec<StreamVec<'scope, Time, ReadNote>> {
-        let mut grown = Vec::new();
-        for OpenLoop { head, tally, handle } in std::mem::take(&mut self.open_loops) {
+        let mut failed = Vec::new();
+        for OpenLoop { head, tally, again, rejects } in std::mem::take(&mut self.open_loops) {
             let Some(one) = self.plan.loop_of(head) else { continue };
-            let node = NodeId::Operator(head);
-            let name = self.plan.node_name(node).to_owned();
-            let outer = || self.plan.around(head).filter(|outer| outer.head != head);
-            let mut again = Vec::new();
-            let mut rejects: Vec<_> = self.rejects.remove(&node).into_iter().collect();
-            for input in one.back.iter().filter_map(|at| self.plan.operators[head].inputs.get(*at))
-            {
-                let around = outer()
-                    .map(|outer| (self.plan.operators[outer.head].name.clone(), outer.turns));
+            let operator = &self.plan.operators[head];
+            let (mut goes_round, mut turned_back) = (Vec::new(), Vec::new());
+            for input in one.back.iter().filter_map(|at| operator.inputs.get(*at)) {
+                let around = self.plan.around(head).filter(|outer| outer.head != head);
+                let name = |outer: &LoopPlan| self.plan.operators[outer.head].name.clone();
                 let back = Back {
-                    head: name.clone(),
+                    head: operator.name.clone(),
                     way: self.plan.port_name(input.from),
                     turns: one.turns,
                     max_rounds: one.max_rounds,
-                    around: around.collect(),
-                    grows: one.grows,
+                    around: around.map(|outer| (name(outer), outer.turns)).collect(),
+                    rows_max: one.grows.then_some(ROWS_PER_ROUND_MAX),
                 };
-                let title = format!("Turn {}/{name}", self.plan.name);
+                let title = format!("Turn {}/{}", self.plan.name, operator.name);
                 let turned = turn(&title, self.stream(input), back, tally.clone());
-                again.push(turned.again);
-                rejects.push(turned.rejects.clone());
-                if !super::follows_state(self.plan, &self.plan.operators[head]) {
-                    self.of_records.push(turned.rejects);
-                }
+                goes_round.push(turned.again);
+                turned_back.push(turned.rejects);
                 if one.grows {
-                    grown.push(turned.grown.map(|grown| ReadNote {
+                    failed.push(turned.grown.map(|grown| ReadNote {
                         epoch: grown.epoch,
                         submission: grown.submission,
                         event: ReadEvent::Failed { code: GROWN.to_owned(), detail: grown.detail },
                     }));
                 }
             }
-            together(self.scope, again).connect_loop(handle);
-            self.rejects.insert(node, together(self.scope, rejects));
+            together(self.scope, goes_round).connect_loop(again);
+            together(self.scope, turned_back).connect_loop(rejects);
         }
-        grown
+        failed
     }
 }
