@@ -10,7 +10,7 @@
 //! nothing is held back. A record that is rejected here was taken in by the head once more, which
 //! keeps its balance: it took in what it was fed, and rejected this one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
@@ -86,6 +86,7 @@ pub fn turn<'scope>(
         if back.rows_max.is_some() { FrontierInterest::Always } else { FrontierInterest::Never };
     builder.set_notify_for(0, interest);
     let mut open: BTreeMap<Time, u64> = BTreeMap::new();
+    let mut failing: BTreeSet<u64> = BTreeSet::new();
 
     builder.build(move |capabilities| {
         drop(capabilities);
@@ -106,14 +107,13 @@ pub fn turn<'scope>(
                     }
                     if let Some(most) = back.rows_max {
                         let rows = open.entry(time).or_default();
-                        let before = *rows;
                         *rows += batch.len() as u64;
-                        if *rows > most {
-                            // The epoch fails as a whole: what becomes of its records does not matter.
-                            if before <= most {
-                                let grown = back.grown(&batch, &time, most);
-                                failed.activate().session(&capability).give(grown);
-                            }
+                        if *rows > most && failing.insert(time.epoch) {
+                            let grown = back.grown(&batch, &time, most);
+                            failed.activate().session(&capability).give(grown);
+                        }
+                        if failing.contains(&time.epoch) {
+                            // It fails as a whole: what becomes of its records does not matter.
                             continue;
                         }
                     }
@@ -122,8 +122,11 @@ pub fn turn<'scope>(
             });
             if back.rows_max.is_some() {
                 match frontiers.first().and_then(|frontier| frontier.frontier().first().copied()) {
-                    Some(frontier) => open = open.split_off(&frontier),
-                    None => open.clear(),
+                    Some(frontier) => {
+                        open = open.split_off(&frontier);
+                        failing = failing.split_off(&frontier.epoch);
+                    }
+                    None => (open, failing) = Default::default(),
                 }
             }
         }
@@ -157,11 +160,9 @@ impl Back {
 
     fn grown(&self, batch: &Batch, time: &Time, most: u64) -> Grown {
         let detail = format!(
-            "more than {most} records of one part of the file go back to {} in round {}, \
-             by {}: on their way round they multiply",
-            self.head,
-            self.turns.of(time) + 1,
-            self.way
+            "more than {most} records of one part of the file go back to {} in one round, by {}: on \
+             their way round they multiply",
+            self.head, self.way
         );
         Grown { epoch: time.epoch, submission: batch.origin.submission, detail }
     }
