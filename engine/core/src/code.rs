@@ -61,6 +61,8 @@ words! {
         TooManyRejects = "too_many_rejects",
         /// A record was rejected where none may be.
         RejectedRecord = "rejected_record",
+        /// Its records multiply in a loop.
+        Loop = "loop_grows",
         /// It crashes the process.
         CrashesTheProcess = "crashes_the_process",
     }

@@ -18,6 +18,7 @@ use tidemill_operators::window::Windows;
 use tidemill_operators::{Column, Schema, Type};
 
 use crate::diagnostic::{Mistakes, Place};
+use crate::graph::loops::Loop;
 use crate::judge::MaxRejects;
 use crate::spec::PipelineSpec;
 use crate::spec::taking::Taking;
@@ -25,6 +26,7 @@ use crate::spec::taking::Taking;
 mod names;
 
 mod flow;
+pub(crate) mod loops;
 mod operators;
 mod patterns;
 mod sinks;
@@ -301,6 +303,8 @@ pub(crate) struct Graph {
     pub(crate) operators: Vec<GraphOperator>,
     /// In the order of the file, then `rejects`.
     pub(crate) sinks: Vec<GraphSink>,
+    /// In the order of their heads, so outer ones first.
+    pub(crate) loops: Vec<Loop>,
 }
 
 /// A checked source.
@@ -384,7 +388,8 @@ pub(crate) fn check(spec: &mut PipelineSpec, mistakes: &mut Mistakes<'_>) -> Opt
     let sources = sources?;
     let operators = flow.into_operators()?;
     sinks.push(rejects(&sources, &operators));
-    Some(Graph { name: spec.name.as_ref()?.text.clone(), sources, operators, sinks })
+    let (name, loops) = (spec.name.as_ref()?.text.clone(), names.loops);
+    Some(Graph { name, sources, operators, sinks, loops })
 }
 
 /// Returns the sink of all rejected records that no sink of the file reads.
