@@ -23,6 +23,7 @@ use crate::spec::taking::Taking;
 
 mod names;
 
+mod demands;
 mod flow;
 mod operators;
 mod sinks;
@@ -356,6 +357,7 @@ pub(crate) fn check(spec: &PipelineSpec, mistakes: &mut Mistakes<'_>) -> Option<
     let names = names::resolve(spec, mistakes);
     let sources = sources::check(spec, &names, mistakes);
     let flow = flow::check(spec, &names, &sources, mistakes);
+    demands::check(spec, &names, &flow, mistakes);
     let sinks = sinks::check(spec, &names, &flow, mistakes);
     unread::check(spec, &names, mistakes);
     if !mistakes.is_empty() {
