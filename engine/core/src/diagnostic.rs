@@ -165,6 +165,14 @@ impl<'a> Mistakes<'a> {
         self.instances.insert(instance.to_owned(), what);
     }
 
+    /// Returns the name of an operator as it was written: in a group, without that of the instance.
+    pub(crate) fn as_written<'n>(&self, operator: &'n str) -> &'n str {
+        match operator.rsplit_once('/') {
+            Some((instance, inner)) if self.instances.contains_key(instance) => inner,
+            _ => operator,
+        }
+    }
+
     /// Returns a place as `file:line:column`.
     pub(crate) fn shown(&self, place: Place) -> String {
         let (file, text, start) = self.file_of(place);

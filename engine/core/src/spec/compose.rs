@@ -83,7 +83,9 @@ pub(crate) fn compose(
     }
     let groups = group::read(groups, mistakes);
     let demands = instance::expand(entries, &groups, &mut substitution, mistakes);
-    scope.note_unused(mistakes);
+    if substitution.is_complete() {
+        scope.note_unused(mistakes); // else the one that is misspelt would be told twice
+    }
     let complete = whole && scope.is_complete() && substitution.is_complete();
     let demands = demands.filter(|_| complete)?;
     Some(Composed { root, demands, changed: true })
@@ -131,6 +133,9 @@ fn merge(mut root: Node, included: Vec<Node>, mistakes: &mut Mistakes<'_>) -> No
         let mut merged: Option<Node> = None;
         let mut first: HashMap<String, Place> = HashMap::new();
         let own = entries.iter().position(|(key, _)| key.name == section);
+        if own.is_some_and(|at| !matches!(entries[at].1.value, Value::Map(_))) {
+            continue; // it is told where the section is read
+        }
         let last = own.map(|at| entries[at].1.clone());
         let others = included.iter().filter_map(|file| match &file.value {
             Value::Map(entries) => {
@@ -140,7 +145,6 @@ fn merge(mut root: Node, included: Vec<Node>, mistakes: &mut Mistakes<'_>) -> No
         });
         for mut node in others.chain(last) {
             let Value::Map(named) = &mut node.value else {
-                // In the pipeline file it is told where the section is read.
                 let message = format!("`{section}` is a map (`key: value`), not {}", node.value.what());
                 mistakes.add(node.owner, &node.path, message, None);
                 continue;

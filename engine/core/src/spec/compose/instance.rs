@@ -107,7 +107,8 @@ fn check_unique(
         let instance = name.text.rsplit_once('/').map_or("", |(instance, _)| instance);
         if aliases.instances.contains_key(instance) {
             let message = format!("{} is a group: nothing is added to it here", quoted(instance));
-            name.wrong(mistakes, message, Some("choose another name".to_owned()));
+            // Its path would lead into the group.
+            mistakes.add(name.place, "operators", message, "choose another name".to_owned());
         }
     }
     for (key, node) in operators {
@@ -232,7 +233,9 @@ impl Expansion<'_, '_> {
         let inner = self.operators(&word, group, &name, &mut scope, around, mistakes);
         around.pop();
         let inner = inner?;
-        scope.note_unused(mistakes);
+        if self.substitution.is_complete() {
+            scope.note_unused(mistakes);
+        }
         let outputs = self.outputs(group, &name, mistakes);
         for (input, ports) in fed? {
             let demanded = group.inputs.iter().find(|one| one.name.text == input);
@@ -426,7 +429,8 @@ fn enter(
         let at = place_in(mistakes.yaml(), item.place, port, 0..name.len());
         let message = format!("the group {} has no input or operator {}", quoted(word), quoted(name));
         // Said without the instance, as where the group is defined: once, however often it is used.
-        let path = format!("groups.{word}.{}", item.path.rsplit('/').next().unwrap_or_default());
+        let inner = item.path.rsplit('/').next().unwrap_or_default();
+        let path = format!("groups.{word}.operators.{inner}");
         mistakes.add(at, &path, message, hint);
     }
     known
