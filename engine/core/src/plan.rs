@@ -164,8 +164,8 @@ pub fn plan(yaml: &str) -> Result<Plan, Vec<Diagnostic>> {
 /// place.
 pub fn plan_in(yaml: &str, surroundings: &dyn Surroundings) -> Result<Plan, Vec<Diagnostic>> {
     let mut mistakes = Mistakes::new(yaml);
-    let spec = spec::parse(surroundings, &mut mistakes);
-    let graph = spec.as_ref().and_then(|spec| graph::check(spec, &mut mistakes));
+    let mut spec = spec::parse(surroundings, &mut mistakes);
+    let graph = spec.as_mut().and_then(|spec| graph::check(spec, &mut mistakes));
     if let Some(graph) = graph.filter(|_| mistakes.is_empty()) {
         let flat = spec.and_then(|spec| spec.flat);
         return Ok(from_graph(graph, flat.as_deref().unwrap_or(yaml)));

@@ -107,7 +107,9 @@ impl Values {
         if let Some(value) = self.flags.get(name) {
             return Some(given(value, "--param"));
         }
-        for variable in [format!("{VARIABLES}{name}"), format!("{VARIABLES}{}", name.to_uppercase())] {
+        for variable in
+            [format!("{VARIABLES}{name}"), format!("{VARIABLES}{}", name.to_uppercase())]
+        {
             if let Ok(value) = std::env::var(&variable) {
                 return Some(given(&value, &variable));
             }
@@ -167,11 +169,15 @@ impl Surroundings for Folder<'_> {
     fn include(&self, path: &str, from: Option<&str>) -> Result<IncludedFile, Refusal> {
         let from = from.unwrap_or(&self.root);
         let mut files = self.files.borrow_mut();
-        let including = files.get(from).ok_or_else(|| Refusal::new("its folder is not known", None))?;
+        let including =
+            files.get(from).ok_or_else(|| Refusal::new("its folder is not known", None))?;
         let written = Path::new(path);
         let folder = Path::new(from).parent().unwrap_or(Path::new("/"));
         let real = folder.join(written).canonicalize().map_err(|error| {
-            Refusal::new(error.to_string(), Some(format!("it is looked for in {}", folder.display())))
+            Refusal::new(
+                error.to_string(),
+                Some(format!("it is looked for in {}", folder.display())),
+            )
         })?;
         let (name, limit) = if written.is_absolute() {
             (written.to_owned(), real.parent().unwrap_or(&real).to_owned())

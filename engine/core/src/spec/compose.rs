@@ -105,9 +105,9 @@ fn holds(node: &Node) -> bool {
         Value::Null => false,
         Value::Scalar(text) => text.contains("${"),
         Value::List(items) => items.iter().any(holds),
-        Value::Map(entries) => entries.iter().any(|(key, node)| {
-            key.name.contains("${") || is_use(&key.name, node) || holds(node)
-        }),
+        Value::Map(entries) => entries
+            .iter()
+            .any(|(key, node)| key.name.contains("${") || is_use(&key.name, node) || holds(node)),
     }
 }
 
@@ -145,7 +145,8 @@ fn merge(mut root: Node, included: Vec<Node>, mistakes: &mut Mistakes<'_>) -> No
         });
         for mut node in others.chain(last) {
             let Value::Map(named) = &mut node.value else {
-                let message = format!("`{section}` is a map (`key: value`), not {}", node.value.what());
+                let message =
+                    format!("`{section}` is a map (`key: value`), not {}", node.value.what());
                 mistakes.add(node.owner, &node.path, message, None);
                 continue;
             };

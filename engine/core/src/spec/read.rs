@@ -240,7 +240,8 @@ pub(crate) fn duration(
 ) -> Option<Duration> {
     let written = text(node, what, mistakes)?;
     // A bare number says nothing about its unit, so 0 is the factor that refuses it.
-    let millis = with_unit(&written.text, &DURATION_UNITS, 0).and_then(|millis| u64::try_from(millis).ok());
+    let millis =
+        with_unit(&written.text, &DURATION_UNITS, 0).and_then(|millis| u64::try_from(millis).ok());
     let duration = millis.map(Duration::from_millis);
     if let Some(duration) = duration.filter(|duration| (least..=most).contains(duration)) {
         return Some(duration);

@@ -260,7 +260,9 @@ fn groups_and_includes_that_multiply_are_refused_quickly() {
         mistakes.into_iter().map(|mistake| mistake.message).collect::<Vec<_>>().join("\n")
     };
     // Ten operators, each ten groups of ten groups ...
-    let mut groups = String::from("groups:\n  g0: { inputs: [in], operators: { a: { from: in, filter: n > 1 } }, outputs: { out: a } }\n");
+    let mut groups = String::from(
+        "groups:\n  g0: { inputs: [in], operators: { a: { from: in, filter: n > 1 } }, outputs: { out: a } }\n",
+    );
     for level in 1..8 {
         let below = level - 1;
         let uses: Vec<String> =
@@ -282,7 +284,9 @@ fn groups_and_includes_that_multiply_are_refused_quickly() {
 
     // A value of values of values.
     let copies = "${A}".repeat(50);
-    let mut groups = String::from("groups:\n  g0: { params: { A: string }, inputs: [in], operators: { a: { from: in, filter: \"word = '${A}'\" } }, outputs: { out: a } }\n");
+    let mut groups = String::from(
+        "groups:\n  g0: { params: { A: string }, inputs: [in], operators: { a: { from: in, filter: \"word = '${A}'\" } }, outputs: { out: a } }\n",
+    );
     for level in 1..8 {
         let below = level - 1;
         let _ = writeln!(
@@ -313,10 +317,8 @@ fn groups_and_includes_that_multiply_are_refused_quickly() {
     let big = format!("# {}\n", "x".repeat(1000 * 1000));
     let files: Vec<(&str, &str)> =
         names.iter().take(5).map(|name| (name.as_str(), big.as_str())).collect();
-    let said = found(
-        &format!("include: [{}]\n{FLAT}", names[..5].join(", ")),
-        &Shelf::with(&files),
-    );
+    let said =
+        found(&format!("include: [{}]\n{FLAT}", names[..5].join(", ")), &Shelf::with(&files));
     assert!(said.contains("bytes together"), "{said}");
 }
 

@@ -47,8 +47,11 @@ pub(super) fn settle(
                     right = false;
                 }
                 None if !is_read => {
-                    let message =
-                        format!("nothing reads the output {} of {}", quoted(tag), quoted(&owner.text));
+                    let message = format!(
+                        "nothing reads the output {} of {}",
+                        quoted(tag),
+                        quoted(&owner.text)
+                    );
                     let hint = format!(
                         "read it with `from: {name}.{tag}`, or drop its records on purpose with \
                          `drop: [{tag}]` beside `group`"
@@ -96,7 +99,8 @@ impl Pipeline<'_> {
         let reads = self.reads();
         let is_read = |text: &str| {
             reads.iter().any(|read| {
-                read.text == text || (ports::is_pattern(&read.text) && ports::matches(&read.text, text))
+                read.text == text
+                    || (ports::is_pattern(&read.text) && ports::matches(&read.text, text))
             })
         };
         // What stands outside of all groups is not theirs to change.
@@ -134,7 +138,9 @@ impl Pipeline<'_> {
                 if let Value::List(items) = &mut place.value
                     && items.len() > 1
                 {
-                    items.retain(|item| !matches!(&item.value, Value::Scalar(text) if text == errors));
+                    items.retain(
+                        |item| !matches!(&item.value, Value::Scalar(text) if text == errors),
+                    );
                 }
             }
         }

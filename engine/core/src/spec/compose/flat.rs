@@ -102,7 +102,12 @@ fn quoted(text: &str, is_value: bool) -> String {
             '\n' => out.push_str("\\n"),
             '\t' => out.push_str("\\t"),
             // What YAML takes for an end of line or does not take at all.
-            next if next.is_control() || matches!(next, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}') => {
+            next if next.is_control()
+                || matches!(
+                    next,
+                    '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}'
+                ) =>
+            {
                 // Writing to a String cannot fail.
                 let _ = write!(out, "\\u{:04X}", next as u32);
             }

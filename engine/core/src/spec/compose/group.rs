@@ -188,7 +188,8 @@ fn check_names(group: &Group, name: &Text, mistakes: &mut Mistakes<'_>) {
     }
     for input in group.inputs.iter().filter(|_| all_known) {
         if !reads.iter().any(|port| ports::name_of(&port.text) == input.name.text) {
-            let message = format!("nothing in the group reads the input {}", quoted(&input.name.text));
+            let message =
+                format!("nothing in the group reads the input {}", quoted(&input.name.text));
             let hint = format!("read it with `from: {}`, or take it out", input.name.text);
             input.name.wrong(mistakes, message, hint);
         }

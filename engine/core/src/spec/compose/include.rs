@@ -85,7 +85,8 @@ impl Gathering<'_> {
         let found = match self.surroundings.include(&path.text, from) {
             Ok(found) => found,
             Err(refusal) => {
-                let message = format!("{} cannot be included: {}", quoted(&path.text), refusal.message);
+                let message =
+                    format!("{} cannot be included: {}", quoted(&path.text), refusal.message);
                 path.wrong(mistakes, message, refusal.hint);
                 return None;
             }
@@ -93,7 +94,8 @@ impl Gathering<'_> {
         if let Some(at) = self.chain.iter().position(|link| link.id.as_ref() == Some(&found.id)) {
             let circle = self.chain.iter().skip(at).map(|link| link.name.as_str());
             let circle: Vec<&str> = circle.chain([found.name.as_str()]).collect();
-            let message = format!("the files include each other in a circle: {}", circle.join(" -> "));
+            let message =
+                format!("the files include each other in a circle: {}", circle.join(" -> "));
             path.wrong(mistakes, message, Some("take this one out".to_owned()));
             return None;
         }
@@ -128,7 +130,8 @@ impl Gathering<'_> {
 /// Notes what only the pipeline file itself may hold.
 fn check_keys(file: &Node, start: usize, mistakes: &mut Mistakes<'_>) -> Option<()> {
     let Value::Map(entries) = &file.value else {
-        let message = format!("an included file is a map (`key: value`), not {}", file.value.what());
+        let message =
+            format!("an included file is a map (`key: value`), not {}", file.value.what());
         mistakes.add(Place { start, len: 1 }, "", message, None);
         return None;
     };

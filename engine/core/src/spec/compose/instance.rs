@@ -43,7 +43,11 @@ pub(super) fn expand(
     for (key, node) in std::mem::take(written) {
         if !is_use(&node) {
             if key.name.contains('/') {
-                outside.push(Text { text: key.name.clone(), place: key.place, path: node.path.clone() });
+                outside.push(Text {
+                    text: key.name.clone(),
+                    place: key.place,
+                    path: node.path.clone(),
+                });
             }
             expansion.operators.push((key, node));
             continue;
@@ -130,10 +134,11 @@ fn lead(reader: &mut Node, aliases: &mut Aliases, mistakes: &mut Mistakes<'_>) -
         let mut found: Vec<Text> = Vec::with_capacity(written.len());
         let mut changed = false;
         for port in &written {
-            let instance = ports::name_of(&port.text).rsplit_once('/').map(|(instance, _)| instance);
-            if let Some(instance) = instance.filter(|instance| {
-                !is_inner && aliases.instances.contains_key(*instance)
-            }) {
+            let instance =
+                ports::name_of(&port.text).rsplit_once('/').map(|(instance, _)| instance);
+            if let Some(instance) =
+                instance.filter(|instance| !is_inner && aliases.instances.contains_key(*instance))
+            {
                 let message = format!(
                     "{} is inside of {}, which is a group",
                     quoted(ports::name_of(&port.text)),
@@ -240,8 +245,10 @@ impl Expansion<'_, '_> {
         for (input, ports) in fed? {
             let demanded = group.inputs.iter().find(|one| one.name.text == input);
             if let Some(columns) = demanded.map(|one| &one.columns).filter(|all| !all.is_empty()) {
+                // What a pattern matches is not known yet.
+                let named = ports.iter().filter(|port| !ports::is_pattern(&port.text));
                 self.demands.push(Demand {
-                    ports: ports.clone(),
+                    ports: named.cloned().collect(),
                     columns: columns.clone(),
                     input: format!("the input `{input}` of the group `{}`", word.text),
                 });
@@ -364,13 +371,15 @@ fn feed(
             return Some(vec![(only.name.text.clone(), ports)]);
         }
         let inputs: Vec<String> = group.input_names().map(|name| format!("{name}: ...")).collect();
-        let message = format!("the group {} has several inputs: say which is which", quoted(&word.text));
+        let message =
+            format!("the group {} has several inputs: say which is which", quoted(&word.text));
         owner.wrong(mistakes, message, format!("write `from: {{ {} }}`", inputs.join(", ")));
         return None;
     }
     let mut fed = Some(Vec::new());
     let entries = read::map(from, "`from`", mistakes)?;
-    for input in group.input_names().filter(|name| entries.iter().all(|(key, _)| key.name != *name)) {
+    for input in group.input_names().filter(|name| entries.iter().all(|(key, _)| key.name != *name))
+    {
         let message = format!("nothing is fed to the input {} of the group", quoted(input));
         owner.wrong(mistakes, message, format!("write `from: {{ {input}: ... }}`"));
         fed = None;
@@ -427,7 +436,8 @@ fn enter(
         known = false;
         let hint = mistakes.nearest_hint(name, group.names(), "there are");
         let at = place_in(mistakes.yaml(), item.place, port, 0..name.len());
-        let message = format!("the group {} has no input or operator {}", quoted(word), quoted(name));
+        let message =
+            format!("the group {} has no input or operator {}", quoted(word), quoted(name));
         // Said without the instance, as where the group is defined: once, however often it is used.
         let inner = item.path.rsplit('/').next().unwrap_or_default();
         let path = format!("groups.{word}.operators.{inner}");

@@ -167,7 +167,9 @@ impl Scope {
         for param in params.unwrap_or_default() {
             let given = surroundings.parameter(&param.name.text);
             let missing = |name: &str| {
-                format!("give it with `--param {name}=VALUE` or `TIDEMILL_PARAM_{name}`, or give it a `default`")
+                format!(
+                    "give it with `--param {name}=VALUE` or `TIDEMILL_PARAM_{name}`, or give it a `default`"
+                )
             };
             scope.add(param, given, missing, mistakes);
         }
@@ -204,7 +206,8 @@ impl Scope {
                 }
             } else if value.is_none() {
                 let name = &param.name.text;
-                let message = format!("the group {} needs the parameter {}", quoted(group), quoted(name));
+                let message =
+                    format!("the group {} needs the parameter {}", quoted(group), quoted(name));
                 instance.wrong(mistakes, message, format!("write `with: {{ {name}: VALUE }}`"));
             }
             scope.insert(param.name.clone(), value);
@@ -280,7 +283,8 @@ impl Scope {
     pub(super) fn note_unused(&self, mistakes: &mut Mistakes<'_>) {
         for name in self.unused() {
             let message = format!("nothing uses the parameter {}", quoted(&name.text));
-            let hint = format!("write `${{{}}}` where its value belongs, or take it out", name.text);
+            let hint =
+                format!("write `${{{}}}` where its value belongs, or take it out", name.text);
             name.wrong(mistakes, message, hint);
         }
     }

@@ -18,9 +18,19 @@ pub(super) fn is_pattern(text: &str) -> bool {
     text.contains(['*', '?'])
 }
 
+/// Returns whether a pattern of ports matches a port; no `*` and no `?` stands for a dot.
+pub(super) fn matches(pattern: &str, port: &str) -> bool {
+    match (pattern.split_once('.'), port.split_once('.')) {
+        (None, None) => glob(pattern, port),
+        (Some((wanted, tag)), Some((name, has))) => glob(wanted, name) && glob(tag, has),
+        _ => false,
+    }
+}
+
 /// Returns whether a pattern of `*` and `?` matches a text.
-pub(super) fn matches(pattern: &str, text: &str) -> bool {
-    let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
+fn glob(pattern: &str, text: &str) -> bool {
+    let (pattern, text): (Vec<char>, Vec<char>) =
+        (pattern.chars().collect(), text.chars().collect());
     // The usual walk with one place to come back to: the last `*`, and how much it has taken.
     let (mut at, mut in_text, mut back) = (0, 0, None);
     while in_text < text.len() {
@@ -56,9 +66,8 @@ pub(super) fn places(node: &mut Node) -> Vec<&mut Node> {
             // The inputs of an instance of a group, by name; the other side of a join.
             "from" | "join" => {
                 let Value::Map(body) = &mut node.value else { continue };
-                let wanted = body.iter_mut().filter(|(inner, _)| {
-                    key.name == "from" || inner.name == "with"
-                });
+                let wanted =
+                    body.iter_mut().filter(|(inner, _)| key.name == "from" || inner.name == "with");
                 places.extend(wanted.map(|(_, node)| node));
             }
             _ => {}
@@ -143,7 +152,12 @@ impl Aliases {
         };
         let next: Vec<Text> = if let Some(fed) = self.inputs.get(name) {
             if let Some(tag) = tag {
-                let place = place_in(mistakes.yaml(), port.place, &port.text, name.len() + 1..port.text.len());
+                let place = place_in(
+                    mistakes.yaml(),
+                    port.place,
+                    &port.text,
+                    name.len() + 1..port.text.len(),
+                );
                 let message = format!("an input has no tag {}", quoted(tag));
                 let input = name.rsplit('/').next().unwrap_or(name);
                 mistakes.add(place, &port.path, message, format!("read it as {}", quoted(input)));
@@ -198,19 +212,21 @@ impl Aliases {
                 return None;
             }
             (Some(tag), all) if is_pattern(tag) => {
-                all.iter().filter(|output| matches(tag, &output.name.text)).collect()
+                all.iter().filter(|output| glob(tag, &output.name.text)).collect()
             }
             (Some(tag), all) => all.iter().filter(|output| output.name.text == tag).collect(),
         };
         if wanted.is_empty() {
             let tag = tag.unwrap_or_default();
-            let place = place_in(mistakes.yaml(), port.place, &port.text, name.len() + 1..port.text.len());
+            let place =
+                place_in(mistakes.yaml(), port.place, &port.text, name.len() + 1..port.text.len());
             let message = format!("{} has no output {}", quoted(name), quoted(tag));
             let hint = mistakes.nearest_hint(tag, names(), "it has");
             mistakes.add(place, &port.path, message, hint);
             return None;
         }
-        let ports = wanted.iter().flat_map(|output| output.ports.iter().map(|port| here(&port.text)));
+        let ports =
+            wanted.iter().flat_map(|output| output.ports.iter().map(|port| here(&port.text)));
         let ports: Vec<Text> = ports.collect();
         let read: Vec<String> = wanted.iter().map(|output| output.name.text.clone()).collect();
         self.read.extend(read.into_iter().map(|output| (name.to_owned(), output)));
@@ -230,7 +246,8 @@ mod tests {
             ("*.errors", "a.error", false),
             ("clean_*.bad", "clean_1.bad", true),
             ("clean_?.bad", "clean_12.bad", false),
-            ("*", "", true),
+            ("*", "a.b", false),
+            ("*", "x/a", true),
             ("a*b*c", "a-b-b-c", true),
             ("a*b*c", "a-c-b", false),
         ] {

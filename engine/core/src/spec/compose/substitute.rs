@@ -29,7 +29,12 @@ impl<'s> Substitution<'s> {
     }
 
     /// Puts values into all scalars of a value. Keys are names and stay what they are.
-    pub(super) fn apply(&mut self, node: &mut Node, scope: &mut Scope, mistakes: &mut Mistakes<'_>) {
+    pub(super) fn apply(
+        &mut self,
+        node: &mut Node,
+        scope: &mut Scope,
+        mistakes: &mut Mistakes<'_>,
+    ) {
         match &mut node.value {
             Value::Null => {}
             Value::Scalar(text) if !text.contains("${") => {}
@@ -133,7 +138,8 @@ impl<'s> Substitution<'s> {
             return None;
         }
         if kind.is_some_and(|kind| kind != "env") || !is_name(bare) {
-            let message = format!("{} is no reference to a parameter", quoted(&format!("${{{name}}}")));
+            let message =
+                format!("{} is no reference to a parameter", quoted(&format!("${{{name}}}")));
             let hint =
                 "write `${NAME}` or `${env:NAME}`; a `${` that is meant as it stands is `$${`";
             mistakes.add(place, path, message, hint.to_owned());
