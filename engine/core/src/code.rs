@@ -111,6 +111,10 @@ words! {
         NoRetry = "no_retry",
         /// The file cannot be replaced or removed.
         NoCorrection = "no_correction",
+        /// What would read the file is paused or drained.
+        Paused = "paused",
+        /// The pipeline has no source or sink of that name.
+        NoPart = "no_part",
         /// The disk refuses.
         DiskRefuses = "disk_refuses",
         /// The server stops, or takes no files now.
