@@ -25,6 +25,7 @@ use crate::spec::taking::Taking;
 
 mod names;
 
+mod demands;
 mod flow;
 pub(crate) mod loops;
 mod operators;
@@ -378,6 +379,7 @@ pub(crate) fn check(spec: &mut PipelineSpec, mistakes: &mut Mistakes<'_>) -> Opt
     let names = names::resolve(spec, mistakes);
     let sources = sources::check(spec, &names, mistakes);
     let flow = flow::check(spec, &names, &sources, mistakes);
+    demands::check(spec, &names, &flow, mistakes);
     let sinks = sinks::check(spec, &names, &flow, mistakes);
     unread::check(spec, &names, mistakes);
     if !mistakes.is_empty() {

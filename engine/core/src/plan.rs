@@ -26,7 +26,9 @@ pub use crate::graph::{
     Input, Join, NodeId, OperatorKind, OrderTerm, OrderedRows, PortId, SinkKind, error_schema,
 };
 pub use crate::spec::correcting::{Correcting, OnDelete, OnSameName, Retention};
+pub use crate::spec::surroundings::{Alone, GivenValue, IncludedFile, Refusal, Surroundings};
 pub use crate::spec::taking::{Order, Taking};
+pub use crate::spec::tree::FILE_BYTES_MAX;
 pub use describe::{describe, loops};
 
 /// A pipeline that can be run.
@@ -34,7 +36,8 @@ pub use describe::{describe, loops};
 pub struct Plan {
     /// The name of the pipeline.
     pub name: String,
-    /// The pipeline file as it was written.
+    /// The pipeline file as it was written; flat, if it includes files or has parameters or groups. So it
+    /// stands for itself.
     pub yaml: String,
     /// BLAKE3, in hex, over everything that changes what the pipeline does; comments, spacing and
     /// quotes do not.
@@ -198,14 +201,38 @@ impl Plan {
 }
 
 /// Plans a pipeline file, or returns all its mistakes, sorted by place.
+///
+/// The text stands for itself: it can include no file and read no variable of the environment.
 pub fn plan(yaml: &str) -> Result<Plan, Vec<Diagnostic>> {
+    plan_in(yaml, &Alone)
+}
+
+/// Plans a pipeline file with what it may ask of the world around it, or returns all its mistakes, sorted by
+/// place.
+pub fn plan_in(yaml: &str, surroundings: &dyn Surroundings) -> Result<Plan, Vec<Diagnostic>> {
     let mut mistakes = Mistakes::new(yaml);
-    let mut spec = spec::parse(&mut mistakes);
+    let mut spec = spec::parse(surroundings, &mut mistakes);
     let graph = spec.as_mut().and_then(|spec| graph::check(spec, &mut mistakes));
     if let Some(graph) = graph.filter(|_| mistakes.is_empty()) {
-        return Ok(from_graph(graph, yaml));
+        let flat = spec.and_then(|spec| spec.flat);
+        return Ok(from_graph(graph, flat.as_deref().unwrap_or(yaml)));
     }
     Err(mistakes.into_sorted())
+}
+
+/// Returns a hint that names the nearest of the right names, or all of them when none is near.
+pub fn name_hint<'n>(wrong: &str, right: impl IntoIterator<Item = &'n str>) -> Option<String> {
+    Mistakes::new("").nearest_hint(wrong, right, "there are")
+}
+
+/// Reads a file of values for parameters, `NAME: VALUE`, or returns all its mistakes, sorted by place.
+pub fn read_values(yaml: &str) -> Result<Vec<(String, String)>, Vec<Diagnostic>> {
+    let mut mistakes = Mistakes::new(yaml);
+    let values = spec::values(&mut mistakes);
+    match values.filter(|_| mistakes.is_empty()) {
+        Some(values) => Ok(values),
+        None => Err(mistakes.into_sorted()),
+    }
 }
 
 /// Orders nothing and checks nothing: the graph did. Decides what each port carries.
