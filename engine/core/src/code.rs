@@ -71,6 +71,8 @@ words! {
         WrongCount = "wrong_count",
         /// A column adds up to something else than its trailer says.
         WrongTotal = "wrong_total",
+        /// Its records multiply in a loop.
+        Loop = "loop_grows",
         /// It crashes the process.
         CrashesTheProcess = "crashes_the_process",
     }

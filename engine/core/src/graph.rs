@@ -21,6 +21,7 @@ use tidemill_operators::{Column, Schema, Type};
 
 use crate::contract::{Contract, Policy};
 use crate::diagnostic::{Mistakes, Place};
+use crate::graph::loops::Loop;
 use crate::judge::MaxRejects;
 use crate::spec::PipelineSpec;
 use crate::spec::taking::Taking;
@@ -28,8 +29,9 @@ use crate::spec::taking::Taking;
 mod names;
 
 mod contract;
-
+mod demands;
 mod flow;
+pub(crate) mod loops;
 mod operators;
 mod patterns;
 mod sinks;
@@ -313,6 +315,8 @@ pub(crate) struct Graph {
     pub(crate) operators: Vec<GraphOperator>,
     /// In the order of the file, then `rejects`.
     pub(crate) sinks: Vec<GraphSink>,
+    /// In the order of their heads, so outer ones first.
+    pub(crate) loops: Vec<Loop>,
 }
 
 /// A checked source.
@@ -390,6 +394,7 @@ pub(crate) fn check(spec: &mut PipelineSpec, mistakes: &mut Mistakes<'_>) -> Opt
     let names = names::resolve(spec, mistakes);
     let sources = sources::check(spec, &names, mistakes);
     let flow = flow::check(spec, &names, &sources, mistakes);
+    demands::check(spec, &names, &flow, mistakes);
     let sinks = sinks::check(spec, &names, &flow, mistakes);
     unread::check(spec, &names, mistakes);
     if !mistakes.is_empty() {
@@ -401,7 +406,8 @@ pub(crate) fn check(spec: &mut PipelineSpec, mistakes: &mut Mistakes<'_>) -> Opt
     let operators = flow.into_operators()?;
     contract::check_policies(spec, &names.order, &operators, mistakes);
     sinks.push(rejects(&sources, &operators));
-    Some(Graph { name: spec.name.as_ref()?.text.clone(), sources, operators, sinks })
+    let (name, loops) = (spec.name.as_ref()?.text.clone(), names.loops);
+    Some(Graph { name, sources, operators, sinks, loops })
 }
 
 /// Returns the sink of all rejected records that no sink of the file reads.

@@ -54,8 +54,11 @@ fn sources_of(plan: &Plan, sink: &SinkPlan) -> BTreeSet<usize> {
     let mut sources = BTreeSet::new();
     let mut ahead: Vec<NodeId> = sink.inputs.iter().map(|input| input.from.node).collect();
     ahead.extend(&sink.errors_of);
-    // A plan has no cycles, so this ends.
+    let mut seen = BTreeSet::new();
     while let Some(node) = ahead.pop() {
+        if !seen.insert(node) {
+            continue;
+        }
         match node {
             NodeId::Source(at) => {
                 sources.insert(at);

@@ -46,6 +46,9 @@ pub(crate) const KINDS: [&str; 15] = [
     "expect",
 ];
 
+/// How many rounds a loop may have.
+const MAX_ROUNDS: u32 = 1_000;
+
 /// An operator as written.
 #[derive(Debug)]
 pub(crate) struct OperatorSpec {
@@ -57,6 +60,8 @@ pub(crate) struct OperatorSpec {
     /// The tags that are not wanted.
     pub(crate) drop: Vec<Text>,
     pub(crate) policy: PolicySpec,
+    /// How often a record goes round at most: makes it the head of a loop.
+    pub(crate) max_rounds: Option<(Text, u32)>,
 }
 
 /// What an operator does, as written.
@@ -114,7 +119,7 @@ pub(crate) enum ExprSpec {
 pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> OperatorSpec {
     let Some(mut entries) = Entries::open(node, "an operator", mistakes) else {
         let (drop, policy) = (Vec::new(), PolicySpec::default());
-        return OperatorSpec { name, from: None, body: None, drop, policy };
+        return OperatorSpec { name, from: None, body: None, drop, policy, max_rounds: None };
     };
     let from = from(&mut entries, mistakes);
     let mut bodies = Vec::new();
@@ -124,6 +129,7 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Oper
         }
     }
     let policy = contract::policy(&mut entries, mistakes);
+    let max_rounds = max_rounds(&mut entries, mistakes);
     let kind = bodies.first().map(|(kind, _)| *kind);
     let mut beside = Beside::take(&mut entries, kind, mistakes);
     if bodies.is_empty() && entries.rest().next().is_none() {
@@ -155,7 +161,16 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Oper
         "weighted" => lots::weighted(node, beside, mistakes),
         _ => aggregate::read(node, mistakes),
     });
-    OperatorSpec { name, from, body, drop, policy }
+    OperatorSpec { name, from, body, drop, policy, max_rounds }
+}
+
+/// Reads `max_rounds`.
+fn max_rounds(entries: &mut Entries, mistakes: &mut Mistakes<'_>) -> Option<(Text, u32)> {
+    let node = entries.take("max_rounds")?;
+    let text = Text { text: "max_rounds".to_owned(), place: node.owner, path: node.path.clone() };
+    let rounds = read::number(node, "`max_rounds`", (1, MAX_ROUNDS), mistakes);
+    // One that is wrong makes a loop still: then that is the only mistake.
+    Some((text, rounds.unwrap_or(1)))
 }
 
 /// Reads `from`: a port or a list of ports.
