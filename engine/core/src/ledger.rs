@@ -13,8 +13,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tidemill_store::checkpoint::Manifest;
 use tidemill_store::{
-    AcceptedFile, Book, CLIENT_IDS_KEPT, Folders, Identity, Journal, JournalError, NewFile,
-    Outcome, Part, PartBody, Receipt, Replaced, Retried, Verdict, barrier, failpoint, queue,
+    AcceptedFile, Book, CLIENT_IDS_KEPT, Folders, Journal, JournalError, NewFile, Outcome, Part,
+    PartBody, Receipt, Replaced, Retried, Verdict, barrier, failpoint, queue,
 };
 use timely::scheduling::activate::SyncActivator;
 
@@ -23,7 +23,6 @@ use crate::board::{Board, Milestones, to_us};
 use crate::checkpoint::keeper::Keeper;
 use crate::checkpoint::schedule::Schedule;
 use crate::checkpoint::{KeptPart, RestoreOrder};
-use crate::code::FileCode;
 use crate::control::Control;
 use crate::fault::{self, FaultKind};
 use crate::ingest::backlog::Backlog;
@@ -470,6 +469,7 @@ impl Ledger {
                 self.check_again(pipeline, &file, &mut answer);
             }
             self.board.answered(pipeline, file.id);
+            self.stop_behind(pipeline, &file.name, answer.failure.as_ref())?;
             let milestones =
                 Milestones { read_at: answer.read_at, answered_at: answer.answered_at };
             if answer.failure.is_none() {
@@ -531,36 +531,6 @@ impl Ledger {
             // The publisher ends after the ledger.
             let _ = self.publisher.send(job);
         }
-    }
-
-    /// Looks at a file once more, now that all of it was read: somebody who holds it open may have
-    /// written to it since, or put another in its place. Then it leaves no output.
-    fn check_again(&self, pipeline: usize, file: &AcceptedFile, answer: &mut Answer) {
-        if answer.failure.is_some() {
-            return;
-        }
-        let line = &self.lines[pipeline];
-        let path = line.folders.underprocess.join(&file.claimed_name);
-        let difference = match Identity::at(&path) {
-            Ok(now) => file.identity.difference(now),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Some("it is gone from underprocess/".to_owned())
-            }
-            Err(error) => fault::disk("look at a file before its commit", &error),
-        };
-        let Some(difference) = difference else { return };
-        if line.keeps_state {
-            // Its readers found it unchanged after its last byte, and its rows are in sums that others
-            // are built on: what was read counts.
-            tracing::warn!(
-                pipeline = line.name,
-                file = file.name,
-                submission = file.id,
-                "after all of it was read, {difference}; what was read is committed"
-            );
-            return;
-        }
-        answer.failure = Some((FileCode::Changed.word().to_owned(), difference));
     }
 
     /// Returns what becomes of a file, and the staged parts that must be removed.
