@@ -102,6 +102,7 @@ pub fn report_of(file: &AcceptedFile) -> SubmissionReport {
             }
             None => Corrections::default(),
         },
+        retained_bytes: None,
     }
 }
 

@@ -23,6 +23,7 @@ use crate::board::{Board, Milestones, to_us};
 use crate::checkpoint::keeper::Keeper;
 use crate::checkpoint::schedule::Schedule;
 use crate::checkpoint::{KeptPart, RestoreOrder};
+use crate::dry_run::TableShape;
 use crate::fault::{self, FaultKind};
 use crate::ingest::backlog::Backlog;
 use crate::ingest::coordinator::Command;
@@ -36,11 +37,13 @@ use crate::space::Space;
 use crate::turns::{Turn, Turns};
 
 mod correct;
+mod dry_run;
 mod keep;
 mod order;
 mod shelf;
 
 pub use correct::Removal;
+pub use dry_run::{Change, Trial, Try};
 
 /// Events taken into one transaction at most.
 const GROUP_MAX: usize = 512;
@@ -80,6 +83,8 @@ pub enum Event {
     },
     /// A committed file is to be taken away.
     Remove(Removal),
+    /// A correction is to be tried.
+    Try(Box<Try>),
     /// The dataflow of a pipeline said something.
     Heard {
         /// Which pipeline.
@@ -154,12 +159,24 @@ pub struct Line {
     pub linear: Vec<bool>,
     /// Whether versions that were corrected since are left out of what is read again.
     pub skips: bool,
-    /// Files that wait for one that is not finished, and whether each is read again.
-    pub behind: VecDeque<(AcceptedFile, bool)>,
+    /// What waits for a file that is not finished.
+    pub behind: VecDeque<Waiting>,
+    /// The correction that is being tried.
+    pub trial: Option<Box<Trial>>,
+    /// Its tables, by the sink's place in the plan.
+    pub tables: BTreeMap<usize, TableShape>,
     /// Whether there were corrections in this life.
     pub corrects: bool,
     /// Whether bytes of old versions may have become unnecessary.
     pub may_discard: bool,
+}
+
+/// What waits until a file is finished.
+pub enum Waiting {
+    /// A file, and whether it is read again.
+    File(Box<AcceptedFile>, bool),
+    /// The correction that is to be tried.
+    Trial,
 }
 
 /// The ledger.
@@ -173,6 +190,8 @@ pub struct Ledger {
     space: Space,
     /// Who may begin when.
     turns: Turns,
+    /// Corrections that were tried.
+    tried: u64,
     stopping: bool,
 }
 
@@ -197,8 +216,8 @@ impl Ledger {
         space: Space,
         turns: Turns,
     ) -> Self {
-        let (running, stopping) = (BTreeMap::new(), false);
-        Self { journal, lines, board, publisher, keeping, running, space, turns, stopping }
+        let (running, stopping, tried) = (BTreeMap::new(), false, 0);
+        Self { journal, lines, board, publisher, keeping, running, space, turns, tried, stopping }
     }
 
     /// Lets a pipeline begin with a checkpoint. Comes before its first file.
@@ -266,12 +285,14 @@ impl Ledger {
         let mut flushes = Vec::new();
         let mut retries = Vec::new();
         let mut removals = Vec::new();
+        let mut trials = Vec::new();
         let mut ended = false;
         for event in group {
             match event {
                 Event::Accept { files, reply } => accepts.push((files, reply)),
                 Event::Retry { of, file, reply } => retries.push((of, file, reply)),
                 Event::Remove(removal) => removals.push(removal),
+                Event::Try(asked) => trials.push(asked),
                 Event::Heard {
                     pipeline,
                     heard: Heard::Progress { submission, bytes, records },
@@ -309,6 +330,9 @@ impl Ledger {
         }
         for removal in removals {
             self.remove(removal)?;
+        }
+        for asked in trials {
+            self.try_out(*asked)?;
         }
         self.finish(answers)?;
         if !settled.is_empty() {
@@ -361,7 +385,8 @@ impl Ledger {
     fn give_turns(&mut self) -> Result<(), JournalError> {
         while self.turns.is_waiting() && !self.stopping {
             // What waits for another file has not begun either.
-            let behind: usize = self.lines.iter().map(|line| line.behind.len()).sum();
+            let behind = self.lines.iter().flat_map(|line| &line.behind);
+            let behind = behind.filter(|one| matches!(one, Waiting::File(..))).count();
             let idle = self.board.outstanding() <= self.turns.held() + behind;
             match self.turns.next(idle) {
                 None => return Ok(()),
@@ -413,7 +438,12 @@ impl Ledger {
         let mut jobs = Vec::with_capacity(answers.len());
         let mut receipts = HashMap::with_capacity(answers.len());
         let finished: Vec<usize> = answers.iter().map(|(pipeline, _)| *pipeline).collect();
+        let mut tried = Vec::new();
         for (pipeline, mut answer) in answers {
+            if self.is_tried(pipeline, answer.epoch) {
+                tried.push((pipeline, answer));
+                continue;
+            }
             let weight = answer.weight();
             let Some(file) = self.running.remove(&answer.submission) else {
                 self.lines[pipeline].backlog.release(weight);
@@ -480,6 +510,10 @@ impl Ledger {
             let replaced = self.commit(&outcomes, &receipts)?;
             shelf::tell(&mut jobs, replaced);
             self.publish(jobs);
+        }
+        // What they are compared with is what was committed before them.
+        for (pipeline, answer) in tried {
+            self.tried(pipeline, answer)?;
         }
         finished.into_iter().try_for_each(|pipeline| self.go_on_behind(pipeline))
     }
@@ -583,7 +617,11 @@ impl Ledger {
             // What the coordinator has not begun is forgotten; it counts as if it were not.
             let running = self.running.values().filter(|file| file.pipeline == line.name);
             let running = running.map(|file| file.identity.bytes);
-            let checkpoint = line.schedule.due_at_end(Instant::now(), running);
+            // What is tried and not undone is in no checkpoint.
+            let checkpoint = match &line.trial {
+                None => line.schedule.due_at_end(Instant::now(), running),
+                Some(_) => None,
+            };
             let _ = line.commands.send(Command::Stop { checkpoint });
             let _ = line.wake.activate();
         }

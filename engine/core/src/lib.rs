@@ -35,6 +35,7 @@ pub mod render;
 pub mod worker;
 
 pub mod board;
+pub mod dry_run;
 pub mod intake;
 pub mod ledger;
 pub mod publish;

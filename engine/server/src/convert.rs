@@ -18,6 +18,7 @@ use tonic::{Code, Status};
 
 use crate::refusal::Refusal;
 
+pub(crate) mod corrections;
 pub(crate) mod tables;
 
 /// How many submissions a page has when the client does not say.
@@ -83,6 +84,7 @@ fn code_and_word(refusal: &Refusal) -> (Code, &'static str) {
         Refusal::Submit(SubmitError::NoCorrection { .. }) => {
             (Code::FailedPrecondition, "E-CORRECT")
         }
+        Refusal::Submit(SubmitError::NoDryRun { .. }) => (Code::FailedPrecondition, "E-DRY-RUN"),
         Refusal::Submit(SubmitError::Unavailable { .. }) | Refusal::Draining => {
             (Code::Unavailable, "E-DRAIN")
         }
@@ -201,6 +203,7 @@ pub(crate) fn submission(report: &SubmissionReport) -> v1::Submission {
         removes: report.corrections.removes,
         replaced_by: report.corrections.replaced_by,
         removed_by: report.corrections.removed_by,
+        retained_bytes: report.retained_bytes,
         receipt: None,
     }
 }
@@ -279,6 +282,7 @@ pub(crate) fn operator(report: OperatorReport) -> v1::Operator {
         frontier: report.frontier.map(|(epoch, chunk)| v1::Frontier { epoch, chunk }),
         state_entries: report.state_entries,
         state_bytes: report.state_bytes,
+        retained_bytes: report.retained_bytes,
     }
 }
 

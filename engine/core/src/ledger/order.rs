@@ -6,7 +6,7 @@ use tidemill_store::{AcceptedFile, JournalError};
 
 use crate::ingest::inflate::Compression;
 use crate::ingest::order::FileOrder;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Waiting};
 
 impl Ledger {
     /// Gives a file to its dataflow, or lets it wait for the one that it corrects.
@@ -20,7 +20,7 @@ impl Ledger {
         self.running.insert(file.id, file.clone());
         self.lines[pipeline].corrects |= file.correction.is_some();
         if waits {
-            self.lines[pipeline].behind.push_back((file, replay));
+            self.lines[pipeline].behind.push_back(Waiting::File(Box::new(file), replay));
             return Ok(());
         }
         self.give(pipeline, &file, replay)

@@ -53,6 +53,23 @@ impl Plan {
         })
     }
 
+    /// Returns why a correction of this source cannot be tried, for a person; `None` if it can: what a
+    /// trial does must be undone to the byte.
+    pub fn why_not_tried(&self, source: usize) -> Option<String> {
+        let behind = self.behind(source);
+        let makes_final =
+            |kind: &OperatorKind| matches!(kind, OperatorKind::State { horizon_us: Some(_), .. });
+        let found = self.operators.iter().enumerate().find(|(at, operator)| {
+            behind.contains(&NodeId::Operator(*at)) && makes_final(&operator.kind)
+        });
+        found.map(|(_, operator)| {
+            format!(
+                "{} has a horizon: what a dry run makes final there could not be made open again",
+                operator.name
+            )
+        })
+    }
+
     /// Returns a source and every operator that its records can reach.
     fn behind(&self, source: usize) -> BTreeSet<NodeId> {
         let mut behind = BTreeSet::from([NodeId::Source(source)]);
