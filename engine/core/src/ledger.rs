@@ -40,10 +40,12 @@ mod correct;
 mod dry_run;
 mod keep;
 mod order;
+mod retry;
 mod shelf;
 
 pub use correct::Removal;
 pub use dry_run::{Change, Trial, Try};
+pub use order::Waiting;
 
 /// Events taken into one transaction at most.
 const GROUP_MAX: usize = 512;
@@ -171,14 +173,6 @@ pub struct Line {
     pub may_discard: bool,
 }
 
-/// What waits until a file is finished.
-pub enum Waiting {
-    /// A file, and whether it is read again.
-    File(Box<AcceptedFile>, bool),
-    /// The correction that is to be tried.
-    Trial,
-}
-
 /// The ledger.
 pub struct Ledger {
     journal: Journal,
@@ -247,6 +241,8 @@ impl Ledger {
     pub fn run(mut self, events: &Receiver<Event>) -> Result<(), JournalError> {
         let mut forgot = Instant::now();
         let mut ended = false;
+        // A life may be shorter than the time between two looks.
+        self.discard_expired()?;
         loop {
             self.give_turns()?;
             if forgot.elapsed() >= FORGET_EVERY {
@@ -401,26 +397,6 @@ impl Ledger {
             }
         }
         Ok(())
-    }
-
-    /// Accepts a file of `quarantine/` anew and moves it back.
-    fn retry(&mut self, of: u64, file: &NewFile) -> Result<Retried, JournalError> {
-        let found = self.lines.iter().position(|line| line.name == file.pipeline);
-        let Some(pipeline) = found else { return Ok(Retried::NotQuarantined) };
-        let Self { journal, space, .. } = self;
-        let retried = space.insist("writing the journal", || journal.retry(of, file))?;
-        if let Retried::Accepted(accepted) = &retried {
-            let folders = &self.lines[pipeline].folders;
-            let (stored, claimed) = (&accepted.stored_name, &accepted.claimed_name);
-            self.space
-                .insist("moving a file back from quarantine/", || {
-                    queue::take_back(folders, stored, claimed)
-                })
-                .unwrap_or_else(|error| fault::disk("move a file back from quarantine/", &error));
-            self.board.retries(pipeline, accepted, of);
-            self.order(pipeline, (**accepted).clone(), false)?;
-        }
-        Ok(retried)
     }
 
     fn begin(&mut self, pipeline: usize, order: FileOrder) {

@@ -30,7 +30,7 @@ use crate::queue::Identity;
 
 pub use checkpoint::{CheckpointRow, Committed};
 pub use client_id::{CLIENT_IDS_KEPT, ClientId, ClientIdError};
-pub use correct::{Correction, Corrections, Removed, Replaces, RetainedBytes, Retired};
+pub use correct::{Correction, Corrections, NeededBy, Removed, Replaces, RetainedBytes, Retired};
 pub use dedupe::Dedupe;
 pub use read::JournalReader;
 pub use receipt::ReceiptRow;

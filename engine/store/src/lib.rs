@@ -115,7 +115,7 @@ pub use disk::{DiskError, Full, space};
 pub use home::{Folders, Home, HomeError};
 pub use journal::{
     AcceptedFile, CLIENT_IDS_KEPT, CheckpointRow, ClientId, ClientIdError, Committed, Correction,
-    Corrections, Counts, Dedupe, Filter, Generation, Journal, JournalError, JournalReader, NewFile,
+    Corrections, Counts, Dedupe, Filter, Generation, Journal, JournalError, JournalReader, NeededBy, NewFile,
     Outcome, OutcomeRow, Output, Part, PartBody, PartRow, Phase, ReceiptRow, Removed, Replaced,
     Replaces, RetainedBytes, Retired, Retried, Retries, SubmissionRow, Verdict, VerdictRow, Version, WouldBe,
 };

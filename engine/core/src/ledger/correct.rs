@@ -4,9 +4,11 @@
 //! Until then it waits, and all behind it, because epochs are given out in their order.
 
 use std::sync::mpsc::Sender;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use tidemill_store::{AcceptedFile, JournalError, Outcome, Part, Removed, Retired, Verdict, queue};
+use tidemill_store::{
+    AcceptedFile, JournalError, NeededBy, Outcome, Part, Removed, Retired, Verdict, queue, trial,
+};
 
 use crate::board::to_us;
 use crate::fault;
@@ -135,8 +137,11 @@ impl Ledger {
             for (source, retention) in line.sources.iter().zip(&line.retention) {
                 let Retention::Days(days) = retention else { continue };
                 let age = Duration::from_secs(u64::from(*days) * 24 * 3600);
-                let before = SystemTime::now().checked_sub(age).map_or(0, to_us);
-                expired.extend(self.journal.expired(&line.name, source, before)?);
+                let before = trial::now().checked_sub(age).map_or(0, to_us);
+                let at = line.sources.iter().position(|name| name == source);
+                let is_kept = at.and_then(|at| line.stateful.get(at)).copied().unwrap_or(true);
+                let needed = if is_kept { NeededBy::Starts } else { NeededBy::Nobody };
+                expired.extend(self.journal.expired(&line.name, source, before, needed)?);
             }
             self.discard(at, &expired)?;
         }

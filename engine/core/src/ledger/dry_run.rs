@@ -298,6 +298,7 @@ impl Ledger {
             let after = (!is_removed).then_some((part.bytes, part.hash));
             trial.told.output(&part.sink, &part.name, before.as_ref(), after);
         }
+        trial.told.outputs.sort_by(|one, two| one.path.cmp(&two.path));
         let mut bytes = SAMPLE_BYTES_IN_ALL;
         for (at, table) in &line.tables {
             let rows = trial.rows.iter().filter(|(to, _)| to == at).map(|(_, batch)| batch);

@@ -6,7 +6,15 @@ use tidemill_store::{AcceptedFile, JournalError};
 
 use crate::ingest::inflate::Compression;
 use crate::ingest::order::FileOrder;
-use crate::ledger::{Ledger, Waiting};
+use crate::ledger::Ledger;
+
+/// What waits until a file is finished.
+pub enum Waiting {
+    /// A file, and whether it is read again.
+    File(Box<AcceptedFile>, bool),
+    /// The correction that is to be tried.
+    Trial,
+}
 
 impl Ledger {
     /// Gives a file to its dataflow, or lets it wait for the one that it corrects.

@@ -4,8 +4,11 @@
 use std::collections::BTreeSet;
 
 use tidemill_operators::aggregate::TakenBack;
+use tidemill_store::Dedupe;
 
-use crate::plan::{NodeId, OperatorKind, Plan, SinkKind, SinkPlan};
+use crate::plan::{
+    NodeId, OnDelete, OnSameName, OperatorKind, Plan, Retention, SinkKind, SinkPlan,
+};
 
 impl Plan {
     /// Returns whether an operator or table keeps something of this source's files: then the rows of a
@@ -68,6 +71,23 @@ impl Plan {
                 operator.name
             )
         })
+    }
+
+    /// Lets files be replaced and removed by whoever drops and deletes them, where that is possible: for
+    /// a pipeline that is tortured.
+    pub fn take_corrections(&mut self) {
+        for at in 0..self.sources.len() {
+            let is_fixed = self.why_not_correctable(at).is_some();
+            let taking = &mut self.sources[at].taking;
+            let correcting = &mut taking.correcting;
+            let is_off = correcting.append_only || correcting.retention == Retention::Off;
+            if is_fixed || is_off || taking.dedupe != Dedupe::None {
+                continue;
+            }
+            correcting.on_same_name = OnSameName::Replace;
+            correcting.on_delete = OnDelete::Retract;
+            correcting.retention = Retention::Forever;
+        }
     }
 
     /// Returns a source and every operator that its records can reach.

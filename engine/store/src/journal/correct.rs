@@ -72,6 +72,15 @@ pub struct Retired {
     pub stored_name: String,
 }
 
+/// Who reads the inputs of a source again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NeededBy {
+    /// Nobody: nothing is kept of them.
+    Nobody,
+    /// Starts, which build a state from them.
+    Starts,
+}
+
 /// The inputs of a source that lie in `retained/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetainedBytes {
@@ -337,12 +346,14 @@ impl Journal {
     }
 
     /// Returns the retained inputs of a source that are current, were committed before a time
-    /// (microseconds since 1970), and that nothing is about to correct.
+    /// (microseconds since 1970), and that neither a correction under way nor a start needs: one that
+    /// begins with any of the checkpoints that are kept.
     pub fn expired(
         &self,
         pipeline: &str,
         source: &str,
         before_us: i64,
+        needed: NeededBy,
     ) -> Result<Vec<Retired>, JournalError> {
         let ask = || -> rusqlite::Result<Vec<Retired>> {
             let mut statement = self.connection().prepare_cached(
@@ -351,11 +362,15 @@ impl Journal {
                  WHERE p.name = ?1 AND s.source = ?2 AND r.kept_at_us < ?3
                  AND s.id NOT IN (SELECT x.corrects FROM correction x
                      JOIN submission n ON n.id = x.submission
-                     WHERE x.corrects IS NOT NULL AND n.verdict IN (0, 1))",
+                     WHERE x.corrects IS NOT NULL AND n.verdict IN (0, 1))
+                 AND s.id NOT IN (SELECT u.submission FROM unsettled u)
+                 AND (?4 OR s.epoch <=
+                     (SELECT min(k.epoch) FROM checkpoint k WHERE k.pipeline = s.pipeline))",
             )?;
             let row =
                 |row: &Row<'_>| Ok(Retired { id: unsigned(row, 0)?, stored_name: row.get(1)? });
-            statement.query_map(params![pipeline, source, before_us], row)?.collect()
+            let by_nobody = needed == NeededBy::Nobody;
+            statement.query_map(params![pipeline, source, before_us, by_nobody], row)?.collect()
         };
         ask().map_err(of("list what is retained", &self.path()))
     }
