@@ -185,7 +185,7 @@ fn a_file_that_would_be_set_aside_is_told_and_changes_nothing() {
     assert_eq!(told.failure.unwrap().code, "too_many_rejects");
     assert!(told.outputs.is_empty() && told.tables.is_empty());
     let told = try_file(&site, &running, "a.csv", b"nothing\n1\n");
-    assert_eq!(told.failure.unwrap().code, "E-FORMAT");
+    assert_eq!(told.failure.unwrap().code, "bad_format");
     let told = running.call(&["submit", "a.csv", "--replace", "--dry-run", "--yes"]);
     assert!(told.expect_code(3).stdout.contains("would be set aside"), "{told}");
     let before = site.out();

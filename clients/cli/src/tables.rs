@@ -234,7 +234,7 @@ async fn again(
     let lost = match &error {
         Error::Server { word, .. } => match word.as_deref() {
             None => true,
-            Some(word) => matches!(word, "E-DRAIN" | "E-STARTING" | "E-REBUILDING"),
+            Some(word) => matches!(word, "draining" | "starting" | "rebuilding"),
         },
         _ => false,
     };
@@ -252,7 +252,7 @@ async fn subscribe(
 ) -> anyhow::Result<TableFollow> {
     loop {
         match client.subscribe(question, seen).await {
-            Err(error) if error.word() == Some("E-REBUILDING") => {
+            Err(error) if error.word() == Some("rebuilding") => {
                 // As long as the server says so: it has said how many files are left.
                 tokio::time::sleep(REBUILDING_PAUSE).await;
             }

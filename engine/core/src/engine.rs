@@ -3,6 +3,7 @@
 //! Cheap to clone, usable from any thread. Calls that touch the disk say so; none of them ever
 //! touches a worker.
 
+mod control;
 mod correct;
 mod dry_run;
 mod retry;
@@ -19,6 +20,7 @@ use tidemill_store::journal::VerdictRow;
 use tidemill_store::{Filter, Folders, JournalError, JournalReader, SubmissionRow};
 
 use crate::board::{self, Board};
+use crate::control::Control;
 use crate::intake::{Numbers, Patterns};
 use crate::ledger::Event;
 use crate::plan::{self, Plan};
@@ -30,6 +32,7 @@ use crate::report::{
 use crate::space::Space;
 use crate::stats::Stats;
 
+pub use control::{Draining, Subject};
 pub use correct::Target;
 pub use submit::{SubmitError, Upload};
 /// Which earlier file an upload takes the place of.
@@ -60,6 +63,7 @@ pub(crate) struct Parts {
     pub(crate) taking: Mutex<BTreeSet<ClientId>>,
     pub(crate) space: Space,
     pub(crate) tables: Arc<tables::Tables>,
+    pub(crate) control: Control,
 }
 
 /// Called with each change of a submission, from an engine thread; must not block.
@@ -82,7 +86,9 @@ impl Engine {
 
     /// Returns what keeps work waiting and a person must know.
     pub fn conditions(&self) -> Vec<Condition> {
-        self.parts.space.conditions()
+        let mut all = self.parts.space.conditions();
+        all.extend(self.parts.control.conditions());
+        all
     }
 
     /// Returns one submission. Reads the journal.
@@ -165,6 +171,7 @@ impl Engine {
                 committed: counts.committed,
                 quarantined: counts.quarantined,
                 committed_epoch,
+                holds: self.parts.control.holds(at),
             }
         };
         self.parts.plans.iter().enumerate().map(report).collect()

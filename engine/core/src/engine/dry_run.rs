@@ -11,7 +11,7 @@ use super::correct::what;
 use super::{Engine, SubmitError, Target, Upload, unavailable};
 use crate::board::to_us;
 use crate::dry_run::DryRun;
-use crate::ledger::{Change, Event, Try};
+use crate::ledger::{Event, Tried, Try};
 
 impl Engine {
     /// Tries what [`Engine::submit`] would do with an upload that takes the place of an earlier file:
@@ -46,7 +46,7 @@ impl Engine {
             claimed_at_us: now,
             client_id: None,
         };
-        let change = Change::File { file: Box::new(file), path: upload.path.clone() };
+        let change = Tried::File { file: Box::new(file), path: upload.path.clone() };
         self.try_out(pipeline, change)
     }
 
@@ -67,10 +67,10 @@ impl Engine {
         let pipeline = pipeline.ok_or_else(|| no("its pipeline does not run".into()))?;
         self.check_correctable(pipeline, &row.file.source).map_err(no)?;
         self.check_tried(pipeline, &row.file.source, what(id))?;
-        self.try_out(pipeline, Change::Remove(id)).map(Some)
+        self.try_out(pipeline, Tried::Remove(id)).map(Some)
     }
 
-    fn try_out(&self, pipeline: usize, change: Change) -> Result<DryRun, SubmitError> {
+    fn try_out(&self, pipeline: usize, change: Tried) -> Result<DryRun, SubmitError> {
         let ended = || SubmitError::Unavailable { reason: "it is stopping".into() };
         if self.parts.stop.load(Ordering::Relaxed) {
             return Err(ended());

@@ -37,7 +37,7 @@ pub struct Try {
     /// Which pipeline.
     pub pipeline: usize,
     /// What is tried.
-    pub change: Change,
+    pub change: Tried,
     /// Where a second name of the old version may lie meanwhile.
     pub folder: PathBuf,
     /// Who waits for the answer.
@@ -45,7 +45,7 @@ pub struct Try {
 }
 
 /// A correction that is tried.
-pub enum Change {
+pub enum Tried {
     /// This file comes; it lies at a place of its own and stays there until the answer.
     File {
         /// The file. It has no number that counts.
@@ -131,9 +131,16 @@ impl Ledger {
         asked: Try,
     ) -> Result<Result<(usize, Box<Trial>), SubmitError>, JournalError> {
         let Try { pipeline, change, folder, reply } = asked;
-        let busy = |reason: &str| Ok(Err(SubmitError::Unavailable { reason: reason.into() }));
         if self.stopping {
-            return busy("it is stopping");
+            return Ok(Err(SubmitError::Unavailable { reason: "it is stopping".into() }));
+        }
+        let what = match &change {
+            Tried::File { file, .. } => format!("{:?}", file.name),
+            Tried::Remove(of) => format!("submission {of}"),
+        };
+        let busy = |reason: &str| Ok(Err(SubmitError::NoDryRun { what, reason: reason.into() }));
+        if self.control.paused_sinks(pipeline).iter().next().is_some() {
+            return busy("a sink of its pipeline is paused");
         }
         if self.lines[pipeline].trial.is_some() {
             return busy("another dry run of this pipeline is under way");
@@ -145,11 +152,11 @@ impl Ledger {
         let (id, removal) = (NUMBERS_FROM + 2 * self.tried, NUMBERS_FROM + 2 * self.tried + 1);
         self.tried += 1;
         let (old, output_name, name) = match &change {
-            Change::Remove(of) => match self.journal.correctable(*of)? {
+            Tried::Remove(of) => match self.journal.correctable(*of)? {
                 Err(reason) => return Ok(Err(no(*of, reason))),
                 Ok(old) => (Some(old.clone()), old.output_name.clone(), old.name.clone()),
             },
-            Change::File { file, .. } => {
+            Tried::File { file, .. } => {
                 let Self { journal, space, .. } = self;
                 let would = space.insist("reading the journal", || journal.would_accept(file))?;
                 let old = match would.replaces {
@@ -164,15 +171,15 @@ impl Ledger {
         };
         let line = &self.lines[pipeline];
         let source = match &change {
-            Change::File { file, .. } => &file.source,
-            Change::Remove(_) => old.as_ref().map(|old| &old.source).unwrap_or(&line.name),
+            Tried::File { file, .. } => &file.source,
+            Tried::Remove(_) => old.as_ref().map(|old| &old.source).unwrap_or(&line.name),
         };
         let source = line.sources.iter().position(|name| name == source).unwrap_or_default();
         let is_kept = line.stateful.get(source).copied().unwrap_or_default();
         let nothing = Identity { device: 0, inode: 0, bytes: 0, modified_ns: 0 };
         let (path, identity, hash, removes) = match change {
-            Change::File { file, path } => (path, file.identity, file.hash, false),
-            Change::Remove(_) => (PathBuf::new(), nothing, None, true),
+            Tried::File { file, path } => (path, file.identity, file.hash, false),
+            Tried::Remove(_) => (PathBuf::new(), nothing, None, true),
         };
         let compression = if removes { Compression::None } else { compression_of(Some(&path)) };
         let mut there = FileOrder {

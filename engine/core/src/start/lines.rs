@@ -126,6 +126,7 @@ pub(super) fn ledger_lines(
             behind: VecDeque::new(),
             trial: None,
             tables: table_shapes(plan),
+            held: VecDeque::new(),
             corrects: false,
             // What an earlier life left.
             may_discard: true,
