@@ -9,6 +9,7 @@
 mod command;
 mod output;
 
+mod dry_run;
 mod control;
 mod files;
 mod latency;

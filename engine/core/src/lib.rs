@@ -38,6 +38,7 @@ pub mod render;
 pub mod worker;
 
 pub mod board;
+pub mod dry_run;
 pub mod control;
 pub mod intake;
 pub mod ledger;
