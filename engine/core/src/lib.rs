@@ -53,6 +53,8 @@ pub mod start;
 pub mod engine;
 pub mod report;
 
+pub mod schema;
+
 pub use diagnostic::Diagnostic;
 pub use engine::Engine;
 pub use intake::Patience;
