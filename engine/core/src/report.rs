@@ -89,6 +89,8 @@ pub struct SubmissionReport {
     pub retried_as: Option<u64>,
     /// Which submissions this one corrects, and which correct it.
     pub corrections: Corrections,
+    /// How many of its bytes lie in `retained/`, for corrections; none: not there.
+    pub retained_bytes: Option<u64>,
     /// What it waits for, in words, if something holds it back.
     pub waits_for: Option<String>,
     /// The attempts at it that failed for a reason that may pass.
@@ -305,6 +307,9 @@ pub struct OperatorReport {
     pub state_entries: u64,
     /// Bytes of memory they take, where the operator knows: those that keep the rows of keys do.
     pub state_bytes: u64,
+    /// Of a source: bytes of its inputs that lie in `retained/`, for corrections.
+    #[serde(default)]
+    pub retained_bytes: u64,
 }
 
 /// How long files spent in one stage, in microseconds.
@@ -356,6 +361,23 @@ pub struct NodeReport {
     pub kind: String,
     /// What it does, in a few words: the expression, the keys, the format.
     pub detail: String,
+}
+
+/// A loop of a pipeline's graph.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LoopReport {
+    /// The operator where records enter, and to which they go back.
+    pub head: String,
+    /// How often a record goes back at most.
+    pub max_rounds: u32,
+    /// The ports by which records go back: `operator.tag`.
+    pub back: Vec<String>,
+    /// All operators of it, the head first.
+    pub body: Vec<String>,
+    /// Where records leave it: `operator.tag -> reader`.
+    pub leaves: Vec<String>,
+    /// The head of the loop around it, if there is one.
+    pub within: Option<String>,
 }
 
 /// One edge of a pipeline's graph.

@@ -17,14 +17,14 @@ const WRONG: [&str; 2] =
 
 /// One file for each object that is rare, so that all of them are met.
 const RARE: [&str; 4] = [
-    "sources: { s: { format: csv, corrections: { days: 3 }, fields: { a: { type: int } } } }\n\
+    "sources: { s: { format: csv, contract: { header: { lines: 1 }, trailer: { lines: 1 } }, corrections: { days: 3 }, fields: { a: { type: int } } } }\n\
      sinks: { o: { from: s, table: { format: csv, key: [a], changelog: { format: csv } } } }",
     "operators: { w: { from: s, window: { on: t, hopping: { size: 2m, every: 1m } } }, \
      v: { from: s, window: { on: t, session: { gap: 1m, by: [] } } } }",
     "params: { A: { type: int } }\ngroups: { g: { inputs: { in: { columns: {} } } } }\n\
      operators: { x: { group: g, from: s } }",
     "operators: { a: { from: s, sample: { share: 5% } }, b: { from: s, split: { by: [x], into: 2 } }, \
-     c: { from: s, weighted: { a: 1, b: 1 } }, d: { from: s, route: { a: b } } }",
+     c: { from: s, weighted: { a: 1, b: 1 } }, d: { from: s, route: { a: b } }, e: { from: s, expect: { a: reject } } }",
 ];
 
 /// Returns what is asked of objects and values, by how messages call them.
@@ -116,6 +116,9 @@ fn the_schema_has_the_keys_and_words_that_check_takes() {
         "words of `corrections`".to_owned(),
         words(&schema["definitions"]["corrections"]["anyOf"][0]["anyOf"][0]["enum"]),
     );
+    let expect = &schema["definitions"]["expect"]["anyOf"][0]["additionalProperties"];
+    described
+        .insert("words of a condition of `expect`".to_owned(), words(&expect["anyOf"][0]["enum"]));
     for (what, takes) in asked.iter().filter(|(what, _)| what.starts_with("words of ")) {
         if takes.iter().all(|word| word == "true" || word == "false") {
             continue; // a flag
