@@ -36,7 +36,8 @@ sinks:
 
 const A: &[u8] = b"user,n,x\nann,1,0.1\nbob,20,0.2\nann,7,1e300\n";
 const B: &[u8] = b"user,n,x\nann,5,-1e300\ncy,6,0.3\n";
-const NAMES: &[u8] = b"{\"user\":\"ann\",\"full\":\"Ann A\"}\n{\"user\":\"bob\",\"full\":\"Bob B\"}\n";
+const NAMES: &[u8] =
+    b"{\"user\":\"ann\",\"full\":\"Ann A\"}\n{\"user\":\"bob\",\"full\":\"Bob B\"}\n";
 const NEW: &[u8] = b"user,n,x\ndee,3,0.7\nann,40,0.1\nann,bad,1\n";
 
 fn same_name() -> SubmitOptions {
@@ -151,7 +152,8 @@ fn what_a_dry_run_tells_is_what_the_correction_does() {
         let size = |tree: &tree::Tree| tree.get(path).map_or(Value::Null, |b| json!(b.len()));
         assert_eq!((&output["before"], &output["after"]), (&size(&before.0), &size(&after.0)));
     }
-    let is_file = |path: &&String| ["sums/", "busiest/", "named/"].iter().all(|t| !path.starts_with(t));
+    let is_file =
+        |path: &&String| ["sums/", "busiest/", "named/"].iter().all(|t| !path.starts_with(t));
     let differs = |path: &&String| before.0.get(*path) != after.0.get(*path);
     let paths: std::collections::BTreeSet<_> = before.0.keys().chain(after.0.keys()).collect();
     let expected: Vec<_> = paths.into_iter().filter(is_file).filter(differs).collect();
@@ -208,7 +210,9 @@ fn other_files_go_on_while_corrections_are_tried() {
         let send = async {
             let mut ids = Vec::new();
             for n in 0..40 {
-                ids.push(client.submit_bytes(&format!("f{n}.csv"), file(n), None).await.unwrap().id);
+                ids.push(
+                    client.submit_bytes(&format!("f{n}.csv"), file(n), None).await.unwrap().id,
+                );
             }
             ids
         };
@@ -314,7 +318,8 @@ fn yes_makes_the_change_that_was_shown() {
     fs::write(site.path().join("a.csv"), NEW).unwrap();
     let shown = running.call(&["submit", "a.csv", "--replace", "--dry-run"]);
     let text = &shown.expect_code(0).stdout;
-    for part in ["in the place of 1", "3 records, 1 rejected", "table sums", "+ {\"user\":\"dee\""] {
+    for part in ["in the place of 1", "3 records, 1 rejected", "table sums", "+ {\"user\":\"dee\""]
+    {
         assert!(text.contains(part), "{part} is not in {text}");
     }
     let done = running.call(&["submit", "a.csv", "--replace", "--dry-run", "--yes", "--wait"]);
