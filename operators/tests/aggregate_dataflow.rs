@@ -92,9 +92,10 @@ fn evaluate(spec: &AggregateSpec, batch: &Batch) -> Inputs {
     let rejects = (0..batch.len()).filter(|row| skip.value(*row)).map(|row| Reject {
         line: row as u32,
         offset: 0,
+        round: 0,
         operator: String::new(),
         code: RejectCode::Expression,
-        reason: "no such status".into(),
+        message: "no such status".into(),
         raw: vec![],
     });
     Inputs {

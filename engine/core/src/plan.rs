@@ -200,8 +200,8 @@ impl Plan {
 /// Plans a pipeline file, or returns all its mistakes, sorted by place.
 pub fn plan(yaml: &str) -> Result<Plan, Vec<Diagnostic>> {
     let mut mistakes = Mistakes::new(yaml);
-    let spec = spec::parse(&mut mistakes);
-    let graph = spec.as_ref().and_then(|spec| graph::check(spec, &mut mistakes));
+    let mut spec = spec::parse(&mut mistakes);
+    let graph = spec.as_mut().and_then(|spec| graph::check(spec, &mut mistakes));
     if let Some(graph) = graph.filter(|_| mistakes.is_empty()) {
         return Ok(from_graph(graph, yaml));
     }

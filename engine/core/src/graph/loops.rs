@@ -12,6 +12,7 @@ use tidemill_operators::time::Turns;
 
 use crate::diagnostic::{Mistakes, listed, quoted};
 use crate::graph::names::{Read, tags};
+use crate::graph::patterns::strongly_connected;
 use crate::graph::{NodeId, PortId};
 use crate::spec::{BodySpec, PipelineSpec, Text};
 
@@ -171,60 +172,24 @@ fn circles(
     among: &BTreeSet<usize>,
     back: &BTreeSet<Edge>,
 ) -> Vec<BTreeSet<usize>> {
-    let feeders = |at: usize| -> Vec<usize> {
+    let feeders = |at: usize| -> BTreeSet<usize> {
+        if !among.contains(&at) {
+            return BTreeSet::new();
+        }
         upstream(reads, at)
             .filter(|(input, from)| among.contains(from) && !back.contains(&(at, *input)))
             .map(|(_, from)| from)
             .collect()
     };
-    let mut search = Search::default();
-    for at in among {
-        if !search.met.contains_key(at) {
-            search.visit(*at, &feeders);
-        }
+    let edges: Vec<BTreeSet<usize>> = (0..reads.len()).map(feeders).collect();
+    let mut together: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
+    for (at, circle) in strongly_connected(&edges).into_iter().enumerate() {
+        together.entry(circle).or_default().insert(at);
     }
-    search.circles
-}
-
-/// Tarjan, Depth-first search and linear graph algorithms, 1972.
-#[derive(Default)]
-struct Search {
-    /// When each operator was met, and whether it is on the stack.
-    met: BTreeMap<usize, (usize, bool)>,
-    stack: Vec<usize>,
-    circles: Vec<BTreeSet<usize>>,
-}
-
-impl Search {
-    /// As deep as a pipeline has operators, which are at most a thousand.
-    fn visit(&mut self, at: usize, feeders: &dyn Fn(usize) -> Vec<usize>) -> usize {
-        let own = self.met.len();
-        let mut least = own;
-        let mut alone = true;
-        self.met.insert(at, (own, true));
-        self.stack.push(at);
-        for from in feeders(at) {
-            alone &= from != at;
-            let reached = match self.met.get(&from) {
-                None => self.visit(from, feeders),
-                Some((met, true)) => *met,
-                Some((_, false)) => continue,
-            };
-            least = least.min(reached);
-        }
-        if least == own
-            && let Some(first) = self.stack.iter().position(|one| *one == at)
-        {
-            let circle: BTreeSet<usize> = self.stack.drain(first..).collect();
-            for one in &circle {
-                self.met.entry(*one).and_modify(|met| met.1 = false);
-            }
-            if circle.len() > 1 || !alone {
-                self.circles.push(circle);
-            }
-        }
-        least
-    }
+    let goes_round = |circle: &BTreeSet<usize>| {
+        circle.len() > 1 || circle.iter().any(|at| edges[*at].contains(at))
+    };
+    together.into_values().filter(goes_round).collect()
 }
 
 /// Returns where a circle is entered, and notes a second entrance.

@@ -68,6 +68,7 @@ pub(crate) fn tags(operator: &OperatorSpec) -> Option<Vec<&str>> {
             .collect(),
         BodySpec::Parse { .. } => vec!["", "unmatched"],
         BodySpec::Dedupe { .. } => vec!["", "duplicates"],
+        BodySpec::Lots(lots) => lots.tags.iter().map(|tag| tag.text.as_str()).collect(),
         BodySpec::State(state) => state.tags.iter().map(|tag| tag.text.as_str()).collect(),
         _ => vec![""],
     })

@@ -17,6 +17,7 @@ use tidemill_operators::reject::REJECT_RAW_BYTES_MAX;
 use tidemill_operators::{Reject, RejectCode};
 use tidemill_store::Identity;
 
+use crate::code::FileCode;
 use crate::ingest::buffers::Buffers;
 use crate::ingest::coordinator::PIECE_BYTES;
 use crate::ingest::digest::{ChunkHash, hash_piece};
@@ -30,33 +31,33 @@ const TAIL_BYTES: usize = 32 << 10;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {detail}")]
 pub struct FileFailure {
-    /// A stable word.
-    pub code: &'static str,
+    /// Which word says so.
+    pub code: FileCode,
     /// What happened, for a person.
     pub detail: String,
 }
 
 impl FileFailure {
-    fn new(code: &'static str, detail: impl Into<String>) -> Self {
+    fn new(code: FileCode, detail: impl Into<String>) -> Self {
         Self { code, detail: detail.into() }
     }
 
     fn read(path: &Path, error: &io::Error) -> Self {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        Self::new("E-READ", format!("read {name}: {error}"))
+        Self::new(FileCode::Unreadable, format!("read {name}: {error}"))
     }
 
     fn changed(detail: impl Into<String>) -> Self {
-        Self::new("E-CHANGED", detail)
+        Self::new(FileCode::Changed, detail)
     }
 }
 
 impl From<InflateError> for FileFailure {
     fn from(error: InflateError) -> Self {
         let code = match &error {
-            InflateError::Bomb { .. } => "E-BOMB",
-            InflateError::Damaged { .. } => "E-FORMAT",
-            InflateError::Disk(_) => "E-READ",
+            InflateError::Bomb { .. } => FileCode::Bomb,
+            InflateError::Damaged { .. } => FileCode::BadFormat,
+            InflateError::Disk(_) => FileCode::Unreadable,
         };
         Self::new(code, error.to_string())
     }
@@ -123,7 +124,7 @@ fn find_preamble(
         HeaderEnd::Incomplete if whole && text.len() <= plan.record_bytes_max => text.len(),
         HeaderEnd::Incomplete if text.len() > plan.record_bytes_max => {
             let limit = plan.record_bytes_max;
-            return Err(FileFailure::new("E-FORMAT", format!("header longer than {limit} bytes")));
+            return Err(FileFailure::new(FileCode::BadFormat, format!("header longer than {limit} bytes")));
         }
         HeaderEnd::Incomplete => return Ok(None),
     };
@@ -132,7 +133,7 @@ fn find_preamble(
         return Ok(Some(Preamble { bytes: mark as u64, ..Preamble::default() }));
     }
     let header = Header::parse(plan, &text[..end])
-        .map_err(|error| FileFailure::new("E-FORMAT", format!("line 1: {error}")))?;
+        .map_err(|error| FileFailure::new(FileCode::BadFormat, format!("line 1: {error}")))?;
     let lines = memchr_iter(b'\n', &text[..end]).count().max(1) as u32;
     Ok(Some(Preamble { bytes: (mark + end) as u64, lines, header: Some(header) }))
 }
@@ -232,9 +233,10 @@ fn over_long(start: &[u8], offset: u32, plan: &ReadPlan) -> Reject {
     Reject {
         line: 0,
         offset,
+        round: 0,
         operator: String::new(),
         code: RejectCode::TooLong,
-        reason: format!("record longer than {} bytes (max_record)", plan.record_bytes_max),
+        message: format!("record longer than {} bytes (max_record)", plan.record_bytes_max),
         raw: start[..start.len().min(REJECT_RAW_BYTES_MAX)].to_vec(),
     }
 }
@@ -425,6 +427,6 @@ impl StreamReader {
             return Ok(());
         }
         let (outer, inner) = (self.order.compression.word(), inner.word());
-        Err(FileFailure::new("E-NESTED", format!("{inner} inside {outer}: unpack it once first")))
+        Err(FileFailure::new(FileCode::PackedTwice, format!("{inner} inside {outer}: unpack it once first")))
     }
 }

@@ -214,6 +214,13 @@ fn kind(text: &mut String, kind: &OperatorKind) {
             line(text, "count", count);
             line(text, "rank", rank);
         }
+        OperatorKind::Lots { by, seed, weights, .. } => {
+            for (name, value) in by {
+                line(text, "by", &(name, spaced(value.text())));
+            }
+            line(text, "seed", seed);
+            line(text, "weights", weights);
+        }
         OperatorKind::Join(join) => {
             line(text, "lefts", &join.lefts);
             line(text, "join", &join.kind.word());

@@ -132,6 +132,14 @@ fn of_operator(operator: &GraphOperator, outputs: &[Need]) -> Need {
                 rejects |= rule.is_fallible();
             }
         }
+        OperatorKind::Lots { by, .. } => {
+            for (_, value) in by {
+                need.columns.extend(value.columns().iter().cloned());
+                rejects |= value.is_fallible();
+            }
+            // Without a key a record is drawn by its bytes and its place.
+            rejects |= by.is_empty();
+        }
         OperatorKind::Select { columns } => {
             let wanted = std::mem::take(&mut need.columns);
             for (name, value) in columns {
@@ -346,6 +354,7 @@ pub(super) fn operator(operator: GraphOperator, needs: &[Need]) -> OperatorPlan 
         | OperatorKind::Route { .. }
         | OperatorKind::Window { .. }
         | OperatorKind::Explode { .. }
+        | OperatorKind::Lots { .. }
         | OperatorKind::Aggregate { .. } => {}
     }
     let whole = matches!(kind, OperatorKind::Aggregate { .. });

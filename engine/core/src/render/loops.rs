@@ -14,12 +14,10 @@ use timely::dataflow::operators::core::feedback::Handle;
 use timely::dataflow::operators::core::{ConnectLoop, Feedback};
 use timely::dataflow::operators::vec::Map;
 
+use crate::code::FileCode;
 use crate::ingest::order::{ReadEvent, ReadNote};
 use crate::plan::LoopPlan;
 use crate::render::{Batches, Rejects, Rendering, together};
-
-/// The code of a file whose records multiply without bound in a loop.
-const GROWN: &str = "E-LOOP";
 
 /// A loop whose head is built.
 pub(super) struct OpenLoop<'scope> {
@@ -73,7 +71,7 @@ impl<'scope> Rendering<'scope, '_> {
                     failed.push(turned.grown.map(|grown| ReadNote {
                         epoch: grown.epoch,
                         submission: grown.submission,
-                        event: ReadEvent::Failed { code: GROWN.to_owned(), detail: grown.detail },
+                        event: ReadEvent::Failed { code: FileCode::GrowsInLoop.word().to_owned(), detail: grown.detail },
                     }));
                 }
             }

@@ -6,6 +6,7 @@ use tidemill_operators::dedupe::Dedupe;
 use tidemill_operators::explode::Explode;
 use tidemill_operators::filter::Filter;
 use tidemill_operators::flow::{self, stateless};
+use tidemill_operators::lots::{Lots, seed_of};
 use tidemill_operators::parse::{Parse, UNMATCHED};
 use tidemill_operators::route::{self, Match, Route};
 use tidemill_operators::select::Select;
@@ -94,6 +95,14 @@ impl<'scope> Rendering<'scope, '_> {
             OperatorKind::Explode { column, list, element } => {
                 let logic = Explode::new(column.clone(), list.clone(), element.clone(), shape(0));
                 stateless(&title, name, input, tags, tally, logic)
+            }
+            OperatorKind::Lots { by, seed, weights, .. } => {
+                let used = |tag: usize| operator.outputs[tag].used;
+                let port = |tag| route::Port { tag, shape: shape(tag), used: used(tag) };
+                let ports = weights.iter().enumerate().map(|(tag, weight)| (*weight, port(tag)));
+                let by = by.iter().map(|(_, value)| value.clone()).collect();
+                let seed = seed.as_deref().map_or(0, seed_of);
+                stateless(&title, name, input, tags, tally, Lots::new(by, seed, ports.collect()))
             }
             OperatorKind::Join(join) => {
                 let other = together(self.scope, others);
