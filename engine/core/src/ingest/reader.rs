@@ -343,7 +343,9 @@ impl Reading {
     ) {
         self.failed.insert(order.file.epoch);
         let event = match order.file.is_taken_back() {
-            false => ReadEvent::Failed { code: failure.code.word().to_owned(), detail: failure.detail },
+            false => {
+                ReadEvent::Failed { code: failure.code.word().to_owned(), detail: failure.detail }
+            }
             true => old_version_lost(order.file.rows_of, &failure.detail),
         };
         outputs.notes.session(&held[2]).give(self.note(order, event));
