@@ -141,6 +141,7 @@ pub(crate) fn check(
                 operator.name.wrong(mistakes, message, hint);
             }
         }
+        note_own_errors(spec, reads, one, mistakes);
         if !can_leave(spec, reads, sinks, one)
             && let Some((at, _)) = &head.max_rounds
         {
@@ -160,7 +161,8 @@ pub(crate) fn check(
 /// Returns the operators that an operator reads, and by which input.
 fn upstream(reads: &[Vec<Read>], at: usize) -> impl Iterator<Item = Edge> {
     reads[at].iter().enumerate().filter_map(|(input, read)| match read {
-        Read::Port(PortId { node: NodeId::Operator(from), .. }) => Some((input, *from)),
+        Read::Port(PortId { node: NodeId::Operator(from), .. })
+        | Read::Errors(NodeId::Operator(from)) => Some((input, *from)),
         _ => None,
     })
 }
@@ -201,9 +203,10 @@ fn head(
 ) -> usize {
     let enters = |at: usize| {
         reads[at].iter().position(|read| match read {
-            Read::Port(PortId { node: NodeId::Operator(from), .. }) => !circle.contains(from),
-            Read::Port(_) => true,
-            Read::Errors(_) | Read::Unknown => false,
+            Read::Port(PortId { node: NodeId::Operator(from), .. })
+            | Read::Errors(NodeId::Operator(from)) => !circle.contains(from),
+            Read::Port(_) | Read::Errors(_) => true,
+            Read::Unknown => false,
         })
     };
     let entrances: Vec<usize> = circle.iter().copied().filter(|at| enters(*at).is_some()).collect();
@@ -305,6 +308,28 @@ fn note_no_loop(
             }
             None => format!("the heads of loops are {}", listed(heads)),
         };
+        text.wrong(mistakes, message, hint);
+    }
+}
+
+/// Notes who reads, inside of a loop, what went round too often: it would never end.
+fn note_own_errors(
+    spec: &PipelineSpec,
+    reads: &[Vec<Read>],
+    one: &Loop,
+    mistakes: &mut Mistakes<'_>,
+) {
+    let own = Read::Errors(NodeId::Operator(one.head));
+    for at in &one.body {
+        let Some(input) = reads[*at].iter().position(|read| *read == own) else { continue };
+        let text = spec.operators[*at].reads().and_then(|reads| reads.get(input).copied());
+        let Some(text) = text else { continue };
+        let head = quoted(&spec.operators[one.head].name.text);
+        let message = format!(
+            "what went round too often leaves by {}, and so cannot stay in the loop",
+            quoted(&text.text)
+        );
+        let hint = format!("let an operator or a sink behind the loop of {head} read it");
         text.wrong(mistakes, message, hint);
     }
 }

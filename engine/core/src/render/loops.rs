@@ -71,7 +71,10 @@ impl<'scope> Rendering<'scope, '_> {
                     failed.push(turned.grown.map(|grown| ReadNote {
                         epoch: grown.epoch,
                         submission: grown.submission,
-                        event: ReadEvent::Failed { code: FileCode::GrowsInLoop.word().to_owned(), detail: grown.detail },
+                        event: ReadEvent::Failed {
+                            code: FileCode::GrowsInLoop.word().to_owned(),
+                            detail: grown.detail,
+                        },
                     }));
                 }
             }
