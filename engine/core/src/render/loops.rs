@@ -72,7 +72,7 @@ impl<'scope> Rendering<'scope, '_> {
                         epoch: grown.epoch,
                         submission: grown.submission,
                         event: ReadEvent::Failed {
-                            code: FileCode::GrowsInLoop.word().to_owned(),
+                            code: FileCode::Loop.word().to_owned(),
                             detail: grown.detail,
                         },
                     }));
