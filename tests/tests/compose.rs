@@ -183,17 +183,8 @@ fn the_plan_depends_on_what_is_said_and_not_on_where() {
         ("b/q.yaml", &pipeline("include: other.yaml", SINKS)),
         ("b/other.yaml", &format!("# elsewhere\n{SOURCES}")),
         ("flat.yaml", &pipeline(SOURCES, SINKS)),
-        (
-            "named.yaml",
-            &pipeline("", &SOURCES.replace("s:", "\"s\":"))
-                .replace("pipeline: p", "pipeline: '${env:NAMED}'"),
-        ),
+        ("named.yaml", &format!("pipeline: '${{env:NAMED}}'\n{SOURCES}{SINKS}")),
     ]);
-    fs::write(
-        desk.path("named.yaml"),
-        fs::read_to_string(desk.path("named.yaml")).unwrap() + SINKS,
-    )
-    .unwrap();
     let desk = desk.variable("NAMED", "p");
     let expected = hash(&desk, "flat.yaml");
     for file in ["a/p.yaml", "b/q.yaml", "named.yaml"] {
@@ -203,6 +194,18 @@ fn the_plan_depends_on_what_is_said_and_not_on_where() {
         fs::write(desk.path("again.yaml"), &flat.stdout).unwrap();
         assert_eq!(hash(&desk, "again.yaml"), expected, "{file}\n{flat}");
     }
+}
+
+#[test]
+fn the_group_of_the_documents_checks() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let text = fs::read_to_string(root.join("docs/pipeline-file.md")).unwrap();
+    let block = text.split("```yaml\n").find(|block| block.starts_with("groups:")).unwrap();
+    let block = block.split("```").next().unwrap();
+    let desk = Desk::new(&[("p.yaml", &format!("pipeline: p\n{block}"))]);
+    desk.call(&["check", "p.yaml"]).expect_code(0);
+    let drawn = desk.call(&["graph", "p.yaml"]);
+    assert!(drawn.stdout.contains("subgraph g0 [\"home\"]"), "{drawn}");
 }
 
 fn the_schema() -> Value {
