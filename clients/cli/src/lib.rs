@@ -9,8 +9,8 @@
 mod command;
 mod output;
 
-mod dry_run;
 mod control;
+mod dry_run;
 mod files;
 mod latency;
 mod receipt;

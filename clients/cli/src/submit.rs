@@ -65,7 +65,10 @@ async fn try_out(command: Submit, output: &mut Output<'_>) -> anyhow::Result<u8>
             false if would_fail => QUARANTINED,
             false => 0,
             true if looks(file) != before => {
-                anyhow::bail!("{} was changed since it was tried; nothing is sent", human::name(&path))
+                anyhow::bail!(
+                    "{} was changed since it was tried; nothing is sent",
+                    human::name(&path)
+                )
             }
             true => {
                 // What was shown is what is replaced.

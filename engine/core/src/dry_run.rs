@@ -163,7 +163,8 @@ impl TableShape {
         let mut changes = TableChanges { table: self.name.clone(), ..TableChanges::default() };
         let mut left = SAMPLE_BYTES_MAX.min(*bytes);
         let places = net.by_key();
-        for (number, group) in places.chunk_by(|one, two| net.key(*one) == net.key(*two)).enumerate()
+        for (number, group) in
+            places.chunk_by(|one, two| net.key(*one) == net.key(*two)).enumerate()
         {
             let times = |wanted: i64| {
                 let of = group.iter().filter(|at| net.diff(**at).signum() == wanted);
@@ -193,9 +194,8 @@ impl TableShape {
         let columns = self.columns.decode(rows.iter().copied());
         let batch = Batch { columns, ..Batch::default() };
         let (mut text, mut ends) = (Vec::new(), Vec::new());
-        Encoder::new(OutputFormat::Jsonl, &self.columns.sorted).encode_each(
-            &batch, &mut text, &mut ends,
-        );
+        Encoder::new(OutputFormat::Jsonl, &self.columns.sorted)
+            .encode_each(&batch, &mut text, &mut ends);
         if text.len() > *left {
             // One that is too long to be shown makes no room for later ones either.
             *left = 0;

@@ -37,8 +37,8 @@ pub mod render;
 pub mod worker;
 
 pub mod board;
-pub mod dry_run;
 pub mod control;
+pub mod dry_run;
 pub mod intake;
 pub mod ledger;
 pub mod publish;

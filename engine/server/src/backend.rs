@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use tidemill_engine::Engine;
-use tidemill_engine::dry_run::DryRun;
 use tidemill_engine::control::ControlError;
+use tidemill_engine::dry_run::DryRun;
 use tidemill_engine::engine::tables::{TableError, TableHandle, TableObserver, TableReport};
 use tidemill_engine::engine::{
     ClientId, Draining, Observer, Replaces, Subject, SubmitError, Target, Upload,

@@ -20,9 +20,9 @@ mod ask;
 mod changes;
 mod upload;
 
+mod corrections;
 mod introspection;
 mod pipelines;
-mod corrections;
 mod submissions;
 mod tables;
 

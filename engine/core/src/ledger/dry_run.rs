@@ -14,9 +14,7 @@ use std::time::Instant;
 
 use tidemill_operators::Batch;
 use tidemill_store::name::CHANGES_ENDING;
-use tidemill_store::{
-    AcceptedFile, Identity, JournalError, NewFile, PartBody, Verdict, failpoint,
-};
+use tidemill_store::{AcceptedFile, Identity, JournalError, NewFile, PartBody, Verdict, failpoint};
 
 use crate::answer::Answer;
 use crate::dry_run::{DryRun, SAMPLE_BYTES_IN_ALL};
@@ -249,7 +247,11 @@ impl Ledger {
     }
 
     /// Takes down what was said of an epoch of a trial.
-    pub(super) fn tried(&mut self, pipeline: usize, mut answer: Answer) -> Result<(), JournalError> {
+    pub(super) fn tried(
+        &mut self,
+        pipeline: usize,
+        mut answer: Answer,
+    ) -> Result<(), JournalError> {
         let weight = answer.weight();
         let Some(mut trial) = self.lines[pipeline].trial.take() else { return Ok(()) };
         if trial.step == Step::Back {

@@ -228,8 +228,14 @@ mod tests {
         tally.count(&verdict, "bad".into());
         assert!(!tally.is_equal());
         assert_eq!((tally.homes, tally.lost, tally.doubled, tally.failed), (2, 2, 0, 1));
-        let report =
-            Report { pipeline: "p".into(), inputs: 4, corrected: 0, seed: 9, equal: false, shapes: vec![tally] };
+        let report = Report {
+            pipeline: "p".into(),
+            inputs: 4,
+            corrected: 0,
+            seed: 9,
+            equal: false,
+            shapes: vec![tally],
+        };
         let text = report.text();
         for part in ["-n 2 -w 3", "bad: lost: out/b", "bad: failed: exit status: 70", "NOT EQUAL"] {
             assert!(text.contains(part), "{part} is not in {text}");

@@ -110,9 +110,7 @@ sinks:
             assert_eq!(script, correcting(&inputs, &plan, &mut Dice::new(seed)).unwrap());
             assert_eq!(script[0], plain(&inputs)[0]);
             let of_a = |action: &Action| match action {
-                Action::Replace(name, with) => {
-                    name.starts_with('a') && with.starts_with("/in") 
-                }
+                Action::Replace(name, with) => name.starts_with('a') && with.starts_with("/in"),
                 Action::Remove(name) => name.starts_with('a'),
                 Action::Drop(_) => false,
             };

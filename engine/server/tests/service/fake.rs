@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
-use tidemill_engine::dry_run::DryRun;
 use tidemill_engine::control::ControlError;
+use tidemill_engine::dry_run::DryRun;
 use tidemill_engine::engine::tables::{TableError, TableHandle, TableObserver, TableReport};
 use tidemill_engine::engine::{
     ClientId, Draining, Observer, Replaces, Subject, SubmitError, Target, Upload, spool,

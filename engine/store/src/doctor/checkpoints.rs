@@ -24,7 +24,8 @@ impl Round<'_> {
             let wrong = match read_manifest(&folder, &row) {
                 Err(error) => Some(error.to_string()),
                 Ok(manifest) if self.deep => {
-                    self.facts.hashed_bytes += manifest.packs.iter().map(|pack| pack.bytes).sum::<u64>();
+                    self.facts.hashed_bytes +=
+                        manifest.packs.iter().map(|pack| pack.bytes).sum::<u64>();
                     manifest.verify(&folder).err().map(|error| error.to_string())
                 }
                 Ok(manifest) => missing(&folder, &manifest),

@@ -113,7 +113,8 @@ impl Round<'_> {
                 journal.prepare("SELECT id, name, finished_epoch FROM pipeline ORDER BY name")?;
             let pipeline = |row: &Row<'_>| {
                 let finished_epoch = row.get::<_, i64>(2)?.cast_unsigned();
-                let finished_epoch = crate::journal::pass_void(journal, row.get(0)?, finished_epoch)?;
+                let finished_epoch =
+                    crate::journal::pass_void(journal, row.get(0)?, finished_epoch)?;
                 Ok(Pipeline { id: row.get(0)?, name: row.get(1)?, finished_epoch })
             };
             all.query_map([], pipeline)?.collect()

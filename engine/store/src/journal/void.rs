@@ -43,11 +43,9 @@ impl Journal {
             if counters.finished_epoch + 1 == first {
                 counters.finished_epoch = first + count - 1;
             }
-            transaction.prepare_cached("INSERT INTO void VALUES (?1, ?2, ?3)")?.execute(params![
-                counters.id(),
-                first.cast_signed(),
-                count.cast_signed()
-            ])?;
+            transaction
+                .prepare_cached("INSERT INTO void VALUES (?1, ?2, ?3)")?
+                .execute(params![counters.id(), first.cast_signed(), count.cast_signed()])?;
             save_counters(transaction, pipelines)?;
             Ok(first)
         })
@@ -111,9 +109,8 @@ pub(crate) fn pass(
     pipeline: i64,
     mut finished: u64,
 ) -> rusqlite::Result<u64> {
-    let mut next = connection.prepare_cached(
-        "SELECT first + count - 1 FROM void WHERE pipeline = ?1 AND first = ?2",
-    )?;
+    let mut next = connection
+        .prepare_cached("SELECT first + count - 1 FROM void WHERE pipeline = ?1 AND first = ?2")?;
     // Each step is a later row, so this ends.
     while let Some(last) = next
         .query_row(params![pipeline, (finished + 1).cast_signed()], |row| unsigned(row, 0))

@@ -1,0 +1,96 @@
+//! Decide: what becomes of a file, from what was said of its epoch.
+//!
+//! Looks at the file once more; writes nothing. The ledger commits what is decided here.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use tidemill_store::{AcceptedFile, Identity, Outcome, Part, PartBody, Verdict};
+
+use crate::answer::Answer;
+use crate::board::to_us;
+use crate::code::FileCode;
+use crate::fault;
+use crate::ledger::{Ledger, shelf};
+use crate::sink::body::Prepared;
+use crate::sink::parts::PreparedPart;
+
+impl Ledger {
+    /// Looks at a file once more, now that all of it was read: somebody who holds it open may have
+    /// written to it since, or put another in its place. Then it leaves no output.
+    pub(super) fn check_again(&self, pipeline: usize, file: &AcceptedFile, answer: &mut Answer) {
+        if answer.failure.is_some() {
+            return;
+        }
+        let line = &self.lines[pipeline];
+        let path = line.folders.underprocess.join(&file.claimed_name);
+        let difference = match Identity::at(&path) {
+            Ok(now) => file.identity.difference(now),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Some("it is gone from underprocess/".to_owned())
+            }
+            Err(error) => fault::disk("look at a file before its commit", &error),
+        };
+        let Some(difference) = difference else { return };
+        if line.keeps_state {
+            // Its readers found it unchanged after its last byte, and its rows are in sums that others
+            // are built on: what was read counts.
+            tracing::warn!(
+                pipeline = line.name,
+                file = file.name,
+                submission = file.id,
+                "after all of it was read, {difference}; what was read is committed"
+            );
+            return;
+        }
+        answer.failure = Some((FileCode::Changed.word().to_owned(), difference));
+    }
+
+    /// Returns what becomes of a file, and the staged parts that must be removed.
+    pub(super) fn decide(&self, pipeline: usize, answer: &mut Answer) -> (Outcome, Vec<PathBuf>) {
+        let mut staged = Vec::new();
+        let parts = std::mem::take(&mut answer.parts);
+        let verdict = match &answer.failure {
+            Some((code, detail)) => {
+                staged.extend(parts.into_iter().filter_map(|part| match part.body {
+                    Prepared::Staged(path) => Some(path),
+                    _ => None,
+                }));
+                Verdict::Quarantined { code: code.clone(), detail: detail.clone() }
+            }
+            None => {
+                let part = |part: PreparedPart| Part {
+                    sink: self.lines[pipeline].sinks[part.sink].clone(),
+                    name: part.name,
+                    of: part.of,
+                    bytes: part.bytes,
+                    hash: part.hash,
+                    body: match part.body {
+                        Prepared::Inline(bytes) => PartBody::Inline(bytes),
+                        Prepared::Staged(path) => PartBody::Staged(path),
+                        // Only what is read again is added up, and nothing of that is committed.
+                        Prepared::Digest | Prepared::Same => PartBody::Inline(Vec::new()),
+                        Prepared::Removed => PartBody::Removed,
+                    },
+                    before: Vec::new(),
+                };
+                let says = |part: &PreparedPart| !matches!(part.body, Prepared::Same);
+                let parts = parts.into_iter().filter(says).map(part);
+                Verdict::Committed { parts: shelf::placed(parts.collect()) }
+            }
+        };
+        let outcome = Outcome {
+            id: answer.submission,
+            pipeline: self.lines[pipeline].name.clone(),
+            epoch: answer.epoch,
+            verdict,
+            hash: answer.hash,
+            records: answer.records,
+            rejected: answer.rejected,
+            answered_at_us: to_us(answer.answered_at),
+            finished_at_us: to_us(SystemTime::now()),
+        };
+        (outcome, staged)
+    }
+}
