@@ -38,6 +38,8 @@ pub enum RejectCode {
     NoTime,
     /// The record does not meet a condition of `expect`.
     Expect,
+    /// The record would go round in a loop more often than `max_rounds` allows.
+    MaxRounds,
 }
 
 impl RejectCode {
@@ -55,6 +57,7 @@ impl RejectCode {
         RejectCode::Late,
         RejectCode::NoTime,
         RejectCode::Expect,
+        RejectCode::MaxRounds,
     ];
 
     /// Returns the word that is written to outputs.
@@ -72,6 +75,7 @@ impl RejectCode {
             RejectCode::Late => "late",
             RejectCode::NoTime => "no_time",
             RejectCode::Expect => "expect",
+            RejectCode::MaxRounds => "max_rounds",
         }
     }
 }
@@ -80,6 +84,21 @@ impl fmt::Display for RejectCode {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(self.word())
     }
+}
+
+/// What fails with a record that is rejected, from the least to the most.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum OnError {
+    /// The record alone.
+    #[default]
+    Reject,
+    /// Its file as a whole.
+    FailFile,
+    /// Its file, and the pipeline takes no more.
+    StopPipeline,
 }
 
 /// One record that could not be processed, and why.
@@ -100,6 +119,8 @@ pub struct Reject {
     pub message: String,
     /// The record without its line terminator, cut at [`REJECT_RAW_BYTES_MAX`].
     pub raw: Vec<u8>,
+    /// What fails with it, as far as the record itself says.
+    pub on_error: OnError,
 }
 
 /// Rejects of one batch; what flows on the `errors` tag of an operator.

@@ -486,3 +486,32 @@ fn a_retained_input_that_a_start_still_needs_stays_whatever_its_age() {
     site.once(Shape::ALONE).expect_code(0);
     check_against(&site, PIPELINE, &[("2.csv", B), ("3.csv", B), ("a.csv", A)]);
 }
+
+/// Each removal gives the next file an output, and the next removal, in the same commit, takes it away.
+#[test]
+fn an_output_that_a_file_is_given_right_before_its_removal_goes_with_it() {
+    let yaml = "
+pipeline: sales
+sources:
+  rows: { format: csv, fields: { user: string }, pattern: \"*.csv\", corrections: forever, on_delete: retract }
+operators:
+  first: { from: rows, dedupe: { by: [user] } }
+sinks:
+  first: { from: first, files: { format: csv, empty: skip } }
+";
+    let site = Site::new(NODE, yaml);
+    let running = site.start(Shape::new(1, 2));
+    for n in 10..40 {
+        site.put(&format!("{n}.csv"), b"user\nann\n");
+    }
+    running.wait_for_finished(30);
+    running.stop();
+    assert_eq!(site.names("out").len(), 1);
+    tree::read(&site.folder("processed"))
+        .keys()
+        .for_each(|name| fs::remove_file(site.folder("processed").join(name)).unwrap());
+    site.once(Shape::new(1, 2)).expect_code(0);
+    assert_eq!(site.names("out"), [""; 0]);
+    let doctor = site.call(&["doctor", "home", "--deep"]);
+    assert!(doctor.stdout.contains("healthy"), "{}", doctor.stdout);
+}

@@ -486,6 +486,7 @@ impl Ledger {
                 self.check_again(pipeline, &file, &mut answer);
             }
             self.board.answered(pipeline, file.id);
+            self.stop_behind(pipeline, &file.name, answer.failure.as_ref())?;
             let milestones =
                 Milestones { read_at: answer.read_at, answered_at: answer.answered_at };
             if answer.failure.is_none() {
@@ -495,7 +496,7 @@ impl Ledger {
             let mut retired = None;
             if file.correction.is_some() && answer.failure.is_none() {
                 retired = self.journal.corrected_by(file.id)?;
-                self.take_outputs_away(retired.as_ref(), &mut outcome)?;
+                self.take_outputs_away(retired.as_ref(), &mut outcome, &jobs)?;
             }
             if !barrier::holds("move-after-commit") {
                 let folders = &self.lines[pipeline].folders;

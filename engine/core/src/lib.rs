@@ -31,6 +31,7 @@ pub mod sink;
 pub mod account;
 pub mod answer;
 pub mod checkpoint;
+pub mod contract;
 pub mod judge;
 pub mod receipt;
 pub mod render;

@@ -34,7 +34,7 @@ use crate::batch::{Batch, Origin, rows_without_columns};
 use crate::keep::keep;
 use crate::key::{Key, decode_columns};
 use crate::keyed;
-use crate::reject::{EpochRejects, Reject, RejectCode};
+use crate::reject::{EpochRejects, OnError, Reject, RejectCode};
 use crate::shards::{Mark, ShardSink, shard_of};
 use crate::tally::Tally;
 use crate::time::Time;
@@ -228,6 +228,7 @@ fn present<'s>(
                         code: RejectCode::Expression,
                         message: reason,
                         raw: key.text(&spec.keys).into_bytes(),
+                        on_error: OnError::Reject,
                     };
                     let reported: Vec<Reject> =
                         correction.overflows.into_iter().map(overflow).collect();

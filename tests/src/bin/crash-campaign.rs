@@ -7,7 +7,7 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use tidemill::flags::TortureFlags;
+use tidemill::flags::{ParamFlags, TortureFlags};
 use tidemill::torture;
 use tidemill_tests::torment::{self, AGGREGATE, FAN, STATELESS, Torment};
 
@@ -99,6 +99,7 @@ fn one(
         corrections: wish.corrections,
         keep: None,
         json: false,
+        params: ParamFlags::default(),
     };
     torture::campaign(&flags)?.context("the pipeline does not check")
 }

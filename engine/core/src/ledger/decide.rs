@@ -1,52 +1,19 @@
 //! Decide: what becomes of a file, from what was said of its epoch.
 //!
-//! Looks at the file once more; writes nothing. The ledger commits what is decided here.
+//! Writes nothing: the ledger commits what is decided here.
 
-use std::io;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use tidemill_store::{AcceptedFile, Identity, Outcome, Part, PartBody, Verdict};
+use tidemill_store::{Outcome, Part, PartBody, Verdict};
 
 use crate::answer::Answer;
 use crate::board::to_us;
-use crate::code::FileCode;
-use crate::fault;
 use crate::ledger::{Ledger, shelf};
 use crate::sink::body::Prepared;
 use crate::sink::parts::PreparedPart;
 
 impl Ledger {
-    /// Looks at a file once more, now that all of it was read: somebody who holds it open may have
-    /// written to it since, or put another in its place. Then it leaves no output.
-    pub(super) fn check_again(&self, pipeline: usize, file: &AcceptedFile, answer: &mut Answer) {
-        if answer.failure.is_some() {
-            return;
-        }
-        let line = &self.lines[pipeline];
-        let path = line.folders.underprocess.join(&file.claimed_name);
-        let difference = match Identity::at(&path) {
-            Ok(now) => file.identity.difference(now),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Some("it is gone from underprocess/".to_owned())
-            }
-            Err(error) => fault::disk("look at a file before its commit", &error),
-        };
-        let Some(difference) = difference else { return };
-        if line.keeps_state {
-            // Its readers found it unchanged after its last byte, and its rows are in sums that others
-            // are built on: what was read counts.
-            tracing::warn!(
-                pipeline = line.name,
-                file = file.name,
-                submission = file.id,
-                "after all of it was read, {difference}; what was read is committed"
-            );
-            return;
-        }
-        answer.failure = Some((FileCode::Changed.word().to_owned(), difference));
-    }
-
     /// Returns what becomes of a file, and the staged parts that must be removed.
     pub(super) fn decide(&self, pipeline: usize, answer: &mut Answer) -> (Outcome, Vec<PathBuf>) {
         let mut staged = Vec::new();

@@ -3,6 +3,7 @@
 use regex::Regex;
 use tidemill_operators::Time;
 use tidemill_operators::dedupe::Dedupe;
+use tidemill_operators::expect::Expect;
 use tidemill_operators::explode::Explode;
 use tidemill_operators::filter::Filter;
 use tidemill_operators::flow::{self, stateless};
@@ -33,7 +34,8 @@ impl<'scope> Rendering<'scope, '_> {
         let tags = operator.outputs.len();
         let (tally, gauge) = self.seat(node, tags, feeds(self.plan, &operator.inputs));
         let mut ways: Vec<Batches<'scope>> =
-            operator.inputs.iter().map(|input| self.stream(input)).collect();
+            self.plan.forward(at).map(|(_, input)| self.stream(input)).collect();
+        let turned_back = self.open_loop(at, &tally, &mut ways);
         let others = ways.split_off(operator.kind.lefts(ways.len()));
         let input = together(self.scope, ways);
         let name = &operator.name;
@@ -91,6 +93,10 @@ impl<'scope> Rendering<'scope, '_> {
                 let logic = Window::new(on.clone(), *windows, shape(0));
                 stateless(&title, name, input, tags, tally, logic)
             }
+            OperatorKind::Expect { expectations } => {
+                let logic = Expect::new(expectations.clone(), shape(0));
+                stateless(&title, name, input, tags, tally, logic)
+            }
             OperatorKind::Explode { column, list, element } => {
                 let logic = Explode::new(column.clone(), list.clone(), element.clone(), shape(0));
                 stateless(&title, name, input, tags, tally, logic)
@@ -128,6 +134,10 @@ impl<'scope> Rendering<'scope, '_> {
                 flow::Flow { tags: vec![rows], rejects }
             }
         };
+        let mut flow = flow;
+        if let Some(rejects) = turned_back {
+            flow.rejects = together(self.scope, vec![flow.rejects, rejects]);
+        }
         if !operator.kind.keeps_state() && !follows_state(self.plan, operator) {
             self.of_records.push(flow.rejects.clone());
         }

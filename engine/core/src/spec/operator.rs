@@ -3,9 +3,11 @@
 use tidemill_operators::Type;
 use tidemill_operators::explode::List;
 use tidemill_operators::keyed::Arrival;
+use tidemill_operators::reject::OnError;
 use tidemill_operators::window::Windows;
 
 use crate::diagnostic::Mistakes;
+use crate::spec::contract::{self, PolicySpec};
 use crate::spec::operator::beside::Beside;
 use crate::spec::operator::state::StateSpec;
 use crate::spec::read::{self, Entries, Text};
@@ -26,7 +28,7 @@ pub(crate) use join::JoinSpec;
 pub(crate) use lots::LotsSpec;
 
 /// The kinds of operators, by the key that holds what they do.
-pub(crate) const KINDS: [&str; 14] = [
+pub(crate) const KINDS: [&str; 15] = [
     "filter",
     "select",
     "route",
@@ -41,7 +43,11 @@ pub(crate) const KINDS: [&str; 14] = [
     "split",
     "sample",
     "weighted",
+    "expect",
 ];
+
+/// How many rounds a loop may have.
+const MAX_ROUNDS: u32 = 1_000;
 
 /// An operator as written.
 #[derive(Debug)]
@@ -53,6 +59,9 @@ pub(crate) struct OperatorSpec {
     pub(crate) body: Option<BodySpec>,
     /// The tags that are not wanted.
     pub(crate) drop: Vec<Text>,
+    pub(crate) policy: PolicySpec,
+    /// How often a record goes round at most: makes it the head of a loop.
+    pub(crate) max_rounds: Option<(Text, u32)>,
 }
 
 /// What an operator does, as written.
@@ -71,6 +80,7 @@ pub(crate) enum BodySpec {
     State(Box<StateSpec>),
     Join(JoinSpec),
     Lots(LotsSpec),
+    Expect(Vec<(Text, OnError)>),
 }
 
 impl OperatorSpec {
@@ -108,7 +118,8 @@ pub(crate) enum ExprSpec {
 /// Reads an operator.
 pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> OperatorSpec {
     let Some(mut entries) = Entries::open(node, "an operator", mistakes) else {
-        return OperatorSpec { name, from: None, body: None, drop: Vec::new() };
+        let (drop, policy) = (Vec::new(), PolicySpec::default());
+        return OperatorSpec { name, from: None, body: None, drop, policy, max_rounds: None };
     };
     let from = from(&mut entries, mistakes);
     let mut bodies = Vec::new();
@@ -117,6 +128,8 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Oper
             bodies.push((kind, node));
         }
     }
+    let policy = contract::policy(&mut entries, mistakes);
+    let max_rounds = max_rounds(&mut entries, mistakes);
     let kind = bodies.first().map(|(kind, _)| *kind);
     let mut beside = Beside::take(&mut entries, kind, mistakes);
     if bodies.is_empty() && entries.rest().next().is_none() {
@@ -142,12 +155,22 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Oper
         "explode" => explode::read(node, mistakes),
         "state" => state::read(node, mistakes),
         "join" => join::read(node, mistakes),
+        "expect" => contract::expect(node, mistakes).map(BodySpec::Expect),
         "split" => lots::split(node, mistakes),
         "sample" => lots::sample(node, mistakes),
         "weighted" => lots::weighted(node, beside, mistakes),
         _ => aggregate::read(node, mistakes),
     });
-    OperatorSpec { name, from, body, drop }
+    OperatorSpec { name, from, body, drop, policy, max_rounds }
+}
+
+/// Reads `max_rounds`.
+fn max_rounds(entries: &mut Entries, mistakes: &mut Mistakes<'_>) -> Option<(Text, u32)> {
+    let node = entries.take("max_rounds")?;
+    let text = Text { text: "max_rounds".to_owned(), place: node.owner, path: node.path.clone() };
+    let rounds = read::number(node, "`max_rounds`", (1, MAX_ROUNDS), mistakes);
+    // One that is wrong makes a loop still: then that is the only mistake.
+    Some((text, rounds.unwrap_or(1)))
 }
 
 /// Reads `from`: a port or a list of ports.
