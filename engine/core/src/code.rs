@@ -123,6 +123,8 @@ words! {
         NoRetry = "no_retry",
         /// The file cannot be replaced or removed.
         NoCorrection = "no_correction",
+        /// The correction cannot be tried.
+        NoDryRun = "no_dry_run",
         /// What would read the file is paused or drained.
         Paused = "paused",
         /// The pipeline has no source or sink of that name.

@@ -12,6 +12,14 @@ use crate::ingest::inflate::Compression;
 use crate::ingest::order::FileOrder;
 use crate::ledger::Ledger;
 
+/// What waits until a file is finished.
+pub enum Waiting {
+    /// A file, and whether it is read again.
+    File(Box<AcceptedFile>, bool),
+    /// The correction that is to be tried.
+    Trial,
+}
+
 impl Ledger {
     /// Gives a file to its dataflow, or lets it wait for the one that it corrects.
     pub(super) fn order(
@@ -24,7 +32,7 @@ impl Ledger {
         self.running.insert(file.id, file.clone());
         self.lines[pipeline].corrects |= file.correction.is_some();
         if waits {
-            self.lines[pipeline].behind.push_back((file, replay));
+            self.lines[pipeline].behind.push_back(Waiting::File(Box::new(file), replay));
             return Ok(());
         }
         self.give(pipeline, &file, replay)
