@@ -150,7 +150,7 @@ fn find_tail(
                 len = (len * 8).min(longest);
                 continue;
             }
-            Edge::More => frame::tail_too_long(),
+            Edge::More => frame::too_long(),
             Edge::Missing(why) => why,
         };
         // Whatever it is, the file does not count; all of it is read as records.
@@ -237,7 +237,9 @@ pub fn read_range(
     // What stands behind the records is read for the hash alone.
     let records_end = preamble.records_end.unwrap_or(size);
     bytes.truncate((records_end.max(from) - from).min(bytes.len() as u64) as usize);
-    let first = if start <= preamble.bytes {
+    let first = if start > 0 && start >= records_end {
+        bytes.len()
+    } else if start <= preamble.bytes {
         // The first range with records in it begins right behind the preamble.
         (preamble.bytes - from).min(bytes.len() as u64) as usize
     } else {
@@ -440,9 +442,9 @@ impl StreamReader {
                 bytes.truncate(start);
             }
             Edge::More | Edge::Missing(_) if self.offset > 0 => {
-                self.framed.push(frame::missing(false, frame::tail_too_long()));
+                self.framed.push(frame::missing(false, frame::too_long()));
             }
-            Edge::More => self.framed.push(frame::missing(false, frame::tail_too_long())),
+            Edge::More => self.framed.push(frame::missing(false, frame::too_long())),
             Edge::Missing(why) => self.framed.push(frame::missing(false, why)),
         }
         Vec::new()
