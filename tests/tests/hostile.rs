@@ -86,8 +86,16 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 #[test]
 fn a_gzip_file_that_is_cut_off_is_quarantined() {
     let whole = gzip(&GOOD.repeat(1_000));
-    check_quarantined("cut.jsonl.gz", &whole[..whole.len() - 3], "bad_format: gzip data is damaged");
-    check_quarantined("cut.jsonl.gz", &whole[..whole.len() / 2], "bad_format: gzip data is damaged");
+    check_quarantined(
+        "cut.jsonl.gz",
+        &whole[..whole.len() - 3],
+        "bad_format: gzip data is damaged",
+    );
+    check_quarantined(
+        "cut.jsonl.gz",
+        &whole[..whole.len() / 2],
+        "bad_format: gzip data is damaged",
+    );
     check_quarantined("cut.jsonl.gz", &whole[..12], "bad_format: gzip data is damaged");
 }
 
@@ -109,7 +117,11 @@ fn a_gzip_file_with_something_else_behind_it_is_quarantined() {
 #[test]
 fn a_zstd_file_that_is_cut_off_is_quarantined() {
     let whole = zstd::encode_all(&*GOOD.repeat(1_000), 3).unwrap();
-    check_quarantined("cut.jsonl.zst", &whole[..whole.len() - 3], "bad_format: zstd data is damaged");
+    check_quarantined(
+        "cut.jsonl.zst",
+        &whole[..whole.len() - 3],
+        "bad_format: zstd data is damaged",
+    );
 }
 
 #[test]

@@ -87,9 +87,7 @@ enum Absence {
 
 fn absence(error: &Error) -> Option<Absence> {
     match error {
-        Error::Server { status: Code::Unavailable, word: Some(word), .. }
-            if word == "starting" =>
-        {
+        Error::Server { status: Code::Unavailable, word: Some(word), .. } if word == "starting" => {
             Some(Absence::Starting)
         }
         // The server's own answers have a word; these are the network's.

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use hdrhistogram::Histogram;
 use tidemill_store::{AcceptedFile, Correction, Corrections, Counts};
 
+use crate::code::FileCode;
 use crate::engine::Observer;
 use crate::report::{Phase, StageLatency, SubmissionReport};
 use crate::start::Summary;
@@ -83,7 +84,8 @@ pub fn report_of(file: &AcceptedFile) -> SubmissionReport {
         bytes_read: 0,
         records: 0,
         rejected: 0,
-        reason: duplicate.map(|of| (FileCode::Duplicate.word().to_owned(), format!("duplicate of file {of}"))),
+        reason: duplicate
+            .map(|of| (FileCode::Duplicate.word().to_owned(), format!("duplicate of file {of}"))),
         outputs: Vec::new(),
         seen_at: from_us(file.seen_at_us),
         accepted_at: from_us(file.accepted_at_us),

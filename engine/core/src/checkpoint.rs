@@ -110,7 +110,8 @@ pub fn state_parts(kind: &OperatorKind) -> &'static [StatePart] {
         | OperatorKind::Parse { .. }
         | OperatorKind::Window { .. }
         | OperatorKind::Explode { .. }
-        | OperatorKind::Lots { .. } => &[],
+        | OperatorKind::Lots { .. }
+        | OperatorKind::Errors { .. } => &[],
         OperatorKind::Aggregate { spec, .. } if spec.holds() => &[TOTALS, HELD],
         OperatorKind::Aggregate { .. } => &[TOTALS],
         OperatorKind::Session { .. }

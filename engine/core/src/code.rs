@@ -150,7 +150,8 @@ mod tests {
     fn all_words_have_one_style_and_one_meaning() {
         let mut seen = BTreeSet::new();
         for word in words().into_iter().flat_map(|(_, words)| words) {
-            let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+            let fits =
+                |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
             assert!(word.bytes().all(fits) && !word.is_empty(), "{word}: small letters and `_`");
             assert!(seen.insert(word), "{word} means two things");
         }

@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 
 use tidemill_operators::Time;
-use tidemill_operators::reject::EpochRejects;
+use tidemill_operators::reject::{EpochRejects, Standing};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::{Exchange, Pipeline};
@@ -92,7 +92,8 @@ pub fn count_rejects<'scope>(
     rejects.unary::<CapacityContainerBuilder<Vec<Tally>>, _, _, _>(Pipeline, title, |_, _| {
         move |input, output| {
             input.for_each_stamp(|capability, batches| {
-                for some in batches.flat_map(|batch| batch.drain(..)) {
+                let there = |some: &EpochRejects| some.standing == Standing::There;
+                for some in batches.flat_map(|batch| batch.drain(..)).filter(there) {
                     let first = some.rejects.iter().min_by_key(|reject| reject.offset);
                     let Some(first) = first else { continue };
                     let why = format!("{}: {}: {}", first.operator, first.code, first.message);

@@ -14,6 +14,7 @@ mod operator;
 mod sink;
 mod source;
 pub(crate) mod taking;
+mod words;
 
 pub(crate) use operator::state::{DROP, StateSpec, VariableSpec};
 pub(crate) use operator::{BodySpec, ExprSpec, JoinSpec, LotsSpec, NamedSpec, OperatorSpec};

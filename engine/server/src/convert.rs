@@ -56,18 +56,26 @@ fn code_and_word(refusal: &Refusal) -> (Code, RequestCode) {
             (Code::InvalidArgument, RequestCode::BadId)
         }
         Refusal::Submit(SubmitError::IdUsed { .. }) => (Code::AlreadyExists, RequestCode::IdUsed),
-        Refusal::Submit(SubmitError::IdOld { .. }) => (Code::FailedPrecondition, RequestCode::IdTooOld),
+        Refusal::Submit(SubmitError::IdOld { .. }) => {
+            (Code::FailedPrecondition, RequestCode::IdTooOld)
+        }
         Refusal::IdBusy { .. } | Refusal::Submit(SubmitError::IdBusy { .. }) => {
             (Code::Unavailable, RequestCode::IdBusy)
         }
-        Refusal::Submit(SubmitError::NoSource { .. }) => (Code::InvalidArgument, RequestCode::NoSource),
+        Refusal::Submit(SubmitError::NoSource { .. }) => {
+            (Code::InvalidArgument, RequestCode::NoSource)
+        }
         Refusal::Argument { .. } => (Code::InvalidArgument, RequestCode::BadArgument),
         Refusal::Stream { .. } => (Code::InvalidArgument, RequestCode::BadStream),
         Refusal::Lost => (Code::Cancelled, RequestCode::BadStream),
         Refusal::Offset { .. } => (Code::InvalidArgument, RequestCode::WrongOffset),
-        Refusal::TooMany { .. } | Refusal::TooFew { .. } => (Code::InvalidArgument, RequestCode::WrongSize),
+        Refusal::TooMany { .. } | Refusal::TooFew { .. } => {
+            (Code::InvalidArgument, RequestCode::WrongSize)
+        }
         Refusal::Hash { .. } => (Code::InvalidArgument, RequestCode::WrongHash),
-        Refusal::TooBig { .. } | Refusal::MessageTooBig { .. } => (Code::OutOfRange, RequestCode::TooBig),
+        Refusal::TooBig { .. } | Refusal::MessageTooBig { .. } => {
+            (Code::OutOfRange, RequestCode::TooBig)
+        }
         Refusal::Busy | Refusal::Readers => (Code::ResourceExhausted, RequestCode::TooBusy),
         Refusal::Lagged { .. } => (Code::ResourceExhausted, RequestCode::Lagged),
         Refusal::Stalled { .. }
@@ -80,7 +88,9 @@ fn code_and_word(refusal: &Refusal) -> (Code, RequestCode) {
             (Code::ResourceExhausted, RequestCode::NoSpace)
         }
         Refusal::Disk => (Code::Unavailable, RequestCode::DiskRefuses),
-        Refusal::Submit(SubmitError::NoRetry { .. }) => (Code::FailedPrecondition, RequestCode::NoRetry),
+        Refusal::Submit(SubmitError::NoRetry { .. }) => {
+            (Code::FailedPrecondition, RequestCode::NoRetry)
+        }
         Refusal::Submit(SubmitError::NoCorrection { .. }) => {
             (Code::FailedPrecondition, RequestCode::NoCorrection)
         }

@@ -199,7 +199,17 @@ impl Resolver<'_> {
         }
         let sources = self.spec.sources.iter().map(|source| source.name.text.as_str());
         let operators = self.spec.operators.iter().map(|operator| operator.name.text.as_str());
-        let hint = mistakes.nearest_hint(name, sources.chain(operators), "there are");
+        // Other tools put something else between a name and its tag.
+        let parts = name.split_once(['/', ':', ' ', '>']);
+        let hint = match parts.map(|(node, tag)| (node.trim_end_matches('-'), tag.trim())) {
+            Some((node, _)) if self.known.contains_key(node) && name.contains("->") => {
+                Some(format!("say only what is read: {}", quoted(node)))
+            }
+            Some((node, tag)) if self.known.contains_key(node) => {
+                Some(format!("a tag stands behind a dot: {}", quoted(&format!("{node}.{tag}"))))
+            }
+            _ => mistakes.nearest_hint(name, sources.chain(operators), "there are"),
+        };
         let place = place_in(mistakes.yaml(), from.place, &from.text, 0..name.len());
         let message = format!("no source or operator is called {}", quoted(name));
         mistakes.add(place, &from.path, message, hint);
@@ -239,7 +249,8 @@ impl Resolver<'_> {
 fn order(spec: &PipelineSpec, reads: &[Vec<Read>], mistakes: &mut Mistakes<'_>) -> Vec<usize> {
     let upstream = |at: usize| {
         reads[at].iter().enumerate().filter_map(|(input, read)| match read {
-            Read::Port(PortId { node: NodeId::Operator(from), .. }) => Some((input, *from)),
+            Read::Port(PortId { node: NodeId::Operator(from), .. })
+            | Read::Errors(NodeId::Operator(from)) => Some((input, *from)),
             _ => None,
         })
     };

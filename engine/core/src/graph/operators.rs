@@ -3,7 +3,7 @@
 use tidemill_operators::Schema;
 
 use crate::diagnostic::{Mistakes, quoted};
-use crate::graph::flow::{Arriving, Draft, Stream};
+use crate::graph::flow::{Arriving, Draft, Stream, rejected_of};
 use crate::graph::names::{Names, UNMATCHED, tags};
 use crate::graph::operators::column::{every, kinds, named};
 use crate::graph::{NodeId, OperatorKind};
@@ -16,6 +16,7 @@ mod join;
 mod lots;
 pub(crate) mod ordered;
 mod parse;
+mod slips;
 mod state;
 mod window;
 
@@ -34,6 +35,7 @@ pub(crate) fn check(
         Some(body) => body_of(operator, body, &input, &other, mistakes),
         None => (None, Stream { schema: None, ..input.clone() }),
     };
+    let errors = rejected_of(&input);
     let mut ports = Vec::new();
     for (port, tag) in tags(operator).unwrap_or_default().into_iter().enumerate() {
         let used = names.is_read(node, port);
@@ -53,6 +55,7 @@ pub(crate) fn check(
         inputs,
         ports,
         errors_used: names.errors_read(node),
+        errors,
     }
 }
 

@@ -124,7 +124,10 @@ fn find_preamble(
         HeaderEnd::Incomplete if whole && text.len() <= plan.record_bytes_max => text.len(),
         HeaderEnd::Incomplete if text.len() > plan.record_bytes_max => {
             let limit = plan.record_bytes_max;
-            return Err(FileFailure::new(FileCode::BadFormat, format!("header longer than {limit} bytes")));
+            return Err(FileFailure::new(
+                FileCode::BadFormat,
+                format!("header longer than {limit} bytes"),
+            ));
         }
         HeaderEnd::Incomplete => return Ok(None),
     };
@@ -427,6 +430,9 @@ impl StreamReader {
             return Ok(());
         }
         let (outer, inner) = (self.order.compression.word(), inner.word());
-        Err(FileFailure::new(FileCode::PackedTwice, format!("{inner} inside {outer}: unpack it once first")))
+        Err(FileFailure::new(
+            FileCode::PackedTwice,
+            format!("{inner} inside {outer}: unpack it once first"),
+        ))
     }
 }

@@ -6,7 +6,7 @@
 //! | errors | a bad record is rejected; a file that cannot be read is noted as failed     |
 //!
 //! The version that a file takes the place of is read beside it, at the same times: its rows leave with
-//! the difference -1 and as rows of its own submission, its rejects not at all.
+//! the difference -1 and as rows of its own submission, its rejects as taken back.
 //!
 //! Reads with fuel: about one piece per activation, so that nothing else on the worker waits long.
 //! A file that is not cut (compressed, or with line breaks inside records) is read by one reader,
@@ -15,7 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tidemill_operators::format::{self, Header, HeaderEnd, Parser, ReadPlan};
-use tidemill_operators::reject::EpochRejects;
+use tidemill_operators::reject::{EpochRejects, Standing};
 use tidemill_operators::tally::Tally;
 use tidemill_operators::{Batch, Origin, Reject, Time};
 use tidemill_store::{crash, trial};
@@ -147,6 +147,22 @@ struct Outputs<'a> {
     batches: OutputBuilderSession<'a, Time, Builder<Batch>>,
     rejects: OutputBuilderSession<'a, Time, Builder<Vec<EpochRejects>>>,
     notes: OutputBuilderSession<'a, Time, Builder<Vec<ReadNote>>>,
+}
+
+impl Outputs<'_> {
+    /// Says that records could not be read.
+    fn reject(
+        &mut self,
+        at: &Capability<Time>,
+        origin: Origin,
+        standing: Standing,
+        rejects: Vec<Reject>,
+    ) {
+        if !rejects.is_empty() {
+            let epoch = at.time().epoch;
+            self.rejects.session(at).give(EpochRejects { epoch, origin, standing, rejects });
+        }
+    }
 }
 
 /// A stream that is being read, with its capabilities at the next chunk.
@@ -289,15 +305,6 @@ impl Reading {
         let parsed = self.parser.parse(&chunk.buffer, chunk.range.clone(), header);
         let origin =
             Origin { submission: order.file.rows_of, chunk: time.chunk, offset: chunk.offset };
-        if order.file.is_taken_back() {
-            if let Some(mut batch) = parsed.batch {
-                (batch.origin, batch.diff) = (origin, -1);
-                outputs.batches.session(&held[0]).give_container(&mut batch);
-            }
-            let note = ReadEvent::TakenBack { chunk: time.chunk, hash: chunk.hash };
-            outputs.notes.session(&held[2]).give(self.note(order, note));
-            return;
-        }
         let mut rejects: Vec<Reject> = parsed.rejects;
         let over_long = u32::from(chunk.too_long.is_some());
         if let Some(mut reject) = chunk.too_long {
@@ -307,13 +314,25 @@ impl Reading {
         for reject in &mut rejects {
             reject.operator.clone_from(&self.name);
         }
+        let (skipped_lines, lines) = (chunk.skipped_lines, parsed.lines + over_long);
+        if order.file.is_taken_back() {
+            if let Some(mut batch) = parsed.batch {
+                (batch.origin, batch.diff) = (origin, -1);
+                outputs.batches.session(&held[0]).give_container(&mut batch);
+            }
+            outputs.reject(&held[1], origin, Standing::TakenBack, rejects);
+            let (chunk, hash) = (time.chunk, chunk.hash);
+            let note = ReadEvent::TakenBack { chunk, skipped_lines, lines, hash };
+            outputs.notes.session(&held[2]).give(self.note(order, note));
+            return;
+        }
         let records = u64::from(parsed.records) + u64::from(over_long);
         self.tally.took(time.epoch, records as usize, chunk.range.len());
         self.tally.rejected(time.epoch, rejects.len());
         let note = ReadEvent::Chunk {
             chunk: time.chunk,
-            skipped_lines: chunk.skipped_lines,
-            lines: parsed.lines + over_long,
+            skipped_lines,
+            lines,
             records,
             rejected: rejects.len() as u64,
             bytes: chunk.packed_bytes,
@@ -324,13 +343,7 @@ impl Reading {
             self.tally.gave(time.epoch, 0, batch.len(), chunk.range.len());
             outputs.batches.session(&held[0]).give_container(&mut batch);
         }
-        if !rejects.is_empty() {
-            outputs.rejects.session(&held[1]).give(EpochRejects {
-                epoch: time.epoch,
-                origin,
-                rejects,
-            });
-        }
+        outputs.reject(&held[1], origin, Standing::There, rejects);
         outputs.notes.session(&held[2]).give(self.note(order, note));
     }
 
@@ -343,7 +356,9 @@ impl Reading {
     ) {
         self.failed.insert(order.file.epoch);
         let event = match order.file.is_taken_back() {
-            false => ReadEvent::Failed { code: failure.code.word().to_owned(), detail: failure.detail },
+            false => {
+                ReadEvent::Failed { code: failure.code.word().to_owned(), detail: failure.detail }
+            }
             true => old_version_lost(order.file.rows_of, &failure.detail),
         };
         outputs.notes.session(&held[2]).give(self.note(order, event));

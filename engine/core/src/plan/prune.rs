@@ -121,6 +121,7 @@ fn of_operator(operator: &GraphOperator, outputs: &[Need]) -> Need {
                 rejects |= rule.is_fallible();
             }
         }
+        OperatorKind::Errors { .. } => {}
         OperatorKind::Lots { by, .. } => {
             for (_, value) in by {
                 need.columns.extend(value.columns().iter().cloned());
@@ -231,6 +232,7 @@ fn of_other_side(operator: &GraphOperator, outputs: &[Need]) -> Need {
 fn joined(graph: &Graph) -> Vec<bool> {
     let mut joined: Vec<bool> = Vec::with_capacity(graph.operators.len());
     for operator in &graph.operators {
+        // Rejected records are put into order where they become rows.
         let upstream = operator.inputs.iter().any(|input| is_joined(&joined, input.from.node));
         joined.push(operator.inputs.len() > 1 || upstream);
     }
@@ -245,9 +247,16 @@ fn forget_origin_behind_aggregates(graph: &Graph, needs: &mut Needs) {
     let mut behind: Vec<bool> = Vec::with_capacity(graph.operators.len());
     for (operator, needs) in graph.operators.iter().zip(&mut needs.operators) {
         let loses_places = |kind: &OperatorKind| matches!(kind, OperatorKind::Aggregate { spec, .. } if !spec.is_per_file());
+        // A rejected record stands where it stood before its operator.
+        let rejecting = match operator.kind.errors_of() {
+            Some(NodeId::Operator(of)) => graph.operators.get(of),
+            _ => Some(operator),
+        };
         let is_behind = loses_places(&operator.kind)
-            || (operator.inputs.iter().take(operator.lefts()))
-                .any(|input| is_joined(&behind, input.from.node));
+            || rejecting.is_some_and(|one| {
+                let mut inputs = one.inputs.iter().take(one.lefts());
+                inputs.any(|input| is_joined(&behind, input.from.node))
+            });
         behind.push(is_behind);
         for need in needs.iter_mut().filter(|_| is_behind) {
             need.raw = false;
@@ -344,6 +353,7 @@ pub(super) fn operator(operator: GraphOperator, needs: &[Need]) -> OperatorPlan 
         | OperatorKind::Window { .. }
         | OperatorKind::Explode { .. }
         | OperatorKind::Lots { .. }
+        | OperatorKind::Errors { .. }
         | OperatorKind::Aggregate { .. } => {}
     }
     let whole = matches!(kind, OperatorKind::Aggregate { .. });

@@ -8,11 +8,10 @@ use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Operator;
 
-use crate::plan::{NodeId, Plan, SinkKind, SinkPlan};
+use crate::plan::{NodeId, Plan, SinkKind, SinkPlan, error_schema};
 use crate::render::Batches;
 use crate::sink::changes::{self, Changelog};
 use crate::sink::parts::FileSink;
-use crate::sink::rejects;
 use crate::sink::table::Columns;
 
 /// Returns how a sink writes files, if that is what it does.
@@ -32,7 +31,7 @@ pub(super) fn file_sink(plan: &Plan, index: usize, sink: &SinkPlan) -> Option<Fi
             index,
             name,
             format: tidemill_operators::format::OutputFormat::Jsonl,
-            schema: rejects::schema(),
+            schema: error_schema(),
             empty: false,
             sources,
         }),
@@ -53,8 +52,7 @@ pub(super) fn changelog(plan: &Plan, index: usize, sink: &SinkPlan) -> Option<Ch
 /// Returns the sources from which records can come to a sink.
 fn sources_of(plan: &Plan, sink: &SinkPlan) -> BTreeSet<usize> {
     let mut sources = BTreeSet::new();
-    let mut ahead: Vec<NodeId> = sink.inputs.iter().map(|input| input.from.node).collect();
-    ahead.extend(&sink.errors_of);
+    let mut ahead: Vec<NodeId> = sink.upstream().collect();
     // A plan has no cycles, so this ends.
     while let Some(node) = ahead.pop() {
         match node {
@@ -62,7 +60,7 @@ fn sources_of(plan: &Plan, sink: &SinkPlan) -> BTreeSet<usize> {
                 sources.insert(at);
             }
             NodeId::Operator(at) => {
-                ahead.extend(plan.operators[at].inputs.iter().map(|input| input.from.node));
+                ahead.extend(plan.operators[at].upstream());
             }
         }
     }

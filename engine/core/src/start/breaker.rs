@@ -83,7 +83,10 @@ fn set_aside(journal: &mut Journal, file: &AcceptedFile, what: &str) -> Result<(
         id: *id,
         pipeline: pipeline.clone(),
         epoch: *epoch,
-        verdict: Verdict::Quarantined { code: FileCode::CrashesTheProcess.word().to_owned(), detail },
+        verdict: Verdict::Quarantined {
+            code: FileCode::CrashesTheProcess.word().to_owned(),
+            detail,
+        },
         hash: None,
         records: 0,
         rejected: 0,

@@ -49,7 +49,10 @@ async fn a_list_is_filtered_and_paged_newest_first() {
     for phase in [0, 99, -1] {
         let request = v1::ListSubmissionsRequest { phase: Some(phase), ..Default::default() };
         let status = raw.list(request).await.unwrap_err();
-        assert_eq!((status.code(), word(&status).as_str()), (Code::InvalidArgument, "bad_argument"));
+        assert_eq!(
+            (status.code(), word(&status).as_str()),
+            (Code::InvalidArgument, "bad_argument")
+        );
     }
     let request = v1::ListSubmissionsRequest { limit: u32::MAX, ..Default::default() };
     assert_eq!(raw.list(request).await.unwrap().into_inner().submissions.len(), 5);
