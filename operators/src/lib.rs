@@ -43,6 +43,8 @@ pub mod select;
 pub mod state;
 pub mod window;
 
+pub mod turn;
+
 pub mod aggregate;
 
 pub mod keyed;

@@ -38,6 +38,8 @@ pub enum RejectCode {
     NoTime,
     /// The record does not meet a condition of `expect`.
     Expect,
+    /// The record would go round in a loop more often than `max_rounds` allows.
+    MaxRounds,
 }
 
 impl RejectCode {
@@ -55,6 +57,7 @@ impl RejectCode {
         RejectCode::Late,
         RejectCode::NoTime,
         RejectCode::Expect,
+        RejectCode::MaxRounds,
     ];
 
     /// Returns the word that is written to outputs.
@@ -72,6 +75,7 @@ impl RejectCode {
             RejectCode::Late => "late",
             RejectCode::NoTime => "no_time",
             RejectCode::Expect => "expect",
+            RejectCode::MaxRounds => "max_rounds",
         }
     }
 }

@@ -164,7 +164,7 @@ fn run(config: Config, spec: &AggregateSpec, files: &[File]) -> (Changes, Vec<St
                         let epoch = stamp.elements()[0].epoch;
                         let lines = batch.iter().flat_map(|one| &one.rejects).map(|one| {
                             let raw = String::from_utf8_lossy(&one.raw);
-                            format!("{epoch}: {}: {} {raw}", one.operator, one.reason)
+                            format!("{epoch}: {}: {} {raw}", one.operator, one.message)
                         });
                         two.lock().unwrap().rejects.extend(lines);
                     }

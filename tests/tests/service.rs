@@ -301,7 +301,11 @@ fn submit_through_the_command_waits_and_tells() {
     assert!(bad.stdout.contains("bad.jsonl.gz  quarantined  bad_format: gzip data"), "{bad}");
     assert!(bad.stdout.contains("a.jsonl  committed"), "{bad}");
 
-    running.call(&["submit", "other.txt"]).expect_code(1).expect_said("E-").expect_said("*.jsonl*");
+    running
+        .call(&["submit", "other.txt"])
+        .expect_code(1)
+        .expect_said("no_source")
+        .expect_said("*.jsonl*");
     running.call(&["submit", "absent.jsonl"]).expect_code(1).expect_said("absent.jsonl");
     running.call(&["submit", "--pipeline", "nope", "a.jsonl"]).expect_code(1).expect_said("ways");
     running

@@ -8,9 +8,9 @@ use tidemill_proto::v1::cell::Kind;
 
 use crate::error::Error;
 use crate::model::{
-    Cell, Column, Condition, Edge, Frontier, Node, Operator, OutputFile, Phase, Pipeline, Reason,
-    Receipt, ReceiptNode, ReceiptOutput, Replaces, StageLatency, Submission, TableChange,
-    TableInfo, TableRow,
+    Attempt, Cell, Column, Condition, Draining, Edge, Frontier, Hold, Node, Operator, OutputFile,
+    Phase, Pipeline, Reason, Receipt, ReceiptNode, ReceiptOutput, Replaces, StageLatency,
+    Submission, TableChange, TableInfo, TableRow,
 };
 
 /// Translates a table.
@@ -146,7 +146,40 @@ pub(crate) fn submission(wire: v1::Submission) -> Result<Submission, Error> {
         replaced_by: wire.replaced_by,
         removed_by: wire.removed_by,
         receipt: wire.receipt.map(receipt).transpose()?,
+        waits_for: Some(wire.waits_for).filter(|text| !text.is_empty()),
+        attempts: wire.attempts.into_iter().map(attempt).collect::<Result<_, _>>()?,
     })
+}
+
+fn attempt(wire: v1::Attempt) -> Result<Attempt, Error> {
+    let reason = wire.reason.unwrap_or_default();
+    Ok(Attempt {
+        number: wire.number,
+        failed_at: instant(wire.failed_at, "failed_at")?,
+        class: wire.class,
+        reason: Reason { code: reason.code, text: reason.text },
+        next_at: instant(wire.next_at, "next_at")?,
+    })
+}
+
+/// Translates things that are held back.
+pub(crate) fn holds(wire: Vec<v1::Hold>) -> Result<Vec<Hold>, Error> {
+    let hold = |wire: v1::Hold| {
+        Ok(Hold {
+            pipeline: wire.pipeline,
+            kind: wire.kind,
+            part: wire.part,
+            since: instant(wire.since, "since")?,
+            files_waiting: wire.files_waiting,
+        })
+    };
+    wire.into_iter().map(hold).collect()
+}
+
+/// Translates how far draining is.
+pub(crate) fn draining(wire: v1::Draining) -> Result<Draining, Error> {
+    let holds = holds(wire.holds)?;
+    Ok(Draining { pipeline: wire.pipeline, accepted: wire.accepted, done: wire.done, holds })
 }
 
 /// Translates the receipt of a committed file.
@@ -221,7 +254,7 @@ pub(crate) fn latency(wire: v1::StageLatency) -> Result<StageLatency, Error> {
 }
 
 /// Translates a pipeline.
-pub(crate) fn pipeline(wire: v1::Pipeline) -> Pipeline {
+pub(crate) fn pipeline(wire: v1::Pipeline) -> Result<Pipeline, Error> {
     let node = |node: v1::Node| Node {
         name: node.name,
         role: node.role,
@@ -234,7 +267,7 @@ pub(crate) fn pipeline(wire: v1::Pipeline) -> Pipeline {
         to: edge.to,
         columns: edge.columns,
     };
-    Pipeline {
+    Ok(Pipeline {
         name: wire.name,
         plan_hash: wire.plan_hash,
         yaml: wire.yaml,
@@ -244,5 +277,6 @@ pub(crate) fn pipeline(wire: v1::Pipeline) -> Pipeline {
         committed: wire.committed,
         quarantined: wire.quarantined,
         committed_epoch: wire.committed_epoch,
-    }
+        holds: holds(wire.holds)?,
+    })
 }

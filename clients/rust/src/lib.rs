@@ -41,11 +41,12 @@ pub use error::Error;
 /// Latencies are decoded into histograms of this crate.
 pub use hdrhistogram;
 pub use id::{NotAnId, SubmissionId};
-pub use model::{Cell, Column, TableChange, TableInfo, TableRow, TableRows};
 pub use model::{
-    Condition, Edge, Filter, Frontier, Node, Operator, OutputFile, Page, Phase, Pipeline, Reason,
-    Receipt, ReceiptNode, ReceiptOutput, Replaces, StageLatency, Stats, Submission, Which,
+    Attempt, Condition, Draining, Edge, Filter, Frontier, Hold, Holding, Node, Operator,
+    OutputFile, Page, Phase, Pipeline, Reason, Receipt, ReceiptNode, ReceiptOutput, Replaces,
+    StageLatency, Stats, Submission, Which,
 };
+pub use model::{Cell, Column, TableChange, TableInfo, TableRow, TableRows};
 pub use submit::SubmitOptions;
 pub use tables::{TableFollow, TableQuestion, TableScan};
 pub use watch::{Watch, WatchFilter};

@@ -46,6 +46,8 @@ struct Lane {
     committed: u64,
     quarantined: u64,
     committed_epoch: u64,
+    /// Whether nothing of it can be committed before a sink is resumed.
+    stuck: bool,
     latencies: Vec<Histogram<u64>>,
 }
 
@@ -101,6 +103,8 @@ pub fn report_of(file: &AcceptedFile) -> SubmissionReport {
             }
             None => Corrections::default(),
         },
+        waits_for: None,
+        attempts: Vec::new(),
     }
 }
 
@@ -119,6 +123,7 @@ impl Board {
             committed: counts.committed,
             quarantined: counts.quarantined,
             committed_epoch,
+            stuck: false,
             latencies: STAGES.iter().map(|_| histogram()).collect(),
         };
         Self {
@@ -206,9 +211,28 @@ impl Board {
             let mut lanes = self.lanes();
             let Some(live) = lanes[pipeline].live.get_mut(&id) else { return };
             live.report.phase = Phase::Answered;
+            live.report.waits_for = None;
             live.report.clone()
         };
         self.tell(&report);
+    }
+
+    /// A file is held back from its commit; says why.
+    pub fn waits(&self, pipeline: usize, id: u64, why: String) {
+        let report = {
+            let mut lanes = self.lanes();
+            let Some(live) = lanes[pipeline].live.get_mut(&id) else { return };
+            live.report.phase = Phase::Answered;
+            live.report.waits_for = Some(why);
+            live.report.clone()
+        };
+        self.tell(&report);
+    }
+
+    /// Nothing of a pipeline can be committed before a sink is resumed, or something can again.
+    pub fn stuck(&self, pipeline: usize, stuck: bool) {
+        self.lanes()[pipeline].stuck = stuck;
+        self.finishing.notify_all();
     }
 
     /// A file is committed and visible, or set aside: nothing more will happen to it.
@@ -281,9 +305,11 @@ impl Board {
         lanes.iter().find_map(|lane| lane.live.get(&id)).map(|live| live.report.clone())
     }
 
-    /// Returns whether nothing is left to do: no file is pending, and all tables are whole.
+    /// Returns whether nothing is left to do: no file is pending that can be finished by itself, and
+    /// all tables are whole.
     pub fn is_idle(&self) -> bool {
-        self.lanes().iter().all(|lane| lane.live.is_empty() && lane.rebuilding == 0)
+        let is_idle = |lane: &Lane| (lane.live.is_empty() || lane.stuck) && lane.rebuilding == 0;
+        self.lanes().iter().all(is_idle)
     }
 
     /// Returns how many files of a pipeline are accepted and not finished.

@@ -61,6 +61,8 @@ words! {
         TooManyRejects = "too_many_rejects",
         /// A record was rejected where none may be.
         RejectedRecord = "rejected_record",
+        /// Its records multiply in a loop.
+        Loop = "loop_grows",
         /// It crashes the process.
         CrashesTheProcess = "crashes_the_process",
     }
@@ -111,6 +113,10 @@ words! {
         NoRetry = "no_retry",
         /// The file cannot be replaced or removed.
         NoCorrection = "no_correction",
+        /// What would read the file is paused or drained.
+        Paused = "paused",
+        /// The pipeline has no source or sink of that name.
+        NoPart = "no_part",
         /// The disk refuses.
         DiskRefuses = "disk_refuses",
         /// The server stops, or takes no files now.

@@ -3,6 +3,7 @@
 //! Cheap to clone, usable from any thread. Calls that touch the disk say so; none of them ever
 //! touches a worker.
 
+mod control;
 mod correct;
 mod retry;
 mod submit;
@@ -18,6 +19,7 @@ use tidemill_store::journal::VerdictRow;
 use tidemill_store::{Filter, Folders, JournalError, JournalReader, SubmissionRow};
 
 use crate::board::{self, Board};
+use crate::control::Control;
 use crate::intake::{Numbers, Patterns};
 use crate::ledger::Event;
 use crate::plan::{self, Plan};
@@ -29,6 +31,7 @@ use crate::report::{
 use crate::space::Space;
 use crate::stats::Stats;
 
+pub use control::{Draining, Subject};
 pub use correct::Target;
 pub use submit::{SubmitError, Upload};
 /// Which earlier file an upload takes the place of.
@@ -59,6 +62,7 @@ pub(crate) struct Parts {
     pub(crate) taking: Mutex<BTreeSet<ClientId>>,
     pub(crate) space: Space,
     pub(crate) tables: Arc<tables::Tables>,
+    pub(crate) control: Control,
 }
 
 /// Called with each change of a submission, from an engine thread; must not block.
@@ -81,7 +85,9 @@ impl Engine {
 
     /// Returns what keeps work waiting and a person must know.
     pub fn conditions(&self) -> Vec<Condition> {
-        self.parts.space.conditions()
+        let mut all = self.parts.space.conditions();
+        all.extend(self.parts.control.conditions());
+        all
     }
 
     /// Returns one submission. Reads the journal.
@@ -162,6 +168,7 @@ impl Engine {
                 committed: counts.committed,
                 quarantined: counts.quarantined,
                 committed_epoch,
+                holds: self.parts.control.holds(at),
             }
         };
         self.parts.plans.iter().enumerate().map(report).collect()

@@ -18,14 +18,17 @@ use tidemill_operators::window::Windows;
 use tidemill_operators::{Column, Schema, Type};
 
 use crate::diagnostic::{Mistakes, Place};
+use crate::graph::loops::Loop;
 use crate::judge::MaxRejects;
 use crate::spec::PipelineSpec;
 use crate::spec::taking::Taking;
 
 mod names;
 
+mod demands;
 mod errors;
 mod flow;
+pub(crate) mod loops;
 mod operators;
 mod patterns;
 mod sinks;
@@ -318,6 +321,8 @@ pub(crate) struct Graph {
     pub(crate) operators: Vec<GraphOperator>,
     /// In the order of the file, then `rejects`.
     pub(crate) sinks: Vec<GraphSink>,
+    /// In the order of their heads, so outer ones first.
+    pub(crate) loops: Vec<Loop>,
 }
 
 /// A checked source.
@@ -393,6 +398,7 @@ pub(crate) fn check(spec: &mut PipelineSpec, mistakes: &mut Mistakes<'_>) -> Opt
     let names = names::resolve(spec, mistakes);
     let sources = sources::check(spec, &names, mistakes);
     let flow = flow::check(spec, &names, &sources, mistakes);
+    demands::check(spec, &names, &flow, mistakes);
     let sinks = sinks::check(spec, &names, &flow, mistakes);
     unread::check(spec, &names, mistakes);
     if !mistakes.is_empty() {
@@ -401,10 +407,12 @@ pub(crate) fn check(spec: &mut PipelineSpec, mistakes: &mut Mistakes<'_>) -> Opt
     let sources: Option<Vec<GraphSource>> = sources.into_iter().collect();
     let mut sinks: Vec<GraphSink> = sinks.into_iter().collect::<Option<_>>()?;
     let sources = sources?;
-    let operators = errors::insert(&sources, flow.into_operators()?, &mut sinks);
+    let mut loops = names.loops;
+    let operators = errors::insert(&sources, flow.into_operators()?, &mut sinks, &mut loops);
     let rejects = rejects(&sources, &operators, &sinks);
     sinks.push(rejects);
-    Some(Graph { name: spec.name.as_ref()?.text.clone(), sources, operators, sinks })
+    let name = spec.name.as_ref()?.text.clone();
+    Some(Graph { name, sources, operators, sinks, loops })
 }
 
 /// Returns the sink of all rejected records that no sink of the file reads.

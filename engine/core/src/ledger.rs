@@ -24,6 +24,7 @@ use crate::checkpoint::keeper::Keeper;
 use crate::checkpoint::schedule::Schedule;
 use crate::checkpoint::{KeptPart, RestoreOrder};
 use crate::code::FileCode;
+use crate::control::Control;
 use crate::fault::{self, FaultKind};
 use crate::ingest::backlog::Backlog;
 use crate::ingest::coordinator::Command;
@@ -36,11 +37,13 @@ use crate::sink::parts::PreparedPart;
 use crate::space::Space;
 use crate::turns::{Turn, Turns};
 
+mod control;
 mod correct;
 mod keep;
 mod order;
 mod shelf;
 
+pub use control::Change;
 pub use correct::Removal;
 
 /// Events taken into one transaction at most.
@@ -111,6 +114,10 @@ pub enum Event {
         /// Which pipeline.
         pipeline: usize,
     },
+    /// Something is held back, or not any more.
+    Control(Change),
+    /// Says when everything that was finished before it is visible, tables included.
+    Refresh(Sender<()>),
     /// No more files are taken; dataflows end when they are through with what they have begun.
     Stop,
     /// Says when everything before it is in the hands of the publisher.
@@ -157,6 +164,8 @@ pub struct Line {
     pub skips: bool,
     /// Files that wait for one that is not finished, and whether each is read again.
     pub behind: VecDeque<(AcceptedFile, bool)>,
+    /// Answers that wait until their sink is resumed, and all behind them, in the order of epochs.
+    pub held: VecDeque<Answer>,
     /// Whether there were corrections in this life.
     pub corrects: bool,
     /// Whether bytes of old versions may have become unnecessary.
@@ -174,6 +183,8 @@ pub struct Ledger {
     space: Space,
     /// Who may begin when.
     turns: Turns,
+    /// What a person holds back.
+    control: Control,
     stopping: bool,
 }
 
@@ -189,6 +200,7 @@ pub struct Keeping {
 
 impl Ledger {
     /// Returns a ledger over an open journal.
+    #[expect(clippy::too_many_arguments, reason = "one call, from start")]
     pub fn new(
         journal: Journal,
         lines: Vec<Line>,
@@ -197,9 +209,10 @@ impl Ledger {
         keeping: Keeping,
         space: Space,
         turns: Turns,
+        control: Control,
     ) -> Self {
         let (running, stopping) = (BTreeMap::new(), false);
-        Self { journal, lines, board, publisher, keeping, running, space, turns, stopping }
+        Self { journal, lines, board, publisher, keeping, running, space, turns, control, stopping }
     }
 
     /// Lets a pipeline begin with a checkpoint. Comes before its first file.
@@ -251,7 +264,9 @@ impl Ledger {
                 ended |= self.work(group)?;
             }
             // A checkpoint that is being written is worth some milliseconds of waiting.
-            if ended && !self.lines.iter().any(|line| line.schedule.is_busy()) {
+            // One that waits for a file that is held back is left to the next life.
+            let is_writing = |line: &Line| line.schedule.is_busy() && line.held.is_empty();
+            if ended && !self.lines.iter().any(is_writing) {
                 return Ok(());
             }
             self.discard_retired()?;
@@ -267,6 +282,8 @@ impl Ledger {
         let mut flushes = Vec::new();
         let mut retries = Vec::new();
         let mut removals = Vec::new();
+        let mut changes = Vec::new();
+        let mut refreshes = Vec::new();
         let mut ended = false;
         for event in group {
             match event {
@@ -298,6 +315,8 @@ impl Ledger {
                 }
                 Event::Swept { pipeline } => self.lines[pipeline].schedule.swept(),
                 Event::Settled(ids) => settled.extend(ids),
+                Event::Control(change) => changes.push(change),
+                Event::Refresh(reply) => refreshes.push(reply),
                 Event::Stop => self.stop(),
                 Event::Flush(reply) => flushes.push(reply),
                 Event::End => ended = true,
@@ -311,7 +330,15 @@ impl Ledger {
         for removal in removals {
             self.remove(removal)?;
         }
+        let answers = self.hold_back(answers);
         self.finish(answers)?;
+        for change in changes {
+            self.change(change)?;
+        }
+        for reply in refreshes {
+            // The publisher ends after the ledger.
+            let _ = self.publisher.send(Job::Refresh(reply));
+        }
         if !settled.is_empty() {
             let Self { journal, space, .. } = self;
             space.insist("writing the journal", || journal.settle(&settled))?;
@@ -514,9 +541,14 @@ impl Ledger {
         }
         let line = &self.lines[pipeline];
         let path = line.folders.underprocess.join(&file.claimed_name);
-        let now = Identity::at(&path)
-            .unwrap_or_else(|error| fault::disk("look at a file before its commit", &error));
-        let Some(difference) = file.identity.difference(now) else { return };
+        let difference = match Identity::at(&path) {
+            Ok(now) => file.identity.difference(now),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Some("it is gone from underprocess/".to_owned())
+            }
+            Err(error) => fault::disk("look at a file before its commit", &error),
+        };
+        let Some(difference) = difference else { return };
         if line.keeps_state {
             // Its readers found it unchanged after its last byte, and its rows are in sums that others
             // are built on: what was read counts.

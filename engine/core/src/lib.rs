@@ -10,7 +10,8 @@
 //! parts), [`code`] (what went wrong, in words), `judge` (too many rejects), `errors` (rejects as rows), `account` (what was counted), `answer` (an epoch is complete),
 //! `receipt` (it balances), [`checkpoint`] (state that outlives the process), `publish` (what is
 //! committed becomes visible). Around
-//! them: [`mod@start`], `worker`, [`mesh`], `board` and `stats` (what is known), [`engine`] and
+//! them: [`mod@start`], `worker`, [`mesh`], `board` and `stats` (what is known), [`control`] (what a
+//! person holds back), [`engine`] and
 //! [`report`] (what the outside sees), [`space`] (whether the disk has room), [`fault`] (why a process
 //! ends).
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -37,6 +38,7 @@ pub mod render;
 pub mod worker;
 
 pub mod board;
+pub mod control;
 pub mod intake;
 pub mod ledger;
 pub mod publish;

@@ -90,6 +90,8 @@ pub enum Job {
         /// Whether all rows are wanted, or those of the shards that changed.
         full: bool,
     },
+    /// Make everything before this visible and durable, tables included, and say so.
+    Refresh(Sender<()>),
     /// Everything was handed over: end.
     End,
 }
@@ -273,6 +275,12 @@ impl Publisher {
                 self.board.duplicate(&file);
             }
             Job::Checkpoint { pipeline, epoch, full } => self.keep(pipeline, epoch, full),
+            Job::Refresh(reply) => {
+                self.settle()?;
+                self.refresh_tables(true)?;
+                // Whoever asked may have gone.
+                let _ = reply.send(());
+            }
             Job::End => {}
         }
         Ok(())

@@ -60,12 +60,27 @@ pub struct RunFlags {
     /// their rows
     #[arg(long)]
     pub forget_missing: bool,
+    /// What is given to parameters.
+    #[command(flatten)]
+    pub params: ParamFlags,
     /// What can also be set by environment and file.
     #[command(flatten)]
     pub settings: SettingFlags,
     /// Print help
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
+}
+
+/// What is given to the parameters of pipeline files. Flags win over the environment
+/// (TIDEMILL_PARAM_NAME), the environment over the file.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ParamFlags {
+    /// Give a parameter of the pipeline its value; once for each
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub param: Vec<String>,
+    /// A file with values for parameters: `NAME: VALUE`, one a line
+    #[arg(long, value_name = "FILE")]
+    pub params: Option<PathBuf>,
 }
 
 /// Flags of `config`.
@@ -166,6 +181,12 @@ pub struct CheckFlags {
     /// Print JSON instead of text
     #[arg(long)]
     pub json: bool,
+    /// Print the pipeline file flat: with all that it includes, without parameters and groups
+    #[arg(long, conflicts_with = "json")]
+    pub flat: bool,
+    /// What is given to parameters.
+    #[command(flatten)]
+    pub params: ParamFlags,
 }
 
 /// Flags of `graph`.
@@ -180,6 +201,9 @@ pub struct GraphFlags {
     /// Print nodes and edges as JSON instead
     #[arg(long)]
     pub json: bool,
+    /// What is given to parameters.
+    #[command(flatten)]
+    pub params: ParamFlags,
 }
 
 /// Flags of `torture`.
@@ -212,6 +236,9 @@ pub struct TortureFlags {
     /// Print JSON instead of a table
     #[arg(long)]
     pub json: bool,
+    /// What is given to parameters.
+    #[command(flatten)]
+    pub params: ParamFlags,
 }
 
 /// How a graph is drawn.

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::author::load;
+use crate::author::{Values, load_with};
 use crate::flags::TortureFlags;
 use crate::torture::campaign::{Campaign, Wish};
 use crate::torture::dice::Dice;
@@ -47,20 +47,25 @@ pub fn torture(flags: &TortureFlags) -> anyhow::Result<u8> {
 /// Does what `tidemill torture` does, up to the report; `None` for a mistake in what was given, which
 /// is told.
 pub fn campaign(flags: &TortureFlags) -> anyhow::Result<Option<Report>> {
-    let plan = match load(&flags.pipeline)? {
+    let Some(values) = Values::gather(&flags.params)? else { return Ok(None) };
+    let plan = match load_with(&flags.pipeline, &values)? {
         Ok(plan) => plan,
         Err(mistakes) => {
             mistakes.complain();
             return Ok(None);
         }
     };
+    if !values.all_known() {
+        return Ok(None);
+    }
     if flags.workers.contains(&0) || flags.processes.contains(&0) {
         complain("error: a run has at least one process (-n) and one worker (-w)");
         return Ok(None);
     }
     let ground = Ground::create(flags.keep.as_deref())?;
     let yaml = ground.path.join("pipeline.yaml");
-    std::fs::copy(&flags.pipeline, &yaml)
+    // What it includes and the values of its parameters are in it.
+    std::fs::write(&yaml, &plan.yaml)
         .with_context(|| format!("copy the pipeline file to {}", yaml.display()))?;
     let subject = Subject {
         program: std::env::current_exe().context("find this program")?,

@@ -4,8 +4,11 @@
 use std::path::Path;
 
 use tidemill_engine::Engine;
+use tidemill_engine::control::ControlError;
 use tidemill_engine::engine::tables::{TableError, TableHandle, TableObserver, TableReport};
-use tidemill_engine::engine::{ClientId, Observer, Replaces, SubmitError, Target, Upload};
+use tidemill_engine::engine::{
+    ClientId, Draining, Observer, Replaces, Subject, SubmitError, Target, Upload,
+};
 use tidemill_engine::report::{
     Condition, OperatorReport, PipelineReport, ReceiptReport, StageLatency, SubmissionFilter,
     SubmissionReport,
@@ -71,6 +74,18 @@ pub trait Backend: Clone + Send + Sync + 'static {
 
     /// Registers a function that hears when some table has changed.
     fn observe_tables(&self, observer: TableObserver);
+
+    /// Holds something back; returns whether that is new.
+    fn pause(&self, subject: &Subject) -> Result<bool, ControlError>;
+
+    /// Lets something go on; returns whether it was held back.
+    fn resume(&self, subject: &Subject) -> Result<bool, ControlError>;
+
+    /// Lets a pipeline, or all, take nothing new, and says how far what is under way has got.
+    fn drain(&self, pipeline: Option<&str>) -> Result<Vec<Draining>, ControlError>;
+
+    /// Ends the engine once everything is drained.
+    fn stop_drained(&self, pipeline: Option<&str>) -> Result<(), ControlError>;
 }
 
 impl Backend for Engine {
@@ -149,5 +164,21 @@ impl Backend for Engine {
 
     fn observe_tables(&self, observer: TableObserver) {
         Engine::observe_tables(self, observer);
+    }
+
+    fn pause(&self, subject: &Subject) -> Result<bool, ControlError> {
+        Engine::pause(self, subject)
+    }
+
+    fn resume(&self, subject: &Subject) -> Result<bool, ControlError> {
+        Engine::resume(self, subject)
+    }
+
+    fn drain(&self, pipeline: Option<&str>) -> Result<Vec<Draining>, ControlError> {
+        Engine::drain(self, pipeline)
+    }
+
+    fn stop_drained(&self, pipeline: Option<&str>) -> Result<(), ControlError> {
+        Engine::stop_drained(self, pipeline)
     }
 }

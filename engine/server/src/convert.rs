@@ -8,10 +8,12 @@ use bytes::Bytes;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Serializer, V2Serializer};
 use tidemill_engine::code::RequestCode;
-use tidemill_engine::engine::{ClientId, Replaces, SubmitError, Target};
+use tidemill_engine::control::ControlError;
+use tidemill_engine::engine::{ClientId, Draining, Replaces, SubmitError, Target};
 use tidemill_engine::report::{
-    Condition, EdgeReport, NodeReport, OperatorReport, OutputReport, Phase, PipelineReport,
-    ReceiptNode, ReceiptReport, StageLatency, SubmissionFilter, SubmissionReport,
+    AttemptReport, Condition, EdgeReport, HoldReport, NodeReport, OperatorReport, OutputReport,
+    Phase, PipelineReport, ReceiptNode, ReceiptReport, StageLatency, SubmissionFilter,
+    SubmissionReport,
 };
 use tidemill_proto::{CODE_KEY, v1};
 use tonic::metadata::{MetadataMap, MetadataValue};
@@ -49,6 +51,12 @@ fn code_and_word(refusal: &Refusal) -> (Code, RequestCode) {
         | Refusal::PipelineNeeded { .. } => (Code::NotFound, RequestCode::NoPipeline),
         Refusal::NoSubmission { .. } => (Code::NotFound, RequestCode::NotFound),
         Refusal::Table(error) => tables::code_and_word(error),
+        Refusal::Control(ControlError::Pipeline { .. }) => {
+            (Code::NotFound, RequestCode::NoPipeline)
+        }
+        Refusal::Control(ControlError::Part { .. }) => (Code::NotFound, RequestCode::NoPart),
+        Refusal::Control(ControlError::Stopping) => (Code::Unavailable, RequestCode::Draining),
+        Refusal::Submit(SubmitError::Paused { .. }) => (Code::Unavailable, RequestCode::Paused),
         Refusal::Submit(SubmitError::Name { .. }) | Refusal::Name { .. } => {
             (Code::InvalidArgument, RequestCode::BadName)
         }
@@ -213,6 +221,39 @@ pub(crate) fn submission(report: &SubmissionReport) -> v1::Submission {
         replaced_by: report.corrections.replaced_by,
         removed_by: report.corrections.removed_by,
         receipt: None,
+        waits_for: report.waits_for.clone().unwrap_or_default(),
+        attempts: report.attempts.iter().map(attempt).collect(),
+    }
+}
+
+fn attempt(report: &AttemptReport) -> v1::Attempt {
+    v1::Attempt {
+        number: report.number,
+        failed_at: Some(instant(report.failed_at)),
+        class: report.class.clone(),
+        reason: Some(v1::Reason { code: report.code.clone(), text: report.text.clone() }),
+        next_at: Some(instant(report.next_at)),
+    }
+}
+
+/// Translates something that is held back.
+pub(crate) fn hold(report: HoldReport) -> v1::Hold {
+    v1::Hold {
+        pipeline: report.pipeline,
+        kind: report.kind,
+        part: report.part,
+        since: Some(instant(report.since)),
+        files_waiting: report.files_waiting,
+    }
+}
+
+/// Translates how far draining is.
+pub(crate) fn draining(report: Draining) -> v1::Draining {
+    v1::Draining {
+        pipeline: report.pipeline,
+        accepted: report.accepted,
+        done: report.done,
+        holds: report.holds.into_iter().map(hold).collect(),
     }
 }
 
@@ -333,6 +374,7 @@ pub(crate) fn pipeline_in_list(report: PipelineReport) -> v1::Pipeline {
         committed: report.committed,
         quarantined: report.quarantined,
         committed_epoch: report.committed_epoch,
+        holds: report.holds.into_iter().map(hold).collect(),
     }
 }
 

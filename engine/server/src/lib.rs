@@ -53,8 +53,9 @@ const HTTP2_WINDOWS: (u32, u32) = (1 << 20, 4 << 20);
 /// The largest header list that is read, in bytes.
 const HEADER_BYTES_MAX: u32 = 16 << 10;
 
-/// How long connections may take to close once every request has ended.
-const CLOSE_MAX: Duration = Duration::from_secs(5);
+/// How long connections may take to close once no upload is under way. A client that does not look at
+/// its connection never hears that it is to leave; it must not keep the server.
+const CLOSE_MAX: Duration = Duration::from_secs(2);
 
 /// Why the server stopped before it was asked to, or could not start.
 #[derive(Debug, thiserror::Error)]
@@ -69,8 +70,9 @@ pub enum ServeError {
 
 /// Serves `backend` on `listener` until `shutdown` resolves.
 ///
-/// Then it takes no new connections and uploads, ends waits and watches with UNAVAILABLE, and
-/// returns when what is under way has ended, at the latest after [`Limits::drain_max`] and a moment.
+/// Then it takes no new connections and uploads, ends waits, watches and readers of tables with
+/// UNAVAILABLE, and returns when all clients have left: at the latest a moment after the last upload
+/// has ended, and those have [`Limits::drain_max`].
 pub async fn serve<B: Backend>(
     backend: B,
     listener: TcpListener,
@@ -82,6 +84,7 @@ pub async fn serve<B: Backend>(
 
     let submissions =
         submissions::Submissions::new(backend.clone(), limits.clone(), closing.clone());
+    let uploads = submissions.under_way();
     let submissions =
         SubmissionsServer::new(submissions).max_decoding_message_size(limits.message_bytes_max);
     let introspection = introspection::Introspection::new(backend.clone(), limits.clone());
@@ -133,10 +136,11 @@ pub async fn serve<B: Backend>(
         close.close();
     };
     let overdue = {
-        let (closing, patience) = (closing, limits.drain_max.saturating_add(CLOSE_MAX));
+        let (closing, drain_max) = (closing, limits.drain_max);
         async move {
             closing.closed().await;
-            tokio::time::sleep(patience).await;
+            let _ = tokio::time::timeout(drain_max, uploads.none()).await;
+            tokio::time::sleep(CLOSE_MAX).await;
         }
     };
     let incoming = connections::accept(listener, limits.connections_max);
@@ -145,7 +149,7 @@ pub async fn serve<B: Backend>(
             served.map_err(ServeError::Transport)
         }
         () = overdue => {
-            tracing::warn!("some clients did not leave in time");
+            tracing::info!("some clients did not leave in time; their connections are cut");
             Ok(())
         }
     }

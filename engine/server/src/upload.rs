@@ -68,6 +68,21 @@ impl Drop for Held {
     }
 }
 
+/// Tells when no upload is under way.
+#[derive(Debug)]
+pub(crate) struct UnderWay {
+    turns: Arc<Semaphore>,
+    all: u32,
+}
+
+impl UnderWay {
+    /// Resolves once no upload is being received.
+    pub(crate) async fn none(&self) {
+        // Nobody closes the semaphore.
+        let _all = self.turns.acquire_many(self.all).await;
+    }
+}
+
 /// Where an upload stands that may go on.
 #[derive(Debug)]
 pub(crate) struct Standing {
@@ -82,6 +97,12 @@ impl<B: Backend> Uploads<B> {
     pub(crate) fn new(backend: B, limits: Limits, closing: Closing) -> Self {
         let turns = Arc::new(Semaphore::new(limits.uploads_max));
         Self { backend, limits, turns, closing, busy: Busy::default() }
+    }
+
+    /// Returns what tells when no upload is under way.
+    pub(crate) fn under_way(&self) -> UnderWay {
+        let all = u32::try_from(self.limits.uploads_max).unwrap_or(u32::MAX);
+        UnderWay { turns: Arc::clone(&self.turns), all }
     }
 
     /// Returns where the upload with this id goes on.

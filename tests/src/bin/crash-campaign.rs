@@ -7,7 +7,7 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use tidemill::flags::TortureFlags;
+use tidemill::flags::{ParamFlags, TortureFlags};
 use tidemill::torture;
 use tidemill_tests::torment::{self, AGGREGATE, FAN, STATELESS, Torment};
 
@@ -94,6 +94,7 @@ fn one(
         points: wish.points,
         keep: None,
         json: false,
+        params: ParamFlags::default(),
     };
     torture::campaign(&flags)?.context("the pipeline does not check")
 }

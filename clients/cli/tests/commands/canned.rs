@@ -64,6 +64,8 @@ fn submission(id: u64, name: &str, bytes: u64) -> v1::Submission {
         replaced_by: None,
         removed_by: None,
         receipt: None,
+        waits_for: String::new(),
+        attempts: Vec::new(),
     }
 }
 

@@ -47,6 +47,10 @@ impl Engine {
         let pipeline = plans.iter().position(|plan| plan.name == row.file.pipeline);
         let pipeline = pipeline.ok_or_else(|| no("its pipeline does not run".into()))?;
         self.check_correctable(pipeline, &row.file.source).map_err(no)?;
+        let _inside = self.parts.control.enter();
+        if let Some(reason) = self.parts.control.refusal_of_all(pipeline) {
+            return Err(SubmitError::Paused { reason });
+        }
         let new = self.parts.numbers.take();
         let (reply, answer) = channel();
         let ended = || SubmitError::Unavailable { reason: "it is stopping".into() };

@@ -7,19 +7,59 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::diagnostic::{Mistakes, quoted};
+use crate::graph::loops::Loop;
+use crate::graph::names::Read;
+use crate::graph::patterns::strongly_connected;
 use crate::graph::{
     GraphOperator, GraphPort, GraphSink, GraphSource, Input, NodeId, OperatorKind, PortId,
     error_schema,
 };
+use crate::spec::PipelineSpec;
 
 /// The port of rejected records, while a graph is made. No node has so many.
 pub(crate) const ERRORS: usize = usize::MAX;
+
+/// Notes rejected records that would come round to the operator that rejected them, and forgets those
+/// edges. `reads` is what each operator of the spec reads.
+pub(crate) fn refuse_circles(
+    spec: &PipelineSpec,
+    reads: &mut [Vec<Read>],
+    mistakes: &mut Mistakes<'_>,
+) {
+    let upstream = |read: &Read| match read {
+        Read::Port(PortId { node: NodeId::Operator(from), .. })
+        | Read::Errors(NodeId::Operator(from)) => Some(*from),
+        _ => None,
+    };
+    let edges: Vec<BTreeSet<usize>> =
+        reads.iter().map(|reads| reads.iter().filter_map(upstream).collect()).collect();
+    let circle = strongly_connected(&edges);
+    for (at, reads) in reads.iter_mut().enumerate() {
+        let operator = &spec.operators[at];
+        let texts = operator.reads().unwrap_or_default();
+        for (read, text) in reads.iter_mut().zip(texts) {
+            let Read::Errors(NodeId::Operator(from)) = *read else { continue };
+            if circle[from] == circle[at] {
+                let message = format!(
+                    "{} would come round to {} again: rejected records do not go in circles",
+                    quoted(&text.text),
+                    quoted(&spec.operators[from].name.text)
+                );
+                let hint = "lead what becomes of them past it, to a sink or an operator behind it";
+                text.wrong(mistakes, message, hint.to_owned());
+                *read = Read::Unknown;
+            }
+        }
+    }
+}
 
 /// Puts an operator behind each node whose rejected records are read as rows, and renumbers operators.
 pub(crate) fn insert(
     sources: &[GraphSource],
     operators: Vec<GraphOperator>,
     sinks: &mut [GraphSink],
+    loops: &mut [Loop],
 ) -> Vec<GraphOperator> {
     let inputs = operators.iter().map(|one| &one.inputs).chain(sinks.iter().map(|one| &one.inputs));
     let read: BTreeSet<NodeId> = (inputs.flatten())
@@ -59,6 +99,11 @@ pub(crate) fn insert(
             (port, _) => PortId { node: node(input.from.node), port },
         };
     };
+    let place = |at: usize| moved.get(at).copied().unwrap_or(at);
+    for one in loops {
+        one.head = place(one.head);
+        one.body = one.body.iter().map(|at| place(*at)).collect();
+    }
     all.iter_mut().flat_map(|one| &mut one.inputs).for_each(renumber);
     for sink in sinks {
         sink.inputs.iter_mut().for_each(renumber);

@@ -197,7 +197,7 @@ impl Reading {
         let ready = self.streams.iter().position(|stream| {
             let chunk = stream.held[0].time().chunk;
             let behind =
-                Time::new(stream.held[0].time().epoch, chunk.saturating_sub(STREAM_WINDOW));
+                Time::last(stream.held[0].time().epoch, chunk.saturating_sub(STREAM_WINDOW));
             chunk < STREAM_WINDOW || !flow.less_equal(&behind)
         });
         if let Some(index) = ready {

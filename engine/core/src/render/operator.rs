@@ -35,7 +35,8 @@ impl<'scope> Rendering<'scope, '_> {
         let tags = operator.outputs.len();
         let (tally, gauge) = self.seat(node, tags, feeds(self.plan, &operator.inputs));
         let mut ways: Vec<Batches<'scope>> =
-            operator.inputs.iter().map(|input| self.stream(input)).collect();
+            self.plan.forward(at).map(|(_, input)| self.stream(input)).collect();
+        let turned_back = self.open_loop(at, &tally, &mut ways);
         let others = ways.split_off(operator.kind.lefts(ways.len()));
         let input = together(self.scope, ways);
         let name = &operator.name;
@@ -141,6 +142,10 @@ impl<'scope> Rendering<'scope, '_> {
                 flow::Flow { tags: vec![rows], rejects }
             }
         };
+        let mut flow = flow;
+        if let Some(rejects) = turned_back {
+            flow.rejects = together(self.scope, vec![flow.rejects, rejects]);
+        }
         if !operator.kind.keeps_state() && !follows_state(self.plan, operator) {
             self.of_records.push(flow.rejects.clone());
         }

@@ -8,7 +8,7 @@ use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Operator;
 
-use crate::plan::{NodeId, Plan, SinkKind, SinkPlan, error_schema};
+use crate::plan::{NodeId, Plan, SinkKind, SinkPlan};
 use crate::render::Batches;
 use crate::sink::changes::{self, Changelog};
 use crate::sink::parts::FileSink;
@@ -31,7 +31,7 @@ pub(super) fn file_sink(plan: &Plan, index: usize, sink: &SinkPlan) -> Option<Fi
             index,
             name,
             format: tidemill_operators::format::OutputFormat::Jsonl,
-            schema: error_schema(),
+            schema: crate::graph::error_schema(),
             empty: false,
             sources,
         }),
@@ -53,8 +53,11 @@ pub(super) fn changelog(plan: &Plan, index: usize, sink: &SinkPlan) -> Option<Ch
 fn sources_of(plan: &Plan, sink: &SinkPlan) -> BTreeSet<usize> {
     let mut sources = BTreeSet::new();
     let mut ahead: Vec<NodeId> = sink.upstream().collect();
-    // A plan has no cycles, so this ends.
+    let mut seen = BTreeSet::new();
     while let Some(node) = ahead.pop() {
+        if !seen.insert(node) {
+            continue;
+        }
         match node {
             NodeId::Source(at) => {
                 sources.insert(at);

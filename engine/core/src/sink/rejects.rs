@@ -179,7 +179,7 @@ impl Writer {
             // Every chunk is noted, so the lines before each are known when its turn comes.
             while let Some(entry) = file.lines.first_entry() {
                 let chunk = *entry.key();
-                if !passed(Time::new(*epoch, chunk)) {
+                if !passed(Time::last(*epoch, chunk)) {
                     break;
                 }
                 let (skipped, lines) = entry.remove();

@@ -43,6 +43,9 @@ pub(crate) const KINDS: [&str; 14] = [
     "weighted",
 ];
 
+/// How many rounds a loop may have.
+const MAX_ROUNDS: u32 = 1_000;
+
 /// An operator as written.
 #[derive(Debug)]
 pub(crate) struct OperatorSpec {
@@ -53,6 +56,8 @@ pub(crate) struct OperatorSpec {
     pub(crate) body: Option<BodySpec>,
     /// The tags that are not wanted.
     pub(crate) drop: Vec<Text>,
+    /// How often a record goes round at most: makes it the head of a loop.
+    pub(crate) max_rounds: Option<(Text, u32)>,
 }
 
 /// What an operator does, as written.
@@ -108,7 +113,7 @@ pub(crate) enum ExprSpec {
 /// Reads an operator.
 pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> OperatorSpec {
     let Some(mut entries) = Entries::open(node, "an operator", mistakes) else {
-        return OperatorSpec { name, from: None, body: None, drop: Vec::new() };
+        return OperatorSpec { name, from: None, body: None, drop: Vec::new(), max_rounds: None };
     };
     let from = from(&mut entries, mistakes);
     let mut bodies = Vec::new();
@@ -117,6 +122,7 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Oper
             bodies.push((kind, node));
         }
     }
+    let max_rounds = max_rounds(&mut entries, mistakes);
     let kind = bodies.first().map(|(kind, _)| *kind);
     let mut beside = Beside::take(&mut entries, kind, mistakes);
     if bodies.is_empty() && entries.rest().next().is_none() {
@@ -147,7 +153,16 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Oper
         "weighted" => lots::weighted(node, beside, mistakes),
         _ => aggregate::read(node, mistakes),
     });
-    OperatorSpec { name, from, body, drop }
+    OperatorSpec { name, from, body, drop, max_rounds }
+}
+
+/// Reads `max_rounds`.
+fn max_rounds(entries: &mut Entries, mistakes: &mut Mistakes<'_>) -> Option<(Text, u32)> {
+    let node = entries.take("max_rounds")?;
+    let text = Text { text: "max_rounds".to_owned(), place: node.owner, path: node.path.clone() };
+    let rounds = read::number(node, "`max_rounds`", (1, MAX_ROUNDS), mistakes);
+    // One that is wrong makes a loop still: then that is the only mistake.
+    Some((text, rounds.unwrap_or(1)))
 }
 
 /// Reads `from`: a port or a list of ports.

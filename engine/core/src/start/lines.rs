@@ -122,6 +122,7 @@ pub(super) fn ledger_lines(
             skips: false,
             checkpoints: found.folder,
             behind: VecDeque::new(),
+            held: VecDeque::new(),
             corrects: false,
             // What an earlier life left.
             may_discard: true,

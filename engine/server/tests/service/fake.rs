@@ -7,8 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
+use tidemill_engine::control::ControlError;
 use tidemill_engine::engine::tables::{TableError, TableHandle, TableObserver, TableReport};
-use tidemill_engine::engine::{ClientId, Observer, Replaces, SubmitError, Target, Upload, spool};
+use tidemill_engine::engine::{
+    ClientId, Draining, Observer, Replaces, Subject, SubmitError, Target, Upload, spool,
+};
 use tidemill_engine::report::{
     Condition, Corrections, EdgeReport, NodeReport, OperatorReport, OutputReport, Phase,
     PipelineReport, ReceiptReport, StageLatency, SubmissionFilter, SubmissionReport,
@@ -128,6 +131,8 @@ impl Fake {
             retry_of: None,
             retried_as: None,
             corrections: Corrections::default(),
+            waits_for: None,
+            attempts: Vec::new(),
         };
         state.reports.insert(id, report);
         state.contents.insert(id, bytes.to_vec());
@@ -156,6 +161,31 @@ impl Backend for Fake {
     }
 
     fn observe_tables(&self, _observer: TableObserver) {}
+
+    fn pause(&self, subject: &Subject) -> Result<bool, ControlError> {
+        match subject.part.as_deref() {
+            None | Some("in" | "out") => Ok(true),
+            Some(name) => Err(ControlError::Part {
+                pipeline: subject.pipeline.clone(),
+                name: name.to_owned(),
+                known: "in, out".into(),
+            }),
+        }
+    }
+
+    fn resume(&self, _subject: &Subject) -> Result<bool, ControlError> {
+        Ok(false)
+    }
+
+    fn drain(&self, pipeline: Option<&str>) -> Result<Vec<Draining>, ControlError> {
+        let pipeline = pipeline.unwrap_or("logs").to_owned();
+        Ok(vec![Draining { pipeline, accepted: 0, done: true, holds: Vec::new() }])
+    }
+
+    fn stop_drained(&self, _pipeline: Option<&str>) -> Result<(), ControlError> {
+        self.refuse("it is stopping");
+        Ok(())
+    }
 
     fn retry(&self, id: u64) -> Result<Option<SubmissionReport>, SubmitError> {
         let Some(old) = self.state().reports.get(&id).cloned() else { return Ok(None) };
@@ -309,6 +339,7 @@ impl Backend for Fake {
             committed: 2,
             quarantined: 3,
             committed_epoch: 4,
+            holds: Vec::new(),
         };
         vec![pipeline("logs"), pipeline("bills")]
     }
