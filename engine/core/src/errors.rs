@@ -202,7 +202,7 @@ impl OpenFile {
             ReadEvent::TakenBack { chunk, skipped_lines, lines, .. } => {
                 (&mut self.old, chunk, (skipped_lines, lines))
             }
-            ReadEvent::Hashed { .. } | ReadEvent::Failed { .. } => return,
+            _ => return,
         };
         lines.ahead.insert(chunk, counts);
     }

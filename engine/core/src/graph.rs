@@ -8,15 +8,18 @@ use std::time::Duration;
 
 use regex::Regex;
 use tidemill_operators::aggregate::AggregateSpec;
+use tidemill_operators::expect::Expectation;
 use tidemill_operators::explode::List;
 use tidemill_operators::expr::{Aggregate, Expr};
 use tidemill_operators::format::{Field, Format, OutputFormat, TableFormat};
 use tidemill_operators::join;
 use tidemill_operators::lots::LotsKind;
+use tidemill_operators::reject::OnError;
 use tidemill_operators::state::MachineSpec;
 use tidemill_operators::window::Windows;
 use tidemill_operators::{Column, Schema, Type};
 
+use crate::contract::{Contract, Policy};
 use crate::diagnostic::{Mistakes, Place};
 use crate::graph::loops::Loop;
 use crate::judge::MaxRejects;
@@ -25,6 +28,7 @@ use crate::spec::taking::Taking;
 
 mod names;
 
+mod contract;
 mod demands;
 mod errors;
 mod flow;
@@ -141,6 +145,11 @@ pub enum OperatorKind {
     },
     /// Puts rows of two sides together.
     Join(Join),
+    /// Rejects the records that break a condition.
+    Expect {
+        /// The conditions.
+        expectations: Vec<Expectation>,
+    },
     /// Runs a machine over the records of each key, which decides how each of them leaves.
     State {
         /// The records of a key, in order.
@@ -223,6 +232,7 @@ impl OperatorKind {
             OperatorKind::State { .. } => "state",
             OperatorKind::Explode { .. } => "explode",
             OperatorKind::Join { .. } => "join",
+            OperatorKind::Expect { .. } => "expect",
             OperatorKind::Lots { kind, .. } => kind.word(),
             OperatorKind::Errors { .. } => "errors",
         }
@@ -252,6 +262,7 @@ impl OperatorKind {
             | OperatorKind::Route { .. }
             | OperatorKind::Parse { .. }
             | OperatorKind::Window { .. }
+            | OperatorKind::Expect { .. }
             | OperatorKind::Explode { .. }
             | OperatorKind::Lots { .. }
             | OperatorKind::Errors { .. } => false,
@@ -337,6 +348,9 @@ pub(crate) struct GraphSource {
     pub(crate) record_bytes_max: usize,
     pub(crate) inflate_ratio_max: u32,
     pub(crate) max_rejects: Option<MaxRejects>,
+    pub(crate) on_error: OnError,
+    pub(crate) expect: Vec<Expectation>,
+    pub(crate) contract: Option<Contract>,
     pub(crate) taking: Taking,
     pub(crate) errors_used: bool,
 }
@@ -355,6 +369,7 @@ pub(crate) struct GraphOperator {
     pub(crate) kind: OperatorKind,
     pub(crate) inputs: Vec<Input>,
     pub(crate) outputs: Vec<GraphPort>,
+    pub(crate) policy: Policy,
     pub(crate) errors_used: bool,
 }
 
@@ -408,7 +423,9 @@ pub(crate) fn check(spec: &mut PipelineSpec, mistakes: &mut Mistakes<'_>) -> Opt
     let mut sinks: Vec<GraphSink> = sinks.into_iter().collect::<Option<_>>()?;
     let sources = sources?;
     let mut loops = names.loops;
-    let operators = errors::insert(&sources, flow.into_operators()?, &mut sinks, &mut loops);
+    let operators = flow.into_operators()?;
+    contract::check_policies(spec, &names.order, &operators, mistakes);
+    let operators = errors::insert(&sources, operators, &mut sinks, &mut loops);
     let rejects = rejects(&sources, &operators, &sinks);
     sinks.push(rejects);
     let name = spec.name.as_ref()?.text.clone();

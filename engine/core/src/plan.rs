@@ -6,9 +6,12 @@
 //! only where they are needed. It never checks again what the graph has proved.
 
 use tidemill_operators::batch::Shape;
+use tidemill_operators::expect::Expectation;
 use tidemill_operators::format::{OutputFormat, ReadPlan};
+use tidemill_operators::reject::OnError;
 use tidemill_operators::time::Turns;
 
+use crate::contract::{Contract, Policy};
 use crate::diagnostic::Mistakes;
 use crate::graph::loops::Loop;
 use crate::graph::{self, Graph};
@@ -67,6 +70,12 @@ pub struct SourcePlan {
     pub inflate_ratio_max: u32,
     /// How many of a file's records may be rejected before the file fails; `None`: all.
     pub max_rejects: Option<MaxRejects>,
+    /// What fails with a record that it rejects.
+    pub on_error: OnError,
+    /// What must be true of each record.
+    pub expect: Vec<Expectation>,
+    /// What is promised of each file.
+    pub contract: Option<Contract>,
     /// Which files it takes, and in which order.
     pub taking: Taking,
     /// Where the records go.
@@ -98,6 +107,8 @@ pub struct OperatorPlan {
     pub inputs: Vec<Input>,
     /// Its ports. Rejected records leave by a port of their own that is not listed.
     pub outputs: Vec<Port>,
+    /// What fails with the records that it rejects.
+    pub policy: Policy,
     /// Whether some sink of the file reads its errors.
     pub errors_used: bool,
 }

@@ -29,6 +29,8 @@ pub enum Command {
     Graph(GraphFlags),
     /// Print the settings that are in force, and where each comes from
     Config(ConfigFlags),
+    /// Print the JSON schema of pipeline files, for editors: `tidemill schema > tidemill.schema.json`
+    Schema,
     /// Prove that a pipeline survives: kill it again and again over copies of the inputs, and compare
     /// every byte with a run that nobody disturbed (0 if all is equal)
     Torture(TortureFlags),
@@ -227,6 +229,12 @@ pub struct TortureFlags {
     /// What the instants are drawn from: the same seed draws the same
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
+    /// Replace and remove some of the inputs, too, once they are committed
+    ///
+    /// Whatever their sources say of `on_same_name` and `on_delete`; not those that say `append_only`,
+    /// `corrections: off` or `dedupe`.
+    #[arg(long)]
+    pub corrections: bool,
     /// Kill at each named step of the protocol too, and once more in the recovery from it
     #[arg(long)]
     pub points: bool,

@@ -43,7 +43,7 @@ pub fn run(flags: RunFlags) -> anyhow::Result<u8> {
         }
     };
     start_log(&settings)?;
-    let Some(plans) = load_all(&flags)? else { return Ok(USAGE) };
+    let Some(mut plans) = load_all(&flags)? else { return Ok(USAGE) };
     let supervises = settings.processes > 1 && settings.process.is_none();
     if !arm(settings.process.unwrap_or_default(), supervises)? {
         return Ok(USAGE);
@@ -53,6 +53,9 @@ pub fn run(flags: RunFlags) -> anyhow::Result<u8> {
     {
         complain(&format!("error: {error}"));
         return Ok(USAGE);
+    }
+    if trial::corrects() {
+        plans.iter_mut().for_each(Plan::take_corrections);
     }
     if supervises {
         return all(&settings, flags.once);

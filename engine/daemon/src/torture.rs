@@ -6,12 +6,13 @@
 //! inputs, nor any home but those it makes.
 //!
 //! Map: [`site`] (a home under torture), [`life`] (the program running on it), [`outcome`] (what it
-//! shows, and how two differ), [`dice`] (when), [`mod@campaign`] (all of it for one shape), [`report`].
+//! shows, and how two differ), [`script`] (what is done to it), [`dice`] (when), [`mod@campaign`] (all of it for one shape), [`report`].
 
 pub mod dice;
 
 pub mod life;
 pub mod outcome;
+pub mod script;
 pub mod site;
 
 pub mod campaign;
@@ -67,12 +68,24 @@ pub fn campaign(flags: &TortureFlags) -> anyhow::Result<Option<Report>> {
     // What it includes and the values of its parameters are in it.
     std::fs::write(&yaml, &plan.yaml)
         .with_context(|| format!("copy the pipeline file to {}", yaml.display()))?;
+    let inputs = gather_inputs(&flags.inputs)?;
+    let script = match flags.corrections {
+        false => script::plain(&inputs),
+        true => {
+            let script = script::correcting(&inputs, &plan, &mut Dice::new(flags.seed));
+            script.context(
+                "no input can be replaced or removed: their sources say `append_only`, \
+                 `corrections: off` or `dedupe`",
+            )?
+        }
+    };
     let subject = Subject {
+        script,
         program: std::env::current_exe().context("find this program")?,
         yaml,
         temporary: ground.path.clone(),
         pipeline: plan.name,
-        inputs: gather_inputs(&flags.inputs)?,
+        inputs,
     };
     let wish = Wish { kills: flags.kills, points: flags.points, keep: flags.keep.is_some() };
     let report = torture_shapes(flags, &subject, &wish, &ground)?;
@@ -111,6 +124,7 @@ fn torture_shapes(
     Ok(Report {
         pipeline: subject.pipeline.clone(),
         inputs: subject.inputs.len(),
+        corrected: subject.actions() - subject.inputs.len(),
         seed: flags.seed,
         equal: shapes.iter().all(report::Tally::is_equal),
         shapes,

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::contract::Policy;
 use crate::diagnostic::{Mistakes, quoted};
 use crate::graph::loops::Loop;
 use crate::graph::names::Read;
@@ -120,5 +121,6 @@ fn errors_of(name: &str, of: NodeId) -> GraphOperator {
         outputs: vec![GraphPort { tag: String::new(), schema: error_schema(), used: true }],
         // It rejects nothing, so there is nothing that `rejects` could hold of it.
         errors_used: true,
+        policy: Policy::default(),
     }
 }
