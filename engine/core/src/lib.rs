@@ -7,7 +7,7 @@
 //! Map, in reading order. Definition: `spec` (as written), `graph` (checked), [`plan`](mod@plan)
 //! (ordered and pruned), [`draw`]; `render` (plan to dataflow). Data: `intake` (files are claimed),
 //! `ledger` (the journal's one writer), `ingest` (files to batches), `sink` (batches to staged
-//! parts), [`code`] (what went wrong, in words), `judge` (too many rejects), `account` (what was counted), `answer` (an epoch is complete),
+//! parts), [`code`] (what went wrong, in words), `judge` (too many rejects), `errors` (rejects as rows), `account` (what was counted), `answer` (an epoch is complete),
 //! `receipt` (it balances), [`checkpoint`] (state that outlives the process), `publish` (what is
 //! committed becomes visible). Around
 //! them: [`mod@start`], `worker`, [`mesh`], `board` and `stats` (what is known), [`control`] (what a
@@ -32,6 +32,7 @@ pub mod account;
 pub mod answer;
 pub mod checkpoint;
 pub mod contract;
+pub mod errors;
 pub mod judge;
 pub mod receipt;
 pub mod render;

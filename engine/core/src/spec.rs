@@ -18,6 +18,7 @@ mod operator;
 mod sink;
 mod source;
 pub(crate) mod taking;
+mod words;
 
 #[cfg(test)]
 pub(crate) use operator::KINDS;

@@ -83,6 +83,14 @@ pub(crate) fn expand(spec: &mut PipelineSpec, mistakes: &mut Mistakes<'_>) {
             operator.from = None; // what is unknown of a join is all of it
         }
     }
+    for demand in &mut spec.demands {
+        // What a group demands of a port it demands of all that a pattern matches.
+        let ports = std::mem::take(&mut demand.ports);
+        for text in ports {
+            let one = |one: Match| Text { text: one.name, ..text.clone() };
+            demand.ports.extend(matches(&nodes, &text.text, &mut left).into_iter().map(one));
+        }
+    }
     for (sink, found) in spec.sinks.iter_mut().zip(&sinks) {
         let own = Reader { at: None, circles: &circles, nodes: &nodes };
         if let Some(from) = &mut sink.from

@@ -143,7 +143,7 @@ impl Open {
     fn note(&mut self, event: ReadEvent) {
         match event {
             ReadEvent::Chunk { chunk, hash, .. } => self.own.note(chunk, hash),
-            ReadEvent::TakenBack { chunk, hash } => self.old.note(chunk, hash),
+            ReadEvent::TakenBack { chunk, hash, .. } => self.old.note(chunk, hash),
             ReadEvent::Failed { .. } => self.failed = true,
             ReadEvent::Hashed { .. } | ReadEvent::Framed(_) | ReadEvent::Summed { .. } => {}
         }

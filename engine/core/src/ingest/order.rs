@@ -108,6 +108,8 @@ pub struct Opening {
 pub struct OldVersion {
     /// Its submission.
     pub submission: u64,
+    /// The name under which it came, for people.
+    pub name: String,
     /// Its size in bytes.
     pub bytes: u64,
     /// The hash its bytes must have.
@@ -149,6 +151,10 @@ pub enum ReadEvent {
     TakenBack {
         /// Its number.
         chunk: u64,
+        /// Lines before its first record that hold no record (a header).
+        skipped_lines: u32,
+        /// Lines of its records.
+        lines: u32,
         /// What is known of that version's hash by its bytes.
         hash: ChunkHash,
     },

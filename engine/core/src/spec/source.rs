@@ -205,7 +205,7 @@ fn required_fields(
     mistakes: &mut Mistakes<'_>,
 ) -> Option<Vec<FieldSpec>> {
     let Some(node) = node else {
-        if !entries.rest().any(|key| crate::diagnostic::nearest(&key.name, ["fields"]).is_some()) {
+        if !entries.is_meant("fields") {
             let hint = "name the columns that are read: `fields: { host: string, status: int }`";
             entries.wrong(mistakes, "a source needs `fields`".to_owned(), Some(hint.to_owned()));
         }
@@ -295,6 +295,11 @@ pub(super) fn check_globs(patterns: &[Text], mistakes: &mut Mistakes<'_>) {
                 "an empty pattern takes no file",
                 Some("\"*\" takes all".to_owned()),
             );
+        } else if pattern.text.starts_with('^') || pattern.text.ends_with('$') {
+            let message = "a pattern is a glob, not a regular expression";
+            let hint =
+                "for example \"*.log\": `*` stands for any characters, `?` for one".to_owned();
+            pattern.wrong(mistakes, message, hint);
         } else if let Err(error) = globset::Glob::new(&pattern.text) {
             let message = format!("{} is no pattern: {}", quoted(&pattern.text), error.kind());
             pattern.wrong(mistakes, message, None);
