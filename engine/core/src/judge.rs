@@ -141,7 +141,9 @@ pub fn judge<'scope>(
                     match note.event {
                         ReadEvent::Chunk { records, .. } => case.records += records,
                         // It fails without us, and not all of it was counted.
-                        ReadEvent::Failed { .. } => case.failed = true,
+                        ReadEvent::Failed { .. } | ReadEvent::FailedForNow { .. } => {
+                            case.failed = true;
+                        }
                         ReadEvent::Hashed { .. } | ReadEvent::TakenBack { .. } => {}
                     }
                 }

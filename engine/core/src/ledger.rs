@@ -31,6 +31,7 @@ use crate::ingest::order::FileOrder;
 use crate::plan::Retention;
 use crate::publish::Job;
 use crate::receipt;
+use crate::retry::Policy;
 use crate::sink::body::Prepared;
 use crate::sink::parts::PreparedPart;
 use crate::space::Space;
@@ -40,6 +41,7 @@ mod control;
 mod correct;
 mod keep;
 mod order;
+mod postpone;
 mod shelf;
 
 pub use control::Change;
@@ -80,6 +82,13 @@ pub enum Event {
         file: Box<NewFile>,
         /// Who waits for the answer.
         reply: Sender<Retried>,
+    },
+    /// A file that waits to be tried again is to be tried at once.
+    TryNow {
+        /// The submission.
+        id: u64,
+        /// Told whether it waited.
+        reply: Sender<bool>,
     },
     /// A committed file is to be taken away.
     Remove(Removal),
@@ -153,6 +162,8 @@ pub struct Line {
     pub schedule: Schedule,
     /// Of each source, whether something is kept of its files.
     pub stateful: Vec<bool>,
+    /// How reading a file of each source is tried again.
+    pub retry: Vec<Policy>,
     /// How long inputs of each source are retained for corrections.
     pub retention: Vec<Retention>,
     /// The epoch that was restored: what came up to it is not read again.
@@ -179,6 +190,8 @@ pub struct Ledger {
     publisher: Sender<Job>,
     keeping: Keeping,
     running: BTreeMap<u64, AcceptedFile>,
+    /// Files that wait to be tried again, by number.
+    postponed: BTreeMap<u64, postpone::Waiting>,
     space: Space,
     /// Who may begin when.
     turns: Turns,
@@ -210,8 +223,20 @@ impl Ledger {
         turns: Turns,
         control: Control,
     ) -> Self {
-        let (running, stopping) = (BTreeMap::new(), false);
-        Self { journal, lines, board, publisher, keeping, running, space, turns, control, stopping }
+        let (running, postponed, stopping) = (BTreeMap::new(), BTreeMap::new(), false);
+        Self {
+            journal,
+            lines,
+            board,
+            publisher,
+            keeping,
+            running,
+            postponed,
+            space,
+            turns,
+            control,
+            stopping,
+        }
     }
 
     /// Lets a pipeline begin with a checkpoint. Comes before its first file.
@@ -243,6 +268,7 @@ impl Ledger {
         let mut ended = false;
         loop {
             self.give_turns()?;
+            let due = self.try_again_due()?;
             if forgot.elapsed() >= FORGET_EVERY {
                 let before = SystemTime::now() - CLIENT_IDS_KEPT - FORGET_MARGIN;
                 let Self { journal, space, .. } = &mut self;
@@ -251,7 +277,7 @@ impl Ledger {
                 self.lines.iter_mut().for_each(|line| line.may_discard = true);
                 forgot = Instant::now();
             }
-            let patience = if self.turns.is_waiting() { TURN } else { IDLE };
+            let patience = if self.turns.is_waiting() { TURN } else { IDLE.min(due) };
             let first = match events.recv_timeout(patience) {
                 Ok(event) => Some(event),
                 Err(RecvTimeoutError::Timeout) => None,
@@ -281,6 +307,7 @@ impl Ledger {
         let mut flushes = Vec::new();
         let mut retries = Vec::new();
         let mut removals = Vec::new();
+        let mut now = Vec::new();
         let mut changes = Vec::new();
         let mut refreshes = Vec::new();
         let mut ended = false;
@@ -288,6 +315,7 @@ impl Ledger {
             match event {
                 Event::Accept { files, reply } => accepts.push((files, reply)),
                 Event::Retry { of, file, reply } => retries.push((of, file, reply)),
+                Event::TryNow { id, reply } => now.push((id, reply)),
                 Event::Remove(removal) => removals.push(removal),
                 Event::Heard {
                     pipeline,
@@ -326,6 +354,10 @@ impl Ledger {
             // Whoever asked may have gone; the file is accepted all the same.
             let _ = reply.send(self.retry(of, &file)?);
         }
+        for (id, reply) in now {
+            // Whoever asked may have gone; it is tried all the same.
+            let _ = reply.send(self.try_now(id)?);
+        }
         for removal in removals {
             self.remove(removal)?;
         }
@@ -357,6 +389,7 @@ impl Ledger {
         if all.is_empty() {
             return Ok(());
         }
+        self.try_corrected_again(&all)?;
         let Self { journal, space, .. } = self;
         let accepted = space.insist("writing the journal", || journal.accept(&all))?;
         let mut accepted = accepted.into_iter();
@@ -389,6 +422,7 @@ impl Ledger {
         while self.turns.is_waiting() && !self.stopping {
             // What waits for another file has not begun either.
             let behind: usize = self.lines.iter().map(|line| line.behind.len()).sum();
+            let behind = behind + self.postponed.len();
             let idle = self.board.outstanding() <= self.turns.held() + behind;
             match self.turns.next(idle) {
                 None => return Ok(()),
@@ -439,6 +473,7 @@ impl Ledger {
     fn finish(&mut self, answers: Vec<(usize, Answer)>) -> Result<(), JournalError> {
         let mut jobs = Vec::with_capacity(answers.len());
         let mut receipts = HashMap::with_capacity(answers.len());
+        let mut waiting_again = Vec::new();
         let finished: Vec<usize> = answers.iter().map(|(pipeline, _)| *pipeline).collect();
         for (pipeline, mut answer) in answers {
             let weight = answer.weight();
@@ -474,7 +509,12 @@ impl Ledger {
             if answer.failure.is_none() {
                 receipts.insert(file.id, receipt::receipt(&self.lines[pipeline].book, &answer));
             }
+            let postponed = self.postponement(pipeline, &file, &answer)?;
             let (mut outcome, staged) = self.decide(pipeline, &mut answer);
+            if let Some((why, waiting)) = postponed {
+                outcome.verdict = Verdict::Postponed(why);
+                waiting_again.push(waiting);
+            }
             let mut retired = None;
             if file.correction.is_some() && answer.failure.is_none() {
                 retired = self.journal.corrected_by(file.id)?;
@@ -508,6 +548,7 @@ impl Ledger {
             shelf::tell(&mut jobs, replaced);
             self.publish(jobs);
         }
+        waiting_again.into_iter().for_each(|waiting| self.wait_again(waiting));
         finished.into_iter().try_for_each(|pipeline| self.go_on_behind(pipeline))
     }
 

@@ -231,6 +231,22 @@ impl Publisher {
                     // What cannot be removed now, recovery removes.
                     let _ = std::fs::remove_file(self.home.root().join(path));
                 }
+                if let Verdict::Postponed(why) = &outcome.verdict {
+                    // The ledger has told the board, and tries it again.
+                    let (line, name) = (&self.lines[pipeline].name, &file.name);
+                    tracing::warn!(
+                        pipeline = line,
+                        file = name,
+                        submission = file.id,
+                        code = why.code,
+                        "waits to be tried again ({}): {}",
+                        why.class,
+                        why.detail
+                    );
+                    self.apply(pipeline, outcome.epoch, &[]);
+                    self.lines[pipeline].backlog.release(weight);
+                    return Ok(());
+                }
                 let whole = self.make_visible(pipeline, &file, &outcome)?;
                 if let Some(retired) = retired {
                     self.retire(pipeline, &retired)?;
@@ -257,6 +273,7 @@ impl Publisher {
                             report.phase = Phase::Quarantined;
                             report.reason = Some((code.clone(), detail.clone()));
                         }
+                        Verdict::Postponed(_) => {}
                     }
                 });
                 self.lines[pipeline].backlog.release(weight);
@@ -349,6 +366,7 @@ impl Publisher {
                     .insist("setting a file aside", aside)
                     .map_err(disk("move the input to quarantine/"))?;
             }
+            Verdict::Postponed(_) => return Ok(false),
         }
         Ok(whole)
     }

@@ -11,6 +11,7 @@ pub(crate) mod read;
 
 pub(crate) mod correcting;
 mod operator;
+pub(crate) mod retry;
 mod sink;
 mod source;
 pub(crate) mod taking;
@@ -22,6 +23,7 @@ pub(crate) use sink::{EmptyFiles, SinkBody, SinkSpec};
 pub(crate) use source::SourceSpec;
 
 use crate::diagnostic::Mistakes;
+use crate::retry::Policy;
 use read::Entries;
 use tree::Node;
 
@@ -46,6 +48,7 @@ pub(crate) fn parse(mistakes: &mut Mistakes<'_>) -> Option<PipelineSpec> {
     if let Some(name) = &name {
         read::check_name(name, "the pipeline", mistakes);
     }
+    let retry = retry::parse(&mut top, mistakes).over(Policy::STANDARD);
     let sources = top.require("sources", mistakes);
     let sources = sources.and_then(|node| section(node, "sources", source::parse, mistakes));
     let operators = top.take("operators");
@@ -67,6 +70,10 @@ pub(crate) fn parse(mistakes: &mut Mistakes<'_>) -> Option<PipelineSpec> {
         }
     }
     top.finish(mistakes);
+    let mut sources = sources;
+    for source in sources.iter_mut().flatten() {
+        source.taking.retry = source.retry.over(retry);
+    }
     Some(PipelineSpec {
         name,
         sources: sources.unwrap_or_default(),

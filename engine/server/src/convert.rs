@@ -52,6 +52,7 @@ fn code_and_word(refusal: &Refusal) -> (Code, &'static str) {
         Refusal::Table(error) => tables::code_and_word(error),
         Refusal::Control(ControlError::Pipeline { .. }) => (Code::NotFound, "E-PIPELINE"),
         Refusal::Control(ControlError::Part { .. }) => (Code::NotFound, "E-PART"),
+        Refusal::Control(ControlError::Ambiguous { .. }) => (Code::InvalidArgument, "E-PART"),
         Refusal::Control(ControlError::Stopping) => (Code::Unavailable, "E-DRAIN"),
         Refusal::Submit(SubmitError::Paused { .. }) => (Code::Unavailable, "E-PAUSED"),
         Refusal::Submit(SubmitError::Name { .. }) | Refusal::Name { .. } => {

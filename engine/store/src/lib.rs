@@ -114,9 +114,9 @@ pub mod trial;
 pub use disk::{DiskError, Full, space};
 pub use home::{Folders, Home, HomeError};
 pub use journal::{
-    AcceptedFile, CLIENT_IDS_KEPT, CheckpointRow, ClientId, ClientIdError, Committed, Correction,
-    Corrections, Counts, Dedupe, Filter, Generation, Held, Hold, Journal, JournalError,
-    JournalReader, NewFile, Outcome, OutcomeRow, Output, Part, PartBody, PartRow, Phase,
+    AcceptedFile, Attempt, CLIENT_IDS_KEPT, CheckpointRow, ClientId, ClientIdError, Committed,
+    Correction, Corrections, Counts, Dedupe, Filter, Generation, Held, Hold, Journal, JournalError,
+    JournalReader, NewFile, Outcome, OutcomeRow, Output, Part, PartBody, PartRow, Phase, Postponed,
     ReceiptRow, Removed, Replaced, Replaces, Retired, Retried, Retries, SubmissionRow, Verdict,
     VerdictRow, Version,
 };

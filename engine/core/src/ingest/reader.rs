@@ -32,6 +32,7 @@ use crate::ingest::coordinator::{Loads, PIECE_BYTES, STREAM_WINDOW};
 use crate::ingest::flow::Flow;
 use crate::ingest::order::{Piece, PieceOrder, ReadEvent, ReadNote};
 use crate::ingest::piece::{self, Chunk, FileFailure, Preamble, StreamReader};
+use crate::retry::Class;
 
 /// The code of a correction that cannot take back what it corrects.
 pub const OLD_VERSION_LOST: &str = "E-OLD-VERSION";
@@ -344,9 +345,16 @@ impl Reading {
         outputs: &mut Outputs<'_>,
     ) {
         self.failed.insert(order.file.epoch);
+        let class = failure.class;
         let event = match order.file.is_taken_back() {
             false => ReadEvent::Failed { code: failure.code.into(), detail: failure.detail },
             true => old_version_lost(order.file.rows_of, &failure.detail),
+        };
+        let event = match event {
+            ReadEvent::Failed { code, detail } if class != Class::Permanent => {
+                ReadEvent::FailedForNow { class, code, detail }
+            }
+            event => event,
         };
         outputs.notes.session(&held[2]).give(self.note(order, event));
     }

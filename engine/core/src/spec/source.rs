@@ -6,6 +6,7 @@ use tidemill_operators::format::{CsvOptions, Format};
 use crate::diagnostic::{Mistakes, quoted};
 use crate::judge::MaxRejects;
 use crate::spec::read::{self, Entries, Text};
+use crate::spec::retry::{self, RetrySpec};
 use crate::spec::taking::{self, Taking};
 use crate::spec::tree::{Node, Value};
 
@@ -33,6 +34,8 @@ pub(crate) struct SourceSpec {
     pub(crate) inflate_ratio_max: u32,
     pub(crate) max_rejects: Option<MaxRejects>,
     pub(crate) taking: Taking,
+    /// What it says of trying again; its pipeline says the rest.
+    pub(crate) retry: RetrySpec,
 }
 
 /// One column of a source as written.
@@ -63,6 +66,7 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Sour
         inflate_ratio_max: INFLATE_RATIO_MAX_DEFAULT,
         max_rejects: None,
         taking: Taking::default(),
+        retry: RetrySpec::default(),
     };
     let Some(mut entries) = Entries::open(node, "a source", mistakes) else { return source };
     let words =
@@ -84,6 +88,7 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Sour
         source.max_rejects = max_rejects(node, mistakes);
     }
     source.taking = taking::parse(&mut entries, mistakes);
+    source.retry = retry::parse(&mut entries, mistakes);
     if let Some(node) = entries.take("pattern") {
         source.patterns = patterns(node, mistakes);
     } else {

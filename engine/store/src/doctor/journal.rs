@@ -199,10 +199,12 @@ const RULES: [(&str, &str); 8] = [
     (
         "epochs are dense",
         "SELECT 'pipeline ' || p.name || ' gave ' || (p.next_epoch - 1) || ' epochs; its files have '
-                || count(s.id) || ' from ' || coalesce(min(s.epoch), 0) || ' to '
+                || count(s.epoch) || ' from ' || coalesce(min(s.epoch), 0) || ' to '
                 || coalesce(max(s.epoch), 0)
-         FROM pipeline p LEFT JOIN submission s ON s.pipeline = p.id AND s.verdict <> 3 GROUP BY p.id
-         HAVING count(s.id) <> p.next_epoch - 1 OR coalesce(max(s.epoch), 0) <> p.next_epoch - 1
+         FROM pipeline p LEFT JOIN
+              (SELECT pipeline, epoch FROM submission WHERE verdict <> 3 AND epoch > 0
+               UNION ALL SELECT pipeline, epoch FROM attempt) s ON s.pipeline = p.id GROUP BY p.id
+         HAVING count(s.epoch) <> p.next_epoch - 1 OR coalesce(max(s.epoch), 0) <> p.next_epoch - 1
                 OR coalesce(min(s.epoch), 1) <> 1",
     ),
     (
@@ -210,7 +212,8 @@ const RULES: [(&str, &str); 8] = [
         "SELECT 'pipeline ' || p.name || ' has finished epochs up to ' || p.finished_epoch
                 || ', but submission ' || s.id || ' (epoch ' || s.epoch || ') has verdict ' || s.verdict
          FROM pipeline p JOIN submission s ON s.pipeline = p.id
-         WHERE (s.verdict = 0) <> (s.epoch > p.finished_epoch) LIMIT 1",
+         WHERE (s.verdict = 0) <> (s.epoch > p.finished_epoch)
+               AND (s.verdict <> 0 OR s.epoch > 0) LIMIT 1",
     ),
     (
         "counters agree with rows",

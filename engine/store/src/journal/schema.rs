@@ -12,7 +12,8 @@ use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::{
-    JournalError, checkpoint, client_id, correct, dedupe, hold, receipt, retry, shelf, strike,
+    JournalError, attempt, checkpoint, client_id, correct, dedupe, hold, receipt, retry, shelf,
+    strike,
 };
 use crate::barrier;
 use crate::disk::{self, DiskError};
@@ -146,7 +147,7 @@ FROM submission s JOIN pipeline p ON p.id = s.pipeline;
 ";
 
 /// The tables of the topics that have a file of their own.
-const TOPICS: [&str; 9] = [
+const TOPICS: [&str; 10] = [
     client_id::TABLES,
     dedupe::TABLES,
     checkpoint::TABLES,
@@ -156,6 +157,7 @@ const TOPICS: [&str; 9] = [
     correct::TABLES,
     shelf::TABLES,
     hold::TABLES,
+    attempt::TABLES,
 ];
 
 /// Opens the journal for its writer, creating it if it is not there, and checks all of it.
