@@ -127,9 +127,10 @@ pub fn reject_row(
     Reject {
         line: position_line(position),
         offset: position_offset(position),
+        round: 0,
         operator: operator.to_owned(),
         code,
-        reason,
+        message: reason,
         raw: raw[..raw.len().min(REJECT_RAW_BYTES_MAX)].to_vec(),
     }
 }

@@ -92,9 +92,10 @@ fn evaluate(spec: &AggregateSpec, batch: &Batch) -> Inputs {
     let rejects = (0..batch.len()).filter(|row| skip.value(*row)).map(|row| Reject {
         line: row as u32,
         offset: 0,
+        round: 0,
         operator: String::new(),
         code: RejectCode::Expression,
-        reason: "no such status".into(),
+        message: "no such status".into(),
         raw: vec![],
     });
     Inputs {
@@ -163,7 +164,7 @@ fn run(config: Config, spec: &AggregateSpec, files: &[File]) -> (Changes, Vec<St
                         let epoch = stamp.elements()[0].epoch;
                         let lines = batch.iter().flat_map(|one| &one.rejects).map(|one| {
                             let raw = String::from_utf8_lossy(&one.raw);
-                            format!("{epoch}: {}: {} {raw}", one.operator, one.reason)
+                            format!("{epoch}: {}: {} {raw}", one.operator, one.message)
                         });
                         two.lock().unwrap().rejects.extend(lines);
                     }

@@ -137,9 +137,10 @@ fn evaluate(case: Case, batch: &Batch) -> Inputs {
     let rejects = (0..batch.len()).filter(|row| skip.value(*row)).map(|row| Reject {
         line: row as u32,
         offset: 0,
+        round: 0,
         operator: String::new(),
         code: RejectCode::Expression,
-        reason: "bad".into(),
+        message: "bad".into(),
         raw: vec![],
     });
     Inputs {

@@ -96,7 +96,7 @@ fn a_paused_source_takes_nothing_until_it_is_resumed_and_the_others_go_on() {
         std::fs::write(site.path().join("o2"), BIG).unwrap();
         let refused = running.call(&["submit", "o2", "--resend", "0"]);
         assert_eq!(refused.code, Some(1), "{refused}");
-        assert!(refused.stderr.contains("E-PAUSED: source orders of p is paused"), "{refused}");
+        assert!(refused.stderr.contains("paused: source orders of p is paused"), "{refused}");
         let note = running.submit("n2", b"note\n");
         assert_eq!(running.wait(note.id).phase, Phase::Committed);
 
@@ -254,8 +254,8 @@ fn what_is_not_there_cannot_be_paused() {
     let site = Site::new(NODE, PIPELINE);
     let running = site.start(Shape::ALONE);
     for (target, text) in [
-        ("q", "E-PIPELINE: no pipeline is called \"q\"; running: p"),
-        ("p.by_size", "E-PART: pipeline p has no source or sink called \"by_size\""),
+        ("q", "no_pipeline: no pipeline is called \"q\"; running: p"),
+        ("p.by_size", "no_part: pipeline p has no source or sink called \"by_size\""),
         ("p.", "is not PIPELINE, PIPELINE.SOURCE or PIPELINE.SINK"),
     ] {
         let refused = running.call(&["pause", target]);

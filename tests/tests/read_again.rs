@@ -81,6 +81,13 @@ fn until(running: &Running<'_>, id: u64, is_so: impl Fn(&Submission) -> bool) ->
     }
 }
 
+/// Waits until a submission is final, and returns all that is known of it.
+#[track_caller]
+fn done(running: &Running<'_>, id: u64) -> Submission {
+    running.wait(id);
+    running.ask(running.client().get(id)).unwrap()
+}
+
 fn waits(submission: &Submission) -> bool {
     submission.waits_for.as_deref() == Some("waiting to retry")
 }
@@ -107,13 +114,13 @@ fn a_file_that_cannot_be_read_twice_is_committed_by_the_third_attempt_as_if_noth
         let second = running.ask(running.client().get(ids[1])).unwrap();
         let failed: Vec<_> = second.attempts.iter().map(|one| (one.number, &*one.class)).collect();
         assert_eq!(failed, [(1, "transient"), (2, "transient")]);
-        assert!(second.attempts.iter().all(|one| one.reason.code == "E-READ"), "{second:?}");
+        assert!(second.attempts.iter().all(|one| one.reason.code == "unreadable"), "{second:?}");
         assert!(second.attempts[0].next_at > second.attempts[0].failed_at);
         assert!(second.epoch > 2, "it has another epoch: {}", second.epoch);
         let shown = running.call(&["file", &ids[1].to_string()]);
         assert!(shown.stdout.contains("attempts  3\n"), "{shown}");
         assert!(shown.stdout.contains("1 failed at "), "{shown}");
-        assert!(shown.stdout.contains("(transient) E-READ: read "), "{shown}");
+        assert!(shown.stdout.contains("(transient) unreadable: read "), "{shown}");
         let one = running.call(&["file", &ids[1].to_string(), "--json"]).expect_code(0).json();
         assert_eq!(one["attempts"].as_array().unwrap().len(), 2);
         running.stop();
@@ -137,9 +144,9 @@ fn a_file_that_can_never_be_read_is_set_aside_when_it_was_tried_often_enough() {
     let running = site.start(Shape::new(1, 2));
     let bad = running.submit("o2", &rows(2));
     let good = running.submit("o1", &rows(1));
-    let bad = running.wait(bad.id);
+    let bad = done(&running, bad.id);
     assert_eq!((bad.phase, bad.attempts.len()), (Phase::Quarantined, 2));
-    assert_eq!(bad.reason.unwrap().code, "E-READ");
+    assert_eq!(bad.reason.unwrap().code, "unreadable");
     let shown = running.call(&["file", &bad.id.to_string()]);
     assert!(shown.stdout.contains("attempts  3\n"), "{shown}");
     assert_eq!(running.wait(good.id).phase, Phase::Committed);
@@ -147,7 +154,7 @@ fn a_file_that_can_never_be_read_is_set_aside_when_it_was_tried_often_enough() {
     assert_eq!((counts.accepted, counts.committed, counts.quarantined), (0, 1, 1));
     running.stop();
     let quarantine = site.quarantine();
-    assert!(quarantine[0].starts_with("o2 E-READ: read 1-o2: "), "{quarantine:?}");
+    assert!(quarantine[0].starts_with("o2 unreadable: read 1-o2: "), "{quarantine:?}");
     assert_eq!(tree::difference(&undisturbed(&[("o1", rows(1))]), &site.out()), None);
     check_home(&site);
 }
@@ -162,7 +169,7 @@ fn how_a_file_is_packed_is_not_guessed_when_its_first_bytes_cannot_be_read() {
     let packed = packed.finish().unwrap();
     let site = given(QUICKLY, reads("-o1.gz", 1, 1));
     let running = site.start(Shape::ALONE);
-    let one = running.wait(running.submit("o1.gz", &packed).id);
+    let one = done(&running, running.submit("o1.gz", &packed).id);
     assert_eq!((one.phase, one.rejected, one.attempts.len()), (Phase::Committed, 0, 1));
     running.stop();
 }
@@ -191,8 +198,8 @@ fn a_file_that_waits_to_be_tried_again_waits_on_in_the_next_life_and_can_be_trie
     assert_eq!((counts.accepted, counts.committed), (1, 1));
     let retried = running.call(&["retry", &first.id.to_string()]);
     assert_eq!(retried.expect_code(0).stdout, format!("{} o1: tried again now\n", first.id));
-    let done = running.wait(first.id);
-    assert_eq!((done.phase, done.attempts.len()), (Phase::Committed, 1));
+    let first = done(&running, first.id);
+    assert_eq!((first.phase, first.attempts.len()), (Phase::Committed, 1));
     running.stop();
     let inputs = [("o1", rows(1)), ("o2", rows(2))];
     assert_eq!(tree::difference(&undisturbed(&inputs), &site.out()), None);

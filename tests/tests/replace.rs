@@ -254,7 +254,7 @@ fn old_bytes_that_are_not_what_they_were_correct_nothing() {
         }
         for failed in [replaced, removed] {
             assert_eq!(failed.phase, Phase::Quarantined, "{edit}");
-            assert_eq!(failed.reason.unwrap().code, "E-OLD-VERSION", "{edit}");
+            assert_eq!(failed.reason.unwrap().code, "old_version_lost", "{edit}");
         }
         let both = Steps::default().then(Verb::Add, &[("a.csv", A), ("b.csv", B)]);
         let expected = steps::fresh(NODE, PIPELINE, &both.survivors(), Shape::ALONE);

@@ -231,7 +231,7 @@ async fn again(
     let lost = match &error {
         Error::Server { word, .. } => match word.as_deref() {
             None => true,
-            Some(word) => matches!(word, "E-DRAIN" | "E-STARTING" | "E-REBUILDING"),
+            Some(word) => matches!(word, "draining" | "starting" | "rebuilding"),
         },
         _ => false,
     };

@@ -98,7 +98,7 @@ impl Client {
             });
             match answer.await {
                 Ok(answer) => return convert::submission(answer.into_inner()),
-                Err(error) if error.word() == Some("E-WAIT") => {
+                Err(error) if error.word() == Some("still_open") => {
                     if begin.elapsed() >= timeout {
                         return Err(Error::NotFinal { id, waited: timeout });
                     }

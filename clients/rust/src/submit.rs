@@ -144,7 +144,8 @@ impl Client {
             let error = match self.send(header(from), from, body, progress).await {
                 // What was kept of an earlier attempt was not what was sent, or is gone: anew.
                 Err(error)
-                    if from.offset > 0 && matches!(error.word(), Some("E-HASH" | "E-OFFSET")) =>
+                    if from.offset > 0
+                        && matches!(error.word(), Some("wrong_hash" | "wrong_offset")) =>
                 {
                     from.offset = 0;
                     continue;

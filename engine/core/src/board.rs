@@ -10,15 +10,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use hdrhistogram::Histogram;
 use tidemill_store::{AcceptedFile, Correction, Corrections, Counts};
 
+use crate::code::FileCode;
 use crate::engine::Observer;
 use crate::report::{Phase, StageLatency, SubmissionReport};
 use crate::start::Summary;
 
 /// The stages of a file, in order; the last is the sum of all.
 pub const STAGES: [&str; 6] = ["claim", "accept", "read", "answer", "commit", "total"];
-
-/// The word beside the reason of a duplicate.
-const DUPLICATE: &str = "E-DUPLICATE";
 
 /// The longest time a histogram holds, in microseconds (one day).
 const LATENCY_US_MAX: u64 = 24 * 3600 * 1_000_000;
@@ -90,7 +88,8 @@ pub fn report_of(file: &AcceptedFile) -> SubmissionReport {
         bytes_read: 0,
         records: 0,
         rejected: 0,
-        reason: duplicate.map(|of| (DUPLICATE.to_owned(), format!("duplicate of file {of}"))),
+        reason: duplicate
+            .map(|of| (FileCode::Duplicate.word().to_owned(), format!("duplicate of file {of}"))),
         outputs: Vec::new(),
         seen_at: from_us(file.seen_at_us),
         accepted_at: from_us(file.accepted_at_us),

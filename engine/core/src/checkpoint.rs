@@ -109,7 +109,8 @@ pub fn state_parts(kind: &OperatorKind) -> &'static [StatePart] {
         | OperatorKind::Route { .. }
         | OperatorKind::Parse { .. }
         | OperatorKind::Window { .. }
-        | OperatorKind::Explode { .. } => &[],
+        | OperatorKind::Explode { .. }
+        | OperatorKind::Lots { .. } => &[],
         OperatorKind::Aggregate { spec, .. } if spec.holds() => &[TOTALS, HELD],
         OperatorKind::Aggregate { .. } => &[TOTALS],
         OperatorKind::Session { .. }

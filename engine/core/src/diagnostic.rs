@@ -192,7 +192,7 @@ pub(crate) fn quoted(name: &str) -> String {
 
 /// Returns names as a list for people: `` `a`, `b` and `c` ``.
 pub(crate) fn listed<'n>(names: impl IntoIterator<Item = &'n str>) -> String {
-    const LISTED_MAX: usize = 12;
+    const LISTED_MAX: usize = 20;
     let names: Vec<&str> = names.into_iter().collect();
     let shown: Vec<String> = names.iter().take(LISTED_MAX).map(|name| quoted(name)).collect();
     match shown.split_last() {

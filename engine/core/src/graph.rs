@@ -12,11 +12,13 @@ use tidemill_operators::explode::List;
 use tidemill_operators::expr::{Aggregate, Expr};
 use tidemill_operators::format::{Field, Format, OutputFormat, TableFormat};
 use tidemill_operators::join;
+use tidemill_operators::lots::LotsKind;
 use tidemill_operators::state::MachineSpec;
 use tidemill_operators::window::Windows;
 use tidemill_operators::{Column, Schema, Type};
 
 use crate::diagnostic::{Mistakes, Place};
+use crate::graph::loops::Loop;
 use crate::judge::MaxRejects;
 use crate::spec::PipelineSpec;
 use crate::spec::taking::Taking;
@@ -24,7 +26,9 @@ use crate::spec::taking::Taking;
 mod names;
 
 mod flow;
+pub(crate) mod loops;
 mod operators;
+mod patterns;
 mod sinks;
 mod sources;
 mod unread;
@@ -144,6 +148,17 @@ pub enum OperatorKind {
         /// Behind which age a record is final; `None`: never.
         horizon_us: Option<i64>,
     },
+    /// Draws a port for each key or record.
+    Lots {
+        /// Which ports there are.
+        kind: LotsKind,
+        /// The key that is drawn; none for each record by itself.
+        by: Vec<(String, Expr)>,
+        /// The word that makes draws alike or independent; `None`: a key is drawn as everywhere.
+        seed: Option<String>,
+        /// The weight of each port.
+        weights: Vec<u64>,
+    },
     /// Gives each record the session of its key in which it lies.
     Session {
         /// The records of a key, in the order of their event time.
@@ -200,6 +215,7 @@ impl OperatorKind {
             OperatorKind::State { .. } => "state",
             OperatorKind::Explode { .. } => "explode",
             OperatorKind::Join { .. } => "join",
+            OperatorKind::Lots { kind, .. } => kind.word(),
         }
     }
 
@@ -219,7 +235,8 @@ impl OperatorKind {
             | OperatorKind::Route { .. }
             | OperatorKind::Parse { .. }
             | OperatorKind::Window { .. }
-            | OperatorKind::Explode { .. } => false,
+            | OperatorKind::Explode { .. }
+            | OperatorKind::Lots { .. } => false,
             OperatorKind::Aggregate { .. }
             | OperatorKind::State { .. }
             | OperatorKind::Session { .. }
@@ -269,8 +286,9 @@ pub fn error_schema() -> Schema {
         column("line", Type::Int),
         column("offset", Type::Int),
         column("operator", Type::String),
+        column("round", Type::Int),
         column("code", Type::String),
-        column("reason", Type::String),
+        column("message", Type::String),
         column("raw", Type::String),
     ])
 }
@@ -285,6 +303,8 @@ pub(crate) struct Graph {
     pub(crate) operators: Vec<GraphOperator>,
     /// In the order of the file, then `rejects`.
     pub(crate) sinks: Vec<GraphSink>,
+    /// In the order of their heads, so outer ones first.
+    pub(crate) loops: Vec<Loop>,
 }
 
 /// A checked source.
@@ -345,7 +365,7 @@ pub(crate) struct GraphSink {
 }
 
 /// Checks a spec; `None` when there was any mistake, all of which have been noted.
-pub(crate) fn check(spec: &PipelineSpec, mistakes: &mut Mistakes<'_>) -> Option<Graph> {
+pub(crate) fn check(spec: &mut PipelineSpec, mistakes: &mut Mistakes<'_>) -> Option<Graph> {
     let nodes = spec.sources.len() + spec.operators.len() + spec.sinks.len();
     if nodes > NODES_MAX {
         let message = format!("the pipeline has {nodes} parts; at most {NODES_MAX} are taken");
@@ -353,6 +373,8 @@ pub(crate) fn check(spec: &PipelineSpec, mistakes: &mut Mistakes<'_>) -> Option<
         mistakes.add(Place::default(), "", message, hint);
         return None;
     }
+    patterns::expand(spec, mistakes);
+    let spec = &*spec;
     let names = names::resolve(spec, mistakes);
     let sources = sources::check(spec, &names, mistakes);
     let flow = flow::check(spec, &names, &sources, mistakes);
@@ -366,7 +388,8 @@ pub(crate) fn check(spec: &PipelineSpec, mistakes: &mut Mistakes<'_>) -> Option<
     let sources = sources?;
     let operators = flow.into_operators()?;
     sinks.push(rejects(&sources, &operators));
-    Some(Graph { name: spec.name.as_ref()?.text.clone(), sources, operators, sinks })
+    let (name, loops) = (spec.name.as_ref()?.text.clone(), names.loops);
+    Some(Graph { name, sources, operators, sinks, loops })
 }
 
 /// Returns the sink of all rejected records that no sink of the file reads.

@@ -23,11 +23,9 @@ use timely::dataflow::operators::{Capability, Operator};
 
 use serde::{Deserialize, Serialize};
 
+use crate::code::FileCode;
 use crate::ingest::order::{Opening, ReadEvent, ReadNote};
 use crate::sink::parts::least;
-
-/// The code of a file of which too many records were rejected.
-pub const TOO_MANY_REJECTS: &str = "too_many_rejects";
 
 /// A whole, in the unit of [`MaxRejects::Share`].
 const WHOLE: u64 = 1_000_000;
@@ -97,7 +95,7 @@ pub fn count_rejects<'scope>(
                 for some in batches.flat_map(|batch| batch.drain(..)) {
                     let first = some.rejects.iter().min_by_key(|reject| reject.offset);
                     let Some(first) = first else { continue };
-                    let why = format!("{}: {}: {}", first.operator, first.code, first.reason);
+                    let why = format!("{}: {}: {}", first.operator, first.code, first.message);
                     output.session(&capability).give(Tally {
                         epoch: some.epoch,
                         rejected: some.rejects.len() as u64,
@@ -198,7 +196,7 @@ impl Case {
             "{} of {} records were rejected; max_rejects is {limit}{first}",
             self.rejected, self.records
         );
-        let event = ReadEvent::Failed { code: TOO_MANY_REJECTS.to_owned(), detail };
+        let event = ReadEvent::Failed { code: FileCode::TooManyRejects.word().to_owned(), detail };
         let note = ReadNote { epoch: opening.epoch, submission: opening.submission, event };
         Some((capability, note))
     }

@@ -23,6 +23,7 @@ use crate::board::{Board, Milestones, to_us};
 use crate::checkpoint::keeper::Keeper;
 use crate::checkpoint::schedule::Schedule;
 use crate::checkpoint::{KeptPart, RestoreOrder};
+use crate::code::FileCode;
 use crate::control::Control;
 use crate::fault::{self, FaultKind};
 use crate::ingest::backlog::Backlog;
@@ -600,7 +601,7 @@ impl Ledger {
             );
             return;
         }
-        answer.failure = Some(("E-CHANGED".to_owned(), difference));
+        answer.failure = Some((FileCode::Changed.word().to_owned(), difference));
     }
 
     /// Returns what becomes of a file, and the staged parts that must be removed.

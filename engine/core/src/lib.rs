@@ -7,7 +7,7 @@
 //! Map, in reading order. Definition: `spec` (as written), `graph` (checked), [`plan`](mod@plan)
 //! (ordered and pruned), [`draw`]; `render` (plan to dataflow). Data: `intake` (files are claimed),
 //! `ledger` (the journal's one writer), `ingest` (files to batches), `sink` (batches to staged
-//! parts), `judge` (too many rejects), `account` (what was counted), `answer` (an epoch is complete),
+//! parts), [`code`] (what went wrong, in words), `judge` (too many rejects), `account` (what was counted), `answer` (an epoch is complete),
 //! `receipt` (it balances), [`checkpoint`] (state that outlives the process), `publish` (what is
 //! committed becomes visible). Around
 //! them: [`mod@start`], `worker`, [`mesh`], `board` and `stats` (what is known), [`control`] (what a
@@ -20,6 +20,7 @@ mod spec;
 
 mod graph;
 
+pub mod code;
 pub mod diagnostic;
 pub mod draw;
 pub mod plan;

@@ -7,8 +7,10 @@
 
 use tidemill_operators::batch::Shape;
 use tidemill_operators::format::{OutputFormat, ReadPlan};
+use tidemill_operators::time::Turns;
 
 use crate::diagnostic::Mistakes;
+use crate::graph::loops::Loop;
 use crate::graph::{self, Graph};
 use crate::judge::MaxRejects;
 use crate::sink::changes;
@@ -25,7 +27,7 @@ pub use crate::graph::{
 };
 pub use crate::spec::correcting::{Correcting, OnDelete, OnSameName, Retention};
 pub use crate::spec::taking::{Order, Taking};
-pub use describe::describe;
+pub use describe::{describe, loops};
 
 /// A pipeline that can be run.
 #[derive(Clone, Debug)]
@@ -43,6 +45,8 @@ pub struct Plan {
     pub operators: Vec<OperatorPlan>,
     /// The sinks, in the order of the file; the built-in `rejects` is the last one.
     pub sinks: Vec<SinkPlan>,
+    /// The loops, in the order of their heads: outer ones before those inside of them.
+    pub loops: Vec<LoopPlan>,
 }
 
 /// A source: which files it takes and what is read from them.
@@ -95,6 +99,23 @@ pub struct OperatorPlan {
     pub errors_used: bool,
 }
 
+/// Operators that records can go through again and again, up to a number of rounds.
+#[derive(Clone, Debug)]
+pub struct LoopPlan {
+    /// The operator where records enter, and to which they go back.
+    pub head: usize,
+    /// Its inputs that go back.
+    pub back: Vec<usize>,
+    /// All its operators, in the order of the plan; the head is the first one.
+    pub body: Vec<usize>,
+    /// How often a record goes back at most.
+    pub max_rounds: u32,
+    /// The bits of a time that count its rounds.
+    pub turns: Turns,
+    /// Whether one record can become several on its way round.
+    pub grows: bool,
+}
+
 /// A sink.
 #[derive(Clone, Debug)]
 pub struct SinkPlan {
@@ -125,6 +146,32 @@ impl Plan {
         })
     }
 
+    /// Returns the loop of which an operator is the head.
+    pub fn loop_of(&self, head: usize) -> Option<&LoopPlan> {
+        self.loops.iter().find(|one| one.head == head)
+    }
+
+    /// Returns what an operator reads that does not go back to it, with its place among all it reads.
+    pub fn forward(&self, at: usize) -> impl Iterator<Item = (usize, &Input)> {
+        let back = self.loop_of(at).map_or(&[][..], |one| &one.back);
+        let inputs = self.operators[at].inputs.iter().enumerate();
+        inputs.filter(|(input, _)| !back.contains(input))
+    }
+
+    /// Returns the loops around an operator, the outermost first.
+    pub fn around(&self, at: usize) -> impl Iterator<Item = &LoopPlan> {
+        self.loops.iter().filter(move |one| one.body.contains(&at))
+    }
+
+    /// Returns how a port is written in a pipeline file.
+    pub fn port_name(&self, port: PortId) -> String {
+        let name = self.node_name(port.node);
+        match self.port(port).tag.as_str() {
+            "" => name.to_owned(),
+            tag => format!("{name}.{tag}"),
+        }
+    }
+
     /// Returns the name of a source or operator.
     ///
     /// # Panics
@@ -153,8 +200,8 @@ impl Plan {
 /// Plans a pipeline file, or returns all its mistakes, sorted by place.
 pub fn plan(yaml: &str) -> Result<Plan, Vec<Diagnostic>> {
     let mut mistakes = Mistakes::new(yaml);
-    let spec = spec::parse(&mut mistakes);
-    let graph = spec.as_ref().and_then(|spec| graph::check(spec, &mut mistakes));
+    let mut spec = spec::parse(&mut mistakes);
+    let graph = spec.as_mut().and_then(|spec| graph::check(spec, &mut mistakes));
     if let Some(graph) = graph.filter(|_| mistakes.is_empty()) {
         return Ok(from_graph(graph, yaml));
     }
@@ -164,7 +211,7 @@ pub fn plan(yaml: &str) -> Result<Plan, Vec<Diagnostic>> {
 /// Orders nothing and checks nothing: the graph did. Decides what each port carries.
 fn from_graph(graph: Graph, yaml: &str) -> Plan {
     let needs = prune::needs(&graph);
-    let Graph { name, sources, operators, sinks } = graph;
+    let Graph { name, sources, operators, sinks, loops } = graph;
     let mut plan = Plan {
         name,
         yaml: yaml.to_owned(),
@@ -172,7 +219,12 @@ fn from_graph(graph: Graph, yaml: &str) -> Plan {
         sources: Vec::with_capacity(sources.len()),
         operators: Vec::with_capacity(operators.len()),
         sinks: Vec::with_capacity(sinks.len()),
+        loops: Vec::with_capacity(loops.len()),
     };
+    for Loop { head, back, body, max_rounds, turns, grows } in loops {
+        let body = body.into_iter().collect();
+        plan.loops.push(LoopPlan { head, back, body, max_rounds, turns, grows });
+    }
     for (source, need) in sources.into_iter().zip(&needs.sources) {
         plan.sources.push(prune::source(source, need));
     }

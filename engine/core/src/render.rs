@@ -12,7 +12,7 @@ use std::sync::mpsc::Receiver;
 use tidemill_operators::meter::Meter;
 use tidemill_operators::reject::EpochRejects;
 use tidemill_operators::tally::{Tallies, Tally};
-use tidemill_operators::time::Stay;
+use tidemill_operators::time::Step;
 use tidemill_operators::{Batch, Time};
 use timely::Container;
 use timely::dataflow::operators::core::{ConnectLoop, Feedback, Map as _};
@@ -48,6 +48,7 @@ use crate::stats::{Gauge, SINK, Stats, feeds, kind_word};
 mod aggregate;
 mod join;
 mod keyed;
+mod loops;
 mod operator;
 mod shelf;
 mod sink;
@@ -107,6 +108,7 @@ pub fn render(worker: &mut Worker, plan: &Plan, fittings: Fittings) -> Rendered 
             of_records: Vec::new(),
             tallies: Tallies::default(),
             frontiers: Vec::new(),
+            open_loops: Vec::new(),
         }
         .build(fittings.commands, fittings.ledger)
     })
@@ -136,6 +138,8 @@ struct Rendering<'scope, 'plan> {
     of_records: Vec<Rejects<'scope>>,
     tallies: Tallies,
     frontiers: Vec<(ProbeHandle<Time>, Gauge)>,
+    /// Loops whose heads were built, until all of their bodies are.
+    open_loops: Vec<loops::OpenLoop<'scope>>,
 }
 
 impl<'scope> Rendering<'scope, '_> {
@@ -170,10 +174,11 @@ impl<'scope> Rendering<'scope, '_> {
         let notes = together(self.scope, vec![read.clone(), hashed]);
         // A verdict on a file follows from what operators reject and leads to those that hold its
         // rows back: it is known only when all are built.
-        let is_judged = self.plan.sources.iter().any(|source| source.max_rejects.is_some());
+        let has_limits = self.plan.sources.iter().any(|source| source.max_rejects.is_some());
+        let is_judged = has_limits || self.plan.loops.iter().any(|one| one.grows);
         let mut failures = vec![notes.clone()];
         let verdict = is_judged.then(|| {
-            let (verdict, told) = self.scope.feedback::<Vec<ReadNote>>(Stay);
+            let (verdict, told) = self.scope.feedback::<Vec<ReadNote>>(Step::STAY);
             failures.push(told);
             verdict
         });
@@ -189,9 +194,14 @@ impl<'scope> Rendering<'scope, '_> {
             let at = self.plan.operators.iter().position(|one| std::ptr::eq(one, operator));
             self.operator(at.unwrap_or_default(), operator, poison.clone());
         }
+        let grown = self.close_loops();
         let mut said_of_files = vec![notes.clone()];
         if let Some(verdict) = verdict {
-            let verdicts = self.judge(orders.openings.clone(), notes.clone());
+            let mut verdicts = grown;
+            if has_limits {
+                verdicts.push(self.judge(orders.openings.clone(), notes.clone()));
+            }
+            let verdicts = together(self.scope, verdicts);
             verdicts.clone().connect_loop(verdict);
             said_of_files.push(verdicts);
         }
@@ -360,13 +370,16 @@ impl<'scope> Rendering<'scope, '_> {
 
 /// Returns whether some operator before this one keeps state.
 fn follows_state(plan: &Plan, operator: &OperatorPlan) -> bool {
-    // A plan has no cycles, so this ends.
-    operator.inputs.iter().any(|input| match input.from.node {
-        NodeId::Source(_) => false,
-        NodeId::Operator(at) => {
-            let before = &plan.operators[at];
-            before.kind.keeps_state() || follows_state(plan, before)
-        }
+    let at = plan.operators.iter().position(|one| std::ptr::eq(one, operator));
+    // Without what goes back in loops a plan has no circles, so this ends.
+    at.is_some_and(|at| {
+        plan.forward(at).any(|(_, input)| match input.from.node {
+            NodeId::Source(_) => false,
+            NodeId::Operator(before) => {
+                let before = &plan.operators[before];
+                before.kind.keeps_state() || follows_state(plan, before)
+            }
+        })
     })
 }
 

@@ -360,6 +360,23 @@ pub struct NodeReport {
     pub detail: String,
 }
 
+/// A loop of a pipeline's graph.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LoopReport {
+    /// The operator where records enter, and to which they go back.
+    pub head: String,
+    /// How often a record goes back at most.
+    pub max_rounds: u32,
+    /// The ports by which records go back: `operator.tag`.
+    pub back: Vec<String>,
+    /// All operators of it, the head first.
+    pub body: Vec<String>,
+    /// Where records leave it: `operator.tag -> reader`.
+    pub leaves: Vec<String>,
+    /// The head of the loop around it, if there is one.
+    pub within: Option<String>,
+}
+
 /// One edge of a pipeline's graph.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct EdgeReport {

@@ -17,7 +17,7 @@ mod source;
 pub(crate) mod taking;
 
 pub(crate) use operator::state::{DROP, StateSpec, VariableSpec};
-pub(crate) use operator::{BodySpec, ExprSpec, JoinSpec, NamedSpec, OperatorSpec};
+pub(crate) use operator::{BodySpec, ExprSpec, JoinSpec, LotsSpec, NamedSpec, OperatorSpec};
 pub(crate) use read::Text;
 pub(crate) use sink::{EmptyFiles, SinkBody, SinkSpec};
 pub(crate) use source::SourceSpec;

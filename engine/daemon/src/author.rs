@@ -4,7 +4,8 @@
 use std::path::Path;
 
 use anyhow::Context;
-use tidemill_engine::plan::describe;
+use tidemill_engine::plan::{describe, loops};
+use tidemill_engine::report::LoopReport;
 use tidemill_engine::{Diagnostic, Plan, draw, plan};
 
 use crate::flags::{CheckFlags, ConfigFlags, Drawing, GraphFlags};
@@ -50,7 +51,7 @@ pub fn check(flags: &CheckFlags) -> anyhow::Result<u8> {
             Ok(plan) if flags.json => {
                 report.push(serde_json::json!({
                     "file": file, "ok": true, "pipeline": plan.name, "plan_hash": plan.hash,
-                    "mistakes": [],
+                    "loops": loops(&plan), "mistakes": [],
                 }));
             }
             Ok(plan) => {
@@ -62,6 +63,9 @@ pub fn check(flags: &CheckFlags) -> anyhow::Result<u8> {
                     plan.name
                 )
                 .as_bytes())?;
+                for one in loops(&plan) {
+                    say(explained(&one).as_bytes())?;
+                }
             }
             Err(mistakes) => {
                 code = USAGE;
@@ -79,6 +83,24 @@ pub fn check(flags: &CheckFlags) -> anyhow::Result<u8> {
         say(format!("{}\n", serde_json::to_string_pretty(&report)?).as_bytes())?;
     }
     Ok(code)
+}
+
+/// Says what a loop does.
+fn explained(one: &LoopReport) -> String {
+    let within = one.within.as_ref().map_or(String::new(), |outer| format!(" (inside of {outer})"));
+    let leaves = match one.leaves.as_slice() {
+        [] => "where an operator leaves it out".to_owned(),
+        leaves => leaves.join(", "),
+    };
+    format!(
+        "  loop of {}{within}: back by {}, at most {} rounds; through {}; leaves by {leaves}; what goes \
+         round more often leaves by {}.errors\n",
+        one.head,
+        one.back.join(", "),
+        one.max_rounds,
+        one.body.join(", "),
+        one.head,
+    )
 }
 
 /// `tidemill graph`

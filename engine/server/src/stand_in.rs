@@ -1,6 +1,6 @@
 //! Stand-in: answers on the service's address while no engine does.
 //!
-//! Every call is refused with UNAVAILABLE, `E-STARTING` and a text, and health is NOT_SERVING. It knows
+//! Every call is refused with UNAVAILABLE, `starting` and a text, and health is NOT_SERVING. It knows
 //! nothing and keeps nothing; whoever was answered here may ask again.
 
 use std::convert::Infallible;

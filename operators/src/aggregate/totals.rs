@@ -219,9 +219,10 @@ fn present<'s>(
                     let overflow = |(key, reason): (Key, String)| Reject {
                         line: 0,
                         offset: 0,
+                        round: 0,
                         operator: operator.clone(),
                         code: RejectCode::Expression,
-                        reason,
+                        message: reason,
                         raw: key.text(&spec.keys).into_bytes(),
                     };
                     let reported: Vec<Reject> =

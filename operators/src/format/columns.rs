@@ -228,9 +228,10 @@ impl Rows {
         self.rejects.push(Reject {
             line: self.lines,
             offset: start as u32,
+            round: 0,
             operator: String::new(),
             code,
-            reason,
+            message: reason,
             raw: chunk[start..kept].to_vec(),
         });
     }

@@ -137,9 +137,10 @@ fn reject_all(
     let reject = |(key, reason): (Key, String)| Reject {
         line: 0,
         offset: 0,
+        round: 0,
         operator: operator.to_owned(),
         code: RejectCode::Expression,
-        reason,
+        message: reason,
         raw: key.text(keys).into_bytes(),
     };
     let origin = Origin { submission: epoch, chunk: Time::END, offset: 0 };

@@ -229,9 +229,10 @@ impl Known {
             // Its line is known only while its chunk is read; its byte tells where it stands.
             line: 0,
             offset: position_offset(place.position),
+            round: 0,
             operator: String::new(),
             code: RejectCode::Late,
-            reason,
+            message: reason,
             raw: without_terminator(self.with.marks.raw(row.bytes())).to_vec(),
         };
         Some((place.origin(), reject))

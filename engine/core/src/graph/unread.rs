@@ -23,11 +23,19 @@ pub(crate) fn check(spec: &PipelineSpec, names: &Names, mistakes: &mut Mistakes<
         let operator = &spec.operators[*written];
         let node = NodeId::Operator(at);
         match &operator.body {
-            Some(BodySpec::Route { rules, otherwise, drop, .. }) => {
+            Some(BodySpec::Route { rules, otherwise, .. }) => {
                 let tags = rules.iter().map(|(tag, _)| tag).chain(otherwise);
                 for (port, tag) in tags.enumerate() {
                     let read = names.is_read(node, port);
-                    let drop = (drop.as_slice(), "beside `route`");
+                    let drop = (operator.drop.as_slice(), "beside `route`");
+                    check_tag(tag, read, drop, &operator.name, mistakes);
+                }
+            }
+            Some(BodySpec::Lots(lots)) => {
+                let place = format!("beside `{}`", lots.kind.word());
+                for (port, tag) in lots.tags.iter().enumerate() {
+                    let read = names.is_read(node, port);
+                    let drop = (operator.drop.as_slice(), place.as_str());
                     check_tag(tag, read, drop, &operator.name, mistakes);
                 }
             }

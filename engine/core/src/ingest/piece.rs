@@ -10,13 +10,14 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use arrow_buffer::Buffer;
+use arrow_buffer::{Buffer, MutableBuffer};
 use memchr::{memchr, memchr_iter, memrchr};
 use tidemill_operators::format::{self, Header, HeaderEnd, ReadPlan};
 use tidemill_operators::reject::REJECT_RAW_BYTES_MAX;
 use tidemill_operators::{Reject, RejectCode};
 use tidemill_store::Identity;
 
+use crate::code::FileCode;
 use crate::ingest::buffers::Buffers;
 use crate::ingest::coordinator::PIECE_BYTES;
 use crate::ingest::digest::{ChunkHash, hash_piece};
@@ -27,12 +28,17 @@ use crate::retry::Class;
 /// How much is read at a time when a record goes on behind the end of its range, in bytes.
 const TAIL_BYTES: usize = 32 << 10;
 
+/// How much is read in front of a range, in bytes. One would do to see whether a record begins at its
+/// start; but the kernel copies at half the speed into memory that lies a few bytes further into its
+/// page than what it copies, so a range keeps its place in the cache line.
+const LEAD_BYTES: u64 = 64;
+
 /// Why a file as a whole cannot be processed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {detail}")]
 pub struct FileFailure {
-    /// A stable word.
-    pub code: &'static str,
+    /// Which word says so.
+    pub code: FileCode,
     /// What happened, for a person.
     pub detail: String,
     /// Whether it may pass.
@@ -40,14 +46,14 @@ pub struct FileFailure {
 }
 
 impl FileFailure {
-    fn new(code: &'static str, detail: impl Into<String>) -> Self {
+    fn new(code: FileCode, detail: impl Into<String>) -> Self {
         Self { code, detail: detail.into(), class: Class::Permanent }
     }
 
     fn read(path: &Path, error: &io::Error) -> Self {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let class = Class::of_read(error);
-        Self { class, ..Self::new("E-READ", format!("read {name}: {error}")) }
+        Self { class, ..Self::new(FileCode::Unreadable, format!("read {name}: {error}")) }
     }
 
     /// The file is not where it must be: on a shared disk it may come back.
@@ -56,16 +62,16 @@ impl FileFailure {
     }
 
     fn changed(detail: impl Into<String>) -> Self {
-        Self::new("E-CHANGED", detail)
+        Self::new(FileCode::Changed, detail)
     }
 }
 
 impl From<InflateError> for FileFailure {
     fn from(error: InflateError) -> Self {
         let code = match &error {
-            InflateError::Bomb { .. } => "E-BOMB",
-            InflateError::Damaged { .. } => "E-FORMAT",
-            InflateError::Disk(_) => "E-READ",
+            InflateError::Bomb { .. } => FileCode::Bomb,
+            InflateError::Damaged { .. } => FileCode::BadFormat,
+            InflateError::Disk(_) => FileCode::Unreadable,
         };
         let class = match &error {
             InflateError::Disk(error) => Class::of_read(error),
@@ -136,7 +142,10 @@ fn find_preamble(
         HeaderEnd::Incomplete if whole && text.len() <= plan.record_bytes_max => text.len(),
         HeaderEnd::Incomplete if text.len() > plan.record_bytes_max => {
             let limit = plan.record_bytes_max;
-            return Err(FileFailure::new("E-FORMAT", format!("header longer than {limit} bytes")));
+            return Err(FileFailure::new(
+                FileCode::BadFormat,
+                format!("header longer than {limit} bytes"),
+            ));
         }
         HeaderEnd::Incomplete => return Ok(None),
     };
@@ -145,7 +154,7 @@ fn find_preamble(
         return Ok(Some(Preamble { bytes: mark as u64, ..Preamble::default() }));
     }
     let header = Header::parse(plan, &text[..end])
-        .map_err(|error| FileFailure::new("E-FORMAT", format!("line 1: {error}")))?;
+        .map_err(|error| FileFailure::new(FileCode::BadFormat, format!("line 1: {error}")))?;
     let lines = memchr_iter(b'\n', &text[..end]).count().max(1) as u32;
     Ok(Some(Preamble { bytes: (mark + end) as u64, lines, header: Some(header) }))
 }
@@ -162,8 +171,7 @@ pub fn read_range(
 ) -> Result<(Chunk, Preamble), FileFailure> {
     let file = open_checked(order)?;
     let size = order.identity.bytes;
-    // One byte more in front shows whether a record begins at `start` itself.
-    let from = start.saturating_sub(1);
+    let from = start.saturating_sub(LEAD_BYTES);
     let mut bytes = buffers.take((end - from) as usize);
     read_exactly(&file, &mut bytes, from, order)?;
     unchanged(&file, order)?;
@@ -184,7 +192,10 @@ pub fn read_range(
         // The first range with records in it begins right behind the preamble.
         (preamble.bytes - from).min(bytes.len() as u64) as usize
     } else {
-        format::record_start(&plan.format, &bytes).unwrap_or(bytes.len())
+        // The byte in front of the range shows whether a record begins at its start.
+        let before = (start - from).saturating_sub(1) as usize;
+        let found = format::record_start(&plan.format, &bytes[before..]);
+        found.map_or(bytes.len(), |at| before + at)
     };
     let skipped_lines = if start == 0 { preamble.lines } else { 0 };
     let mut chunk = Chunk {
@@ -216,7 +227,7 @@ pub fn read_range(
 fn complete_last_record(
     file: &File,
     order: &FileOrder,
-    bytes: &mut Vec<u8>,
+    bytes: &mut MutableBuffer,
     first: usize,
     end: u64,
     plan: &ReadPlan,
@@ -251,16 +262,17 @@ fn is_as_ordered(order: &FileOrder, bytes: &[u8]) -> Result<(), FileFailure> {
         return Ok(());
     }
     let detail = format!("its first bytes could not be read before; it is {}", found.word());
-    Err(FileFailure { class: Class::Transient, ..FileFailure::new("E-READ", detail) })
+    Err(FileFailure { class: Class::Transient, ..FileFailure::new(FileCode::Unreadable, detail) })
 }
 
 fn over_long(start: &[u8], offset: u32, plan: &ReadPlan) -> Reject {
     Reject {
         line: 0,
         offset,
+        round: 0,
         operator: String::new(),
         code: RejectCode::TooLong,
-        reason: format!("record longer than {} bytes (max_record)", plan.record_bytes_max),
+        message: format!("record longer than {} bytes (max_record)", plan.record_bytes_max),
         raw: start[..start.len().min(REJECT_RAW_BYTES_MAX)].to_vec(),
     }
 }
@@ -276,7 +288,7 @@ fn open_checked(order: &FileOrder) -> Result<File, FileFailure> {
         }
     }
     let file = opened.map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound if order.is_taken_back() => FileFailure::gone("it is gone"),
+        io::ErrorKind::NotFound if order.is_taken_back() => FileFailure::changed("it is gone"),
         io::ErrorKind::NotFound => FileFailure::gone("it is gone from underprocess/"),
         _ => FileFailure::read(&order.path, &error),
     })?;
@@ -402,7 +414,7 @@ impl StreamReader {
                     self.preamble = Some(preamble);
                 }
                 None => {
-                    self.carry = bytes;
+                    self.carry = bytes.to_vec();
                     return Ok(Some(chunk));
                 }
             }
@@ -454,6 +466,9 @@ impl StreamReader {
             return Ok(());
         }
         let (outer, inner) = (self.order.compression.word(), inner.word());
-        Err(FileFailure::new("E-NESTED", format!("{inner} inside {outer}: unpack it once first")))
+        Err(FileFailure::new(
+            FileCode::PackedTwice,
+            format!("{inner} inside {outer}: unpack it once first"),
+        ))
     }
 }

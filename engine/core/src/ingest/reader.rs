@@ -27,15 +27,13 @@ use timely::dataflow::operators::generic::{OutputBuilder, OutputBuilderSession};
 use timely::dataflow::{Stream, StreamVec};
 use timely::scheduling::Activator;
 
+use crate::code::FileCode;
 use crate::ingest::buffers::Buffers;
 use crate::ingest::coordinator::{Loads, PIECE_BYTES, STREAM_WINDOW};
 use crate::ingest::flow::Flow;
 use crate::ingest::order::{Piece, PieceOrder, ReadEvent, ReadNote};
 use crate::ingest::piece::{self, Chunk, FileFailure, Preamble, StreamReader};
 use crate::retry::Class;
-
-/// The code of a correction that cannot take back what it corrects.
-pub const OLD_VERSION_LOST: &str = "E-OLD-VERSION";
 
 /// Bytes read in one activation before others get their turn.
 const FUEL_BYTES: u64 = PIECE_BYTES;
@@ -184,7 +182,7 @@ impl Reading {
         let ready = self.streams.iter().position(|stream| {
             let chunk = stream.held[0].time().chunk;
             let behind =
-                Time::new(stream.held[0].time().epoch, chunk.saturating_sub(STREAM_WINDOW));
+                Time::last(stream.held[0].time().epoch, chunk.saturating_sub(STREAM_WINDOW));
             chunk < STREAM_WINDOW || !flow.less_equal(&behind)
         });
         if let Some(index) = ready {
@@ -347,7 +345,9 @@ impl Reading {
         self.failed.insert(order.file.epoch);
         let class = failure.class;
         let event = match order.file.is_taken_back() {
-            false => ReadEvent::Failed { code: failure.code.into(), detail: failure.detail },
+            false => {
+                ReadEvent::Failed { code: failure.code.word().to_owned(), detail: failure.detail }
+            }
             true => old_version_lost(order.file.rows_of, &failure.detail),
         };
         let event = match event {
@@ -370,5 +370,5 @@ pub(super) fn old_version_lost(old: u64, why: &str) -> ReadEvent {
         "the rows of submission {old} cannot be taken back, so nothing was changed: {why} (its bytes \
          are looked for in processed/ and retained/)"
     );
-    ReadEvent::Failed { code: OLD_VERSION_LOST.to_owned(), detail }
+    ReadEvent::Failed { code: FileCode::OldVersionLost.word().to_owned(), detail }
 }

@@ -26,9 +26,12 @@ impl Plan {
     pub fn is_linear(&self, sink: &SinkPlan) -> bool {
         let inputs = sink.inputs.iter().map(|input| input.from.node);
         let mut ahead: Vec<NodeId> = inputs.chain(sink.errors_of.iter().copied()).collect();
-        // A plan has no cycles, so this ends.
+        let mut seen = BTreeSet::new();
         while let Some(node) = ahead.pop() {
             let NodeId::Operator(at) = node else { continue };
+            if !seen.insert(at) {
+                continue;
+            }
             let operator = &self.operators[at];
             if operator.kind.keeps_state() {
                 return false;
@@ -56,7 +59,8 @@ impl Plan {
     /// Returns a source and every operator that its records can reach.
     fn behind(&self, source: usize) -> BTreeSet<NodeId> {
         let mut behind = BTreeSet::from([NodeId::Source(source)]);
-        // Each operator stands after all that it reads from.
+        // Each operator stands after all that it reads from, but for what goes back in a loop: that
+        // can only come from what is behind the head already.
         for (at, operator) in self.operators.iter().enumerate() {
             if operator.inputs.iter().any(|input| behind.contains(&input.from.node)) {
                 behind.insert(NodeId::Operator(at));

@@ -50,8 +50,11 @@ pub(crate) fn of_files(plan: &Plan, sink: &SinkPlan) -> String {
 
 fn state_hash(plan: &Plan, mut ahead: Vec<NodeId>, own: String) -> String {
     let mut parts = BTreeSet::new();
-    // A plan has no cycles, so this ends.
+    let mut seen = BTreeSet::new();
     while let Some(node) = ahead.pop() {
+        if !seen.insert(node) {
+            continue;
+        }
         let mut part = String::new();
         match node {
             NodeId::Source(at) => {
@@ -63,6 +66,7 @@ fn state_hash(plan: &Plan, mut ahead: Vec<NodeId>, own: String) -> String {
                 let operator = &plan.operators[at];
                 line(&mut part, "operator", &operator.name);
                 line(&mut part, "from", &inputs(plan, &operator.inputs));
+                rounds(&mut part, plan, at);
                 kind(&mut part, &operator.kind);
                 ahead.extend(operator.inputs.iter().map(|input| input.from.node));
             }
@@ -89,13 +93,14 @@ fn canonical(plan: &Plan) -> String {
         }
     }
     let mut parts: Vec<String> = Vec::new();
-    for operator in &plan.operators {
+    for (at, operator) in plan.operators.iter().enumerate() {
         let mut part = String::new();
         line(&mut part, "operator", &operator.name);
         line(&mut part, "from", &inputs(plan, &operator.inputs));
         let tags: Vec<(&str, bool)> =
             operator.outputs.iter().map(|port| (port.tag.as_str(), port.used)).collect();
         line(&mut part, "tags", &tags);
+        rounds(&mut part, plan, at);
         kind(&mut part, &operator.kind);
         parts.push(part);
     }
@@ -138,6 +143,13 @@ fn inputs(plan: &Plan, inputs: &[Input]) -> Vec<(String, String)> {
         (plan.node_name(input.from.node).to_owned(), plan.port(input.from).tag.clone())
     };
     inputs.iter().map(name).collect()
+}
+
+/// How often records go back to an operator at most, if they do.
+fn rounds(text: &mut String, plan: &Plan, at: usize) {
+    if let Some(one) = plan.loop_of(at) {
+        line(text, "max_rounds", &one.max_rounds);
+    }
 }
 
 fn kind(text: &mut String, kind: &OperatorKind) {
@@ -201,6 +213,13 @@ fn kind(text: &mut String, kind: &OperatorKind) {
             ordered(text, rows);
             line(text, "count", count);
             line(text, "rank", rank);
+        }
+        OperatorKind::Lots { by, seed, weights, .. } => {
+            for (name, value) in by {
+                line(text, "by", &(name, spaced(value.text())));
+            }
+            line(text, "seed", seed);
+            line(text, "weights", weights);
         }
         OperatorKind::Join(join) => {
             line(text, "lefts", &join.lefts);

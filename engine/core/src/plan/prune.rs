@@ -18,7 +18,7 @@ use crate::graph::{
 use crate::plan::{OperatorPlan, Port, SourcePlan};
 
 /// What the readers of a port need.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Need {
     columns: BTreeSet<String>,
     raw: bool,
@@ -70,13 +70,24 @@ pub(super) fn needs(graph: &Graph) -> Needs {
             needs.add(input.from.node, input.from.port, &need);
         }
     }
-    for (at, operator) in graph.operators.iter().enumerate().rev() {
-        let outputs = needs.operators.get(at).map(Vec::as_slice).unwrap_or_default();
-        let need = of_operator(operator, outputs);
-        let other = of_other_side(operator, outputs);
-        for (at, input) in operator.inputs.iter().enumerate() {
-            let need = if at < operator.lefts() { &need } else { &other };
-            needs.add(input.from.node, input.from.port, need);
+    loop {
+        let before = needs.operators.clone();
+        for (at, operator) in graph.operators.iter().enumerate().rev() {
+            let outputs = needs.operators.get(at).map(Vec::as_slice).unwrap_or_default();
+            let mut need = of_operator(operator, outputs);
+            // Past its last round a record is rejected by the head of its loop.
+            let rejects = graph.loops.iter().any(|one| one.head == at);
+            need.raw |= rejects;
+            need.positions |= rejects;
+            let other = of_other_side(operator, outputs);
+            for (at, input) in operator.inputs.iter().enumerate() {
+                let need = if at < operator.lefts() { &need } else { &other };
+                needs.add(input.from.node, input.from.port, need);
+            }
+        }
+        // What the head of a loop needs, what goes back has to carry: again, until all is known.
+        if graph.loops.is_empty() || before == needs.operators {
+            break;
         }
     }
     forget_origin_behind_aggregates(graph, &mut needs);
@@ -120,6 +131,14 @@ fn of_operator(operator: &GraphOperator, outputs: &[Need]) -> Need {
                 need.columns.extend(rule.columns().iter().cloned());
                 rejects |= rule.is_fallible();
             }
+        }
+        OperatorKind::Lots { by, .. } => {
+            for (_, value) in by {
+                need.columns.extend(value.columns().iter().cloned());
+                rejects |= value.is_fallible();
+            }
+            // Without a key a record is drawn by its bytes and its place.
+            rejects |= by.is_empty();
         }
         OperatorKind::Select { columns } => {
             let wanted = std::mem::take(&mut need.columns);
@@ -335,6 +354,7 @@ pub(super) fn operator(operator: GraphOperator, needs: &[Need]) -> OperatorPlan 
         | OperatorKind::Route { .. }
         | OperatorKind::Window { .. }
         | OperatorKind::Explode { .. }
+        | OperatorKind::Lots { .. }
         | OperatorKind::Aggregate { .. } => {}
     }
     let whole = matches!(kind, OperatorKind::Aggregate { .. });

@@ -60,7 +60,7 @@ impl Fake {
             report.phase = phase;
             report.bytes_read = bytes_read;
             if phase == Phase::Quarantined {
-                report.reason = Some(("E-FORMAT".into(), "not a jsonl file".into()));
+                report.reason = Some(("bad_format".into(), "not a jsonl file".into()));
             }
             if phase.is_final() {
                 report.finished_at = Some(moment(3));
