@@ -18,7 +18,7 @@ use timely::progress::operate::FrontierInterest;
 
 use crate::batch::{Batch, position_line, position_offset};
 use crate::expr::{Evaluated, RowError};
-use crate::reject::{EpochRejects, REJECT_RAW_BYTES_MAX, Reject, RejectCode};
+use crate::reject::{EpochRejects, OnError, REJECT_RAW_BYTES_MAX, Reject, RejectCode};
 use crate::tally::Tally;
 use crate::time::Time;
 
@@ -73,6 +73,16 @@ impl Emit {
     /// Rejects one row of `batch`.
     pub fn reject(&mut self, batch: &Batch, row: usize, code: RejectCode, reason: String) {
         self.rejects.push(reject_row(&self.operator, batch, row, code, reason));
+    }
+
+    /// Returns the name of the operator.
+    pub fn operator(&self) -> &str {
+        &self.operator
+    }
+
+    /// Rejects rows in the way that is said.
+    pub fn reject_all(&mut self, rejects: Vec<Reject>) {
+        self.rejects.extend(rejects);
     }
 
     /// Rejects each row whose expression failed. A row that failed twice is rejected once.
@@ -132,6 +142,7 @@ pub fn reject_row(
         code,
         message: reason,
         raw: raw[..raw.len().min(REJECT_RAW_BYTES_MAX)].to_vec(),
+        on_error: OnError::Reject,
     }
 }
 

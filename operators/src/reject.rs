@@ -86,6 +86,21 @@ impl fmt::Display for RejectCode {
     }
 }
 
+/// What fails with a record that is rejected, from the least to the most.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum OnError {
+    /// The record alone.
+    #[default]
+    Reject,
+    /// Its file as a whole.
+    FailFile,
+    /// Its file, and the pipeline takes no more.
+    StopPipeline,
+}
+
 /// One record that could not be processed, and why.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Reject {
@@ -104,6 +119,8 @@ pub struct Reject {
     pub message: String,
     /// The record without its line terminator, cut at [`REJECT_RAW_BYTES_MAX`].
     pub raw: Vec<u8>,
+    /// What fails with it, as far as the record itself says.
+    pub on_error: OnError,
 }
 
 /// Rejects of one batch; what flows on the `errors` tag of an operator.

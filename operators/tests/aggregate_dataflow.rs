@@ -14,7 +14,7 @@ use tidemill_operators::aggregate::{
 };
 use tidemill_operators::meter::Meter;
 use tidemill_operators::tally::Tally;
-use tidemill_operators::{Batch, Column, Origin, Reject, RejectCode, Schema, Time, Type};
+use tidemill_operators::{Batch, Column, OnError, Origin, Reject, RejectCode, Schema, Time, Type};
 use timely::dataflow::InputHandle;
 use timely::dataflow::operators::vec::Broadcast;
 use timely::dataflow::operators::{Input, Inspect, Probe};
@@ -97,6 +97,7 @@ fn evaluate(spec: &AggregateSpec, batch: &Batch) -> Inputs {
         code: RejectCode::Expression,
         message: "no such status".into(),
         raw: vec![],
+        on_error: OnError::Reject,
     });
     Inputs {
         keys: (0..spec.keys.len()).map(column).collect(),

@@ -98,6 +98,14 @@ pub struct Submit {
     /// committed. A name that nobody has yet is a plain new file.
     #[arg(long, value_name = "ID", num_args = 0..=1, require_equals = true)]
     pub replace: Option<Option<u64>>,
+    /// With --replace: show what would change, and change nothing
+    ///
+    /// On a terminal you are asked then whether to do it; else nothing is done, unless --yes says so.
+    #[arg(long, requires = "replace", conflicts_with = "id")]
+    pub dry_run: bool,
+    /// With --dry-run: do it then, without asking
+    #[arg(long, requires = "dry_run")]
+    pub yes: bool,
     /// Send again for so many seconds while the server is away; 0 sends once
     ///
     /// The time counts from the last byte that got through. An upload that broke off goes on where
@@ -175,6 +183,14 @@ pub struct Remove {
     /// Take what is given for a name, even if it is a number
     #[arg(long)]
     pub by_name: bool,
+    /// Show what would change, and change nothing
+    ///
+    /// On a terminal you are asked then whether to do it; else nothing is done, unless --yes says so.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// With --dry-run: do it then, without asking
+    #[arg(long, requires = "dry_run")]
+    pub yes: bool,
     /// Wait until each is done
     #[arg(long)]
     pub wait: bool,

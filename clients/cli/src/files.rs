@@ -160,6 +160,9 @@ fn text(submission: &Submission) -> String {
     }
     lines.extend(corrections(submission).map(|(word, other)| (word, other.to_string())));
     let bytes = submission.bytes;
+    if let Some(kept) = submission.retained_bytes {
+        lines.push(("retained", format!("{} for corrections", human::bytes(kept))));
+    }
     lines.extend([
         ("size", format!("{} ({} bytes)", human::bytes(bytes), human::count(bytes))),
         ("blake3", hash(submission)),

@@ -45,6 +45,7 @@ pub(crate) fn submission(submission: &Submission) -> Value {
         ("removes", submission.removes),
         ("replaced_by", submission.replaced_by),
         ("removed_by", submission.removed_by),
+        ("retained_bytes", submission.retained_bytes),
     ];
     for (name, id) in others {
         if let Some(id) = id {
@@ -125,6 +126,7 @@ pub(crate) fn operator(row: &Operator, per_worker: bool) -> Value {
         })),
         "state_entries": row.state_entries,
         "state_bytes": row.state_bytes,
+        "retained_bytes": row.retained_bytes,
     });
     if let (Some(value), Value::Object(counts)) = (value.as_object_mut(), counts) {
         value.extend(counts);

@@ -10,6 +10,7 @@ mod command;
 mod output;
 
 mod control;
+mod dry_run;
 mod files;
 mod latency;
 mod receipt;

@@ -116,12 +116,7 @@ impl Client {
     /// Takes a committed file away, and everything that came of it; returns the new submission, which
     /// does that, once it is durable.
     pub async fn remove(&self, which: Which) -> Result<Submission, Error> {
-        let (which, pipeline) = match which {
-            Which::Id(id) => (v1::remove_request::Which::Id(id), None),
-            Which::Name { pipeline, name } => (v1::remove_request::Which::Name(name), pipeline),
-        };
-        let pipeline = pipeline.unwrap_or_default();
-        let request = v1::RemoveRequest { which: Some(which), pipeline };
+        let request = convert::removal(which);
         convert::submission(self.submissions().remove(request).await?.into_inner())
     }
 

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::model::{
     Attempt, Cell, Column, Condition, Draining, Edge, Frontier, Hold, Node, Operator, OutputFile,
     Phase, Pipeline, Reason, Receipt, ReceiptNode, ReceiptOutput, Replaces, StageLatency,
-    Submission, TableChange, TableInfo, TableRow,
+    Submission, TableChange, TableInfo, TableRow, Which,
 };
 
 /// Translates a table.
@@ -101,7 +101,16 @@ fn instant(wire: Option<prost_types::Timestamp>, what: &'static str) -> Result<S
     SystemTime::try_from(wire).map_err(|_| Error::Answer { what })
 }
 
-/// Translates a submission.
+/// Translates which file is to be taken away.
+pub(crate) fn removal(which: Which) -> v1::RemoveRequest {
+    let (which, pipeline) = match which {
+        Which::Id(id) => (v1::remove_request::Which::Id(id), None),
+        Which::Name { pipeline, name } => (v1::remove_request::Which::Name(name), pipeline),
+    };
+    v1::RemoveRequest { which: Some(which), pipeline: pipeline.unwrap_or_default() }
+}
+
+/// Translates which file a new one takes the place of.
 pub(crate) fn replaces(replaces: Replaces) -> Option<v1::Replaces> {
     match replaces {
         Replaces::Nothing => None,
@@ -110,6 +119,7 @@ pub(crate) fn replaces(replaces: Replaces) -> Option<v1::Replaces> {
     }
 }
 
+/// Translates a submission.
 pub(crate) fn submission(wire: v1::Submission) -> Result<Submission, Error> {
     let id = |id: u64| (id > 0).then_some(id);
     let output = |file: v1::OutputFile| OutputFile {
@@ -145,6 +155,7 @@ pub(crate) fn submission(wire: v1::Submission) -> Result<Submission, Error> {
         removes: wire.removes,
         replaced_by: wire.replaced_by,
         removed_by: wire.removed_by,
+        retained_bytes: wire.retained_bytes,
         receipt: wire.receipt.map(receipt).transpose()?,
         waits_for: Some(wire.waits_for).filter(|text| !text.is_empty()),
         attempts: wire.attempts.into_iter().map(attempt).collect::<Result<_, _>>()?,
@@ -242,6 +253,7 @@ pub(crate) fn operator(wire: v1::Operator) -> Operator {
         frontier: wire.frontier.map(frontier),
         state_entries: wire.state_entries,
         state_bytes: wire.state_bytes,
+        retained_bytes: wire.retained_bytes,
     }
 }
 

@@ -29,6 +29,7 @@ mod id;
 mod model;
 
 mod client;
+mod dry_run;
 mod retry;
 mod submit;
 mod tables;
@@ -37,6 +38,7 @@ mod watch;
 mod convert;
 
 pub use client::Client;
+pub use dry_run::{DryRun, OutputChange, SinkChanges, TableChanges};
 pub use error::Error;
 /// Latencies are decoded into histograms of this crate.
 pub use hdrhistogram;

@@ -95,6 +95,8 @@ pub struct Submission {
     pub replaced_by: Option<u64>,
     /// The submission that takes this one away.
     pub removed_by: Option<u64>,
+    /// How many of its bytes are kept in `retained/` for corrections.
+    pub retained_bytes: Option<u64>,
     /// Where every record went: of a committed file that was asked for by its id.
     pub receipt: Option<Receipt>,
     /// What it waits for, in words, if something holds it back.
@@ -337,6 +339,8 @@ pub struct Operator {
     pub state_entries: u64,
     /// Bytes of memory they take, where the operator knows: those that keep the rows of keys do.
     pub state_bytes: u64,
+    /// Of a source: bytes of its inputs that are kept in `retained/` for corrections; told on one row.
+    pub retained_bytes: u64,
 }
 
 /// Something that keeps the server's work waiting.

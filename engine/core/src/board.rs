@@ -105,6 +105,7 @@ pub fn report_of(file: &AcceptedFile) -> SubmissionReport {
             }
             None => Corrections::default(),
         },
+        retained_bytes: None,
         waits_for: None,
         attempts: Vec::new(),
     }

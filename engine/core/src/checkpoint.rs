@@ -109,6 +109,7 @@ pub fn state_parts(kind: &OperatorKind) -> &'static [StatePart] {
         | OperatorKind::Route { .. }
         | OperatorKind::Parse { .. }
         | OperatorKind::Window { .. }
+        | OperatorKind::Expect { .. }
         | OperatorKind::Explode { .. }
         | OperatorKind::Lots { .. } => &[],
         OperatorKind::Aggregate { spec, .. } if spec.holds() => &[TOTALS, HELD],

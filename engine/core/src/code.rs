@@ -61,6 +61,16 @@ words! {
         TooManyRejects = "too_many_rejects",
         /// A record was rejected where none may be.
         RejectedRecord = "rejected_record",
+        /// A record was rejected that stops the pipeline.
+        StoppedPipeline = "stopped_pipeline",
+        /// It does not begin as its contract says.
+        WrongHeader = "wrong_header",
+        /// It does not end as its contract says.
+        WrongTrailer = "wrong_trailer",
+        /// It has another number of records than its contract or its trailer says.
+        WrongCount = "wrong_count",
+        /// A column adds up to something else than its trailer says.
+        WrongTotal = "wrong_total",
         /// Its records multiply in a loop.
         Loop = "loop_grows",
         /// It crashes the process.
@@ -113,6 +123,8 @@ words! {
         NoRetry = "no_retry",
         /// The file cannot be replaced or removed.
         NoCorrection = "no_correction",
+        /// The correction cannot be tried.
+        NoDryRun = "no_dry_run",
         /// What would read the file is paused or drained.
         Paused = "paused",
         /// The pipeline has no source or sink of that name.

@@ -5,6 +5,7 @@
 
 mod control;
 mod correct;
+mod dry_run;
 mod retry;
 mod submit;
 pub mod tables;
@@ -148,7 +149,16 @@ impl Engine {
         let attempts = attempts.map_err(|error| unavailable("look up", &error))?;
         let attempts = attempts.into_iter().map(attempt_report).collect();
         let (retry_of, retried_as) = (retries.retry_of, retries.retried_as);
-        Ok(SubmissionReport { retry_of, retried_as, corrections, attempts, ..report })
+        let retained_bytes = self.journal().retained_bytes(report.id);
+        let retained_bytes = retained_bytes.map_err(|error| unavailable("look up", &error))?;
+        Ok(SubmissionReport {
+            retry_of,
+            retried_as,
+            corrections,
+            retained_bytes,
+            attempts,
+            ..report
+        })
     }
 
     /// Registers a function that hears of each change of each submission.
@@ -178,9 +188,30 @@ impl Engine {
         self.parts.plans.iter().enumerate().map(report).collect()
     }
 
-    /// Returns every operator on every worker of every process.
+    /// Returns every operator on every worker of every process. Reads the journal for what is retained
+    /// of sources, which is told of the first worker.
     pub fn operators(&self) -> Vec<OperatorReport> {
-        self.parts.stats.operators()
+        let mut operators = self.parts.stats.operators();
+        for plan in &self.parts.plans {
+            let retained = match self.journal().retained(&plan.name) {
+                Ok(retained) => retained,
+                Err(error) => {
+                    tracing::warn!("add up what is retained: {error}");
+                    continue;
+                }
+            };
+            for one in retained {
+                let of_source = |row: &&mut OperatorReport| {
+                    row.pipeline == plan.name
+                        && row.operator == one.source
+                        && row.kind.starts_with("source ")
+                };
+                if let Some(row) = operators.iter_mut().find(of_source) {
+                    row.retained_bytes = one.bytes;
+                }
+            }
+        }
+        operators
     }
 
     /// Returns the latency histograms of every stage of every pipeline.

@@ -8,15 +8,18 @@ use std::time::Duration;
 
 use regex::Regex;
 use tidemill_operators::aggregate::AggregateSpec;
+use tidemill_operators::expect::Expectation;
 use tidemill_operators::explode::List;
 use tidemill_operators::expr::{Aggregate, Expr};
 use tidemill_operators::format::{Field, Format, OutputFormat, TableFormat};
 use tidemill_operators::join;
 use tidemill_operators::lots::LotsKind;
+use tidemill_operators::reject::OnError;
 use tidemill_operators::state::MachineSpec;
 use tidemill_operators::window::Windows;
 use tidemill_operators::{Column, Schema, Type};
 
+use crate::contract::{Contract, Policy};
 use crate::diagnostic::{Mistakes, Place};
 use crate::graph::loops::Loop;
 use crate::judge::MaxRejects;
@@ -25,6 +28,8 @@ use crate::spec::taking::Taking;
 
 mod names;
 
+mod contract;
+mod demands;
 mod flow;
 pub(crate) mod loops;
 mod operators;
@@ -139,6 +144,11 @@ pub enum OperatorKind {
     },
     /// Puts rows of two sides together.
     Join(Join),
+    /// Rejects the records that break a condition.
+    Expect {
+        /// The conditions.
+        expectations: Vec<Expectation>,
+    },
     /// Runs a machine over the records of each key, which decides how each of them leaves.
     State {
         /// The records of a key, in order.
@@ -215,6 +225,7 @@ impl OperatorKind {
             OperatorKind::State { .. } => "state",
             OperatorKind::Explode { .. } => "explode",
             OperatorKind::Join { .. } => "join",
+            OperatorKind::Expect { .. } => "expect",
             OperatorKind::Lots { kind, .. } => kind.word(),
         }
     }
@@ -235,6 +246,7 @@ impl OperatorKind {
             | OperatorKind::Route { .. }
             | OperatorKind::Parse { .. }
             | OperatorKind::Window { .. }
+            | OperatorKind::Expect { .. }
             | OperatorKind::Explode { .. }
             | OperatorKind::Lots { .. } => false,
             OperatorKind::Aggregate { .. }
@@ -319,6 +331,9 @@ pub(crate) struct GraphSource {
     pub(crate) record_bytes_max: usize,
     pub(crate) inflate_ratio_max: u32,
     pub(crate) max_rejects: Option<MaxRejects>,
+    pub(crate) on_error: OnError,
+    pub(crate) expect: Vec<Expectation>,
+    pub(crate) contract: Option<Contract>,
     pub(crate) taking: Taking,
     pub(crate) errors_used: bool,
 }
@@ -337,6 +352,7 @@ pub(crate) struct GraphOperator {
     pub(crate) kind: OperatorKind,
     pub(crate) inputs: Vec<Input>,
     pub(crate) outputs: Vec<GraphPort>,
+    pub(crate) policy: Policy,
     pub(crate) errors_used: bool,
 }
 
@@ -378,6 +394,7 @@ pub(crate) fn check(spec: &mut PipelineSpec, mistakes: &mut Mistakes<'_>) -> Opt
     let names = names::resolve(spec, mistakes);
     let sources = sources::check(spec, &names, mistakes);
     let flow = flow::check(spec, &names, &sources, mistakes);
+    demands::check(spec, &names, &flow, mistakes);
     let sinks = sinks::check(spec, &names, &flow, mistakes);
     unread::check(spec, &names, mistakes);
     if !mistakes.is_empty() {
@@ -387,6 +404,7 @@ pub(crate) fn check(spec: &mut PipelineSpec, mistakes: &mut Mistakes<'_>) -> Opt
     let mut sinks: Vec<GraphSink> = sinks.into_iter().collect::<Option<_>>()?;
     let sources = sources?;
     let operators = flow.into_operators()?;
+    contract::check_policies(spec, &names.order, &operators, mistakes);
     sinks.push(rejects(&sources, &operators));
     let (name, loops) = (spec.name.as_ref()?.text.clone(), names.loops);
     Some(Graph { name, sources, operators, sinks, loops })

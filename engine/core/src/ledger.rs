@@ -13,18 +13,18 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tidemill_store::checkpoint::Manifest;
 use tidemill_store::{
-    AcceptedFile, Book, CLIENT_IDS_KEPT, Folders, Identity, Journal, JournalError, NewFile,
-    Outcome, Part, PartBody, Receipt, Replaced, Retried, Verdict, barrier, failpoint, queue,
+    AcceptedFile, Book, CLIENT_IDS_KEPT, Folders, Journal, JournalError, NewFile, Outcome, Receipt,
+    Replaced, Retried, Verdict, barrier, failpoint, queue,
 };
 use timely::scheduling::activate::SyncActivator;
 
 use crate::answer::{Answer, Heard};
-use crate::board::{Board, Milestones, to_us};
+use crate::board::{Board, Milestones};
 use crate::checkpoint::keeper::Keeper;
 use crate::checkpoint::schedule::Schedule;
 use crate::checkpoint::{KeptPart, RestoreOrder};
-use crate::code::FileCode;
 use crate::control::Control;
+use crate::dry_run::TableShape;
 use crate::fault::{self, FaultKind};
 use crate::ingest::backlog::Backlog;
 use crate::ingest::coordinator::Command;
@@ -33,20 +33,23 @@ use crate::plan::Retention;
 use crate::publish::Job;
 use crate::receipt;
 use crate::retry::Policy;
-use crate::sink::body::Prepared;
-use crate::sink::parts::PreparedPart;
 use crate::space::Space;
 use crate::turns::{Turn, Turns};
 
 mod control;
 mod correct;
+mod decide;
+mod dry_run;
 mod keep;
 mod order;
 mod postpone;
+mod retry;
 mod shelf;
 
 pub use control::Change;
 pub use correct::Removal;
+pub use dry_run::{Trial, Tried, Try};
+pub use order::Waiting;
 
 /// Events taken into one transaction at most.
 const GROUP_MAX: usize = 512;
@@ -93,6 +96,8 @@ pub enum Event {
     },
     /// A committed file is to be taken away.
     Remove(Removal),
+    /// A correction is to be tried.
+    Try(Box<Try>),
     /// The dataflow of a pipeline said something.
     Heard {
         /// Which pipeline.
@@ -173,8 +178,12 @@ pub struct Line {
     pub linear: Vec<bool>,
     /// Whether versions that were corrected since are left out of what is read again.
     pub skips: bool,
-    /// Files that wait for one that is not finished, and whether each is read again.
-    pub behind: VecDeque<(AcceptedFile, bool)>,
+    /// What waits for a file that is not finished.
+    pub behind: VecDeque<Waiting>,
+    /// The correction that is being tried.
+    pub trial: Option<Box<Trial>>,
+    /// Its tables, by the sink's place in the plan.
+    pub tables: BTreeMap<usize, TableShape>,
     /// Answers that wait until their sink is resumed, and all behind them, in the order of epochs.
     pub held: VecDeque<Answer>,
     /// Whether there were corrections in this life.
@@ -196,6 +205,8 @@ pub struct Ledger {
     space: Space,
     /// Who may begin when.
     turns: Turns,
+    /// Corrections that were tried.
+    tried: u64,
     /// What a person holds back.
     control: Control,
     stopping: bool,
@@ -224,7 +235,8 @@ impl Ledger {
         turns: Turns,
         control: Control,
     ) -> Self {
-        let (running, postponed, stopping) = (BTreeMap::new(), BTreeMap::new(), false);
+        let (running, postponed) = (BTreeMap::new(), BTreeMap::new());
+        let (stopping, tried) = (false, 0);
         Self {
             journal,
             lines,
@@ -235,6 +247,7 @@ impl Ledger {
             postponed,
             space,
             turns,
+            tried,
             control,
             stopping,
         }
@@ -267,6 +280,8 @@ impl Ledger {
     pub fn run(mut self, events: &Receiver<Event>) -> Result<(), JournalError> {
         let mut forgot = Instant::now();
         let mut ended = false;
+        // A life may be shorter than the time between two looks.
+        self.discard_expired()?;
         loop {
             self.give_turns()?;
             let due = self.try_again_due()?;
@@ -309,6 +324,7 @@ impl Ledger {
         let mut retries = Vec::new();
         let mut removals = Vec::new();
         let mut now = Vec::new();
+        let mut trials = Vec::new();
         let mut changes = Vec::new();
         let mut refreshes = Vec::new();
         let mut ended = false;
@@ -318,6 +334,7 @@ impl Ledger {
                 Event::Retry { of, file, reply } => retries.push((of, file, reply)),
                 Event::TryNow { id, reply } => now.push((id, reply)),
                 Event::Remove(removal) => removals.push(removal),
+                Event::Try(asked) => trials.push(asked),
                 Event::Heard {
                     pipeline,
                     heard: Heard::Progress { submission, bytes, records },
@@ -361,6 +378,9 @@ impl Ledger {
         }
         for removal in removals {
             self.remove(removal)?;
+        }
+        for asked in trials {
+            self.try_out(*asked)?;
         }
         let answers = self.hold_back(answers);
         self.finish(answers)?;
@@ -422,7 +442,8 @@ impl Ledger {
     fn give_turns(&mut self) -> Result<(), JournalError> {
         while self.turns.is_waiting() && !self.stopping {
             // What waits for another file has not begun either.
-            let behind: usize = self.lines.iter().map(|line| line.behind.len()).sum();
+            let behind = self.lines.iter().flat_map(|line| &line.behind);
+            let behind = behind.filter(|one| matches!(one, Waiting::File(..))).count();
             let behind = behind + self.postponed.len();
             let idle = self.board.outstanding() <= self.turns.held() + behind;
             match self.turns.next(idle) {
@@ -438,26 +459,6 @@ impl Ledger {
             }
         }
         Ok(())
-    }
-
-    /// Accepts a file of `quarantine/` anew and moves it back.
-    fn retry(&mut self, of: u64, file: &NewFile) -> Result<Retried, JournalError> {
-        let found = self.lines.iter().position(|line| line.name == file.pipeline);
-        let Some(pipeline) = found else { return Ok(Retried::NotQuarantined) };
-        let Self { journal, space, .. } = self;
-        let retried = space.insist("writing the journal", || journal.retry(of, file))?;
-        if let Retried::Accepted(accepted) = &retried {
-            let folders = &self.lines[pipeline].folders;
-            let (stored, claimed) = (&accepted.stored_name, &accepted.claimed_name);
-            self.space
-                .insist("moving a file back from quarantine/", || {
-                    queue::take_back(folders, stored, claimed)
-                })
-                .unwrap_or_else(|error| fault::disk("move a file back from quarantine/", &error));
-            self.board.retries(pipeline, accepted, of);
-            self.order(pipeline, (**accepted).clone(), false)?;
-        }
-        Ok(retried)
     }
 
     fn begin(&mut self, pipeline: usize, order: FileOrder) {
@@ -476,7 +477,12 @@ impl Ledger {
         let mut receipts = HashMap::with_capacity(answers.len());
         let mut waiting_again = Vec::new();
         let finished: Vec<usize> = answers.iter().map(|(pipeline, _)| *pipeline).collect();
+        let mut tried = Vec::new();
         for (pipeline, mut answer) in answers {
+            if self.is_tried(pipeline, answer.epoch) {
+                tried.push((pipeline, answer));
+                continue;
+            }
             let weight = answer.weight();
             let Some(file) = self.running.remove(&answer.submission) else {
                 self.lines[pipeline].backlog.release(weight);
@@ -505,6 +511,7 @@ impl Ledger {
                 self.check_again(pipeline, &file, &mut answer);
             }
             self.board.answered(pipeline, file.id);
+            self.stop_behind(pipeline, &file.name, answer.failure.as_ref())?;
             let milestones =
                 Milestones { read_at: answer.read_at, answered_at: answer.answered_at };
             if answer.failure.is_none() {
@@ -550,6 +557,10 @@ impl Ledger {
             self.publish(jobs);
         }
         waiting_again.into_iter().for_each(|waiting| self.wait_again(waiting));
+        // What they are compared with is what was committed before them.
+        for (pipeline, answer) in tried {
+            self.tried(pipeline, answer)?;
+        }
         finished.into_iter().try_for_each(|pipeline| self.go_on_behind(pipeline))
     }
 
@@ -574,90 +585,17 @@ impl Ledger {
         }
     }
 
-    /// Looks at a file once more, now that all of it was read: somebody who holds it open may have
-    /// written to it since, or put another in its place. Then it leaves no output.
-    fn check_again(&self, pipeline: usize, file: &AcceptedFile, answer: &mut Answer) {
-        if answer.failure.is_some() {
-            return;
-        }
-        let line = &self.lines[pipeline];
-        let path = line.folders.underprocess.join(&file.claimed_name);
-        let difference = match Identity::at(&path) {
-            Ok(now) => file.identity.difference(now),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Some("it is gone from underprocess/".to_owned())
-            }
-            Err(error) => fault::disk("look at a file before its commit", &error),
-        };
-        let Some(difference) = difference else { return };
-        if line.keeps_state {
-            // Its readers found it unchanged after its last byte, and its rows are in sums that others
-            // are built on: what was read counts.
-            tracing::warn!(
-                pipeline = line.name,
-                file = file.name,
-                submission = file.id,
-                "after all of it was read, {difference}; what was read is committed"
-            );
-            return;
-        }
-        answer.failure = Some((FileCode::Changed.word().to_owned(), difference));
-    }
-
-    /// Returns what becomes of a file, and the staged parts that must be removed.
-    fn decide(&self, pipeline: usize, answer: &mut Answer) -> (Outcome, Vec<PathBuf>) {
-        let mut staged = Vec::new();
-        let parts = std::mem::take(&mut answer.parts);
-        let verdict = match &answer.failure {
-            Some((code, detail)) => {
-                staged.extend(parts.into_iter().filter_map(|part| match part.body {
-                    Prepared::Staged(path) => Some(path),
-                    _ => None,
-                }));
-                Verdict::Quarantined { code: code.clone(), detail: detail.clone() }
-            }
-            None => {
-                let part = |part: PreparedPart| Part {
-                    sink: self.lines[pipeline].sinks[part.sink].clone(),
-                    name: part.name,
-                    of: part.of,
-                    bytes: part.bytes,
-                    hash: part.hash,
-                    body: match part.body {
-                        Prepared::Inline(bytes) => PartBody::Inline(bytes),
-                        Prepared::Staged(path) => PartBody::Staged(path),
-                        // Only what is read again is added up, and nothing of that is committed.
-                        Prepared::Digest | Prepared::Same => PartBody::Inline(Vec::new()),
-                        Prepared::Removed => PartBody::Removed,
-                    },
-                    before: Vec::new(),
-                };
-                let says = |part: &PreparedPart| !matches!(part.body, Prepared::Same);
-                let parts = parts.into_iter().filter(says).map(part);
-                Verdict::Committed { parts: shelf::placed(parts.collect()) }
-            }
-        };
-        let outcome = Outcome {
-            id: answer.submission,
-            pipeline: self.lines[pipeline].name.clone(),
-            epoch: answer.epoch,
-            verdict,
-            hash: answer.hash,
-            records: answer.records,
-            rejected: answer.rejected,
-            answered_at_us: to_us(answer.answered_at),
-            finished_at_us: to_us(SystemTime::now()),
-        };
-        (outcome, staged)
-    }
-
     fn stop(&mut self) {
         self.stopping = true;
         for line in &mut self.lines {
             // What the coordinator has not begun is forgotten; it counts as if it were not.
             let running = self.running.values().filter(|file| file.pipeline == line.name);
             let running = running.map(|file| file.identity.bytes);
-            let checkpoint = line.schedule.due_at_end(Instant::now(), running);
+            // What is tried and not undone is in no checkpoint.
+            let checkpoint = match &line.trial {
+                None => line.schedule.due_at_end(Instant::now(), running),
+                Some(_) => None,
+            };
             let _ = line.commands.send(Command::Stop { checkpoint });
             let _ = line.wake.activate();
         }

@@ -31,6 +31,7 @@ pub mod sink;
 pub mod account;
 pub mod answer;
 pub mod checkpoint;
+pub mod contract;
 pub mod judge;
 pub mod receipt;
 pub mod render;
@@ -38,6 +39,7 @@ pub mod worker;
 
 pub mod board;
 pub mod control;
+pub mod dry_run;
 pub mod intake;
 pub mod ledger;
 pub mod publish;
@@ -53,6 +55,8 @@ pub mod start;
 
 pub mod engine;
 pub mod report;
+
+pub mod schema;
 
 pub use diagnostic::Diagnostic;
 pub use engine::Engine;

@@ -6,9 +6,12 @@
 //! only where they are needed. It never checks again what the graph has proved.
 
 use tidemill_operators::batch::Shape;
+use tidemill_operators::expect::Expectation;
 use tidemill_operators::format::{OutputFormat, ReadPlan};
+use tidemill_operators::reject::OnError;
 use tidemill_operators::time::Turns;
 
+use crate::contract::{Contract, Policy};
 use crate::diagnostic::Mistakes;
 use crate::graph::loops::Loop;
 use crate::graph::{self, Graph};
@@ -26,7 +29,9 @@ pub use crate::graph::{
     Input, Join, NodeId, OperatorKind, OrderTerm, OrderedRows, PortId, SinkKind, error_schema,
 };
 pub use crate::spec::correcting::{Correcting, OnDelete, OnSameName, Retention};
+pub use crate::spec::surroundings::{Alone, GivenValue, IncludedFile, Refusal, Surroundings};
 pub use crate::spec::taking::{Order, Taking};
+pub use crate::spec::tree::FILE_BYTES_MAX;
 pub use describe::{describe, loops};
 
 /// A pipeline that can be run.
@@ -34,7 +39,8 @@ pub use describe::{describe, loops};
 pub struct Plan {
     /// The name of the pipeline.
     pub name: String,
-    /// The pipeline file as it was written.
+    /// The pipeline file as it was written; flat, if it includes files or has parameters or groups. So it
+    /// stands for itself.
     pub yaml: String,
     /// BLAKE3, in hex, over everything that changes what the pipeline does; comments, spacing and
     /// quotes do not.
@@ -64,6 +70,12 @@ pub struct SourcePlan {
     pub inflate_ratio_max: u32,
     /// How many of a file's records may be rejected before the file fails; `None`: all.
     pub max_rejects: Option<MaxRejects>,
+    /// What fails with a record that it rejects.
+    pub on_error: OnError,
+    /// What must be true of each record.
+    pub expect: Vec<Expectation>,
+    /// What is promised of each file.
+    pub contract: Option<Contract>,
     /// Which files it takes, and in which order.
     pub taking: Taking,
     /// Where the records go.
@@ -95,6 +107,8 @@ pub struct OperatorPlan {
     pub inputs: Vec<Input>,
     /// Its ports. Rejected records leave by a port of their own that is not listed.
     pub outputs: Vec<Port>,
+    /// What fails with the records that it rejects.
+    pub policy: Policy,
     /// Whether some sink of the file reads its errors.
     pub errors_used: bool,
 }
@@ -198,14 +212,38 @@ impl Plan {
 }
 
 /// Plans a pipeline file, or returns all its mistakes, sorted by place.
+///
+/// The text stands for itself: it can include no file and read no variable of the environment.
 pub fn plan(yaml: &str) -> Result<Plan, Vec<Diagnostic>> {
+    plan_in(yaml, &Alone)
+}
+
+/// Plans a pipeline file with what it may ask of the world around it, or returns all its mistakes, sorted by
+/// place.
+pub fn plan_in(yaml: &str, surroundings: &dyn Surroundings) -> Result<Plan, Vec<Diagnostic>> {
     let mut mistakes = Mistakes::new(yaml);
-    let mut spec = spec::parse(&mut mistakes);
+    let mut spec = spec::parse(surroundings, &mut mistakes);
     let graph = spec.as_mut().and_then(|spec| graph::check(spec, &mut mistakes));
     if let Some(graph) = graph.filter(|_| mistakes.is_empty()) {
-        return Ok(from_graph(graph, yaml));
+        let flat = spec.and_then(|spec| spec.flat);
+        return Ok(from_graph(graph, flat.as_deref().unwrap_or(yaml)));
     }
     Err(mistakes.into_sorted())
+}
+
+/// Returns a hint that names the nearest of the right names, or all of them when none is near.
+pub fn name_hint<'n>(wrong: &str, right: impl IntoIterator<Item = &'n str>) -> Option<String> {
+    Mistakes::new("").nearest_hint(wrong, right, "there are")
+}
+
+/// Reads a file of values for parameters, `NAME: VALUE`, or returns all its mistakes, sorted by place.
+pub fn read_values(yaml: &str) -> Result<Vec<(String, String)>, Vec<Diagnostic>> {
+    let mut mistakes = Mistakes::new(yaml);
+    let values = spec::values(&mut mistakes);
+    match values.filter(|_| mistakes.is_empty()) {
+        Some(values) => Ok(values),
+        None => Err(mistakes.into_sorted()),
+    }
 }
 
 /// Orders nothing and checks nothing: the graph did. Decides what each port carries.

@@ -31,12 +31,13 @@ use crate::checkpoint::keeper::{Keeper, PackPlace};
 use crate::checkpoint::{self, KeptPart, Order, StatePart, operator_fingerprint, operator_state};
 use crate::ingest::backlog::Backlog;
 use crate::ingest::buffers::Buffers;
+use crate::ingest::checks::Checks;
 use crate::ingest::coordinator::{Command, Loads, coordinator};
 use crate::ingest::digest::digest;
 use crate::ingest::flow::Flow;
 use crate::ingest::order::{Opening, ReadNote};
 use crate::ingest::reader::{Reader, reader};
-use crate::judge::{count_rejects, judge};
+use crate::judge::{Rules, count_rejects, judge};
 use crate::plan::{Input, NodeId, OperatorPlan, Plan, PortId, SinkKind, SinkPlan};
 use crate::receipt::place;
 use crate::sink::changes::changes;
@@ -174,8 +175,9 @@ impl<'scope> Rendering<'scope, '_> {
         let notes = together(self.scope, vec![read.clone(), hashed]);
         // A verdict on a file follows from what operators reject and leads to those that hold its
         // rows back: it is known only when all are built.
-        let has_limits = self.plan.sources.iter().any(|source| source.max_rejects.is_some());
-        let is_judged = has_limits || self.plan.loops.iter().any(|one| one.grows);
+        let rules = Rules::of(self.plan);
+        let has_rules = rules.can_fail(self.plan);
+        let is_judged = has_rules || self.plan.loops.iter().any(|one| one.grows);
         let mut failures = vec![notes.clone()];
         let verdict = is_judged.then(|| {
             let (verdict, told) = self.scope.feedback::<Vec<ReadNote>>(Step::STAY);
@@ -198,8 +200,8 @@ impl<'scope> Rendering<'scope, '_> {
         let mut said_of_files = vec![notes.clone()];
         if let Some(verdict) = verdict {
             let mut verdicts = grown;
-            if has_limits {
-                verdicts.push(self.judge(orders.openings.clone(), notes.clone()));
+            if has_rules {
+                verdicts.push(self.judge(orders.openings.clone(), notes.clone(), rules));
             }
             let verdicts = together(self.scope, verdicts);
             verdicts.clone().connect_loop(verdict);
@@ -288,17 +290,18 @@ impl<'scope> Rendering<'scope, '_> {
             .broadcast()
     }
 
-    /// The verdicts on files of which too many records were rejected, on worker 0.
+    /// The verdicts on files that break a rule, on worker 0.
     fn judge(
         &self,
         openings: StreamVec<'scope, Time, Opening>,
         notes: StreamVec<'scope, Time, ReadNote>,
+        rules: Rules,
     ) -> StreamVec<'scope, Time, ReadNote> {
         let name = &self.plan.name;
         let rejects = together(self.scope, self.of_records.clone());
-        let tallies = count_rejects(&format!("Count rejects {name}/"), rejects);
-        let limits = self.plan.sources.iter().map(|source| source.max_rejects).collect();
-        judge(&format!("Judge {name}/"), openings, notes, tallies, limits)
+        let title = format!("Count rejects {name}/");
+        let tallies = count_rejects(&title, rejects, rules.policies.clone());
+        judge(&format!("Judge {name}/"), openings, notes, tallies, rules)
     }
 
     fn source(
@@ -314,6 +317,7 @@ impl<'scope> Rendering<'scope, '_> {
             name: source.name.clone(),
             plan: source.read.clone(),
             inflate_ratio_max: source.inflate_ratio_max,
+            checks: Checks::of(source),
             flow: self.flow.clone(),
             loads: self.loads.clone(),
             buffers: self.buffers.clone(),

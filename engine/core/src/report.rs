@@ -89,6 +89,8 @@ pub struct SubmissionReport {
     pub retried_as: Option<u64>,
     /// Which submissions this one corrects, and which correct it.
     pub corrections: Corrections,
+    /// How many of its bytes lie in `retained/`, for corrections; none: not there.
+    pub retained_bytes: Option<u64>,
     /// What it waits for, in words, if something holds it back.
     pub waits_for: Option<String>,
     /// The attempts at it that failed for a reason that may pass.
@@ -307,6 +309,9 @@ pub struct OperatorReport {
     pub state_entries: u64,
     /// Bytes of memory they take, where the operator knows: those that keep the rows of keys do.
     pub state_bytes: u64,
+    /// Of a source: bytes of its inputs that lie in `retained/`, for corrections.
+    #[serde(default)]
+    pub retained_bytes: u64,
 }
 
 /// How long files spent in one stage, in microseconds.

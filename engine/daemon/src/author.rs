@@ -1,53 +1,28 @@
 //! Author: what the author of a pipeline asks: is it right, what does it look like, what is in
 //! force.
 
-use std::path::Path;
-
-use anyhow::Context;
+use tidemill_engine::draw;
 use tidemill_engine::plan::{describe, loops};
 use tidemill_engine::report::LoopReport;
-use tidemill_engine::{Diagnostic, Plan, draw, plan};
 
 use crate::flags::{CheckFlags, ConfigFlags, Drawing, GraphFlags};
+pub use crate::pipeline::{Mistakes, Values, load, load_with};
 use crate::settings::Settings;
 use crate::{USAGE, complain, say};
 
-/// Reads and plans a pipeline file; the mistakes are ready to be shown.
-pub fn load(path: &Path) -> anyhow::Result<Result<Plan, Mistakes>> {
-    let yaml = std::fs::read_to_string(path)
-        .with_context(|| format!("read the pipeline file {}", path.display()))?;
-    let file = path.display().to_string();
-    Ok(plan(&yaml).map_err(|diagnostics| Mistakes { file, yaml, diagnostics }))
-}
-
-/// The mistakes in one pipeline file.
-pub struct Mistakes {
-    file: String,
-    yaml: String,
-    diagnostics: Vec<Diagnostic>,
-}
-
-impl Mistakes {
-    /// Shows them to a person.
-    pub fn complain(&self) {
-        for diagnostic in &self.diagnostics {
-            complain(diagnostic.render(&self.file, &self.yaml).trim_end());
-            complain("");
-        }
-        let count = self.diagnostics.len();
-        let mistakes =
-            if count == 1 { "1 mistake".to_owned() } else { format!("{count} mistakes") };
-        complain(&format!("{}: {mistakes}", self.file));
-    }
-}
-
 /// `tidemill check`
 pub fn check(flags: &CheckFlags) -> anyhow::Result<u8> {
+    let Some(values) = Values::gather(&flags.params)? else { return Ok(USAGE) };
+    if flags.flat && flags.pipelines.len() > 1 {
+        complain("error: --flat prints one pipeline file");
+        return Ok(USAGE);
+    }
     let mut code = 0;
     let mut report = Vec::new();
     for path in &flags.pipelines {
         let file = path.display().to_string();
-        match load(path)? {
+        match load_with(path, &values)? {
+            Ok(plan) if flags.flat => say(plan.yaml.as_bytes())?,
             Ok(plan) if flags.json => {
                 report.push(serde_json::json!({
                     "file": file, "ok": true, "pipeline": plan.name, "plan_hash": plan.hash,
@@ -79,6 +54,9 @@ pub fn check(flags: &CheckFlags) -> anyhow::Result<u8> {
             }
         }
     }
+    if code == 0 && !values.all_known() {
+        code = USAGE;
+    }
     if flags.json {
         say(format!("{}\n", serde_json::to_string_pretty(&report)?).as_bytes())?;
     }
@@ -105,13 +83,17 @@ fn explained(one: &LoopReport) -> String {
 
 /// `tidemill graph`
 pub fn graph(flags: &GraphFlags) -> anyhow::Result<u8> {
-    let plan = match load(&flags.pipeline)? {
+    let Some(values) = Values::gather(&flags.params)? else { return Ok(USAGE) };
+    let plan = match load_with(&flags.pipeline, &values)? {
         Ok(plan) => plan,
         Err(mistakes) => {
             mistakes.complain();
             return Ok(USAGE);
         }
     };
+    if !values.all_known() {
+        return Ok(USAGE);
+    }
     let text = if flags.json {
         let (nodes, edges) = describe(&plan);
         let graph = serde_json::json!({ "pipeline": plan.name, "nodes": nodes, "edges": edges });

@@ -1,13 +1,15 @@
 //! The daemon: flags, settings, build the parts, run, drain. It decides nothing itself.
 //!
 //! Map: [`flags`] (what can be typed), [`settings`] (what is in force, and from where), [`run`] (one
-//! process of a run), [`supervisor`] (several processes on this host), [`author`] (check, graph,
+//! process of a run), [`pipeline`] (a pipeline file and what belongs to it), [`supervisor`] (several processes on this host), [`author`] (check, graph,
 //! config: what a pipeline's author asks), [`mod@doctor`] (what is wrong with a home), [`torture`]
 //! (kills a pipeline again and again, and compares).
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod flags;
 pub mod settings;
+
+pub mod pipeline;
 
 pub mod author;
 pub mod doctor;
@@ -46,6 +48,7 @@ pub fn main() -> ExitCode {
         Command::Check(flags) => author::check(&flags),
         Command::Graph(flags) => author::graph(&flags),
         Command::Config(flags) => author::config(&flags),
+        Command::Schema => say(tidemill_engine::schema::text().as_bytes()).map(|()| 0),
         Command::Torture(flags) => torture::torture(&flags),
         Command::Doctor(flags) => doctor::doctor(&flags),
         Command::Completions { shell } => {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use tidemill_engine::Engine;
 use tidemill_engine::control::ControlError;
+use tidemill_engine::dry_run::DryRun;
 use tidemill_engine::engine::tables::{TableError, TableHandle, TableObserver, TableReport};
 use tidemill_engine::engine::{
     ClientId, Draining, Observer, Replaces, Subject, SubmitError, Target, Upload,
@@ -50,6 +51,12 @@ pub trait Backend: Clone + Send + Sync + 'static {
 
     /// Takes a committed file away; `None`: there is no such submission.
     fn remove(&self, target: &Target) -> Result<Option<SubmissionReport>, SubmitError>;
+
+    /// Tries what [`Backend::submit`] would do with a correction, and changes nothing.
+    fn try_upload(&self, upload: &Upload) -> Result<DryRun, SubmitError>;
+
+    /// Tries what [`Backend::remove`] would do, and changes nothing; `None`: there is no such submission.
+    fn try_removal(&self, target: &Target) -> Result<Option<DryRun>, SubmitError>;
 
     /// Returns what keeps work waiting.
     fn conditions(&self) -> Vec<Condition>;
@@ -132,6 +139,14 @@ impl Backend for Engine {
 
     fn remove(&self, target: &Target) -> Result<Option<SubmissionReport>, SubmitError> {
         Engine::remove(self, target)
+    }
+
+    fn try_upload(&self, upload: &Upload) -> Result<DryRun, SubmitError> {
+        Engine::try_upload(self, upload)
+    }
+
+    fn try_removal(&self, target: &Target) -> Result<Option<DryRun>, SubmitError> {
+        Engine::try_removal(self, target)
     }
 
     fn conditions(&self) -> Vec<Condition> {

@@ -21,6 +21,7 @@ use tonic::{Code, Status};
 
 use crate::refusal::Refusal;
 
+pub(crate) mod corrections;
 pub(crate) mod tables;
 
 /// How many submissions a page has when the client does not say.
@@ -104,6 +105,9 @@ fn code_and_word(refusal: &Refusal) -> (Code, RequestCode) {
         }
         Refusal::Submit(SubmitError::NoCorrection { .. }) => {
             (Code::FailedPrecondition, RequestCode::NoCorrection)
+        }
+        Refusal::Submit(SubmitError::NoDryRun { .. }) => {
+            (Code::FailedPrecondition, RequestCode::NoDryRun)
         }
         Refusal::Submit(SubmitError::Unavailable { .. }) | Refusal::Draining => {
             (Code::Unavailable, RequestCode::Draining)
@@ -223,6 +227,7 @@ pub(crate) fn submission(report: &SubmissionReport) -> v1::Submission {
         removes: report.corrections.removes,
         replaced_by: report.corrections.replaced_by,
         removed_by: report.corrections.removed_by,
+        retained_bytes: report.retained_bytes,
         receipt: None,
         waits_for: report.waits_for.clone().unwrap_or_default(),
         attempts: report.attempts.iter().map(attempt).collect(),
@@ -334,6 +339,7 @@ pub(crate) fn operator(report: OperatorReport) -> v1::Operator {
         frontier: report.frontier.map(|(epoch, chunk)| v1::Frontier { epoch, chunk }),
         state_entries: report.state_entries,
         state_bytes: report.state_bytes,
+        retained_bytes: report.retained_bytes,
     }
 }
 

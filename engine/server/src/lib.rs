@@ -20,6 +20,7 @@ mod ask;
 mod changes;
 mod upload;
 
+mod corrections;
 mod introspection;
 mod pipelines;
 mod submissions;
@@ -32,6 +33,7 @@ mod stand_in;
 use std::future::Future;
 use std::time::Duration;
 
+use tidemill_proto::v1::corrections_server::CorrectionsServer;
 use tidemill_proto::v1::introspection_server::IntrospectionServer;
 use tidemill_proto::v1::pipelines_server::PipelinesServer;
 use tidemill_proto::v1::submissions_server::SubmissionsServer;
@@ -92,6 +94,10 @@ pub async fn serve<B: Backend>(
         IntrospectionServer::new(introspection).max_decoding_message_size(limits.message_bytes_max);
     let tables = tables::Tables::new(backend.clone(), limits.clone(), closing.clone());
     let tables = TablesServer::new(tables).max_decoding_message_size(limits.message_bytes_max);
+    let corrections =
+        corrections::Corrections::new(backend.clone(), limits.clone(), closing.clone());
+    let corrections =
+        CorrectionsServer::new(corrections).max_decoding_message_size(limits.message_bytes_max);
     let pipelines = pipelines::Pipelines::new(backend, limits.clone());
     let pipelines =
         PipelinesServer::new(pipelines).max_decoding_message_size(limits.message_bytes_max);
@@ -101,6 +107,7 @@ pub async fn serve<B: Backend>(
     health.set_serving::<IntrospectionServer<introspection::Introspection<B>>>().await;
     health.set_serving::<PipelinesServer<pipelines::Pipelines<B>>>().await;
     health.set_serving::<TablesServer<tables::Tables<B>>>().await;
+    health.set_serving::<CorrectionsServer<corrections::Corrections<B>>>().await;
 
     let reflection = match config.reflection {
         true => Some(
@@ -127,7 +134,8 @@ pub async fn serve<B: Backend>(
         .add_service(submissions)
         .add_service(introspection)
         .add_service(pipelines)
-        .add_service(tables);
+        .add_service(tables)
+        .add_service(corrections);
 
     tracing::info!(address = %config.grpc, "serving grpc");
     let stop = async move {

@@ -18,6 +18,7 @@ mod retry;
 pub(crate) mod schema;
 mod shelf;
 mod strike;
+mod void;
 mod write;
 
 use std::collections::HashMap;
@@ -32,7 +33,7 @@ use crate::queue::Identity;
 pub use attempt::{Attempt, Postponed};
 pub use checkpoint::{CheckpointRow, Committed};
 pub use client_id::{CLIENT_IDS_KEPT, ClientId, ClientIdError};
-pub use correct::{Correction, Corrections, Removed, Replaces, Retired};
+pub use correct::{Correction, Corrections, NeededBy, Removed, Replaces, RetainedBytes, Retired};
 pub use dedupe::Dedupe;
 pub use hold::{Held, Hold};
 pub use read::JournalReader;
@@ -40,6 +41,8 @@ pub use receipt::ReceiptRow;
 pub use retry::{Retried, Retries, UnderWay};
 pub use shelf::{Output, Replaced};
 pub use strike::STRIKES_ALONE;
+pub use void::WouldBe;
+pub(crate) use void::pass as pass_void;
 
 /// The one writer of the journal.
 #[derive(Debug)]

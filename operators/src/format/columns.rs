@@ -16,7 +16,7 @@ use arrow_schema::{ArrowError, SchemaRef};
 use super::views::strings;
 use super::{ReadPlan, lanes};
 use crate::batch::{Batch, Origin, position};
-use crate::reject::{REJECT_RAW_BYTES_MAX, Reject, RejectCode};
+use crate::reject::{OnError, REJECT_RAW_BYTES_MAX, Reject, RejectCode};
 use crate::types::Type;
 
 /// One column under construction. Numbers, instants and truth values are words; strings are views.
@@ -233,6 +233,7 @@ impl Rows {
             code,
             message: reason,
             raw: chunk[start..kept].to_vec(),
+            on_error: OnError::Reject,
         });
     }
 

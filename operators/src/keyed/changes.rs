@@ -30,7 +30,7 @@ use super::said::{Said, TROUBLE};
 use crate::batch::{Batch, Origin};
 use crate::flow::Flow;
 use crate::key::Key;
-use crate::reject::{EpochRejects, Reject, RejectCode};
+use crate::reject::{EpochRejects, OnError, Reject, RejectCode};
 use crate::tally::Tally;
 use crate::time::Time;
 use crate::types::Column;
@@ -142,6 +142,7 @@ fn reject_all(
         code: RejectCode::Expression,
         message: reason,
         raw: key.text(keys).into_bytes(),
+        on_error: OnError::Reject,
     };
     let origin = Origin { submission: epoch, chunk: Time::END, offset: 0 };
     EpochRejects { epoch, origin, rejects: troubles.into_iter().map(reject).collect() }

@@ -30,7 +30,7 @@ use crate::batch::{Origin, position_offset};
 use crate::flow::without_terminator;
 use crate::key::Key;
 use crate::keyed::Update;
-use crate::reject::{EpochRejects, Reject, RejectCode};
+use crate::reject::{EpochRejects, OnError, Reject, RejectCode};
 use crate::shards::shard_of;
 use crate::tally::Tally;
 use crate::time::Time;
@@ -234,6 +234,7 @@ impl Known {
             code: RejectCode::Late,
             message: reason,
             raw: without_terminator(self.with.marks.raw(row.bytes())).to_vec(),
+            on_error: OnError::Reject,
         };
         Some((place.origin(), reject))
     }

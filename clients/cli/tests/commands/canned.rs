@@ -63,6 +63,7 @@ fn submission(id: u64, name: &str, bytes: u64) -> v1::Submission {
         removes: None,
         replaced_by: None,
         removed_by: None,
+        retained_bytes: None,
         receipt: None,
         waits_for: String::new(),
         attempts: Vec::new(),
@@ -260,6 +261,7 @@ impl Introspection for Canned {
             frontier,
             state_entries: 2,
             state_bytes: 4096,
+            retained_bytes: 0,
         };
         let at = |epoch, chunk| Some(v1::Frontier { epoch, chunk });
         let operators = vec![

@@ -67,7 +67,7 @@ impl Engine {
     }
 
     /// Returns the newest current version of a name.
-    fn named(&self, pipeline: Option<&str>, name: &str) -> Result<u64, SubmitError> {
+    pub(super) fn named(&self, pipeline: Option<&str>, name: &str) -> Result<u64, SubmitError> {
         let at = self.pipeline_at(pipeline)?;
         let plan = &self.parts.plans[at];
         let found = self.journal().current(&plan.name, name);
@@ -118,7 +118,7 @@ impl Engine {
     }
 
     /// Returns why files of a source cannot be replaced or removed, if they cannot.
-    fn check_correctable(&self, pipeline: usize, source: &str) -> Result<(), String> {
+    pub(super) fn check_correctable(&self, pipeline: usize, source: &str) -> Result<(), String> {
         let plan = &self.parts.plans[pipeline];
         let Some(at) = plan.sources.iter().position(|one| one.name == source) else {
             return Err(format!("its source {source} is not in the pipeline file any more"));
@@ -136,6 +136,6 @@ impl Engine {
     }
 }
 
-fn what(id: u64) -> String {
+pub(super) fn what(id: u64) -> String {
     format!("submission {id}")
 }

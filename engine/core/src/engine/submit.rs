@@ -141,6 +141,14 @@ pub enum SubmitError {
         /// Why.
         reason: String,
     },
+    /// The correction cannot be tried.
+    #[error("a correction of {what} cannot be tried: {reason}")]
+    NoDryRun {
+        /// What was to be replaced or removed.
+        what: String,
+        /// Why.
+        reason: String,
+    },
     /// The engine is stopping or its disk refuses; the same upload may be sent again later.
     #[error("the engine takes no files now: {reason}")]
     Unavailable {
@@ -337,7 +345,11 @@ impl Engine {
     }
 
     /// Returns which pipeline, and which of its sources, takes an upload.
-    fn target(&self, pipeline: Option<&str>, name: &str) -> Result<(usize, String), SubmitError> {
+    pub(super) fn target(
+        &self,
+        pipeline: Option<&str>,
+        name: &str,
+    ) -> Result<(usize, String), SubmitError> {
         if self.parts.stop.load(Ordering::Relaxed) {
             return Err(SubmitError::Unavailable { reason: "it is stopping".into() });
         }

@@ -6,6 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use tidemill_operators::{Schema, Type};
 
+use crate::contract::Policy;
 use crate::diagnostic::{Mistakes, quoted};
 use crate::graph::names::{Names, Read};
 use crate::graph::{
@@ -45,6 +46,7 @@ pub(crate) struct Draft {
     pub(crate) inputs: Option<Vec<Input>>,
     /// Tag, stream, and whether it is read.
     pub(crate) ports: Vec<(String, Stream, bool)>,
+    pub(crate) policy: Policy,
     pub(crate) errors_used: bool,
 }
 
@@ -111,6 +113,7 @@ impl Flow {
                     kind: draft.kind?,
                     inputs: draft.inputs?,
                     outputs: ports(draft.ports)?,
+                    policy: draft.policy,
                     errors_used: draft.errors_used,
                 })
             })

@@ -32,6 +32,8 @@ pub(crate) struct Names {
     pub(crate) sinks: Vec<Vec<Read>>,
     /// The loops: outer ones before those inside of them, earlier ones before those they lead to.
     pub(crate) loops: Vec<Loop>,
+    /// What is fed to the inputs of groups that demand columns.
+    pub(crate) demands: Vec<Vec<Read>>,
     /// Whether every `from` leads somewhere, so that what is not read is really not read.
     pub(crate) all_known: bool,
 }
@@ -103,6 +105,11 @@ pub(crate) fn resolve(spec: &PipelineSpec, mistakes: &mut Mistakes<'_>) -> Names
         .map(|sink| resolve(sink.from.as_ref().map(|from| from.iter().collect()), mistakes))
         .collect();
 
+    let demands: Vec<Vec<Read>> = spec
+        .demands
+        .iter()
+        .map(|demand| resolve(Some(demand.ports.iter().collect()), mistakes))
+        .collect();
     let mut loops = loops::find(spec, &written, all_known, mistakes);
     if all_known {
         loops::check(spec, &written, &sinks, &loops, mistakes);
@@ -131,6 +138,7 @@ pub(crate) fn resolve(spec: &PipelineSpec, mistakes: &mut Mistakes<'_>) -> Names
     Names {
         operators: order.iter().map(|at| written[*at].iter().map(replaced).collect()).collect(),
         sinks: sinks.iter().map(|reads| reads.iter().map(replaced).collect()).collect(),
+        demands: demands.iter().map(|reads| reads.iter().map(replaced).collect()).collect(),
         order,
         loops,
         all_known,
@@ -156,18 +164,49 @@ fn collect<'s>(
                 Named::Operator(_) => "an operator",
                 Named::Sink => "a sink",
             };
-            let message = format!("{what} is called {} already", quoted(&name.text));
+            let first = match first {
+                Named::Source(at) => spec.sources.get(*at).map(|source| source.name.place),
+                Named::Operator(at) => spec.operators.get(*at).map(|operator| operator.name.place),
+                Named::Sink => None,
+            };
+            let elsewhere = first.filter(|first| !mistakes.same_file(*first, name.place));
+            let at = elsewhere.map(|first| format!(", in {}", mistakes.shown(first)));
+            let at = at.unwrap_or_default();
+            let message = format!("{what} is called {} already{at}", quoted(&name.text));
             name.wrong(mistakes, message, Some("names are unique in a file".to_owned()));
             unique = false;
         } else {
             known.insert(&name.text, node);
         }
     }
+    unique &= check_groups(spec, &known, mistakes);
     // A sink may share the name of what it reads: nothing reads a sink, so no `from` is ambiguous.
     for (name, node) in sinks {
         known.entry(&name.text).or_insert(node);
     }
     (known, unique)
+}
+
+/// Notes operators called `x/inner` where `x` itself is something: `x` names the group.
+fn check_groups(
+    spec: &PipelineSpec,
+    known: &HashMap<&str, Named>,
+    mistakes: &mut Mistakes<'_>,
+) -> bool {
+    let mut right = true;
+    for operator in &spec.operators {
+        let Some((group, _)) = operator.name.text.split_once('/') else { continue };
+        if matches!(known.get(group), Some(Named::Source(_) | Named::Operator(_))) {
+            let message = format!(
+                "{} is called like an operator of a group {}, and there is something of that name",
+                quoted(&operator.name.text),
+                quoted(group)
+            );
+            operator.name.wrong(mistakes, message, Some("rename one of them".to_owned()));
+            right = false;
+        }
+    }
+    right
 }
 
 struct Resolver<'s> {

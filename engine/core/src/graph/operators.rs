@@ -2,7 +2,9 @@
 
 use tidemill_operators::Schema;
 
+use crate::contract::Policy;
 use crate::diagnostic::{Mistakes, quoted};
+use crate::graph::contract;
 use crate::graph::flow::{Arriving, Draft, Stream};
 use crate::graph::names::{Names, UNMATCHED, tags};
 use crate::graph::operators::column::{every, kinds, named};
@@ -10,7 +12,7 @@ use crate::graph::{NodeId, OperatorKind};
 use crate::spec::{BodySpec, OperatorSpec};
 
 mod aggregate;
-mod column;
+pub(crate) mod column;
 mod explode;
 mod join;
 mod lots;
@@ -52,6 +54,10 @@ pub(crate) fn check(
         kind,
         inputs,
         ports,
+        policy: Policy {
+            on_error: operator.policy.on_error,
+            max_rejects: operator.policy.max_rejects,
+        },
         errors_used: names.errors_read(node),
     }
 }
@@ -107,6 +113,10 @@ fn body_of(
         BodySpec::State(state) => state::check(operator, state, input, mistakes),
         BodySpec::Explode { column, list, element } => {
             explode::check(column, list, element.as_ref(), input, mistakes)
+        }
+        BodySpec::Expect(written) => {
+            let found = schema.and_then(|schema| contract::expectations(written, schema, mistakes));
+            (found.map(|expectations| OperatorKind::Expect { expectations }), input.clone())
         }
         BodySpec::Join(join) => join::check(operator, join, input, other, mistakes),
         BodySpec::Lots(lots) => lots::check(operator, lots, input, mistakes),

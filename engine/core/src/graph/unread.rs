@@ -48,7 +48,8 @@ pub(crate) fn check(spec: &PipelineSpec, names: &Names, mistakes: &mut Mistakes<
             }
             Some(_) if !names.is_read(node, 0) => {
                 let message = format!("nothing reads the operator {}", quoted(&operator.name.text));
-                let hint = format!("add an operator or a sink with `from: {}`", operator.name.text);
+                let written = mistakes.as_written(&operator.name.text);
+                let hint = format!("add an operator or a sink with `from: {written}`");
                 operator.name.wrong(mistakes, message, hint);
             }
             _ => {}
@@ -74,7 +75,9 @@ fn check_tag(
             let message = format!("nothing reads the tag {}", quoted(&tag.text));
             let hint = format!(
                 "read it with `from: {}.{}`, or drop its records on purpose with `drop: [{}]` {place}",
-                operator.text, tag.text, tag.text
+                mistakes.as_written(&operator.text),
+                tag.text,
+                tag.text
             );
             tag.wrong(mistakes, message, hint);
         }

@@ -145,7 +145,7 @@ impl Open {
             ReadEvent::Chunk { chunk, hash, .. } => self.own.note(chunk, hash),
             ReadEvent::TakenBack { chunk, hash } => self.old.note(chunk, hash),
             ReadEvent::Failed { .. } | ReadEvent::FailedForNow { .. } => self.failed = true,
-            ReadEvent::Hashed { .. } => {}
+            ReadEvent::Hashed { .. } | ReadEvent::Framed(_) | ReadEvent::Summed { .. } => {}
         }
     }
 

@@ -10,6 +10,7 @@ use std::sync::mpsc::Sender;
 use tidemill_store::{Held, JournalError};
 
 use crate::answer::Answer;
+use crate::code::FileCode;
 use crate::ledger::{Ledger, Line};
 
 /// What is to be held back, or not any more.
@@ -50,6 +51,31 @@ impl Ledger {
         }
         // Whoever asked may have gone; it is so all the same.
         let _ = reply.send(is_new);
+        Ok(())
+    }
+
+    /// Pauses a pipeline behind a file that must be the last one, as a person would. Durable before
+    /// the verdict on the file is: after a crash in between the file is judged again.
+    pub(super) fn stop_behind(
+        &mut self,
+        pipeline: usize,
+        file: &str,
+        failure: Option<&(String, String)>,
+    ) -> Result<(), JournalError> {
+        let stops = failure.is_some_and(|(code, _)| code == FileCode::StoppedPipeline.word());
+        if !stops || self.control.is_held(pipeline, &Held::Paused) {
+            return Ok(());
+        }
+        let Self { journal, space, .. } = self;
+        let name = &self.lines[pipeline].name;
+        let since = space.insist("writing the journal", || journal.hold(name, &Held::Paused))?;
+        self.control.hold(pipeline, Held::Paused, since);
+        tracing::error!(
+            pipeline = name,
+            file,
+            "stopped: one of its records may not be rejected; when the cause is mended: tidemill \
+             resume {name}"
+        );
         Ok(())
     }
 

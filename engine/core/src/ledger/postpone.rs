@@ -12,6 +12,7 @@ use tidemill_store::{AcceptedFile, JournalError, NewFile, Postponed, Replaces};
 use crate::answer::Answer;
 use crate::board::{from_us, to_us};
 use crate::ledger::Ledger;
+use crate::ledger::order::Waiting as Behind;
 use crate::retry::{Failed, Next, Policy};
 
 /// A file that waits to be tried again.
@@ -47,8 +48,11 @@ impl Ledger {
         let Some((code, detail)) = &answer.failure else { return Ok(None) };
         let line = &self.lines[pipeline];
         // A newer version of it waits already: that one is what counts.
-        let is_corrected = |(other, _): &(AcceptedFile, bool)| {
-            other.correction.is_some_and(|correction| correction.of == Some(file.id))
+        let is_corrected = |one: &Behind| match one {
+            Behind::File(other, _) => {
+                other.correction.is_some_and(|correction| correction.of == Some(file.id))
+            }
+            Behind::Trial => false,
         };
         if line.behind.iter().any(is_corrected) {
             return Ok(None);

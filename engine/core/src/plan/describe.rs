@@ -167,6 +167,10 @@ fn operator_detail<'t>(kind: &OperatorKind, tag: impl Fn(usize) -> &'t str) -> S
             .chain(otherwise.map(|port| format!("{}: else", tag(port))))
             .collect::<Vec<_>>()
             .join(", "),
+        OperatorKind::Expect { expectations } => {
+            let all: Vec<&str> = expectations.iter().map(|one| one.condition.text()).collect();
+            all.join(", ")
+        }
         OperatorKind::Parse { column, captures, .. } => {
             let captures: Vec<&str> =
                 captures.iter().map(|(capture, _)| capture.name.as_str()).collect();

@@ -214,6 +214,12 @@ fn of_operator(operator: &GraphOperator, outputs: &[Need]) -> Need {
                 rejects |= value.is_fallible();
             }
         }
+        OperatorKind::Expect { expectations } => {
+            for one in expectations {
+                need.columns.extend(one.condition.columns().iter().cloned());
+            }
+            rejects = true;
+        }
         OperatorKind::Join(join) => {
             need.columns.retain(|name| join.take.iter().all(|(column, _)| column.name != *name));
             need.columns.extend(join.on.iter().map(|(left, _)| left.name.clone()));
@@ -280,7 +286,14 @@ fn port(tag: String, schema: &Schema, need: &Need) -> Port {
 pub(super) fn source(source: GraphSource, need: &Need) -> SourcePlan {
     let output = port(String::new(), &source.schema(), need);
     let splittable = !matches!(&source.format, Format::Csv(options) if options.multiline);
-    let fields = source.fields.into_iter().filter(|field| need.columns.contains(&field.name));
+    // What is only checked is read too, and goes no further.
+    let conditions = source.expect.iter().flat_map(|one| one.condition.columns().iter().cloned());
+    let totals =
+        source.contract.iter().flat_map(|one| &one.totals).map(|(column, _)| column.clone());
+    let read: BTreeSet<String> =
+        need.columns.iter().cloned().chain(conditions).chain(totals).collect();
+    let fields = source.fields.into_iter().filter(|field| read.contains(&field.name));
+    let rejects = !source.expect.is_empty();
     SourcePlan {
         name: source.name,
         patterns: source.patterns,
@@ -288,13 +301,16 @@ pub(super) fn source(source: GraphSource, need: &Need) -> SourcePlan {
             format: source.format,
             fields: fields.collect(),
             names: source.names,
-            raw: need.raw,
-            positions: need.positions,
+            raw: need.raw || rejects,
+            positions: need.positions || rejects,
             record_bytes_max: source.record_bytes_max,
         },
         splittable,
         inflate_ratio_max: source.inflate_ratio_max,
         max_rejects: source.max_rejects,
+        on_error: source.on_error,
+        expect: source.expect,
+        contract: source.contract,
         taking: source.taking,
         output,
         errors_used: source.errors_used,
@@ -354,6 +370,7 @@ pub(super) fn operator(operator: GraphOperator, needs: &[Need]) -> OperatorPlan 
         | OperatorKind::Route { .. }
         | OperatorKind::Window { .. }
         | OperatorKind::Explode { .. }
+        | OperatorKind::Expect { .. }
         | OperatorKind::Lots { .. }
         | OperatorKind::Aggregate { .. } => {}
     }
@@ -371,6 +388,7 @@ pub(super) fn operator(operator: GraphOperator, needs: &[Need]) -> OperatorPlan 
         name: operator.name,
         outputs: outputs.collect(),
         inputs: operator.inputs,
+        policy: operator.policy,
         kind,
         errors_used: operator.errors_used,
     }

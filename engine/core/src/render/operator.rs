@@ -3,6 +3,7 @@
 use regex::Regex;
 use tidemill_operators::Time;
 use tidemill_operators::dedupe::Dedupe;
+use tidemill_operators::expect::Expect;
 use tidemill_operators::explode::Explode;
 use tidemill_operators::filter::Filter;
 use tidemill_operators::flow::{self, stateless};
@@ -90,6 +91,10 @@ impl<'scope> Rendering<'scope, '_> {
             }
             OperatorKind::Window { on, windows } => {
                 let logic = Window::new(on.clone(), *windows, shape(0));
+                stateless(&title, name, input, tags, tally, logic)
+            }
+            OperatorKind::Expect { expectations } => {
+                let logic = Expect::new(expectations.clone(), shape(0));
                 stateless(&title, name, input, tags, tally, logic)
             }
             OperatorKind::Explode { column, list, element } => {

@@ -8,7 +8,7 @@ use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Operator;
 
-use crate::plan::{NodeId, Plan, SinkKind, SinkPlan};
+use crate::plan::{NodeId, Plan, SinkKind, SinkPlan, error_schema};
 use crate::render::Batches;
 use crate::sink::changes::{self, Changelog};
 use crate::sink::parts::FileSink;
@@ -31,7 +31,7 @@ pub(super) fn file_sink(plan: &Plan, index: usize, sink: &SinkPlan) -> Option<Fi
             index,
             name,
             format: tidemill_operators::format::OutputFormat::Jsonl,
-            schema: crate::graph::error_schema(),
+            schema: error_schema(),
             empty: false,
             sources,
         }),

@@ -3,9 +3,11 @@
 use tidemill_operators::Type;
 use tidemill_operators::explode::List;
 use tidemill_operators::keyed::Arrival;
+use tidemill_operators::reject::OnError;
 use tidemill_operators::window::Windows;
 
 use crate::diagnostic::Mistakes;
+use crate::spec::contract::{self, PolicySpec};
 use crate::spec::operator::beside::Beside;
 use crate::spec::operator::state::StateSpec;
 use crate::spec::read::{self, Entries, Text};
@@ -26,7 +28,7 @@ pub(crate) use join::JoinSpec;
 pub(crate) use lots::LotsSpec;
 
 /// The kinds of operators, by the key that holds what they do.
-pub(crate) const KINDS: [&str; 14] = [
+pub(crate) const KINDS: [&str; 15] = [
     "filter",
     "select",
     "route",
@@ -41,6 +43,7 @@ pub(crate) const KINDS: [&str; 14] = [
     "split",
     "sample",
     "weighted",
+    "expect",
 ];
 
 /// How many rounds a loop may have.
@@ -56,6 +59,7 @@ pub(crate) struct OperatorSpec {
     pub(crate) body: Option<BodySpec>,
     /// The tags that are not wanted.
     pub(crate) drop: Vec<Text>,
+    pub(crate) policy: PolicySpec,
     /// How often a record goes round at most: makes it the head of a loop.
     pub(crate) max_rounds: Option<(Text, u32)>,
 }
@@ -76,6 +80,7 @@ pub(crate) enum BodySpec {
     State(Box<StateSpec>),
     Join(JoinSpec),
     Lots(LotsSpec),
+    Expect(Vec<(Text, OnError)>),
 }
 
 impl OperatorSpec {
@@ -113,7 +118,8 @@ pub(crate) enum ExprSpec {
 /// Reads an operator.
 pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> OperatorSpec {
     let Some(mut entries) = Entries::open(node, "an operator", mistakes) else {
-        return OperatorSpec { name, from: None, body: None, drop: Vec::new(), max_rounds: None };
+        let (drop, policy) = (Vec::new(), PolicySpec::default());
+        return OperatorSpec { name, from: None, body: None, drop, policy, max_rounds: None };
     };
     let from = from(&mut entries, mistakes);
     let mut bodies = Vec::new();
@@ -122,6 +128,7 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Oper
             bodies.push((kind, node));
         }
     }
+    let policy = contract::policy(&mut entries, mistakes);
     let max_rounds = max_rounds(&mut entries, mistakes);
     let kind = bodies.first().map(|(kind, _)| *kind);
     let mut beside = Beside::take(&mut entries, kind, mistakes);
@@ -148,12 +155,13 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Oper
         "explode" => explode::read(node, mistakes),
         "state" => state::read(node, mistakes),
         "join" => join::read(node, mistakes),
+        "expect" => contract::expect(node, mistakes).map(BodySpec::Expect),
         "split" => lots::split(node, mistakes),
         "sample" => lots::sample(node, mistakes),
         "weighted" => lots::weighted(node, beside, mistakes),
         _ => aggregate::read(node, mistakes),
     });
-    OperatorSpec { name, from, body, drop, max_rounds }
+    OperatorSpec { name, from, body, drop, policy, max_rounds }
 }
 
 /// Reads `max_rounds`.

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
 use tidemill_engine::control::ControlError;
+use tidemill_engine::dry_run::DryRun;
 use tidemill_engine::engine::tables::{TableError, TableHandle, TableObserver, TableReport};
 use tidemill_engine::engine::{
     ClientId, Draining, Observer, Replaces, Subject, SubmitError, Target, Upload, spool,
@@ -131,6 +132,7 @@ impl Fake {
             retry_of: None,
             retried_as: None,
             corrections: Corrections::default(),
+            retained_bytes: None,
             waits_for: None,
             attempts: Vec::new(),
         };
@@ -215,6 +217,18 @@ impl Backend for Fake {
 
     fn spool(&self) -> &Path {
         self.0.spool.path()
+    }
+
+    fn try_upload(&self, upload: &Upload) -> Result<DryRun, SubmitError> {
+        let bytes = std::fs::read(&upload.path).expect("the upload lies where it is said to lie");
+        let (name, records) = (upload.name.clone(), bytes.len() as u64);
+        Ok(DryRun { name, records, ..DryRun::default() })
+    }
+
+    fn try_removal(&self, target: &Target) -> Result<Option<DryRun>, SubmitError> {
+        let Target::Id(id) = target else { return Ok(None) };
+        let known = self.state().reports.contains_key(id);
+        Ok(known.then(|| DryRun { corrects: Some(*id), removes: true, ..DryRun::default() }))
     }
 
     fn remove(&self, target: &Target) -> Result<Option<SubmissionReport>, SubmitError> {
@@ -361,6 +375,7 @@ impl Backend for Fake {
             frontier: Some((9, u64::MAX)),
             state_entries: 10,
             state_bytes: 1_000,
+            retained_bytes: 77,
         };
         vec![row("logs", 0), row("logs", 1), row("bills", 0)]
     }

@@ -167,10 +167,11 @@ impl JournalReader {
     pub fn counts(&self, pipeline: &str) -> Result<Counts, JournalError> {
         // An attempt that failed has used an epoch up; its file waits without one, or has another.
         let sql = "SELECT next_epoch - 1 - committed - quarantined
-                       - (SELECT count(*) FROM attempt a WHERE a.pipeline = pipeline.id)
-                       + (SELECT count(*) FROM submission s WHERE s.pipeline = pipeline.id
+                       - (SELECT coalesce(sum(count), 0) FROM void WHERE pipeline = p.id)
+                       - (SELECT count(*) FROM attempt a WHERE a.pipeline = p.id)
+                       + (SELECT count(*) FROM submission s WHERE s.pipeline = p.id
                           AND s.verdict = 0 AND s.epoch < 0), committed, quarantined
-                   FROM pipeline WHERE name = ?1";
+                   FROM pipeline p WHERE name = ?1";
         let counts = |row: &Row<'_>| {
             Ok(Counts {
                 accepted: unsigned(row, 0)?,

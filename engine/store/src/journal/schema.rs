@@ -13,7 +13,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::{
     JournalError, attempt, checkpoint, client_id, correct, dedupe, hold, receipt, retry, shelf,
-    strike,
+    strike, void,
 };
 use crate::barrier;
 use crate::disk::{self, DiskError};
@@ -147,7 +147,7 @@ FROM submission s JOIN pipeline p ON p.id = s.pipeline;
 ";
 
 /// The tables of the topics that have a file of their own.
-const TOPICS: [&str; 10] = [
+const TOPICS: [&str; 11] = [
     client_id::TABLES,
     dedupe::TABLES,
     checkpoint::TABLES,
@@ -158,6 +158,7 @@ const TOPICS: [&str; 10] = [
     shelf::TABLES,
     hold::TABLES,
     attempt::TABLES,
+    void::TABLES,
 ];
 
 /// Opens the journal for its writer, creating it if it is not there, and checks all of it.
