@@ -11,7 +11,7 @@
 //! `receipt` (it balances), [`checkpoint`] (state that outlives the process), `publish` (what is
 //! committed becomes visible). Around
 //! them: [`mod@start`], `worker`, [`mesh`], `board` and `stats` (what is known), [`control`] (what a
-//! person holds back), [`engine`] and
+//! person holds back), [`retry`] (what is tried again), [`engine`] and
 //! [`report`] (what the outside sees), [`space`] (whether the disk has room), [`fault`] (why a process
 //! ends).
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -44,6 +44,7 @@ pub mod dry_run;
 pub mod intake;
 pub mod ledger;
 pub mod publish;
+pub mod retry;
 pub mod stats;
 pub mod turns;
 

@@ -35,7 +35,7 @@ use crate::ingest::checks::Checks;
 use crate::ingest::coordinator::{Command, Loads, coordinator};
 use crate::ingest::digest::digest;
 use crate::ingest::flow::Flow;
-use crate::ingest::order::{Opening, ReadEvent, ReadNote};
+use crate::ingest::order::{Opening, ReadNote};
 use crate::ingest::reader::{Reader, reader};
 use crate::judge::{Rules, count_rejects, judge};
 use crate::plan::{Input, NodeId, OperatorPlan, Plan, PortId, SinkKind, SinkPlan};
@@ -288,7 +288,7 @@ impl<'scope> Rendering<'scope, '_> {
     /// The epochs that failed while they were read, on every worker.
     fn poison(&self, notes: StreamVec<'scope, Time, ReadNote>) -> StreamVec<'scope, Time, u64> {
         notes
-            .flat_map(|note| matches!(note.event, ReadEvent::Failed { .. }).then_some(note.epoch))
+            .flat_map(|note| note.event.is_failure().then_some(note.epoch))
             .container::<Vec<u64>>()
             .broadcast()
     }

@@ -15,6 +15,7 @@ pub(crate) mod surroundings;
 pub(crate) mod contract;
 pub(crate) mod correcting;
 mod operator;
+pub(crate) mod retry;
 mod sink;
 mod source;
 pub(crate) mod taking;
@@ -29,6 +30,7 @@ pub(crate) use sink::{EmptyFiles, SinkBody, SinkSpec};
 pub(crate) use source::SourceSpec;
 
 use crate::diagnostic::{Mistakes, Place};
+use crate::retry::Policy;
 use compose::{Demand, flat};
 use read::Entries;
 use surroundings::Surroundings;
@@ -68,6 +70,7 @@ pub(crate) fn parse(
     if let Some(name) = &name {
         read::check_name(name, "the pipeline", mistakes);
     }
+    let retry = retry::parse(&mut top, mistakes).over(Policy::STANDARD);
     let sources = top.require("sources", mistakes);
     let sources = sources.and_then(|node| section(node, "sources", source::parse, mistakes));
     let operators = top.take("operators");
@@ -89,6 +92,10 @@ pub(crate) fn parse(
         }
     }
     top.finish(mistakes);
+    let mut sources = sources;
+    for source in sources.iter_mut().flatten() {
+        source.taking.retry = source.retry.over(retry);
+    }
     Some(PipelineSpec {
         name,
         sources: sources.unwrap_or_default(),
