@@ -154,7 +154,7 @@ fn a_file_that_can_never_be_read_is_set_aside_when_it_was_tried_often_enough() {
     assert_eq!((counts.accepted, counts.committed, counts.quarantined), (0, 1, 1));
     running.stop();
     let quarantine = site.quarantine();
-    assert!(quarantine[0].starts_with("o2 unreadable: read 1-o2: "), "{quarantine:?}");
+    assert!(quarantine[0].starts_with("o2 unreadable: read 1"), "{quarantine:?}");
     assert_eq!(tree::difference(&undisturbed(&[("o1", rows(1))]), &site.out()), None);
     check_home(&site);
 }

@@ -108,8 +108,13 @@ impl Ledger {
     /// run in this order.
     pub(super) fn try_corrected_again(&mut self, new: &[NewFile]) -> Result<(), JournalError> {
         for file in new.iter().filter(|file| file.replaces != Replaces::Nothing) {
-            let same = self.postponed.iter().filter(|(_, waiting)| {
-                waiting.file.pipeline == file.pipeline && waiting.file.source == file.source
+            let same = self.postponed.iter().filter(|(id, waiting)| {
+                let old = &waiting.file;
+                let is_meant = old.name == file.name
+                    || file.replaces == Replaces::Submission(**id)
+                    // Who corrects what it corrects would correct it.
+                    || old.correction.is_some();
+                is_meant && old.pipeline == file.pipeline && old.source == file.source
             });
             let same: Vec<u64> = same.map(|(id, _)| *id).collect();
             same.into_iter().try_for_each(|id| self.try_again(id))?;
