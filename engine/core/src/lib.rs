@@ -12,7 +12,8 @@
 //! committed becomes visible). Around
 //! them: [`mod@start`], `worker`, [`mesh`], `board` and `stats` (what is known), [`engine`] and
 //! [`report`] (what the outside sees), [`space`] (whether the disk has room), [`fault`] (why a process
-//! ends).
+//! ends), [`testing`] (the tests of a pipeline's author), [`mod@draft`] (a
+//! first pipeline from samples).
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod spec;
@@ -49,6 +50,9 @@ pub mod start;
 
 pub mod engine;
 pub mod report;
+
+pub mod draft;
+pub mod testing;
 
 pub use diagnostic::Diagnostic;
 pub use engine::Engine;

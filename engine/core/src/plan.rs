@@ -13,6 +13,7 @@ use crate::graph::{self, Graph};
 use crate::judge::MaxRejects;
 use crate::sink::changes;
 use crate::spec;
+use crate::testing::{self, AuthorTest};
 
 mod correct;
 mod describe;
@@ -43,6 +44,8 @@ pub struct Plan {
     pub operators: Vec<OperatorPlan>,
     /// The sinks, in the order of the file; the built-in `rejects` is the last one.
     pub sinks: Vec<SinkPlan>,
+    /// The tests of its author. They change nothing of what it does, nor its hash.
+    pub tests: Vec<AuthorTest>,
 }
 
 /// A source: which files it takes and what is read from them.
@@ -153,10 +156,17 @@ impl Plan {
 /// Plans a pipeline file, or returns all its mistakes, sorted by place.
 pub fn plan(yaml: &str) -> Result<Plan, Vec<Diagnostic>> {
     let mut mistakes = Mistakes::new(yaml);
-    let spec = spec::parse(&mut mistakes);
+    let mut spec = spec::parse(&mut mistakes);
+    let tests = spec.as_mut().and_then(|spec| spec.tests.take());
     let graph = spec.as_ref().and_then(|spec| graph::check(spec, &mut mistakes));
-    if let Some(graph) = graph.filter(|_| mistakes.is_empty()) {
-        return Ok(from_graph(graph, yaml));
+    if let (Some(graph), Some(spec)) = (graph.filter(|_| mistakes.is_empty()), &spec) {
+        let mut plan = from_graph(graph, yaml);
+        if let Some(tests) = tests {
+            plan.tests = testing::read::check(tests, spec, &plan, &mut mistakes);
+        }
+        if mistakes.is_empty() {
+            return Ok(plan);
+        }
     }
     Err(mistakes.into_sorted())
 }
@@ -172,6 +182,7 @@ fn from_graph(graph: Graph, yaml: &str) -> Plan {
         sources: Vec::with_capacity(sources.len()),
         operators: Vec::with_capacity(operators.len()),
         sinks: Vec::with_capacity(sinks.len()),
+        tests: Vec::new(),
     };
     for (source, need) in sources.into_iter().zip(&needs.sources) {
         plan.sources.push(prune::source(source, need));

@@ -5,10 +5,11 @@ use std::path::Path;
 
 use anyhow::Context;
 use tidemill_engine::plan::describe;
-use tidemill_engine::{Diagnostic, Plan, draw, plan};
+use tidemill_engine::{Diagnostic, Plan, draw, plan, testing};
 
 use crate::flags::{CheckFlags, ConfigFlags, Drawing, GraphFlags};
 use crate::settings::Settings;
+use crate::test::folder_of;
 use crate::{USAGE, complain, say};
 
 /// Reads and plans a pipeline file; the mistakes are ready to be shown.
@@ -17,6 +18,19 @@ pub fn load(path: &Path) -> anyhow::Result<Result<Plan, Mistakes>> {
         .with_context(|| format!("read the pipeline file {}", path.display()))?;
     let file = path.display().to_string();
     Ok(plan(&yaml).map_err(|diagnostics| Mistakes { file, yaml, diagnostics }))
+}
+
+/// The same, with the files that the tests of the pipeline name: who only runs it need not have them.
+pub fn load_with_tests(path: &Path) -> anyhow::Result<Result<Plan, Mistakes>> {
+    let plan = match load(path)? {
+        Ok(plan) => plan,
+        Err(mistakes) => return Ok(Err(mistakes)),
+    };
+    let diagnostics = testing::missing_files(&plan, folder_of(path));
+    if diagnostics.is_empty() {
+        return Ok(Ok(plan));
+    }
+    Ok(Err(Mistakes { file: path.display().to_string(), yaml: plan.yaml, diagnostics }))
 }
 
 /// The mistakes in one pipeline file.
@@ -46,7 +60,7 @@ pub fn check(flags: &CheckFlags) -> anyhow::Result<u8> {
     let mut report = Vec::new();
     for path in &flags.pipelines {
         let file = path.display().to_string();
-        match load(path)? {
+        match load_with_tests(path)? {
             Ok(plan) if flags.json => {
                 report.push(serde_json::json!({
                     "file": file, "ok": true, "pipeline": plan.name, "plan_hash": plan.hash,

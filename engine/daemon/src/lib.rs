@@ -2,7 +2,8 @@
 //!
 //! Map: [`flags`] (what can be typed), [`settings`] (what is in force, and from where), [`run`] (one
 //! process of a run), [`supervisor`] (several processes on this host), [`author`] (check, graph,
-//! config: what a pipeline's author asks), [`mod@doctor`] (what is wrong with a home), [`torture`]
+//! config: what a pipeline's author asks), [`mod@new`] (a first pipeline
+//! from samples), [`mod@test`] (the tests of pipeline files), [`mod@doctor`] (what is wrong with a home), [`torture`]
 //! (kills a pipeline again and again, and compares).
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -11,9 +12,11 @@ pub mod settings;
 
 pub mod author;
 pub mod doctor;
+pub mod new;
 pub mod progress;
 pub mod run;
 pub mod supervisor;
+pub mod test;
 pub mod torture;
 
 use std::io::Write;
@@ -45,6 +48,8 @@ pub fn main() -> ExitCode {
         Command::Run(flags) => run::run(flags),
         Command::Check(flags) => author::check(&flags),
         Command::Graph(flags) => author::graph(&flags),
+        Command::New(flags) => new::new(&flags),
+        Command::Test(flags) => test::test(&flags),
         Command::Config(flags) => author::config(&flags),
         Command::Torture(flags) => torture::torture(&flags),
         Command::Doctor(flags) => doctor::doctor(&flags),
