@@ -37,6 +37,19 @@ pub enum ClientCommand {
     ///
     /// Rows come in the order of the key. Exit code 1 when the table cannot be asked.
     Table(TableRows),
+    /// Let a pipeline, or one of its sources or sinks, wait until it is resumed
+    ///
+    /// A pipeline or a source that is paused takes no new files: they stay in unprocessed/. A sink
+    /// that is paused holds the commit of the files that reach it, and of all behind them. It stays
+    /// so after a restart.
+    Pause(Pause),
+    /// Let go on what was paused or drained
+    Resume(Pause),
+    /// Take nothing new, finish what is under way, and say when that is done
+    ///
+    /// Waits until all is committed and visible. The pipeline stays drained, also after a restart,
+    /// until it is resumed. Exit code 1 when it is not done in time.
+    Drain(Drain),
 }
 
 /// What every client command takes.
@@ -85,6 +98,14 @@ pub struct Submit {
     /// committed. A name that nobody has yet is a plain new file.
     #[arg(long, value_name = "ID", num_args = 0..=1, require_equals = true)]
     pub replace: Option<Option<u64>>,
+    /// With --replace: show what would change, and change nothing
+    ///
+    /// On a terminal you are asked then whether to do it; else nothing is done, unless --yes says so.
+    #[arg(long, requires = "replace", conflicts_with = "id")]
+    pub dry_run: bool,
+    /// With --dry-run: do it then, without asking
+    #[arg(long, requires = "dry_run")]
+    pub yes: bool,
     /// Send again for so many seconds while the server is away; 0 sends once
     ///
     /// The time counts from the last byte that got through. An upload that broke off goes on where
@@ -162,6 +183,14 @@ pub struct Remove {
     /// Take what is given for a name, even if it is a number
     #[arg(long)]
     pub by_name: bool,
+    /// Show what would change, and change nothing
+    ///
+    /// On a terminal you are asked then whether to do it; else nothing is done, unless --yes says so.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// With --dry-run: do it then, without asking
+    #[arg(long, requires = "dry_run")]
+    pub yes: bool,
     /// Wait until each is done
     #[arg(long)]
     pub wait: bool,
@@ -245,6 +274,34 @@ pub struct TableRows {
     /// Print csv instead of text; with --follow the columns epoch and diff come first
     #[arg(long, conflicts_with = "json")]
     pub csv: bool,
+    /// What every client command takes.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Arguments of `pause` and `resume`.
+#[derive(Clone, Debug, Args)]
+pub struct Pause {
+    /// What: a pipeline, or one of its sources or sinks
+    #[arg(required = true, value_name = "PIPELINE[.SOURCE|.SINK]")]
+    pub targets: Vec<String>,
+    /// What every client command takes.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Arguments of `drain`.
+#[derive(Clone, Debug, Args)]
+pub struct Drain {
+    /// The pipeline; all that run when it is left out
+    #[arg(value_name = "PIPELINE")]
+    pub pipeline: Option<String>,
+    /// End the server when all is done; it is not drained any more when it starts again
+    #[arg(long)]
+    pub then_stop: bool,
+    /// Give up waiting after so many seconds; the pipeline stays drained
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
     /// What every client command takes.
     #[command(flatten)]
     pub common: Common,

@@ -9,6 +9,8 @@
 mod command;
 mod output;
 
+mod control;
+mod dry_run;
 mod files;
 mod latency;
 mod receipt;
@@ -26,8 +28,8 @@ mod table;
 use std::io;
 
 pub use command::{
-    ClientCommand, Common, File, Files, Latency, PhaseArgument, Remove, Retry, Stats, Submit,
-    TableRows, Tables,
+    ClientCommand, Common, Drain, File, Files, Latency, Pause, PhaseArgument, Remove, Retry, Stats,
+    Submit, TableRows, Tables,
 };
 pub use output::Output;
 
@@ -52,6 +54,9 @@ pub async fn execute(command: ClientCommand, output: &mut Output<'_>) -> anyhow:
         ClientCommand::Latency(command) => latency::run(command, output).await,
         ClientCommand::Tables(command) => tables::list(command, output).await,
         ClientCommand::Table(command) => tables::rows(command, output).await,
+        ClientCommand::Pause(command) => control::pause(command, output).await,
+        ClientCommand::Resume(command) => control::resume(command, output).await,
+        ClientCommand::Drain(command) => control::drain(command, output).await,
     };
     let done = done.and_then(|code| {
         output.out.flush()?;

@@ -32,6 +32,7 @@ use crate::answer::Heard;
 use crate::board::Board;
 use crate::checkpoint::find::{Base, find};
 use crate::checkpoint::keeper::Keeper;
+use crate::control::Control as Holds;
 use crate::engine::Engine;
 use crate::engine::tables::Tables;
 use crate::fault::{self, FaultKind};
@@ -205,6 +206,10 @@ pub fn start(config: Config) -> Result<Running, StartError> {
 
     let stop = Arc::new(AtomicBool::new(false));
     let numbers = Numbers::from(journal.next_submission());
+    let control = Holds::new(&config.plans, journal.holds()?);
+    for held in control.conditions() {
+        tracing::warn!("{}; {}", held.text, held.hint);
+    }
     let reader = journal.reader()?;
     let watched = journal.reader()?;
     let engine = Engine::new(crate::engine::Parts {
@@ -222,6 +227,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         taking: Mutex::default(),
         space: space.clone(),
         tables: Arc::clone(&tables),
+        control: control.clone(),
     });
     let others = meeting.control.as_ref().map(Control::sender);
     if let Some(control) = meeting.control {
@@ -247,6 +253,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         Keeping { keeper, events: events.clone(), generation },
         space.clone(),
         Turns::new(suspects),
+        control.clone(),
     );
     for (pipeline, order) in orders.into_iter().enumerate() {
         order.into_iter().for_each(|order| ledger.restore(pipeline, order));
@@ -273,6 +280,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         Arc::clone(&stop),
         space,
         watched,
+        control,
     );
     let once = config.once;
     let taking = spawn("tidemill:intake", move || {

@@ -5,7 +5,8 @@
 //! with values. Derived: nothing of a test survives it.
 //!
 //! Map: `read` (YAML to tests, with all mistakes), `records` (rows as a source would get them), `names`
-//! (names that a source takes), [`run`] (a home, an engine, its outputs), `found` (outputs as rows),
+//! (names that a source takes), [`run`] (a home, an engine, its outputs), `found` (outputs as rows), `seen`
+//! (what can be seen of an output),
 //! [`compare`] (what is missing, too many, different), [`tap`] and [`walk`] (what each operator did with
 //! a record), [`sample`] (the first bytes of a file), `cells` (columns as cells).
 
@@ -17,6 +18,7 @@ pub(crate) mod read;
 mod records;
 pub mod run;
 pub mod sample;
+mod seen;
 pub mod tap;
 pub mod walk;
 
@@ -189,6 +191,9 @@ pub fn missing_files(plan: &Plan, folder: &Path) -> Vec<Diagnostic> {
                 path: format!("tests.{}", test.name),
                 message: format!("{} {problem}", full.display()),
                 hint: Some("paths are relative to the folder of the pipeline file".to_owned()),
+                file: None,
+                within: None,
+                excerpt: None,
             });
         }
     }

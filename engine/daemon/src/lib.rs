@@ -1,7 +1,7 @@
 //! The daemon: flags, settings, build the parts, run, drain. It decides nothing itself.
 //!
 //! Map: [`flags`] (what can be typed), [`settings`] (what is in force, and from where), [`run`] (one
-//! process of a run), [`supervisor`] (several processes on this host), [`author`] (check, graph,
+//! process of a run), [`pipeline`] (a pipeline file and what belongs to it), [`supervisor`] (several processes on this host), [`author`] (check, graph,
 //! config: what a pipeline's author asks), [`mod@new`] (a first pipeline
 //! from samples), [`mod@test`] (the tests of pipeline files), [`mod@doctor`] (what is wrong with a home), [`torture`]
 //! (kills a pipeline again and again, and compares).
@@ -9,6 +9,8 @@
 
 pub mod flags;
 pub mod settings;
+
+pub mod pipeline;
 
 pub mod author;
 pub mod doctor;

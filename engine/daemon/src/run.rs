@@ -15,7 +15,7 @@ use tidemill_store::{failpoint, trial};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
-use crate::author::load;
+use crate::author::{Values, load_with};
 use crate::flags::RunFlags;
 use crate::settings::Settings;
 use crate::supervisor::{self, Front, Parent, Report};
@@ -43,7 +43,7 @@ pub fn run(flags: RunFlags) -> anyhow::Result<u8> {
         }
     };
     start_log(&settings)?;
-    let Some(plans) = load_all(&flags)? else { return Ok(USAGE) };
+    let Some(mut plans) = load_all(&flags)? else { return Ok(USAGE) };
     let supervises = settings.processes > 1 && settings.process.is_none();
     if !arm(settings.process.unwrap_or_default(), supervises)? {
         return Ok(USAGE);
@@ -53,6 +53,9 @@ pub fn run(flags: RunFlags) -> anyhow::Result<u8> {
     {
         complain(&format!("error: {error}"));
         return Ok(USAGE);
+    }
+    if trial::corrects() {
+        plans.iter_mut().for_each(Plan::take_corrections);
     }
     if supervises {
         return all(&settings, flags.once);
@@ -136,10 +139,11 @@ fn arm(process: usize, supervises: bool) -> anyhow::Result<bool> {
 
 /// Plans every pipeline file, or shows all mistakes of all of them.
 fn load_all(flags: &RunFlags) -> anyhow::Result<Option<Vec<Plan>>> {
+    let Some(values) = Values::gather(&flags.params)? else { return Ok(None) };
     let mut plans: Vec<Plan> = Vec::with_capacity(flags.pipelines.len());
     let mut right = true;
     for path in &flags.pipelines {
-        match load(path)? {
+        match load_with(path, &values)? {
             Ok(plan) => {
                 if plans.iter().any(|other| other.name == plan.name) {
                     let (file, name) = (path.display(), &plan.name);
@@ -156,6 +160,8 @@ fn load_all(flags: &RunFlags) -> anyhow::Result<Option<Vec<Plan>>> {
             }
         }
     }
+    // While a file could not be read, its parameters are not known.
+    right = right && values.all_known();
     Ok(right.then_some(plans))
 }
 

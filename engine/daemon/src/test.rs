@@ -20,8 +20,8 @@ use tidemill_engine::testing::run::{Failure, run};
 use tidemill_engine::testing::tap::Tap;
 use tidemill_engine::testing::walk::{Chosen, Walk, carrying_places, walk};
 
-use crate::author::load_with_tests;
 use crate::flags::TestFlags;
+use crate::pipeline::{Values, folder_of, load_with_tests};
 use crate::{USAGE, complain, say};
 
 pub(crate) use scratch::Scratch;
@@ -56,10 +56,11 @@ struct Suite {
 
 /// `tidemill test`
 pub fn test(flags: &TestFlags) -> anyhow::Result<u8> {
+    let Some(values) = Values::gather(&flags.params)? else { return Ok(USAGE) };
     let mut plans: Vec<(&PathBuf, Plan)> = Vec::with_capacity(flags.pipelines.len());
     let mut right = true;
     for path in &flags.pipelines {
-        match load_with_tests(path)? {
+        match load_with_tests(path, &values)? {
             Ok(plan) => plans.push((path, plan)),
             Err(mistakes) => {
                 mistakes.complain();
@@ -67,7 +68,7 @@ pub fn test(flags: &TestFlags) -> anyhow::Result<u8> {
             }
         }
     }
-    if !right {
+    if !right || !values.all_known() {
         return Ok(USAGE);
     }
     let chosen = match flags.record.as_deref().map(chosen) {
@@ -162,12 +163,4 @@ fn chosen(text: &str) -> Option<Chosen> {
     let (file, line) = text.rsplit_once(':')?;
     let line = line.parse().ok().filter(|line| *line > 0)?;
     (!file.is_empty()).then(|| Chosen { file: file.to_owned(), line })
-}
-
-/// Returns the folder in which a pipeline file lies.
-pub(crate) fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
 }

@@ -14,8 +14,8 @@ use tidemill_operators::{Column, Schema};
 
 use super::Target;
 use super::cells::cell;
-use super::read::Seen;
 use super::run::TestError;
+use super::seen::Seen;
 use crate::engine::Engine;
 use crate::engine::tables::{Cell, Question};
 use crate::plan::{Plan, SinkKind};
@@ -210,7 +210,7 @@ fn parsed(reading: &ReadPlan, bytes: &[u8], columns: &[Column]) -> Result<Vec<Ve
         return Err(format!(
             "its record on line {} cannot be read: {}",
             reject.line + 1,
-            reject.reason
+            reject.message
         ));
     }
     let Some(batch) = parsed.batch else { return Ok(Vec::new()) };

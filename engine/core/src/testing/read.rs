@@ -4,10 +4,9 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
-use tidemill_operators::format::{OutputFormat, TableFormat, value};
-use tidemill_operators::{Column, Schema, Type};
 use tidemill_store::name::{CHANGES_ENDING, check_name};
 
+use super::seen::{Seen, cell};
 use super::{
     At, AuthorTest, Content, Expectation, Expected, ExpectedRow, GivenFile, Order, Quarantine,
     Step, Target, names, records,
@@ -15,14 +14,11 @@ use super::{
 use crate::diagnostic::{Mistakes, Place, quoted};
 use crate::engine::tables::Cell;
 use crate::intake::Patterns;
-use crate::plan::{Plan, SinkKind};
-use crate::sink::{changes, rejects};
+use crate::plan::Plan;
+use crate::sink::changes;
 use crate::spec::PipelineSpec;
 use crate::spec::read::{self, Entries, Text};
 use crate::spec::tree::{Node, Value};
-
-/// The column of sinks that write records as they came.
-pub(super) const LINE: &str = "line";
 
 /// Reads the tests of a pipeline that has no mistake itself.
 pub(crate) fn check(
@@ -53,16 +49,18 @@ pub(crate) fn check(
 }
 
 /// Where lines begin, so that a place is found without reading the file again.
-struct Lines<'a> {
-    yaml: &'a str,
+struct Lines {
+    yaml: String,
     starts: Vec<usize>,
 }
 
-impl<'a> Lines<'a> {
-    fn of(mistakes: &Mistakes<'a>) -> Self {
-        let yaml = mistakes.yaml();
+impl Lines {
+    fn of(mistakes: &Mistakes<'_>) -> Self {
+        // Tests stand in the pipeline file itself, which is the first one.
+        let yaml = mistakes.yaml().to_owned();
         let ends = yaml.match_indices('\n').map(|(at, _)| at + 1);
-        Self { yaml, starts: std::iter::once(0).chain(ends).collect() }
+        let starts = std::iter::once(0).chain(ends).collect();
+        Self { yaml, starts }
     }
 
     fn at(&self, place: Place) -> At {
@@ -76,14 +74,14 @@ impl<'a> Lines<'a> {
 }
 
 /// What tests are checked against.
-struct With<'a, 's> {
+struct With<'s> {
     spec: &'s PipelineSpec,
     plan: &'s Plan,
     patterns: Patterns,
-    lines: Lines<'a>,
+    lines: Lines,
 }
 
-impl With<'_, '_> {
+impl With<'_> {
     fn test(&self, node: Node, mistakes: &mut Mistakes<'_>) -> Option<(AuthorTest, Text)> {
         let at = self.lines.at(node.place);
         let mut entries = Entries::open(node, "a test", mistakes)?;
@@ -567,74 +565,3 @@ impl With<'_, '_> {
 const QUARANTINED: &str = "quarantined";
 /// The built-in sink of rejected records.
 const REJECTS: &str = "rejects";
-
-/// What can be seen of an output.
-pub(super) struct Seen {
-    /// Its columns; the one column of lines for records as they came.
-    pub(super) schema: Schema,
-    /// Whether it is records as they came.
-    pub(super) is_raw: bool,
-    /// Whether it is a parquet file.
-    is_parquet: bool,
-    /// Whether it is a table without rows.
-    is_kept_nowhere: bool,
-    /// Whether the order of rows counts, if nothing is said.
-    order: Order,
-}
-
-impl Seen {
-    pub(super) fn of(plan: &Plan, target: Target) -> Self {
-        let (Target::Sink(at) | Target::Changes(at)) = target;
-        let seen = |schema: Schema, order: Order| Self {
-            schema,
-            is_raw: false,
-            is_parquet: false,
-            is_kept_nowhere: false,
-            order,
-        };
-        match (&plan.sinks[at].kind, target) {
-            (SinkKind::Rejects, _) => seen(rejects::schema(), Order::Unordered),
-            (SinkKind::Files { format: OutputFormat::Raw, .. }, _) => {
-                let line = Schema::new(vec![Column::new(LINE, Type::String)]);
-                Self { is_raw: true, ..seen(line, Order::Exact) }
-            }
-            (SinkKind::Files { schema, .. }, _) => seen(schema.clone(), Order::Exact),
-            (SinkKind::Table { schema, .. }, Target::Changes(_)) => {
-                let own = [changes::EPOCH, changes::DIFF].map(|name| Column::new(name, Type::Int));
-                let all = own.into_iter().chain(schema.columns().iter().cloned());
-                seen(Schema::new(all.collect()), Order::Exact)
-            }
-            (SinkKind::Table { schema, format, .. }, Target::Sink(_)) => Self {
-                is_parquet: *format == Some(TableFormat::Parquet),
-                is_kept_nowhere: format.is_none(),
-                ..seen(schema.clone(), Order::Unordered)
-            },
-        }
-    }
-}
-
-/// Reads a cell as its column is.
-fn cell(node: Node, column: &Column, mistakes: &mut Mistakes<'_>) -> Option<Cell> {
-    let text = match node.value {
-        Value::Null => return Some(Cell::Null),
-        Value::Scalar(text) => text,
-        other => {
-            let message = format!("a value is a single value, not {}", other.what());
-            mistakes.add(node.place, &node.path, message, None);
-            return None;
-        }
-    };
-    let read = match column.kind {
-        Type::String => Some(Cell::String(text.clone())),
-        Type::Int => value::int(&text).map(Cell::Int),
-        Type::Float => value::float(&text).map(Cell::Float),
-        Type::Bool => value::bool(&text).map(Cell::Bool),
-        Type::Timestamp => value::timestamp(&text).map(Cell::Timestamp),
-    };
-    if read.is_none() {
-        let message =
-            format!("{} is a {}, not {}", quoted(&column.name), column.kind, quoted(&text));
-        mistakes.add(node.place, &node.path, message, None);
-    }
-    read
-}

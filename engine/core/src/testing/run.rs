@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::cells;
 use super::compare::{self, Difference, Row};
 use super::found::{self, Outputs};
-use super::read::Seen;
+use super::seen::Seen;
 use super::tap::Tap;
 use super::{At, AuthorTest, Content, Expectation, Expected, GivenFile, Order, Step, Target};
 use crate::engine::tables::Cell;
@@ -377,7 +377,7 @@ fn failure(
 /// Returns the expectation of a test that says nothing of rejected records: there are none.
 fn nothing_rejected(plan: &Plan, test: &AuthorTest) -> Option<Expectation> {
     let at = plan.sinks.iter().position(|sink| sink.kind == SinkKind::Rejects)?;
-    let columns = crate::sink::rejects::schema();
+    let columns = crate::plan::error_schema();
     let shown = ["file", "line", "operator", "code", "message", "reason"];
     let columns = columns.project(|name| shown.contains(&name)).columns().to_vec();
     let (target, rows) = (Target::Sink(at), Vec::new());

@@ -196,7 +196,7 @@ impl Sight {
             for reject in some.rejects {
                 let place = position(reject.line, reject.offset);
                 let spot = (some.origin.submission, some.origin.chunk, place);
-                let why = (reject.code.word().to_owned(), reject.reason);
+                let why = (reject.code.word().to_owned(), reject.message);
                 sight.rejects.insert((node, spot), why);
             }
         }
