@@ -282,7 +282,7 @@ impl Case {
                 self.found.totals.iter_mut().zip(&totals).for_each(|(one, two)| one.add(two));
             }
             // It fails without us, and not all of it was counted.
-            ReadEvent::Failed { .. } => self.failed = true,
+            ReadEvent::Failed { .. } | ReadEvent::FailedForNow { .. } => self.failed = true,
             ReadEvent::Hashed { .. } | ReadEvent::TakenBack { .. } => {}
         }
     }

@@ -11,9 +11,10 @@
 //! `receipt` (it balances), [`checkpoint`] (state that outlives the process), `publish` (what is
 //! committed becomes visible). Around
 //! them: [`mod@start`], `worker`, [`mesh`], `board` and `stats` (what is known), [`control`] (what a
-//! person holds back), [`engine`] and
+//! person holds back), [`retry`] (what is tried again), [`engine`] and
 //! [`report`] (what the outside sees), [`space`] (whether the disk has room), [`fault`] (why a process
-//! ends).
+//! ends), [`testing`] (the tests of a pipeline's author), [`mod@draft`] (a
+//! first pipeline from samples).
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod spec;
@@ -44,6 +45,7 @@ pub mod dry_run;
 pub mod intake;
 pub mod ledger;
 pub mod publish;
+pub mod retry;
 pub mod stats;
 pub mod turns;
 
@@ -56,7 +58,9 @@ pub mod start;
 pub mod engine;
 pub mod report;
 
+pub mod draft;
 pub mod schema;
+pub mod testing;
 
 pub use diagnostic::Diagnostic;
 pub use engine::Engine;

@@ -35,7 +35,7 @@ use crate::ingest::checks::Checks;
 use crate::ingest::coordinator::{Command, Loads, coordinator};
 use crate::ingest::digest::digest;
 use crate::ingest::flow::Flow;
-use crate::ingest::order::{Opening, ReadEvent, ReadNote};
+use crate::ingest::order::{Opening, ReadNote};
 use crate::ingest::reader::{Reader, reader};
 use crate::judge::{Rules, count_rejects, judge};
 use crate::plan::{Input, NodeId, OperatorPlan, Plan, PortId, SinkKind, SinkPlan};
@@ -45,6 +45,7 @@ use crate::sink::files::files;
 use crate::sink::parts::Surroundings;
 use crate::sink::rejects::rejects;
 use crate::stats::{Gauge, SINK, Stats, feeds, kind_word};
+use crate::testing::tap::Tap;
 
 mod aggregate;
 mod join;
@@ -71,6 +72,8 @@ pub struct Fittings {
     pub backlog: Backlog,
     /// Who writes checkpoints.
     pub keeper: Keeper,
+    /// Who sees everything that leaves a node, if anybody does.
+    pub tap: Option<Tap>,
 }
 
 /// The dataflow of a pipeline on one worker.
@@ -100,6 +103,7 @@ pub fn render(worker: &mut Worker, plan: &Plan, fittings: Fittings) -> Rendered 
             loads: fittings.loads,
             backlog: fittings.backlog,
             keeper: fittings.keeper,
+            tap: fittings.tap,
             kept: Vec::new(),
             orders: None,
             buffers: Buffers::default(),
@@ -128,6 +132,7 @@ struct Rendering<'scope, 'plan> {
     loads: Loads,
     backlog: Backlog,
     keeper: Keeper,
+    tap: Option<Tap>,
     /// What was written of each operator's state, for each mark.
     kept: Vec<StreamVec<'scope, Time, KeptPart>>,
     /// What the coordinator tells everybody; there if the plan keeps state.
@@ -288,7 +293,7 @@ impl<'scope> Rendering<'scope, '_> {
     /// The epochs that failed while they were read, on every worker.
     fn poison(&self, notes: StreamVec<'scope, Time, ReadNote>) -> StreamVec<'scope, Time, u64> {
         notes
-            .flat_map(|note| matches!(note.event, ReadEvent::Failed { .. }).then_some(note.epoch))
+            .flat_map(|note| note.event.is_failure().then_some(note.epoch))
             .container::<Vec<u64>>()
             .broadcast()
     }
@@ -328,8 +333,12 @@ impl<'scope> Rendering<'scope, '_> {
         };
         let read = reader(&title, pieces, with);
         self.watch(&read.batches, gauge);
-        self.streams.insert(PortId { node, port: 0 }, read.batches);
+        if let Some(tap) = &self.tap {
+            tap.follow(PortId { node, port: 0 }, read.batches.clone());
+            tap.follow_rejects(node, read.rejects.clone());
+        }
         self.of_records.push(read.rejects.clone());
+        self.streams.insert(PortId { node, port: 0 }, read.batches);
         self.rejects.insert(node, read.rejects);
         (read.notes, read.activator)
     }

@@ -144,7 +144,7 @@ impl Open {
         match event {
             ReadEvent::Chunk { chunk, hash, .. } => self.own.note(chunk, hash),
             ReadEvent::TakenBack { chunk, hash, .. } => self.old.note(chunk, hash),
-            ReadEvent::Failed { .. } => self.failed = true,
+            ReadEvent::Failed { .. } | ReadEvent::FailedForNow { .. } => self.failed = true,
             ReadEvent::Hashed { .. } | ReadEvent::Framed(_) | ReadEvent::Summed { .. } => {}
         }
     }

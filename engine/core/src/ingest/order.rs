@@ -9,6 +9,7 @@ use crate::contract::Framed;
 use crate::contract::total::Total;
 use crate::ingest::digest::ChunkHash;
 use crate::ingest::inflate::Compression;
+use crate::retry::Class;
 
 /// One accepted file, ready to be read as one epoch.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -177,4 +178,20 @@ pub enum ReadEvent {
         /// What happened, for a person.
         detail: String,
     },
+    /// The file cannot be read now, for a reason that may pass: nothing of this reading may count.
+    FailedForNow {
+        /// Which kind of reason.
+        class: Class,
+        /// A stable word.
+        code: String,
+        /// What happened, for a person.
+        detail: String,
+    },
+}
+
+impl ReadEvent {
+    /// Returns whether nothing of the epoch may count.
+    pub fn is_failure(&self) -> bool {
+        matches!(self, ReadEvent::Failed { .. } | ReadEvent::FailedForNow { .. })
+    }
 }

@@ -35,6 +35,7 @@ use crate::ingest::coordinator::{Loads, PIECE_BYTES, STREAM_WINDOW};
 use crate::ingest::flow::Flow;
 use crate::ingest::order::{Piece, PieceOrder, ReadEvent, ReadNote};
 use crate::ingest::piece::{self, Chunk, FileFailure, Preamble, StreamReader};
+use crate::retry::Class;
 
 /// Bytes read in one activation before others get their turn.
 const FUEL_BYTES: u64 = PIECE_BYTES;
@@ -400,11 +401,18 @@ impl Reading {
         outputs: &mut Outputs<'_>,
     ) {
         self.failed.insert(order.file.epoch);
+        let class = failure.class;
         let event = match order.file.is_taken_back() {
             false => {
                 ReadEvent::Failed { code: failure.code.word().to_owned(), detail: failure.detail }
             }
             true => old_version_lost(order.file.rows_of, &failure.detail),
+        };
+        let event = match event {
+            ReadEvent::Failed { code, detail } if class != Class::Permanent => {
+                ReadEvent::FailedForNow { class, code, detail }
+            }
+            event => event,
         };
         outputs.notes.session(&held[2]).give(self.note(order, event));
     }

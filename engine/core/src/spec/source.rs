@@ -7,6 +7,7 @@ use tidemill_operators::reject::OnError;
 use crate::diagnostic::{Mistakes, quoted};
 use crate::spec::contract::{self, ContractSpec, PolicySpec};
 use crate::spec::read::{self, Entries, Text};
+use crate::spec::retry::{self, RetrySpec};
 use crate::spec::taking::{self, Taking};
 use crate::spec::tree::{Node, Value};
 
@@ -37,6 +38,8 @@ pub(crate) struct SourceSpec {
     pub(crate) expect: Vec<(Text, OnError)>,
     pub(crate) contract: Option<ContractSpec>,
     pub(crate) taking: Taking,
+    /// What it says of trying again; its pipeline says the rest.
+    pub(crate) retry: RetrySpec,
 }
 
 /// One column of a source as written.
@@ -69,6 +72,7 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Sour
         expect: Vec::new(),
         contract: None,
         taking: Taking::default(),
+        retry: RetrySpec::default(),
     };
     let Some(mut entries) = Entries::open(node, "a source", mistakes) else { return source };
     let words =
@@ -94,6 +98,7 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Sour
         source.contract = contract::contract(node, mistakes);
     }
     source.taking = taking::parse(&mut entries, mistakes);
+    source.retry = retry::parse(&mut entries, mistakes);
     if let Some(node) = entries.take("pattern") {
         source.patterns = patterns(node, mistakes);
     } else {
