@@ -75,9 +75,12 @@ pub(crate) fn picture(plan: &Plan) -> Picture {
     };
     let mut edges = Vec::new();
     for (at, operator) in plan.operators.iter().enumerate() {
+        let to = index(NodeId::Operator(at));
+        let errors = operator.kind.errors_of().map(index);
+        edges.extend(errors.map(|from| Edge { from, to, tag: "errors".to_owned() }));
         for input in &operator.inputs {
             let tag = plan.port(input.from).tag.clone();
-            edges.push(Edge { from: index(input.from.node), to: index(NodeId::Operator(at)), tag });
+            edges.push(Edge { from: index(input.from.node), to, tag });
         }
     }
     // `rejects` is the last sink, so leaving it out moves no other.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::diagnostic::{Mistakes, Place, listed, quoted};
 use crate::spec::tree::{Key, Node, Value};
+use crate::spec::words;
 
 /// The longest name of a pipeline, source, operator, sink or tag, in characters.
 const NAME_CHARACTERS_MAX: usize = 64;
@@ -81,13 +82,22 @@ impl Entries {
         mistakes: &mut Mistakes<'_>,
     ) -> Option<Node> {
         let taken = self.take(name);
-        // A key that is nearly this one is reported as unknown, with the right name.
-        let misspelled = || self.entries.iter().any(|(key, _)| likely(&key.name, name));
-        if taken.is_none() && !misspelled() {
+        if taken.is_none() && !self.is_meant(name) {
             let message = format!("{} needs {}", self.what, quoted(name));
-            mistakes.add(self.owner, &self.path, message, None);
+            mistakes.add(self.owner, &self.path, message, words::example_of(self.what, name));
         }
         taken
+    }
+
+    /// Returns whether another key probably stands for this one: it is reported as unknown, with the
+    /// right name, and this one is not missed.
+    pub(crate) fn is_meant(&self, name: &str) -> bool {
+        let stands_for = |key: &Key| {
+            likely(&key.name, name)
+                || words::meant(self.what, &key.name).is_some_and(|(meant, _)| meant == name)
+                || key.name.split_once(':').is_some_and(|(before, _)| before == name)
+        };
+        self.rest().any(stands_for)
     }
 
     /// Returns the keys that nobody has taken.
@@ -106,7 +116,11 @@ impl Entries {
         asked::note("keys", self.what, self.asked.iter().copied());
         for (key, node) in &self.entries {
             let message = format!("{} has no {}", self.what, quoted(&key.name));
-            let hint = mistakes.nearest_hint(&key.name, self.asked.iter().copied(), "it takes");
+            let written = words::meant(self.what, &key.name).map(|(_, hint)| hint);
+            let written = written.or_else(|| words::misspelled(&key.name, &self.asked));
+            let hint = written.or_else(|| {
+                mistakes.nearest_hint(&key.name, self.asked.iter().copied(), "it takes")
+            });
             mistakes.add(key.place, &node.path, message, hint);
         }
     }
@@ -154,7 +168,7 @@ pub(crate) fn texts(node: Node, what: &str, mistakes: &mut Mistakes<'_>) -> Opti
 fn wrong_kind<T>(node: &Node, what: &str, wanted: &str, mistakes: &mut Mistakes<'_>) -> Option<T> {
     let place = if matches!(node.value, Value::Null) { node.owner } else { node.place };
     let message = format!("{what} is {wanted}, not {}", node.value.what());
-    mistakes.add(place, &node.path, message, None);
+    mistakes.add(place, &node.path, message, words::example(what, &node.value));
     None
 }
 
@@ -171,7 +185,9 @@ pub(crate) fn choice<T: Copy>(
     let found = choices.iter().find(|(name, _)| *name == written.text);
     if found.is_none() {
         let names = choices.iter().map(|(name, _)| *name);
-        let hint = mistakes.nearest_hint(&written.text, names, "it is one of");
+        let all: Vec<&str> = names.clone().collect();
+        let hint = words::choice_meant(&written.text, &all)
+            .or_else(|| mistakes.nearest_hint(&written.text, names, "it is one of"));
         written.wrong(mistakes, format!("{what} cannot be {}", quoted(&written.text)), hint);
     }
     found.map(|(_, choice)| *choice)
