@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tidemill_store::checkpoint::Manifest;
 use tidemill_store::{
     AcceptedFile, Book, CLIENT_IDS_KEPT, Folders, Journal, JournalError, NewFile, Outcome, Receipt,
-    Replaced, Retried, barrier, failpoint, queue,
+    Replaced, Retried, Verdict, barrier, failpoint, queue,
 };
 use timely::scheduling::activate::SyncActivator;
 
@@ -32,6 +32,7 @@ use crate::ingest::order::FileOrder;
 use crate::plan::Retention;
 use crate::publish::Job;
 use crate::receipt;
+use crate::retry::Policy;
 use crate::space::Space;
 use crate::turns::{Turn, Turns};
 
@@ -41,6 +42,7 @@ mod decide;
 mod dry_run;
 mod keep;
 mod order;
+mod postpone;
 mod retry;
 mod shelf;
 
@@ -84,6 +86,13 @@ pub enum Event {
         file: Box<NewFile>,
         /// Who waits for the answer.
         reply: Sender<Retried>,
+    },
+    /// A file that waits to be tried again is to be tried at once.
+    TryNow {
+        /// The submission.
+        id: u64,
+        /// Told whether it waited.
+        reply: Sender<bool>,
     },
     /// A committed file is to be taken away.
     Remove(Removal),
@@ -159,6 +168,8 @@ pub struct Line {
     pub schedule: Schedule,
     /// Of each source, whether something is kept of its files.
     pub stateful: Vec<bool>,
+    /// How reading a file of each source is tried again.
+    pub retry: Vec<Policy>,
     /// How long inputs of each source are retained for corrections.
     pub retention: Vec<Retention>,
     /// The epoch that was restored: what came up to it is not read again.
@@ -189,6 +200,8 @@ pub struct Ledger {
     publisher: Sender<Job>,
     keeping: Keeping,
     running: BTreeMap<u64, AcceptedFile>,
+    /// Files that wait to be tried again, by number.
+    postponed: BTreeMap<u64, postpone::Waiting>,
     space: Space,
     /// Who may begin when.
     turns: Turns,
@@ -222,7 +235,8 @@ impl Ledger {
         turns: Turns,
         control: Control,
     ) -> Self {
-        let (running, stopping, tried) = (BTreeMap::new(), false, 0);
+        let (running, postponed) = (BTreeMap::new(), BTreeMap::new());
+        let (stopping, tried) = (false, 0);
         Self {
             journal,
             lines,
@@ -230,6 +244,7 @@ impl Ledger {
             publisher,
             keeping,
             running,
+            postponed,
             space,
             turns,
             tried,
@@ -269,6 +284,7 @@ impl Ledger {
         self.discard_expired()?;
         loop {
             self.give_turns()?;
+            let due = self.try_again_due()?;
             if forgot.elapsed() >= FORGET_EVERY {
                 let before = SystemTime::now() - CLIENT_IDS_KEPT - FORGET_MARGIN;
                 let Self { journal, space, .. } = &mut self;
@@ -277,7 +293,7 @@ impl Ledger {
                 self.lines.iter_mut().for_each(|line| line.may_discard = true);
                 forgot = Instant::now();
             }
-            let patience = if self.turns.is_waiting() { TURN } else { IDLE };
+            let patience = if self.turns.is_waiting() { TURN } else { IDLE.min(due) };
             let first = match events.recv_timeout(patience) {
                 Ok(event) => Some(event),
                 Err(RecvTimeoutError::Timeout) => None,
@@ -307,6 +323,7 @@ impl Ledger {
         let mut flushes = Vec::new();
         let mut retries = Vec::new();
         let mut removals = Vec::new();
+        let mut now = Vec::new();
         let mut trials = Vec::new();
         let mut changes = Vec::new();
         let mut refreshes = Vec::new();
@@ -315,6 +332,7 @@ impl Ledger {
             match event {
                 Event::Accept { files, reply } => accepts.push((files, reply)),
                 Event::Retry { of, file, reply } => retries.push((of, file, reply)),
+                Event::TryNow { id, reply } => now.push((id, reply)),
                 Event::Remove(removal) => removals.push(removal),
                 Event::Try(asked) => trials.push(asked),
                 Event::Heard {
@@ -354,6 +372,10 @@ impl Ledger {
             // Whoever asked may have gone; the file is accepted all the same.
             let _ = reply.send(self.retry(of, &file)?);
         }
+        for (id, reply) in now {
+            // Whoever asked may have gone; it is tried all the same.
+            let _ = reply.send(self.try_now(id)?);
+        }
         for removal in removals {
             self.remove(removal)?;
         }
@@ -388,6 +410,7 @@ impl Ledger {
         if all.is_empty() {
             return Ok(());
         }
+        self.try_corrected_again(&all)?;
         let Self { journal, space, .. } = self;
         let accepted = space.insist("writing the journal", || journal.accept(&all))?;
         let mut accepted = accepted.into_iter();
@@ -421,6 +444,7 @@ impl Ledger {
             // What waits for another file has not begun either.
             let behind = self.lines.iter().flat_map(|line| &line.behind);
             let behind = behind.filter(|one| matches!(one, Waiting::File(..))).count();
+            let behind = behind + self.postponed.len();
             let idle = self.board.outstanding() <= self.turns.held() + behind;
             match self.turns.next(idle) {
                 None => return Ok(()),
@@ -451,6 +475,7 @@ impl Ledger {
     fn finish(&mut self, answers: Vec<(usize, Answer)>) -> Result<(), JournalError> {
         let mut jobs = Vec::with_capacity(answers.len());
         let mut receipts = HashMap::with_capacity(answers.len());
+        let mut waiting_again = Vec::new();
         let finished: Vec<usize> = answers.iter().map(|(pipeline, _)| *pipeline).collect();
         let mut tried = Vec::new();
         for (pipeline, mut answer) in answers {
@@ -492,7 +517,12 @@ impl Ledger {
             if answer.failure.is_none() {
                 receipts.insert(file.id, receipt::receipt(&self.lines[pipeline].book, &answer));
             }
+            let postponed = self.postponement(pipeline, &file, &answer)?;
             let (mut outcome, staged) = self.decide(pipeline, &mut answer);
+            if let Some((why, waiting)) = postponed {
+                outcome.verdict = Verdict::Postponed(why);
+                waiting_again.push(waiting);
+            }
             let mut retired = None;
             if file.correction.is_some() && answer.failure.is_none() {
                 retired = self.journal.corrected_by(file.id)?;
@@ -526,6 +556,7 @@ impl Ledger {
             shelf::tell(&mut jobs, replaced);
             self.publish(jobs);
         }
+        waiting_again.into_iter().for_each(|waiting| self.wait_again(waiting));
         // What they are compared with is what was committed before them.
         for (pipeline, answer) in tried {
             self.tried(pipeline, answer)?;

@@ -18,6 +18,7 @@ use crate::graph::{self, Graph};
 use crate::judge::MaxRejects;
 use crate::sink::changes;
 use crate::spec;
+use crate::testing::{self, AuthorTest};
 
 mod correct;
 mod describe;
@@ -53,6 +54,8 @@ pub struct Plan {
     pub sinks: Vec<SinkPlan>,
     /// The loops, in the order of their heads: outer ones before those inside of them.
     pub loops: Vec<LoopPlan>,
+    /// The tests of its author. They change nothing of what it does, nor its hash.
+    pub tests: Vec<AuthorTest>,
 }
 
 /// A source: which files it takes and what is read from them.
@@ -139,8 +142,26 @@ pub struct SinkPlan {
     pub inputs: Vec<Input>,
     /// The nodes whose rejected records it reads.
     pub errors_of: Vec<NodeId>,
+    /// The nodes of whose keys it is told, and whose rejected records operators or tables read.
+    pub told_of: Vec<NodeId>,
     /// What it writes.
     pub kind: SinkKind,
+}
+
+impl OperatorPlan {
+    /// Returns every node it reads, by records or by rejected records.
+    pub fn upstream(&self) -> impl Iterator<Item = NodeId> {
+        let inputs = self.inputs.iter().map(|input| input.from.node);
+        inputs.chain(self.kind.errors_of())
+    }
+}
+
+impl SinkPlan {
+    /// Returns every node it reads, by records, by rejected records or by what is told of its keys.
+    pub fn upstream(&self) -> impl Iterator<Item = NodeId> {
+        let inputs = self.inputs.iter().map(|input| input.from.node);
+        inputs.chain(self.errors_of.iter().chain(&self.told_of).copied())
+    }
 }
 
 impl Plan {
@@ -223,10 +244,16 @@ pub fn plan(yaml: &str) -> Result<Plan, Vec<Diagnostic>> {
 pub fn plan_in(yaml: &str, surroundings: &dyn Surroundings) -> Result<Plan, Vec<Diagnostic>> {
     let mut mistakes = Mistakes::new(yaml);
     let mut spec = spec::parse(surroundings, &mut mistakes);
+    let tests = spec.as_mut().and_then(|spec| spec.tests.take());
     let graph = spec.as_mut().and_then(|spec| graph::check(spec, &mut mistakes));
-    if let Some(graph) = graph.filter(|_| mistakes.is_empty()) {
-        let flat = spec.and_then(|spec| spec.flat);
-        return Ok(from_graph(graph, flat.as_deref().unwrap_or(yaml)));
+    if let (Some(graph), Some(spec)) = (graph.filter(|_| mistakes.is_empty()), &spec) {
+        let mut plan = from_graph(graph, spec.flat.as_deref().unwrap_or(yaml));
+        if let Some(tests) = tests {
+            plan.tests = testing::read::check(tests, spec, &plan, &mut mistakes);
+        }
+        if mistakes.is_empty() {
+            return Ok(plan);
+        }
     }
     Err(mistakes.into_sorted())
 }
@@ -258,6 +285,7 @@ fn from_graph(graph: Graph, yaml: &str) -> Plan {
         operators: Vec::with_capacity(operators.len()),
         sinks: Vec::with_capacity(sinks.len()),
         loops: Vec::with_capacity(loops.len()),
+        tests: Vec::new(),
     };
     for Loop { head, back, body, max_rounds, turns, grows } in loops {
         let body = body.into_iter().collect();
@@ -274,6 +302,7 @@ fn from_graph(graph: Graph, yaml: &str) -> Plan {
             name: sink.name,
             inputs: sink.inputs,
             errors_of: sink.errors_of,
+            told_of: sink.told_of,
             kind: sink.kind,
         });
     }

@@ -10,13 +10,13 @@ use std::rc::Rc;
 use std::sync::mpsc::Receiver;
 
 use tidemill_operators::meter::Meter;
-use tidemill_operators::reject::EpochRejects;
+use tidemill_operators::reject::{EpochRejects, Standing};
 use tidemill_operators::tally::{Tallies, Tally};
 use tidemill_operators::time::Step;
 use tidemill_operators::{Batch, Time};
 use timely::Container;
 use timely::dataflow::operators::core::{ConnectLoop, Feedback, Map as _};
-use timely::dataflow::operators::vec::Broadcast;
+use timely::dataflow::operators::vec::{Broadcast, Filter as _};
 use timely::dataflow::operators::{Concatenate, Probe};
 use timely::dataflow::{ProbeHandle, Scope, Stream, StreamVec};
 use timely::scheduling::Activator;
@@ -35,7 +35,7 @@ use crate::ingest::checks::Checks;
 use crate::ingest::coordinator::{Command, Loads, coordinator};
 use crate::ingest::digest::digest;
 use crate::ingest::flow::Flow;
-use crate::ingest::order::{Opening, ReadEvent, ReadNote};
+use crate::ingest::order::{Opening, ReadNote};
 use crate::ingest::reader::{Reader, reader};
 use crate::judge::{Rules, count_rejects, judge};
 use crate::plan::{Input, NodeId, OperatorPlan, Plan, PortId, SinkKind, SinkPlan};
@@ -45,6 +45,7 @@ use crate::sink::files::files;
 use crate::sink::parts::Surroundings;
 use crate::sink::rejects::rejects;
 use crate::stats::{Gauge, SINK, Stats, feeds, kind_word};
+use crate::testing::tap::Tap;
 
 mod aggregate;
 mod join;
@@ -71,6 +72,8 @@ pub struct Fittings {
     pub backlog: Backlog,
     /// Who writes checkpoints.
     pub keeper: Keeper,
+    /// Who sees everything that leaves a node, if anybody does.
+    pub tap: Option<Tap>,
 }
 
 /// The dataflow of a pipeline on one worker.
@@ -100,12 +103,14 @@ pub fn render(worker: &mut Worker, plan: &Plan, fittings: Fittings) -> Rendered 
             loads: fittings.loads,
             backlog: fittings.backlog,
             keeper: fittings.keeper,
+            tap: fittings.tap,
             kept: Vec::new(),
             orders: None,
             buffers: Buffers::default(),
             flow: Flow::default(),
             streams: BTreeMap::new(),
             rejects: BTreeMap::new(),
+            readings: None,
             of_records: Vec::new(),
             tallies: Tallies::default(),
             frontiers: Vec::new(),
@@ -127,6 +132,7 @@ struct Rendering<'scope, 'plan> {
     loads: Loads,
     backlog: Backlog,
     keeper: Keeper,
+    tap: Option<Tap>,
     /// What was written of each operator's state, for each mark.
     kept: Vec<StreamVec<'scope, Time, KeptPart>>,
     /// What the coordinator tells everybody; there if the plan keeps state.
@@ -135,6 +141,8 @@ struct Rendering<'scope, 'plan> {
     flow: Flow,
     streams: BTreeMap<PortId, Batches<'scope>>,
     rejects: BTreeMap<NodeId, Rejects<'scope>>,
+    /// What is said of the reading of files, and their announcements.
+    readings: Option<(StreamVec<'scope, Time, ReadNote>, StreamVec<'scope, Time, Opening>)>,
     /// Rejects of records of files, not of what was made of them behind state.
     of_records: Vec<Rejects<'scope>>,
     tallies: Tallies,
@@ -170,6 +178,7 @@ impl<'scope> Rendering<'scope, '_> {
             notes.push(read.0);
         }
         let read = together(self.scope, notes);
+        self.readings = Some((read.clone(), orders.openings.clone()));
         let title = format!("Digest {}/", self.plan.name);
         let hashed = digest(self.scope, &title, orders.openings.clone(), read.clone());
         let notes = together(self.scope, vec![read.clone(), hashed]);
@@ -245,8 +254,7 @@ impl<'scope> Rendering<'scope, '_> {
                     files(self.scope, &title, ways, openings, file, around, meter)
                 }
                 Some(file) => {
-                    let all = sink.errors_of.iter().filter_map(|node| self.rejects.get(node));
-                    let all = together(self.scope, all.cloned().collect());
+                    let all = self.rejected(sink);
                     rejects(&title, all, read.clone(), openings, file, around, meter)
                 }
             };
@@ -285,7 +293,7 @@ impl<'scope> Rendering<'scope, '_> {
     /// The epochs that failed while they were read, on every worker.
     fn poison(&self, notes: StreamVec<'scope, Time, ReadNote>) -> StreamVec<'scope, Time, u64> {
         notes
-            .flat_map(|note| matches!(note.event, ReadEvent::Failed { .. }).then_some(note.epoch))
+            .flat_map(|note| note.event.is_failure().then_some(note.epoch))
             .container::<Vec<u64>>()
             .broadcast()
     }
@@ -325,8 +333,12 @@ impl<'scope> Rendering<'scope, '_> {
         };
         let read = reader(&title, pieces, with);
         self.watch(&read.batches, gauge);
-        self.streams.insert(PortId { node, port: 0 }, read.batches);
+        if let Some(tap) = &self.tap {
+            tap.follow(PortId { node, port: 0 }, read.batches.clone());
+            tap.follow_rejects(node, read.rejects.clone());
+        }
         self.of_records.push(read.rejects.clone());
+        self.streams.insert(PortId { node, port: 0 }, read.batches);
         self.rejects.insert(node, read.rejects);
         (read.notes, read.activator)
     }
@@ -343,6 +355,17 @@ impl<'scope> Rendering<'scope, '_> {
         }
     }
 
+    /// All that a sink of rejected records is told.
+    fn rejected(&self, sink: &SinkPlan) -> Rejects<'scope> {
+        let of = |node: &NodeId| self.rejects.get(node).cloned();
+        let told = |rejects: Rejects<'scope>| {
+            rejects.filter(|some: &EpochRejects| some.standing == Standing::Told)
+        };
+        let all = sink.errors_of.iter().filter_map(of);
+        let all = all.chain(sink.told_of.iter().filter_map(of).map(told));
+        together(self.scope, all.collect())
+    }
+
     fn stream(&self, input: &Input) -> Batches<'scope> {
         self.streams[&input.from].clone()
     }
@@ -350,7 +373,12 @@ impl<'scope> Rendering<'scope, '_> {
     fn seat(&self, node: NodeId, tags: usize, fed_by: Vec<(String, usize)>) -> (Tally, Gauge) {
         let (name, kind) = (self.plan.node_name(node), kind_word(self.plan, node));
         let (meter, gauge) = self.stats.seat(self.plan, name, &kind, self.index, tags, fed_by);
-        (self.tallies.node(place(self.plan, node), meter), gauge)
+        let innermost = match node {
+            NodeId::Operator(at) => self.plan.around(at).last(),
+            NodeId::Source(_) => None,
+        };
+        let tally = self.tallies.node(place(self.plan, node), meter);
+        (tally.inside(innermost.map(|one| one.turns)), gauge)
     }
 
     fn sink_seat(&self, sink: &SinkPlan) -> (Meter, Gauge) {
@@ -374,6 +402,13 @@ impl<'scope> Rendering<'scope, '_> {
 
 /// Returns whether some operator before this one keeps state.
 fn follows_state(plan: &Plan, operator: &OperatorPlan) -> bool {
+    if let Some(of) = operator.kind.errors_of() {
+        // A rejected record is what it was before the operator that rejected it.
+        return match of {
+            NodeId::Source(_) => false,
+            NodeId::Operator(at) => follows_state(plan, &plan.operators[at]),
+        };
+    }
     let at = plan.operators.iter().position(|one| std::ptr::eq(one, operator));
     // Without what goes back in loops a plan has no circles, so this ends.
     at.is_some_and(|at| {

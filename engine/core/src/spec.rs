@@ -15,17 +15,22 @@ pub(crate) mod surroundings;
 pub(crate) mod contract;
 pub(crate) mod correcting;
 mod operator;
+pub(crate) mod retry;
 mod sink;
 mod source;
 pub(crate) mod taking;
+mod words;
 
+#[cfg(test)]
+pub(crate) use operator::KINDS;
 pub(crate) use operator::state::{DROP, StateSpec, VariableSpec};
 pub(crate) use operator::{BodySpec, ExprSpec, JoinSpec, LotsSpec, NamedSpec, OperatorSpec};
 pub(crate) use read::Text;
 pub(crate) use sink::{EmptyFiles, SinkBody, SinkSpec};
-pub(crate) use source::SourceSpec;
+pub(crate) use source::{FieldSpec, SourceSpec};
 
 use crate::diagnostic::{Mistakes, Place};
+use crate::retry::Policy;
 use compose::{Demand, flat};
 use read::Entries;
 use surroundings::Surroundings;
@@ -38,6 +43,8 @@ pub(crate) struct PipelineSpec {
     pub(crate) sources: Vec<SourceSpec>,
     pub(crate) operators: Vec<OperatorSpec>,
     pub(crate) sinks: Vec<SinkSpec>,
+    /// The tests, to be read once the pipeline has no mistake.
+    pub(crate) tests: Option<Node>,
     /// Whether `sources`, `operators` and `sinks` could be read as maps with something in them: only then is a name
     /// that is not there really unknown.
     pub(crate) complete: bool,
@@ -57,11 +64,15 @@ pub(crate) fn parse(
     let flat = if composed.changed { Some(flat_text(&composed.root, mistakes)?) } else { None };
     let compose::Composed { root, demands, .. } = composed;
     let mut top = Entries::open(root, "a pipeline file", mistakes)?;
+    for key in compose::OWN_KEYS {
+        top.take(key); // composition has it; so it is one of the names that are offered
+    }
     let name = top.require("pipeline", mistakes);
     let name = name.and_then(|node| read::text(node, "`pipeline`, the name,", mistakes));
     if let Some(name) = &name {
         read::check_name(name, "the pipeline", mistakes);
     }
+    let retry = retry::parse(&mut top, mistakes).over(Policy::STANDARD);
     let sources = top.require("sources", mistakes);
     let sources = sources.and_then(|node| section(node, "sources", source::parse, mistakes));
     let operators = top.take("operators");
@@ -70,6 +81,7 @@ pub(crate) fn parse(
         operators.and_then(|node| section(node, "operators", operator::parse, mistakes));
     let sinks = top.require("sinks", mistakes);
     let sinks = sinks.and_then(|node| section(node, "sinks", sink::parse, mistakes));
+    let tests = top.take("tests");
     let some = |nodes: usize| nodes > 0;
     let complete = sources.as_ref().map(Vec::len).is_some_and(some)
         && sinks.as_ref().map(Vec::len).is_some_and(some)
@@ -83,11 +95,16 @@ pub(crate) fn parse(
         }
     }
     top.finish(mistakes);
+    let mut sources = sources;
+    for source in sources.iter_mut().flatten() {
+        source.taking.retry = source.retry.over(retry);
+    }
     Some(PipelineSpec {
         name,
         sources: sources.unwrap_or_default(),
         operators: operators.unwrap_or_default(),
         sinks: sinks.unwrap_or_default(),
+        tests,
         complete,
         demands,
         flat,

@@ -50,6 +50,7 @@ use crate::sink::staging::Staging;
 use crate::space::{Reserve, Space};
 use crate::start::lines::{intake_lines, ledger_lines, publisher_lines};
 use crate::stats::Stats;
+use crate::testing::tap::Tap;
 use crate::turns::Turns;
 use crate::worker;
 
@@ -82,6 +83,8 @@ pub struct Config {
     pub announce: Option<Announce>,
     /// The least time between two checkpoints of a pipeline; zero for none but at a clean end.
     pub checkpoint_every: Duration,
+    /// Who sees everything that leaves a node; for tests of a pipeline's author only.
+    pub tap: Option<Tap>,
 }
 
 /// What an engine did in its life.
@@ -197,6 +200,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         events: Some(events.clone()),
         commands: received,
         backlogs: backlogs.clone(),
+        tap: config.tap.clone(),
     };
     let (workers, wakes) = built.execute(meeting.builders, meeting.guard)?;
 
@@ -255,8 +259,11 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         order.into_iter().for_each(|order| ledger.restore(pipeline, order));
     }
     skips.into_iter().for_each(|pipeline| ledger.skips(pipeline));
-    for earlier::Earlier { pipeline, file, replay } in earlier {
-        ledger.resume(pipeline, file, replay)?;
+    for earlier::Earlier { pipeline, file, replay, again_at_us } in earlier {
+        match again_at_us {
+            Some(at_us) => ledger.postponed_before(pipeline, file, at_us),
+            None => ledger.resume(pipeline, file, replay)?,
+        }
     }
     failpoint::reach("recover-files-resumed")?;
     let ledger_thread = spawn("tidemill:ledger", move || {
@@ -335,6 +342,7 @@ pub fn run_member(config: Config) -> Result<(), StartError> {
         events: None,
         commands: Vec::new(),
         backlogs: config.plans.iter().map(|_| Backlog::default()).collect(),
+        tap: None,
     };
     let (workers, _wakes) = built.execute(meeting.builders, meeting.guard)?;
     let ended = Arc::new(AtomicBool::new(false));
@@ -406,6 +414,7 @@ struct Building {
     events: Option<Sender<Event>>,
     commands: Vec<Receiver<Command>>,
     backlogs: Vec<Backlog>,
+    tap: Option<Tap>,
 }
 
 impl Building {
@@ -418,7 +427,7 @@ impl Building {
     ) -> Result<(Workers, Vec<SyncActivator>), StartError> {
         let (ready, woken) = channel();
         let is_first = self.events.is_some();
-        let Self { plans, home, generation, workers, staging, space, keeper, .. } = self;
+        let Self { plans, home, generation, workers, staging, space, keeper, tap, .. } = self;
         let (stats, events, commands, backlogs) =
             (self.stats, self.events, self.commands, self.backlogs);
         let commands = Mutex::new(commands.into_iter().map(Some).collect::<Vec<_>>());
@@ -462,6 +471,7 @@ impl Building {
                     loads: loads[pipeline].clone(),
                     backlog: backlogs[pipeline].clone(),
                     keeper: keeper.clone(),
+                    tap: tap.clone(),
                 };
                 rendered.push(render(worker, plan, fittings));
             }

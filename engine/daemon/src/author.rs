@@ -6,18 +6,22 @@ use tidemill_engine::plan::{describe, loops};
 use tidemill_engine::report::LoopReport;
 
 use crate::flags::{CheckFlags, ConfigFlags, Drawing, GraphFlags};
-pub use crate::pipeline::{Mistakes, Values, load, load_with};
+pub use crate::pipeline::{Mistakes, Values, load, load_with, load_with_tests};
 use crate::settings::Settings;
 use crate::{USAGE, complain, say};
 
 /// `tidemill check`
 pub fn check(flags: &CheckFlags) -> anyhow::Result<u8> {
     let Some(values) = Values::gather(&flags.params)? else { return Ok(USAGE) };
+    if flags.flat && flags.pipelines.len() > 1 {
+        complain("error: --flat prints one pipeline file");
+        return Ok(USAGE);
+    }
     let mut code = 0;
     let mut report = Vec::new();
     for path in &flags.pipelines {
         let file = path.display().to_string();
-        match load_with(path, &values)? {
+        match load_with_tests(path, &values)? {
             Ok(plan) if flags.flat => say(plan.yaml.as_bytes())?,
             Ok(plan) if flags.json => {
                 report.push(serde_json::json!({

@@ -13,7 +13,7 @@ use anyhow::Context;
 use tidemill_engine::plan::{
     Alone, FILE_BYTES_MAX, GivenValue, IncludedFile, Refusal, Surroundings, plan_in, read_values,
 };
-use tidemill_engine::{Diagnostic, Plan};
+use tidemill_engine::{Diagnostic, Plan, testing};
 
 use crate::complain;
 use crate::flags::ParamFlags;
@@ -23,8 +23,10 @@ const VARIABLES: &str = "TIDEMILL_PARAM_";
 
 /// The mistakes in one pipeline file.
 pub struct Mistakes {
-    file: String,
-    yaml: String,
+    /// The name of the file.
+    pub file: String,
+    /// Its text.
+    pub yaml: String,
     /// The mistakes, by place.
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -134,6 +136,29 @@ pub fn load_with(path: &Path, values: &Values) -> anyhow::Result<Result<Plan, Mi
         Err(_) => plan_in(&yaml, &Alone),
     };
     Ok(planned.map_err(|diagnostics| Mistakes { file, yaml, diagnostics }))
+}
+
+/// The same, with the files that the tests of the pipeline name: who only runs it need not have them.
+pub fn load_with_tests(path: &Path, values: &Values) -> anyhow::Result<Result<Plan, Mistakes>> {
+    let plan = match load_with(path, values)? {
+        Ok(plan) => plan,
+        Err(mistakes) => return Ok(Err(mistakes)),
+    };
+    let diagnostics = testing::missing_files(&plan, folder_of(path));
+    if diagnostics.is_empty() {
+        return Ok(Ok(plan));
+    }
+    // The text of the plan is that of all its files together.
+    let yaml = std::fs::read_to_string(path).unwrap_or_default();
+    Ok(Err(Mistakes { file: path.display().to_string(), yaml, diagnostics }))
+}
+
+/// Returns the folder in which a pipeline file lies.
+pub fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
 }
 
 /// The place where a pipeline file lies.

@@ -84,6 +84,7 @@ pub fn run(flags: RunFlags) -> anyhow::Result<u8> {
             Arc::new(move |number| parent.tell(Report::Generation(number)))
         }),
         checkpoint_every: settings.checkpoint_every,
+        tap: None,
     };
     if !is_first {
         return member(config, parent.is_some());

@@ -114,10 +114,10 @@ pub mod trial;
 pub use disk::{DiskError, Full, space};
 pub use home::{Folders, Home, HomeError};
 pub use journal::{
-    AcceptedFile, CLIENT_IDS_KEPT, CheckpointRow, ClientId, ClientIdError, Committed, Correction,
-    Corrections, Counts, Dedupe, Filter, Generation, Held, Hold, Journal, JournalError,
+    AcceptedFile, Attempt, CLIENT_IDS_KEPT, CheckpointRow, ClientId, ClientIdError, Committed,
+    Correction, Corrections, Counts, Dedupe, Filter, Generation, Held, Hold, Journal, JournalError,
     JournalReader, NeededBy, NewFile, Outcome, OutcomeRow, Output, Part, PartBody, PartRow, Phase,
-    ReceiptRow, Removed, Replaced, Replaces, RetainedBytes, Retired, Retried, Retries,
+    Postponed, ReceiptRow, Removed, Replaced, Replaces, RetainedBytes, Retired, Retried, Retries,
     SubmissionRow, Verdict, VerdictRow, Version, WouldBe,
 };
 pub use publish::{PublishError, publish, replace_file, sync_published};

@@ -27,8 +27,7 @@ impl Plan {
 
     /// Returns whether the outputs of a sink follow from one file alone: nothing before it keeps state.
     pub fn is_linear(&self, sink: &SinkPlan) -> bool {
-        let inputs = sink.inputs.iter().map(|input| input.from.node);
-        let mut ahead: Vec<NodeId> = inputs.chain(sink.errors_of.iter().copied()).collect();
+        let mut ahead: Vec<NodeId> = sink.upstream().collect();
         let mut seen = BTreeSet::new();
         while let Some(node) = ahead.pop() {
             let NodeId::Operator(at) = node else { continue };
@@ -39,7 +38,7 @@ impl Plan {
             if operator.kind.keeps_state() {
                 return false;
             }
-            ahead.extend(operator.inputs.iter().map(|input| input.from.node));
+            ahead.extend(operator.upstream());
         }
         true
     }
@@ -101,7 +100,7 @@ impl Plan {
         loop {
             let known = behind.len();
             for (at, operator) in self.operators.iter().enumerate() {
-                if operator.inputs.iter().any(|input| behind.contains(&input.from.node)) {
+                if operator.upstream().any(|node| behind.contains(&node)) {
                     behind.insert(NodeId::Operator(at));
                 }
             }

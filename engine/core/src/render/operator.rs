@@ -16,7 +16,9 @@ use tidemill_operators::window::Window;
 use timely::dataflow::StreamVec;
 
 use crate::checkpoint::state_parts;
+use crate::errors::{Errors, errors};
 use crate::plan::{NodeId, OperatorKind, OperatorPlan, PortId};
+use crate::receipt::place as place_of;
 use crate::render::aggregate::{KeptAggregate, What, aggregate};
 use crate::render::keyed::evaluation;
 use crate::render::{Batches, Rendering, follows_state, together};
@@ -101,6 +103,17 @@ impl<'scope> Rendering<'scope, '_> {
                 let logic = Explode::new(column.clone(), list.clone(), element.clone(), shape(0));
                 stateless(&title, name, input, tags, tally, logic)
             }
+            OperatorKind::Errors { of } => {
+                let has_line = match of {
+                    NodeId::Source(_) => true,
+                    NodeId::Operator(of) => !follows_state(self.plan, &self.plan.operators[*of]),
+                };
+                let (place, shape) = (place_of(self.plan, node), shape(0));
+                let (notes, openings) =
+                    self.readings.clone().expect("files are read before records are rejected");
+                let with = Errors { place, shape, has_line, tally };
+                errors(&title, self.rejects[of].clone(), notes, openings, with)
+            }
             OperatorKind::Lots { by, seed, weights, .. } => {
                 let used = |tag: usize| operator.outputs[tag].used;
                 let port = |tag| route::Port { tag, shape: shape(tag), used: used(tag) };
@@ -145,7 +158,13 @@ impl<'scope> Rendering<'scope, '_> {
             self.watch(first, gauge);
         }
         for (port, tag) in flow.tags.into_iter().enumerate() {
+            if let Some(tap) = &self.tap {
+                tap.follow(PortId { node, port }, tag.clone());
+            }
             self.streams.insert(PortId { node, port }, tag);
+        }
+        if let Some(tap) = &self.tap {
+            tap.follow_rejects(node, flow.rejects.clone());
         }
         self.rejects.insert(node, flow.rejects);
     }

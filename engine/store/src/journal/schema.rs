@@ -12,7 +12,8 @@ use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::{
-    JournalError, checkpoint, client_id, correct, dedupe, hold, receipt, retry, shelf, strike, void,
+    JournalError, attempt, checkpoint, client_id, correct, dedupe, hold, receipt, retry, shelf,
+    strike, void,
 };
 use crate::barrier;
 use crate::disk::{self, DiskError};
@@ -146,7 +147,7 @@ FROM submission s JOIN pipeline p ON p.id = s.pipeline;
 ";
 
 /// The tables of the topics that have a file of their own.
-const TOPICS: [&str; 10] = [
+const TOPICS: [&str; 11] = [
     client_id::TABLES,
     dedupe::TABLES,
     checkpoint::TABLES,
@@ -156,6 +157,7 @@ const TOPICS: [&str; 10] = [
     correct::TABLES,
     shelf::TABLES,
     hold::TABLES,
+    attempt::TABLES,
     void::TABLES,
 ];
 
