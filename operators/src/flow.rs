@@ -195,7 +195,8 @@ where
         drop(capabilities);
         move |_frontiers| {
             input.for_each_stamp(|capability, batches| {
-                let Some(epoch) = capability.least().map(|time| time.epoch) else { return };
+                let Some(time) = capability.least().copied() else { return };
+                let epoch = time.epoch;
                 for batch in batches.map(std::mem::take) {
                     let origin = batch.origin;
                     if batch.diff < 0 {
@@ -220,7 +221,9 @@ where
                     tally.filtered(epoch, std::mem::take(&mut emit.filtered));
                     tally.copied(epoch, std::mem::take(&mut emit.copies));
                     if !emit.rejects.is_empty() {
-                        let rejects = std::mem::take(&mut emit.rejects);
+                        let mut rejects = std::mem::take(&mut emit.rejects);
+                        let round = tally.round(&time);
+                        rejects.iter_mut().for_each(|reject| reject.round = round);
                         tally.rejected(epoch, rejects.len());
                         let rejects = EpochRejects { epoch, origin, rejects };
                         reject_output.activate().session(&capability).give(rejects);

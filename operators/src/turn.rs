@@ -21,7 +21,7 @@ use timely::progress::operate::FrontierInterest;
 
 use crate::batch::Batch;
 use crate::flow::reject_row;
-use crate::reject::{EpochRejects, RejectCode};
+use crate::reject::{EpochRejects, Reject, RejectCode};
 use crate::tally::Tally;
 use crate::time::{Time, Turns};
 
@@ -149,12 +149,15 @@ impl Back {
             around.concat(),
             self.max_rounds
         );
-        let reject =
-            |row| reject_row(&self.head, batch, row, RejectCode::MaxRounds, reason.clone());
+        let round = u32::try_from(self.turns.of(time)).unwrap_or(u32::MAX);
+        let reject = |row| Reject {
+            round,
+            ..reject_row(&self.head, batch, row, RejectCode::MaxRounds, reason.clone())
+        };
         EpochRejects {
             epoch: time.epoch,
             origin: batch.origin,
-            rejects: (0..batch.len()).map(reject).collect(),
+            rejects: (0..batch.len()).map(reject).collect::<Vec<Reject>>(),
         }
     }
 

@@ -164,7 +164,7 @@ fn rejected_records_fail_a_test_that_does_not_expect_them() {
         &format!("{given}\nexpect:\n  dear: []"),
         r#"
 rejects (line 14): 0 rows expected, 1 found
-  + unexpected  file="sales-1.csv"  line=2  operator="sales"  code="field_type"  reason="field price: expected float, found dear at column 5"
+  + unexpected  file="sales-1.csv"  line=2  operator="sales"  code="field_type"  message="field price: expected float, found dear at column 5"
 "#,
     );
     check(&format!("{given}\nexpect:\n  rejects: [{{ line: 2, code: field_type }}]"), "");

@@ -13,13 +13,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tidemill_store::checkpoint::Manifest;
 use tidemill_store::{
-    AcceptedFile, Book, CLIENT_IDS_KEPT, Folders, Journal, JournalError, NewFile, Outcome, Part,
-    PartBody, Receipt, Replaced, Retried, Verdict, barrier, failpoint, queue,
+    AcceptedFile, Book, CLIENT_IDS_KEPT, Folders, Journal, JournalError, NewFile, Outcome, Receipt,
+    Replaced, Retried, barrier, failpoint, queue,
 };
 use timely::scheduling::activate::SyncActivator;
 
 use crate::answer::{Answer, Heard};
-use crate::board::{Board, Milestones, to_us};
+use crate::board::{Board, Milestones};
 use crate::checkpoint::keeper::Keeper;
 use crate::checkpoint::schedule::Schedule;
 use crate::checkpoint::{KeptPart, RestoreOrder};
@@ -32,13 +32,12 @@ use crate::ingest::order::FileOrder;
 use crate::plan::Retention;
 use crate::publish::Job;
 use crate::receipt;
-use crate::sink::body::Prepared;
-use crate::sink::parts::PreparedPart;
 use crate::space::Space;
 use crate::turns::{Turn, Turns};
 
 mod control;
 mod correct;
+mod decide;
 mod dry_run;
 mod keep;
 mod order;
@@ -497,7 +496,7 @@ impl Ledger {
             let mut retired = None;
             if file.correction.is_some() && answer.failure.is_none() {
                 retired = self.journal.corrected_by(file.id)?;
-                self.take_outputs_away(retired.as_ref(), &mut outcome)?;
+                self.take_outputs_away(retired.as_ref(), &mut outcome, &jobs)?;
             }
             if !barrier::holds("move-after-commit") {
                 let folders = &self.lines[pipeline].folders;
@@ -553,53 +552,6 @@ impl Ledger {
             // The publisher ends after the ledger.
             let _ = self.publisher.send(job);
         }
-    }
-
-    /// Returns what becomes of a file, and the staged parts that must be removed.
-    fn decide(&self, pipeline: usize, answer: &mut Answer) -> (Outcome, Vec<PathBuf>) {
-        let mut staged = Vec::new();
-        let parts = std::mem::take(&mut answer.parts);
-        let verdict = match &answer.failure {
-            Some((code, detail)) => {
-                staged.extend(parts.into_iter().filter_map(|part| match part.body {
-                    Prepared::Staged(path) => Some(path),
-                    _ => None,
-                }));
-                Verdict::Quarantined { code: code.clone(), detail: detail.clone() }
-            }
-            None => {
-                let part = |part: PreparedPart| Part {
-                    sink: self.lines[pipeline].sinks[part.sink].clone(),
-                    name: part.name,
-                    of: part.of,
-                    bytes: part.bytes,
-                    hash: part.hash,
-                    body: match part.body {
-                        Prepared::Inline(bytes) => PartBody::Inline(bytes),
-                        Prepared::Staged(path) => PartBody::Staged(path),
-                        // Only what is read again is added up, and nothing of that is committed.
-                        Prepared::Digest | Prepared::Same => PartBody::Inline(Vec::new()),
-                        Prepared::Removed => PartBody::Removed,
-                    },
-                    before: Vec::new(),
-                };
-                let says = |part: &PreparedPart| !matches!(part.body, Prepared::Same);
-                let parts = parts.into_iter().filter(says).map(part);
-                Verdict::Committed { parts: shelf::placed(parts.collect()) }
-            }
-        };
-        let outcome = Outcome {
-            id: answer.submission,
-            pipeline: self.lines[pipeline].name.clone(),
-            epoch: answer.epoch,
-            verdict,
-            hash: answer.hash,
-            records: answer.records,
-            rejected: answer.rejected,
-            answered_at_us: to_us(answer.answered_at),
-            finished_at_us: to_us(SystemTime::now()),
-        };
-        (outcome, staged)
     }
 
     fn stop(&mut self) {

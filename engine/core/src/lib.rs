@@ -57,6 +57,7 @@ pub mod engine;
 pub mod report;
 
 pub mod draft;
+pub mod schema;
 pub mod testing;
 
 pub use diagnostic::Diagnostic;

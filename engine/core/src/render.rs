@@ -359,7 +359,12 @@ impl<'scope> Rendering<'scope, '_> {
     fn seat(&self, node: NodeId, tags: usize, fed_by: Vec<(String, usize)>) -> (Tally, Gauge) {
         let (name, kind) = (self.plan.node_name(node), kind_word(self.plan, node));
         let (meter, gauge) = self.stats.seat(self.plan, name, &kind, self.index, tags, fed_by);
-        (self.tallies.node(place(self.plan, node), meter), gauge)
+        let innermost = match node {
+            NodeId::Operator(at) => self.plan.around(at).last(),
+            NodeId::Source(_) => None,
+        };
+        let tally = self.tallies.node(place(self.plan, node), meter);
+        (tally.inside(innermost.map(|one| one.turns)), gauge)
     }
 
     fn sink_seat(&self, sink: &SinkPlan) -> (Meter, Gauge) {

@@ -19,6 +19,8 @@ mod sink;
 mod source;
 pub(crate) mod taking;
 
+#[cfg(test)]
+pub(crate) use operator::KINDS;
 pub(crate) use operator::state::{DROP, StateSpec, VariableSpec};
 pub(crate) use operator::{BodySpec, ExprSpec, JoinSpec, LotsSpec, NamedSpec, OperatorSpec};
 pub(crate) use read::Text;
@@ -59,6 +61,9 @@ pub(crate) fn parse(
     let flat = if composed.changed { Some(flat_text(&composed.root, mistakes)?) } else { None };
     let compose::Composed { root, demands, .. } = composed;
     let mut top = Entries::open(root, "a pipeline file", mistakes)?;
+    for key in compose::OWN_KEYS {
+        top.take(key); // composition has it; so it is one of the names that are offered
+    }
     let name = top.require("pipeline", mistakes);
     let name = name.and_then(|node| read::text(node, "`pipeline`, the name,", mistakes));
     if let Some(name) = &name {

@@ -53,6 +53,7 @@ pub fn main() -> ExitCode {
         Command::New(flags) => new::new(&flags),
         Command::Test(flags) => test::test(&flags),
         Command::Config(flags) => author::config(&flags),
+        Command::Schema => say(tidemill_engine::schema::text().as_bytes()).map(|()| 0),
         Command::Torture(flags) => torture::torture(&flags),
         Command::Doctor(flags) => doctor::doctor(&flags),
         Command::Completions { shell } => {

@@ -300,7 +300,8 @@ fn order(reads: &[Vec<Read>], loops: &[Loop]) -> Vec<usize> {
     let upstream = |at: usize| {
         let back = &back;
         reads[at].iter().enumerate().filter_map(move |(input, read)| match read {
-            Read::Port(PortId { node: NodeId::Operator(from), .. }) => {
+            Read::Port(PortId { node: NodeId::Operator(from), .. })
+            | Read::Errors(NodeId::Operator(from)) => {
                 (!back.contains(&(at, input))).then_some(*from)
             }
             _ => None,

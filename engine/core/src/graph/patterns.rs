@@ -202,7 +202,7 @@ fn circles(spec: &PipelineSpec, nodes: &[Node], reads: &[Vec<Vec<Match>>]) -> Ve
 }
 
 /// Returns the number of each node's component (Tarjan 1972, without recursion).
-fn strongly_connected(edges: &[BTreeSet<usize>]) -> Vec<usize> {
+pub(crate) fn strongly_connected(edges: &[BTreeSet<usize>]) -> Vec<usize> {
     const UNSEEN: usize = usize::MAX;
     let (mut index, mut low) = (vec![UNSEEN; edges.len()], vec![UNSEEN; edges.len()]);
     let mut component = vec![UNSEEN; edges.len()];

@@ -96,11 +96,17 @@ impl Plan {
     /// Returns a source and every operator that its records can reach.
     fn behind(&self, source: usize) -> BTreeSet<NodeId> {
         let mut behind = BTreeSet::from([NodeId::Source(source)]);
-        // Each operator stands after all that it reads from, but for what goes back in a loop: that
-        // can only come from what is behind the head already.
-        for (at, operator) in self.operators.iter().enumerate() {
-            if operator.inputs.iter().any(|input| behind.contains(&input.from.node)) {
-                behind.insert(NodeId::Operator(at));
+        // Each operator stands after all that it reads from, but for what goes back in a loop: what a
+        // second source brings into its middle comes to its head by another round.
+        loop {
+            let known = behind.len();
+            for (at, operator) in self.operators.iter().enumerate() {
+                if operator.inputs.iter().any(|input| behind.contains(&input.from.node)) {
+                    behind.insert(NodeId::Operator(at));
+                }
+            }
+            if behind.len() == known {
+                break;
             }
         }
         behind

@@ -102,6 +102,8 @@ impl Entries {
 
     /// Notes every key that nobody asked for.
     pub(crate) fn finish(self, mistakes: &mut Mistakes<'_>) {
+        #[cfg(test)]
+        asked::note("keys", self.what, self.asked.iter().copied());
         for (key, node) in &self.entries {
             let message = format!("{} has no {}", self.what, quoted(&key.name));
             let hint = mistakes.nearest_hint(&key.name, self.asked.iter().copied(), "it takes");
@@ -163,6 +165,8 @@ pub(crate) fn choice<T: Copy>(
     choices: &[(&'static str, T)],
     mistakes: &mut Mistakes<'_>,
 ) -> Option<T> {
+    #[cfg(test)]
+    asked::note("words", what, choices.iter().map(|(name, _)| *name));
     let written = text(node, what, mistakes)?;
     let found = choices.iter().find(|(name, _)| *name == written.text);
     if found.is_none() {
@@ -350,4 +354,32 @@ pub(crate) fn check_once<'t>(
 /// Returns the names of a list for a hint.
 pub(crate) fn names_of<'t>(names: impl IntoIterator<Item = &'t Text>) -> String {
     listed(names.into_iter().map(|name| name.text.as_str()))
+}
+
+/// What is asked of files, so that the schema can be held against it.
+#[cfg(test)]
+pub(crate) mod asked {
+    use std::cell::RefCell;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    type Asked = BTreeMap<String, BTreeSet<String>>;
+
+    thread_local! {
+        static ASKED: RefCell<Asked> = RefCell::default();
+    }
+
+    pub(crate) fn note<'n>(kind: &str, what: &str, names: impl Iterator<Item = &'n str>) {
+        ASKED.with_borrow_mut(|asked| {
+            let of = asked.entry(format!("{kind} of {what}")).or_default();
+            of.extend(names.map(str::to_owned));
+        });
+    }
+
+    pub(crate) fn forget() {
+        ASKED.with_borrow_mut(BTreeMap::clear);
+    }
+
+    pub(crate) fn all() -> Asked {
+        ASKED.with_borrow(Clone::clone)
+    }
 }
