@@ -28,7 +28,7 @@ const RARE: [&str; 5] = [
     // Tests are read once the pipeline is right.
     "pipeline: p\nsources: { s: { format: text } }\nsinks: { o: { from: s, files: { format: raw } } }\n\
      tests: [{ name: a, given: { s: { file: a, records: x } }, steps: [{ remove: a }, { add: { s: { files: b } } }], \
-     expect: { o: { rows: [x], order: exact }, quarantined: [{ name: a, code: E-BOMB }] } }]",
+     expect: { o: { rows: [x], order: exact }, quarantined: [{ name: a, code: bomb }] } }]",
 ];
 
 /// Returns what is asked of objects and values, by how messages call them.
