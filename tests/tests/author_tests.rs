@@ -164,7 +164,7 @@ fn rejected_records_fail_a_test_that_does_not_expect_them() {
         &format!("{given}\nexpect:\n  dear: []"),
         r#"
 rejects (line 14): 0 rows expected, 1 found
-  + unexpected  file="sales-1.csv"  line=2  operator="sales"  code="field_type"  reason="field price: expected float, found dear at column 5"
+  + unexpected  file="sales-1.csv"  line=2  operator="sales"  code="field_type"  message="field price: expected float, found dear at column 5"
 "#,
     );
     check(&format!("{given}\nexpect:\n  rejects: [{{ line: 2, code: field_type }}]"), "");
@@ -176,14 +176,17 @@ fn a_file_in_quarantine_fails_a_test_that_does_not_expect_it() {
     check(
         &format!("{given}\nexpect:\n  dear: []"),
         "
-quarantined (line 14): sales.csv went to quarantine: E-FORMAT: line 1: the header has no column item; it has nothing
+quarantined (line 14): sales.csv went to quarantine: bad_format: line 1: the header has no column item; it has nothing
 ",
     );
-    check(&format!("{given}\nexpect:\n  quarantined: [{{ name: sales.csv, code: E-FORMAT }}]"), "");
     check(
-        &format!("{given}\nexpect:\n  quarantined: [{{ name: sales.csv, code: E-BOMB }}]"),
+        &format!("{given}\nexpect:\n  quarantined: [{{ name: sales.csv, code: bad_format }}]"),
+        "",
+    );
+    check(
+        &format!("{given}\nexpect:\n  quarantined: [{{ name: sales.csv, code: bomb }}]"),
         "
-quarantined (line 17): sales.csv went to quarantine with E-FORMAT, not E-BOMB: line 1: the header has no column item; it has nothing
+quarantined (line 17): sales.csv went to quarantine with bad_format, not bomb: line 1: the header has no column item; it has nothing
 ",
     );
     check(

@@ -101,8 +101,7 @@ fn is_alike(one: &Look, other: &Look) -> bool {
                 look.columns.iter().map(|column| column.name.clone()).collect()
             };
             let (one, other) = (names(one), names(other));
-            let kinds_fit = one.intersection(&other).count() * 2 >= one.union(&other).count();
-            kinds_fit
+            one.intersection(&other).count() * 2 >= one.union(&other).count()
         }
         (Kind::Csv(left), Kind::Csv(right)) => {
             let kinds = |look: &Look| look.columns.iter().map(|one| one.kind).collect::<Vec<_>>();

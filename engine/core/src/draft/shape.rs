@@ -62,7 +62,7 @@ pub(super) fn look(sample: &Sample) -> Result<Look, String> {
         return Err("it is UTF-16: save it as UTF-8".to_owned());
     }
     if bytes.contains(&0) || is_mostly_broken(bytes) {
-        return Err("it is binary; tidemill reads csv, jsonl and lines of text".to_owned());
+        return Err("it is binary, or text that is not UTF-8; tidemill reads csv, jsonl and lines of text in UTF-8".to_owned());
     }
     // The last line of a part is a part of a line.
     let end = if sample.is_whole { Some(bytes.len()) } else { memchr::memrchr(b'\n', bytes) };
