@@ -9,6 +9,7 @@
 mod command;
 mod output;
 
+mod deploy;
 mod files;
 mod latency;
 mod receipt;
@@ -26,7 +27,7 @@ mod table;
 use std::io;
 
 pub use command::{
-    ClientCommand, Common, File, Files, Latency, PhaseArgument, Remove, Retry, Stats, Submit,
+    ClientCommand, Common, Deploy, File, Files, Latency, PhaseArgument, Remove, Retry, Stats, Submit,
     TableRows, Tables,
 };
 pub use output::Output;
@@ -52,6 +53,7 @@ pub async fn execute(command: ClientCommand, output: &mut Output<'_>) -> anyhow:
         ClientCommand::Latency(command) => latency::run(command, output).await,
         ClientCommand::Tables(command) => tables::list(command, output).await,
         ClientCommand::Table(command) => tables::rows(command, output).await,
+        ClientCommand::Deploy(command) => deploy::run(command, output).await,
     };
     let done = done.and_then(|code| {
         output.out.flush()?;

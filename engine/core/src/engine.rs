@@ -4,6 +4,7 @@
 //! touches a worker.
 
 mod correct;
+mod deploy;
 mod retry;
 mod submit;
 pub mod tables;
@@ -18,7 +19,7 @@ use tidemill_store::journal::VerdictRow;
 use tidemill_store::{Filter, Folders, JournalError, JournalReader, SubmissionRow};
 
 use crate::board::{self, Board};
-use crate::intake::{Numbers, Patterns};
+use crate::intake::{Held, Numbers, Patterns};
 use crate::ledger::Event;
 use crate::plan::{self, Plan};
 use crate::receipt;
@@ -30,6 +31,7 @@ use crate::space::Space;
 use crate::stats::Stats;
 
 pub use correct::Target;
+pub use deploy::{Deploy, DeployError, DeployReport};
 pub use submit::{SubmitError, Upload};
 /// Which earlier file an upload takes the place of.
 pub use tidemill_store::Replaces;
@@ -59,6 +61,18 @@ pub(crate) struct Parts {
     pub(crate) taking: Mutex<BTreeSet<ClientId>>,
     pub(crate) space: Space,
     pub(crate) tables: Arc<tables::Tables>,
+    /// Which pipeline takes no files for a moment.
+    pub(crate) held: Held,
+    /// The plan that takes over when this life has ended.
+    pub(crate) next: Mutex<Option<Box<Plan>>>,
+    /// The home.
+    pub(crate) root: PathBuf,
+    /// Whether states may go on without inputs that are gone.
+    pub(crate) forget_missing: bool,
+    /// Why nothing can be deployed here.
+    pub(crate) no_deploys: Option<&'static str>,
+    /// Held by the one that is being deployed.
+    pub(crate) deploying: Mutex<()>,
 }
 
 /// Called with each change of a submission, from an engine thread; must not block.

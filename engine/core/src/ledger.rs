@@ -13,8 +13,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tidemill_store::checkpoint::Manifest;
 use tidemill_store::{
-    AcceptedFile, Book, CLIENT_IDS_KEPT, Folders, Identity, Journal, JournalError, NewFile,
-    Outcome, Part, PartBody, Receipt, Replaced, Retried, Verdict, barrier, failpoint, queue,
+    AcceptedFile, Book, CLIENT_IDS_KEPT, Deployed, Folders, Identity, Journal, JournalError,
+    NewDeployment, NewFile, Outcome, Part, PartBody, Receipt, Replaced, Retried, Verdict, barrier, failpoint, queue,
 };
 use timely::scheduling::activate::SyncActivator;
 
@@ -36,6 +36,7 @@ use crate::space::Space;
 use crate::turns::{Turn, Turns};
 
 mod correct;
+mod deploy;
 mod keep;
 mod order;
 mod shelf;
@@ -110,6 +111,13 @@ pub enum Event {
         /// Which pipeline.
         pipeline: usize,
     },
+    /// A text is to take over a pipeline once all of its files are finished.
+    Deploy {
+        /// What takes over.
+        new: Box<NewDeployment>,
+        /// Who waits for the answer.
+        reply: Sender<Deployed>,
+    },
     /// No more files are taken; dataflows end when they are through with what they have begun.
     Stop,
     /// Says when everything before it is in the hands of the publisher.
@@ -174,6 +182,8 @@ pub struct Ledger {
     /// Who may begin when.
     turns: Turns,
     stopping: bool,
+    /// The pipeline that another text has taken over: what comes now is for the next life.
+    deployed: Option<String>,
 }
 
 /// Who writes checkpoints, and where they say that they have.
@@ -197,8 +207,8 @@ impl Ledger {
         space: Space,
         turns: Turns,
     ) -> Self {
-        let (running, stopping) = (BTreeMap::new(), false);
-        Self { journal, lines, board, publisher, keeping, running, space, turns, stopping }
+        let (running, stopping, deployed) = (BTreeMap::new(), false, None);
+        Self { journal, lines, board, publisher, keeping, running, space, turns, stopping, deployed }
     }
 
     /// Lets a pipeline begin with a checkpoint. Comes before its first file.
@@ -266,12 +276,14 @@ impl Ledger {
         let mut flushes = Vec::new();
         let mut retries = Vec::new();
         let mut removals = Vec::new();
+        let mut deploys = Vec::new();
         let mut ended = false;
         for event in group {
             match event {
                 Event::Accept { files, reply } => accepts.push((files, reply)),
                 Event::Retry { of, file, reply } => retries.push((of, file, reply)),
                 Event::Remove(removal) => removals.push(removal),
+                Event::Deploy { new, reply } => deploys.push((new, reply)),
                 Event::Heard {
                     pipeline,
                     heard: Heard::Progress { submission, bytes, records },
@@ -302,6 +314,13 @@ impl Ledger {
                 Event::End => ended = true,
             }
         }
+        if let Some(deployed) = &self.deployed {
+            // Its files lie where the next life finds them; whoever waits asks again.
+            let is_other = |file: &NewFile| file.pipeline != *deployed;
+            accepts.retain(|(files, _): &(Vec<NewFile>, _)| files.iter().all(is_other));
+            retries.retain(|(_, file, _): &(_, Box<NewFile>, _)| is_other(file));
+            removals.clear();
+        }
         self.accept(accepts)?;
         for (of, file, reply) in retries {
             // Whoever asked may have gone; the file is accepted all the same.
@@ -315,6 +334,10 @@ impl Ledger {
             let Self { journal, space, .. } = self;
             space.insist("writing the journal", || journal.settle(&settled))?;
             self.lines.iter_mut().for_each(|line| line.may_discard |= line.corrects);
+        }
+        // Last: what came with it in one group was there before it.
+        for (new, reply) in deploys {
+            let _ = reply.send(self.deploy(&new)?);
         }
         for reply in flushes {
             let _ = reply.send(());
@@ -359,7 +382,7 @@ impl Ledger {
 
     /// Lets those begin whose turn it is.
     fn give_turns(&mut self) -> Result<(), JournalError> {
-        while self.turns.is_waiting() && !self.stopping {
+        while self.turns.is_waiting() && !self.stopping && self.deployed.is_none() {
             // What waits for another file has not begun either.
             let behind: usize = self.lines.iter().map(|line| line.behind.len()).sum();
             let idle = self.board.outstanding() <= self.turns.held() + behind;
@@ -400,7 +423,7 @@ impl Ledger {
 
     fn begin(&mut self, pipeline: usize, order: FileOrder) {
         let line = &self.lines[pipeline];
-        if !self.stopping {
+        if !self.stopping && self.deployed.is_none() {
             // A coordinator that has ended leaves the file for the next life.
             let _ = line.commands.send(Command::File(order));
             let _ = line.wake.activate();

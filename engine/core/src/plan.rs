@@ -15,7 +15,7 @@ use crate::sink::changes;
 use crate::spec;
 
 mod correct;
-mod describe;
+pub(crate) mod describe;
 pub(crate) mod hash;
 mod prune;
 

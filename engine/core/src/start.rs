@@ -5,7 +5,7 @@
 //! back: no more files, dataflows end, everything said is committed, published and settled.
 
 mod breaker;
-mod earlier;
+pub(crate) mod earlier;
 mod error;
 mod exit;
 mod lines;
@@ -37,7 +37,7 @@ use crate::engine::tables::Tables;
 use crate::fault::{self, FaultKind};
 use crate::ingest::backlog::Backlog;
 use crate::ingest::coordinator::{Command, Loads};
-use crate::intake::{Intake, Numbers, Patience, Patterns};
+use crate::intake::{Held, Intake, Numbers, Patience, Patterns};
 use crate::ledger::{Event, Keeping, Ledger};
 use crate::mesh::{self, Control, MeshConfig};
 use crate::plan::Plan;
@@ -81,6 +81,10 @@ pub struct Config {
     pub announce: Option<Announce>,
     /// The least time between two checkpoints of a pipeline; zero for none but at a clean end.
     pub checkpoint_every: Duration,
+    /// Whether to forget what was deployed: `plans` are what counts from now on.
+    pub forget_deployed: bool,
+    /// Why no other pipeline file can take over while this engine runs; `None` if one can.
+    pub no_deploys: Option<&'static str>,
 }
 
 /// What an engine did in its life.
@@ -98,6 +102,27 @@ pub struct Summary {
     pub rejected: u64,
 }
 
+impl Summary {
+    /// Adds what a later life did. What is left is what that one left.
+    pub fn add(&mut self, later: Summary) {
+        self.committed += later.committed;
+        self.quarantined += later.quarantined;
+        self.left = later.left;
+        self.records += later.records;
+        self.rejected += later.rejected;
+    }
+}
+
+/// How the life of an engine ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// What it did.
+    pub summary: Summary,
+    /// The pipeline that takes over, or comes in addition: all files of its predecessor are finished,
+    /// and the journal has its text.
+    pub next: Option<Box<Plan>>,
+}
+
 /// A started engine in process 0.
 pub struct Running {
     engine: Engine,
@@ -110,10 +135,11 @@ impl Running {
         &self.engine
     }
 
-    /// Waits for the end: of `once`, or after [`Engine::stop`].
-    pub fn wait(self) -> Summary {
+    /// Waits for the end: of `once`, or after [`Engine::stop`] or [`Engine::deploy`].
+    pub fn wait(self) -> Ended {
         // A panic anywhere has ended the process already.
-        self.ending.join().unwrap_or_default()
+        let summary = self.ending.join().unwrap_or_default();
+        Ended { summary, next: self.engine.take_next() }
     }
 }
 
@@ -126,6 +152,9 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         space.insist::<Vec<Folders>, HomeError>("making the folders", made)?;
     let mut journal = space.insist("opening the journal", || Journal::open(&home))?;
     let processes = config.mesh.as_ref().map_or(1, |mesh| mesh.endpoints.len());
+    if config.forget_deployed {
+        space.insist("writing the journal", || journal.forget_deployments())?;
+    }
     let facts = Generation {
         binary_version: env!("CARGO_PKG_VERSION").to_owned(),
         processes: processes as u64,
@@ -200,6 +229,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let (workers, wakes) = built.execute(meeting.builders, meeting.guard)?;
 
     let stop = Arc::new(AtomicBool::new(false));
+    let held = Held::default();
     let numbers = Numbers::from(journal.next_submission());
     let reader = journal.reader()?;
     let watched = journal.reader()?;
@@ -218,6 +248,12 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         taking: Mutex::default(),
         space: space.clone(),
         tables: Arc::clone(&tables),
+        held: held.clone(),
+        next: Mutex::default(),
+        root: home.root().to_path_buf(),
+        forget_missing: config.forget_missing,
+        no_deploys: config.no_deploys.or(config.once.then_some("this run ends by itself (--once)")),
+        deploying: Mutex::default(),
     });
     let others = meeting.control.as_ref().map(Control::sender);
     if let Some(control) = meeting.control {
@@ -269,6 +305,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         Arc::clone(&stop),
         space,
         watched,
+        held,
     );
     let once = config.once;
     let taking = spawn("tidemill:intake", move || {

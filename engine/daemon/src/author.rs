@@ -15,8 +15,13 @@ use crate::{USAGE, complain, say};
 pub fn load(path: &Path) -> anyhow::Result<Result<Plan, Mistakes>> {
     let yaml = std::fs::read_to_string(path)
         .with_context(|| format!("read the pipeline file {}", path.display()))?;
+    Ok(load_text(path, yaml))
+}
+
+/// Plans the text of a pipeline file that was read before.
+pub fn load_text(path: &Path, yaml: String) -> Result<Plan, Mistakes> {
     let file = path.display().to_string();
-    Ok(plan(&yaml).map_err(|diagnostics| Mistakes { file, yaml, diagnostics }))
+    plan(&yaml).map_err(|diagnostics| Mistakes { file, yaml, diagnostics })
 }
 
 /// The mistakes in one pipeline file.

@@ -60,6 +60,9 @@ pub struct RunFlags {
     /// their rows
     #[arg(long)]
     pub forget_missing: bool,
+    /// Forget what was deployed into this home while it ran: the files given here count
+    #[arg(long)]
+    pub redeploy: bool,
     /// What can also be set by environment and file.
     #[command(flatten)]
     pub settings: SettingFlags,

@@ -10,6 +10,7 @@ pub mod flags;
 pub mod settings;
 
 pub mod author;
+mod deployed;
 pub mod doctor;
 pub mod progress;
 pub mod run;

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use tidemill_engine::Engine;
 use tidemill_engine::engine::tables::{TableError, TableHandle, TableObserver, TableReport};
-use tidemill_engine::engine::{ClientId, Observer, Replaces, SubmitError, Target, Upload};
+use tidemill_engine::engine::{
+    ClientId, Deploy, DeployError, DeployReport, Observer, Replaces, SubmitError, Target, Upload,
+};
 use tidemill_engine::report::{
     Condition, OperatorReport, PipelineReport, ReceiptReport, StageLatency, SubmissionFilter,
     SubmissionReport,
@@ -71,6 +73,9 @@ pub trait Backend: Clone + Send + Sync + 'static {
 
     /// Registers a function that hears when some table has changed.
     fn observe_tables(&self, observer: TableObserver);
+
+    /// Lets a pipeline file take over; `Ok` is durable.
+    fn deploy(&self, deploy: &Deploy) -> Result<DeployReport, DeployError>;
 }
 
 impl Backend for Engine {
@@ -149,5 +154,9 @@ impl Backend for Engine {
 
     fn observe_tables(&self, observer: TableObserver) {
         Engine::observe_tables(self, observer);
+    }
+
+    fn deploy(&self, deploy: &Deploy) -> Result<DeployReport, DeployError> {
+        Engine::deploy(self, deploy)
     }
 }

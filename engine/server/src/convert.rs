@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Serializer, V2Serializer};
-use tidemill_engine::engine::{ClientId, Replaces, SubmitError, Target};
+use tidemill_engine::engine::{ClientId, DeployError, Replaces, SubmitError, Target};
 use tidemill_engine::report::{
     Condition, EdgeReport, NodeReport, OperatorReport, OutputReport, Phase, PipelineReport,
     ReceiptNode, ReceiptReport, StageLatency, SubmissionFilter, SubmissionReport,
@@ -18,6 +18,7 @@ use tonic::{Code, Status};
 
 use crate::refusal::Refusal;
 
+pub(crate) mod deploy;
 pub(crate) mod tables;
 
 /// How many submissions a page has when the client does not say.
@@ -28,7 +29,8 @@ impl From<Refusal> for Status {
         let (code, word) = code_and_word(&refusal);
         let text = match &refusal {
             // The engine's reason may tell of its disk; it was logged, and stays here.
-            Refusal::Submit(SubmitError::Unavailable { reason }) => {
+            Refusal::Submit(SubmitError::Unavailable { reason })
+            | Refusal::Deploy(DeployError::Unavailable(SubmitError::Unavailable { reason })) => {
                 tracing::warn!(reason, "the engine takes no files");
                 "the server takes no files now; try again later".to_owned()
             }
@@ -85,6 +87,16 @@ fn code_and_word(refusal: &Refusal) -> (Code, &'static str) {
         }
         Refusal::Submit(SubmitError::Unavailable { .. }) | Refusal::Draining => {
             (Code::Unavailable, "E-DRAIN")
+        }
+        Refusal::PipelineFile { .. } | Refusal::Deploy(DeployError::Mistakes(_)) => {
+            (Code::InvalidArgument, "E-PIPELINE-FILE")
+        }
+        Refusal::Deploy(DeployError::Refused { .. }) => (Code::FailedPrecondition, "E-DEPLOY"),
+        Refusal::Deploy(DeployError::Busy) => (Code::Aborted, "E-DEPLOY-BUSY"),
+        Refusal::Deploy(DeployError::Late { .. }) => (Code::DeadlineExceeded, "E-DEPLOY-LATE"),
+        Refusal::Deploy(DeployError::Unavailable(_)) => (Code::Unavailable, "E-DRAIN"),
+        Refusal::HandingOver | Refusal::Submit(SubmitError::Deploying { .. }) => {
+            (Code::Unavailable, "E-STARTING")
         }
         Refusal::Starting { .. } => (Code::Unavailable, "E-STARTING"),
         // The engine may learn new reasons before the wire has a word for them.

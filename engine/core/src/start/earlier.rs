@@ -4,7 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidemill_store::{AcceptedFile, Dedupe, Folders, Found, Journal, JournalError, look_for};
+use tidemill_store::{
+    AcceptedFile, Dedupe, DiskError, Folders, Found, Journal, JournalError, look_for,
+};
 
 use crate::checkpoint::find::Base;
 use crate::checkpoint::has_state;
@@ -82,6 +84,18 @@ fn corrected(files: &[AcceptedFile]) -> BTreeSet<u64> {
     files.iter().filter_map(|file| file.correction?.of).collect()
 }
 
+/// What a state is made of again.
+pub(crate) struct Inputs {
+    /// The committed files that are where they must be, each as it looks now.
+    pub(crate) there: Vec<AcceptedFile>,
+    /// Those that the state goes on without, the ones that are gone included.
+    pub(crate) lost: Vec<u64>,
+    /// Those that are gone, or are not what was committed: the name and what was found.
+    pub(crate) gone: Vec<(String, String)>,
+    /// How many no source takes any more.
+    pub(crate) without_source: usize,
+}
+
 /// Returns the committed files that are where they must be, each as it looks now, and those that the
 /// state goes on without.
 fn to_rebuild(
@@ -91,7 +105,38 @@ fn to_rebuild(
     patterns: &Patterns,
     config: &Config,
 ) -> Result<(Vec<AcceptedFile>, Vec<u64>), StartError> {
-    let forget_missing = config.forget_missing;
+    let Inputs { there, lost, gone, without_source } =
+        inputs(plan, committed, folders, patterns)?;
+    if without_source > 0 {
+        tracing::warn!(
+            pipeline = plan.name,
+            files = without_source,
+            "no source takes some committed files any more: tables lose their rows"
+        );
+    }
+    let count = gone.len();
+    if let Some((name, detail)) = gone.into_iter().next() {
+        let pipeline = plan.name.clone();
+        if !config.forget_missing {
+            return Err(StartError::InputsGone { pipeline, count, name, detail });
+        }
+        tracing::warn!(
+            pipeline,
+            files = count,
+            first = name,
+            "tables lose the rows of lost inputs"
+        );
+    }
+    Ok((there, lost))
+}
+
+/// Looks for committed files that a state is made of again.
+pub(crate) fn inputs(
+    plan: &Plan,
+    committed: Vec<AcceptedFile>,
+    folders: &Folders,
+    patterns: &Patterns,
+) -> Result<Inputs, DiskError> {
     // A version and its correction that are both to be read again need not be: neither of them.
     let corrected = corrected(&committed);
     let known: BTreeSet<u64> = committed.iter().map(|file| file.id).collect();
@@ -133,27 +178,7 @@ fn to_rebuild(
             }
         }
     }
-    if without_source > 0 {
-        tracing::warn!(
-            pipeline = plan.name,
-            files = without_source,
-            "no source takes some committed files any more: tables lose their rows"
-        );
-    }
-    let count = gone.len();
-    if let Some((name, detail)) = gone.into_iter().next() {
-        let pipeline = plan.name.clone();
-        if !forget_missing {
-            return Err(StartError::InputsGone { pipeline, count, name, detail });
-        }
-        tracing::warn!(
-            pipeline,
-            files = count,
-            first = name,
-            "tables lose the rows of lost inputs"
-        );
-    }
-    Ok((there, lost))
+    Ok(Inputs { there, lost, gone, without_source })
 }
 
 /// Gives a file of an earlier life to its source: the one that took it, or, if that was renamed,

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
 use tidemill_engine::engine::tables::{TableError, TableHandle, TableObserver, TableReport};
-use tidemill_engine::engine::{ClientId, Observer, Replaces, SubmitError, Target, Upload, spool};
+use tidemill_engine::engine::{Deploy, DeployError, DeployReport, ClientId, Observer, Replaces, SubmitError, Target, Upload, spool};
 use tidemill_engine::report::{
     Condition, Corrections, EdgeReport, NodeReport, OperatorReport, OutputReport, Phase,
     PipelineReport, ReceiptReport, StageLatency, SubmissionFilter, SubmissionReport,
@@ -156,6 +156,10 @@ impl Backend for Fake {
     }
 
     fn observe_tables(&self, _observer: TableObserver) {}
+
+    fn deploy(&self, _deploy: &Deploy) -> Result<DeployReport, DeployError> {
+        Err(DeployError::Busy)
+    }
 
     fn retry(&self, id: u64) -> Result<Option<SubmissionReport>, SubmitError> {
         let Some(old) = self.state().reports.get(&id).cloned() else { return Ok(None) };

@@ -11,7 +11,9 @@ use std::time::Duration;
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::{JournalError, checkpoint, client_id, correct, dedupe, receipt, retry, shelf, strike};
+use super::{
+    JournalError, checkpoint, client_id, correct, dedupe, deployment, receipt, retry, shelf, strike,
+};
 use crate::barrier;
 use crate::disk::{self, DiskError};
 
@@ -144,7 +146,7 @@ FROM submission s JOIN pipeline p ON p.id = s.pipeline;
 ";
 
 /// The tables of the topics that have a file of their own.
-const TOPICS: [&str; 8] = [
+const TOPICS: [&str; 9] = [
     client_id::TABLES,
     dedupe::TABLES,
     checkpoint::TABLES,
@@ -153,6 +155,7 @@ const TOPICS: [&str; 8] = [
     strike::TABLES,
     correct::TABLES,
     shelf::TABLES,
+    deployment::TABLES,
 ];
 
 /// Opens the journal for its writer, creating it if it is not there, and checks all of it.
