@@ -8,7 +8,7 @@
 //! Map, in reading order: [`tree`] (what lies in folders), [`process`] (one process and what it
 //! says), [`disk`] (a small one, to be filled), [`site`] (a home and how it is fed), [`scenario`]
 //! (homes that are folders of the repository), [`torment`] (what is killed again and again),
-//! [`corrections`] (random pipelines whose files change),
+//! [`corrections`] (random pipelines whose files change), [`deploys`] (a pipeline that changes),
 //! [`oracle`] (slow programs that know the right answer).
 
 #![allow(
@@ -27,6 +27,8 @@ pub mod steps;
 pub mod torment;
 
 pub mod corrections;
+
+pub mod deploys;
 
 pub mod oracle;
 

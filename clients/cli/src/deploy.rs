@@ -63,7 +63,12 @@ async fn deploy(
     Ok((deployment, Some(serves)))
 }
 
-fn failed(path: &Path, error: &Error, as_json: bool, output: &mut Output<'_>) -> anyhow::Result<()> {
+fn failed(
+    path: &Path,
+    error: &Error,
+    as_json: bool,
+    output: &mut Output<'_>,
+) -> anyhow::Result<()> {
     let file = path.display().to_string();
     if as_json {
         writeln!(output.out, "{}", json::failure(&file, error))?;

@@ -27,8 +27,8 @@ mod table;
 use std::io;
 
 pub use command::{
-    ClientCommand, Common, Deploy, File, Files, Latency, PhaseArgument, Remove, Retry, Stats, Submit,
-    TableRows, Tables,
+    ClientCommand, Common, Deploy, File, Files, Latency, PhaseArgument, Remove, Retry, Stats,
+    Submit, TableRows, Tables,
 };
 pub use output::Output;
 

@@ -70,12 +70,15 @@ pub(crate) fn kept(plan: &Plan, all: &[State], fits: impl Fn(&State) -> bool) ->
 /// Returns what becomes of each part of a plan that takes the place of another, or of none. Those that
 /// are not there any more come last.
 pub(crate) fn fates(old: Option<&Plan>, new: &Plan) -> Vec<PartFate> {
-    let before: BTreeSet<(String, String)> = old.map(states).unwrap_or_default().into_iter()
-        .map(|state| (state.id, state.fingerprint)).collect();
+    let before: BTreeSet<(String, String)> = old
+        .map(states)
+        .unwrap_or_default()
+        .into_iter()
+        .map(|state| (state.id, state.fingerprint))
+        .collect();
     let all = states(new);
-    let kept = kept(new, &all, |state| {
-        before.contains(&(state.id.clone(), state.fingerprint.clone()))
-    });
+    let kept =
+        kept(new, &all, |state| before.contains(&(state.id.clone(), state.fingerprint.clone())));
     // Each state of a part is kept, or none is.
     let state_of = |place: Place| {
         all.iter().zip(&kept).find(|(state, _)| state.place == place).map(|(_, kept)| *kept)
@@ -96,7 +99,8 @@ pub(crate) fn fates(old: Option<&Plan>, new: &Plan) -> Vec<PartFate> {
         let was = old.and_then(|old| {
             old.operators.iter().position(|one| one.name == operator.name).map(|at| (old, at))
         });
-        let same = was.is_some_and(|(old, was)| hash::of_operator(old, was) == hash::of_operator(new, at));
+        let same =
+            was.is_some_and(|(old, was)| hash::of_operator(old, was) == hash::of_operator(new, at));
         let fate = match state_of(Place::Operator(at)) {
             Some(true) => Fate::Kept,
             Some(false) => Fate::Rebuilt,
@@ -123,7 +127,8 @@ pub(crate) fn fates(old: Option<&Plan>, new: &Plan) -> Vec<PartFate> {
         let was = old.and_then(|old| {
             old.sinks.iter().find(|one| one.name == sink.name).map(|sink| (old, sink))
         });
-        let same = was.is_some_and(|(old, was)| hash::of_sink(old, was) == hash::of_sink(new, sink));
+        let same =
+            was.is_some_and(|(old, was)| hash::of_sink(old, was) == hash::of_sink(new, sink));
         let state = state_of(Place::Table(at)).or_else(|| state_of(Place::Files(at)));
         let (fate, detail) = of_sink(sink, was.is_some(), same, state);
         parts.push(PartFate {
@@ -158,7 +163,9 @@ fn of_sink(
         return match state {
             Some(true) if same => (Fate::Kept, ""),
             Some(true) => (Fate::Kept, "its rows are; they are written in another way"),
-            Some(false) if was_there => (Fate::Rebuilt, "its snapshot is replaced once it is whole"),
+            Some(false) if was_there => {
+                (Fate::Rebuilt, "its snapshot is replaced once it is whole")
+            }
             Some(false) => (Fate::Rebuilt, "it was not there, and holds the rows of all files"),
             None if was_there && same => (Fate::Kept, ""),
             None if was_there => (Fate::Changed, "from the next file on"),
@@ -184,13 +191,15 @@ fn removed(old: &Plan, new: &Plan, parts: &mut Vec<PartFate>) {
     };
     for source in &old.sources {
         if !new.sources.iter().any(|one| one.name == source.name) {
-            let detail = "what it took belongs to the source that takes such names now, if there is one";
+            let detail =
+                "what it took belongs to the source that takes such names now, if there is one";
             add(&source.name, "source", format_word(&source.read.format), detail);
         }
     }
     for operator in &old.operators {
         if !new.operators.iter().any(|one| one.name == operator.name) {
-            let detail = if operator.kind.keeps_state() { "what it keeps is forgotten" } else { "" };
+            let detail =
+                if operator.kind.keeps_state() { "what it keeps is forgotten" } else { "" };
             add(&operator.name, "operator", operator.kind.word(), detail);
         }
     }

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant, SystemTime};
 use tidemill_store::checkpoint::Manifest;
 use tidemill_store::{
     AcceptedFile, Book, CLIENT_IDS_KEPT, Deployed, Folders, Identity, Journal, JournalError,
-    NewDeployment, NewFile, Outcome, Part, PartBody, Receipt, Replaced, Retried, Verdict, barrier, failpoint, queue,
+    NewDeployment, NewFile, Outcome, Part, PartBody, Receipt, Replaced, Retried, Verdict, barrier,
+    failpoint, queue,
 };
 use timely::scheduling::activate::SyncActivator;
 
@@ -208,7 +209,18 @@ impl Ledger {
         turns: Turns,
     ) -> Self {
         let (running, stopping, deployed) = (BTreeMap::new(), false, None);
-        Self { journal, lines, board, publisher, keeping, running, space, turns, stopping, deployed }
+        Self {
+            journal,
+            lines,
+            board,
+            publisher,
+            keeping,
+            running,
+            space,
+            turns,
+            stopping,
+            deployed,
+        }
     }
 
     /// Lets a pipeline begin with a checkpoint. Comes before its first file.

@@ -18,7 +18,10 @@ pub(crate) struct Effective {
 }
 
 /// Returns what a run begins with, or why it cannot be said, a text for each pipeline.
-pub(crate) fn effective(given: Vec<Plan>, deployed: &[Deployment]) -> Result<Effective, Vec<String>> {
+pub(crate) fn effective(
+    given: Vec<Plan>,
+    deployed: &[Deployment],
+) -> Result<Effective, Vec<String>> {
     let mut all = Effective { plans: Vec::with_capacity(given.len()), notes: Vec::new() };
     let mut wrong = Vec::new();
     for plan in given {
@@ -109,7 +112,8 @@ mod tests {
     }
 
     fn deployed(name: &str, filter: &str, older: &[&str]) -> Deployment {
-        let older = older.iter().map(|filter| *blake3::hash(text(name, filter).as_bytes()).as_bytes());
+        let older =
+            older.iter().map(|filter| *blake3::hash(text(name, filter).as_bytes()).as_bytes());
         Deployment {
             pipeline: name.to_owned(),
             version: 2,

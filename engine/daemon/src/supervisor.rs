@@ -283,7 +283,10 @@ fn run_generations(order: &Order<'_>, mut news: impl FnMut(News)) -> Result<u8, 
             Outcome::Over(code) => return Ok(code),
             Outcome::Again if asked => return Ok(0),
             Outcome::Again => {
-                tracing::info!("{} has ended; the next one runs another pipeline file", life.name());
+                tracing::info!(
+                    "{} has ended; the next one runs another pipeline file",
+                    life.name()
+                );
                 life.failures = 0;
                 continue;
             }

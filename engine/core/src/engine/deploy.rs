@@ -208,7 +208,10 @@ impl Engine {
             parts: fates(old, new),
             files: 0,
             bytes: 0,
-            refused: self.parts.no_deploys.map(|why| format!("nothing can be deployed here: {why}")),
+            refused: self
+                .parts
+                .no_deploys
+                .map(|why| format!("nothing can be deployed here: {why}")),
             version: 0,
             first_epoch: 0,
         };
@@ -242,11 +245,17 @@ impl Engine {
         new: &Plan,
         parts: &[PartFate],
     ) -> Result<Inputs, DeployError> {
-        let failed = |error: &dyn std::error::Error| unavailable("look what is to be rebuilt", error);
+        let failed =
+            |error: &dyn std::error::Error| unavailable("look what is to be rebuilt", error);
         let all = states(new);
         let is_rebuilt = parts.iter().any(|part| part.fate == Fate::Rebuilt);
         if all.is_empty() {
-            return Ok(Inputs { there: Vec::new(), lost: Vec::new(), gone: Vec::new(), without_source: 0 });
+            return Ok(Inputs {
+                there: Vec::new(),
+                lost: Vec::new(),
+                gone: Vec::new(),
+                without_source: 0,
+            });
         }
         let from = if is_rebuilt || old.is_none() { 0 } else { self.kept_epoch(new, &all) };
         let committed = self.journal().committed_after(&new.name, from);

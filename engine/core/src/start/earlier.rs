@@ -105,8 +105,7 @@ fn to_rebuild(
     patterns: &Patterns,
     config: &Config,
 ) -> Result<(Vec<AcceptedFile>, Vec<u64>), StartError> {
-    let Inputs { there, lost, gone, without_source } =
-        inputs(plan, committed, folders, patterns)?;
+    let Inputs { there, lost, gone, without_source } = inputs(plan, committed, folders, patterns)?;
     if without_source > 0 {
         tracing::warn!(
             pipeline = plan.name,

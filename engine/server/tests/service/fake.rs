@@ -8,7 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
 use tidemill_engine::engine::tables::{TableError, TableHandle, TableObserver, TableReport};
-use tidemill_engine::engine::{Deploy, DeployError, DeployReport, ClientId, Observer, Replaces, SubmitError, Target, Upload, spool};
+use tidemill_engine::engine::{
+    ClientId, Deploy, DeployError, DeployReport, Observer, Replaces, SubmitError, Target, Upload,
+    spool,
+};
 use tidemill_engine::report::{
     Condition, Corrections, EdgeReport, NodeReport, OperatorReport, OutputReport, Phase,
     PipelineReport, ReceiptReport, StageLatency, SubmissionFilter, SubmissionReport,

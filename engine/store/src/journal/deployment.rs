@@ -111,17 +111,16 @@ impl Journal {
                 return Ok(Deployed::Open { files });
             }
             let version = 1 + transaction
-                .prepare_cached("SELECT coalesce(max(version), 0) FROM deployment WHERE pipeline = ?1")?
+                .prepare_cached(
+                    "SELECT coalesce(max(version), 0) FROM deployment WHERE pipeline = ?1",
+                )?
                 .query_row([&new.pipeline], |row| unsigned(row, 0))?;
             transaction
                 .prepare_cached("UPDATE deployment SET text = NULL WHERE pipeline = ?1")?
                 .execute([&new.pipeline])?;
             transaction
                 .prepare_cached("DELETE FROM deployment WHERE pipeline = ?1 AND version <= ?2")?
-                .execute(params![
-                    new.pipeline,
-                    version.saturating_sub(REMEMBERED).cast_signed()
-                ])?;
+                .execute(params![new.pipeline, version.saturating_sub(REMEMBERED).cast_signed()])?;
             transaction
                 .prepare_cached(
                     "INSERT INTO deployment VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
@@ -194,7 +193,8 @@ fn read(connection: &Connection) -> rusqlite::Result<Vec<Deployment>> {
          UNION SELECT replaced FROM deployment WHERE pipeline = ?1 AND replaced IS NOT NULL",
     )?;
     for one in &mut all {
-        one.older = older.query_map([&one.pipeline], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        one.older =
+            older.query_map([&one.pipeline], |row| row.get(0))?.collect::<Result<_, _>>()?;
     }
     Ok(all)
 }
