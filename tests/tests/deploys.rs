@@ -7,6 +7,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tidemill_client::{DeployedPart, Deployment};
 use tidemill_tests::deploys::Campaign;
@@ -216,6 +217,93 @@ fn a_start_never_goes_back_by_itself() {
     assert_eq!(site.out()["sums/sums.csv"], b"k,total\nx,3\n");
 }
 
+const TWO: &str = "\
+pipeline: two
+sources:
+  a: { format: csv, fields: { k: string, n: int }, pattern: \"a*\" }
+  b: { format: csv, fields: { k: string, n: int }, pattern: \"b*\" }
+operators:
+  sums_a: { from: a, aggregate: { by: [k], compute: { total: sum(n) } } }
+  sums_b: { from: b, aggregate: { by: [k], compute: { total: sum(n * 1) } } }
+  best_a: { from: a, top: { by: [k], order: [n desc], k: 1 } }
+sinks:
+  sums_a: { from: sums_a, table: { format: csv, key: [k] } }
+  sums_b: { from: sums_b, table: { format: csv, key: [k] } }
+  best_a: { from: best_a, table: { format: csv, key: [k, n] } }
+";
+
+/// What did not change goes on with what it keeps: its inputs are not even there any more. What did is
+/// made again from its own, and both are in the next checkpoint.
+#[track_caller]
+fn check_kept(shape: Shape) {
+    let mut site = Site::new(NODE, TWO);
+    site.always(&["--checkpoint-every", "10ms"]);
+    let mut running = site.start(shape);
+    for at in 1..=3 {
+        commit(&running, &format!("a{at}.csv"), format!("k,n\nx,{at}\n").as_bytes());
+        commit(&running, &format!("b{at}.csv"), format!("k,n\nx,{at}\n").as_bytes());
+    }
+    running.wait_for_checkpoint(6);
+    for at in 1..=3 {
+        fs::remove_file(site.folder("processed").join(format!("a{at}.csv"))).unwrap();
+    }
+    let changed = TWO.replace("n * 1", "n * 10");
+    let deployed = deploy(&running, &changed);
+    assert_eq!(deployed.files, 3, "only those of b are read again: {deployed:?}");
+    let said = fates(&deployed.parts);
+    for part in ["operator sums_a: kept", "operator best_a: kept", "operator sums_b: rebuilt"] {
+        assert!(said.iter().any(|one| one == part), "{part}: {said:?}");
+    }
+    commit(&running, "a4.csv", b"k,n\nx,2\ny,7\n");
+    commit(&running, "b4.csv", b"k,n\nx,4\n");
+    running.wait_for_checkpoint(8);
+    running.kill();
+    for at in 1..=4 {
+        fs::remove_file(site.folder("processed").join(format!("b{at}.csv"))).unwrap();
+    }
+    site.once(Shape::new(1, 3)).expect_code(0);
+    let out = site.out();
+    assert_eq!(out["sums_a/sums_a.csv"], b"k,total\nx,8\ny,7\n");
+    assert_eq!(out["sums_b/sums_b.csv"], b"k,total\nx,100\n");
+    assert_eq!(out["best_a/best_a.csv"], b"k,n\nx,3\ny,7\n");
+}
+
+#[test]
+fn what_did_not_change_goes_on_without_its_inputs() {
+    check_kept(Shape::new(1, 2));
+}
+
+#[test]
+fn what_did_not_change_goes_on_in_every_process() {
+    check_kept(Shape::new(2, 1));
+}
+
+/// A kill behind a deployment, before there is a checkpoint of the new plan: the part of the old one is
+/// taken up again.
+#[test]
+fn a_part_of_a_checkpoint_is_taken_up_as_often_as_it_is_needed() {
+    let mut site = Site::new(NODE, TWO);
+    site.always(&["--checkpoint-every", "10ms"]);
+    let mut running = site.start(Shape::new(1, 2));
+    commit(&running, "a1.csv", b"k,n\nx,1\n");
+    commit(&running, "b1.csv", b"k,n\nx,1\n");
+    running.wait_for_checkpoint(2);
+    running.kill();
+    site.always(&["--checkpoint-every", "1h"]);
+    let running = site.start(Shape::new(1, 2));
+    deploy(&running, &TWO.replace("n * 1", "n * 10"));
+    commit(&running, "a2.csv", b"k,n\nx,5\n");
+    running.kill();
+    let running = site.start(Shape::new(1, 1));
+    commit(&running, "b2.csv", b"k,n\nx,5\n");
+    running.kill();
+    site.once(Shape::new(2, 2)).expect_code(0);
+    let out = site.out();
+    assert_eq!(out["sums_a/sums_a.csv"], b"k,total\nx,6\n");
+    assert_eq!(out["sums_b/sums_b.csv"], b"k,total\nx,60\n");
+    assert_eq!(out["best_a/best_a.csv"], b"k,n\nx,5\n");
+}
+
 /// The steps of a deployment, and whether the new text counts after a kill there.
 const STEPS: [(&str, bool); 6] = [
     ("deploy-held", false),
@@ -226,6 +314,9 @@ const STEPS: [(&str, bool); 6] = [
     ("deploy-ended", true),
 ];
 
+/// How long the answer of a server that is about to die is waited for. The call goes on without us.
+const BRIEFLY: Duration = Duration::from_millis(300);
+
 #[test]
 fn a_kill_at_any_step_leaves_the_old_plan_or_the_new_one() {
     for (step, is_new) in STEPS {
@@ -235,7 +326,9 @@ fn a_kill_at_any_step_leaves_the_old_plan_or_the_new_one() {
         let before = commit(&running, "a.csv", b"k,n\nx,1\n");
         site.put("b.csv", b"k,n\nx,10\n");
         // It dies in the middle, or right behind its answer.
-        drop(running.ask(running.client().deploy(&twice(), false, PATIENCE)));
+        let yaml = twice();
+        let call = running.client().deploy(&yaml, false, PATIENCE);
+        drop(running.ask(async { tokio::time::timeout(BRIEFLY, call).await }));
         running.ended();
         site.put("c.csv", b"k,n\nx,100\n");
         site.variable("TIDEMILL_FAILPOINT", None);
@@ -282,7 +375,7 @@ fn files_that_take_too_long_are_waited_for_or_nothing_is_changed() {
     site.put("a.csv", b"k,n\nx,1\n");
     wait_until("the file is under way", || !site.names("underprocess").is_empty());
     let yaml = twice();
-    let late = running.client().deploy(&yaml, false, std::time::Duration::from_millis(300));
+    let late = running.client().deploy(&yaml, false, Duration::from_millis(300));
     let late = running.ask(late).unwrap_err().to_string();
     assert!(late.contains("E-DEPLOY-LATE") && late.contains("nothing was changed"), "{late}");
     running.kill();

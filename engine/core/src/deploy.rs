@@ -6,7 +6,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::checkpoint::{Place, State, states};
+use crate::checkpoint::reuse::kept;
+use crate::checkpoint::{Place, states};
 use crate::plan::describe::format_word;
 use crate::plan::{Plan, SinkKind, SinkPlan, hash};
 
@@ -51,20 +52,6 @@ pub struct PartFate {
     pub fate: Fate,
     /// What that means, for a person.
     pub detail: String,
-}
-
-/// Returns which states of a plan go on with what was kept before, by their place in
-/// [`states`]. `fits` says whether what was kept of one is still what it means.
-///
-/// A state that is made anew needs all rows that ever came to it: so what keeps state before it is made
-/// anew, too.
-pub(crate) fn kept(plan: &Plan, all: &[State], fits: impl Fn(&State) -> bool) -> Vec<bool> {
-    let mut fit: Vec<bool> = all.iter().map(fits).collect();
-    if fit.iter().any(|fits| !fits) {
-        fit.fill(false);
-    }
-    let _ = plan;
-    fit
 }
 
 /// Returns what becomes of each part of a plan that takes the place of another, or of none. Those that

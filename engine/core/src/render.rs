@@ -28,6 +28,7 @@ use crate::account::account;
 use crate::answer::{Heard, Said, answers};
 use crate::checkpoint::gather::gather;
 use crate::checkpoint::keeper::{Keeper, PackPlace};
+use crate::checkpoint::reuse::Partial;
 use crate::checkpoint::{self, KeptPart, Order, StatePart, operator_fingerprint, operator_state};
 use crate::ingest::backlog::Backlog;
 use crate::ingest::buffers::Buffers;
@@ -69,6 +70,8 @@ pub struct Fittings {
     pub backlog: Backlog,
     /// Who writes checkpoints.
     pub keeper: Keeper,
+    /// Which states go on with a checkpoint while others are made again, if that is so.
+    pub partial: Option<Partial>,
 }
 
 /// The dataflow of a pipeline on one worker.
@@ -98,6 +101,7 @@ pub fn render(worker: &mut Worker, plan: &Plan, fittings: Fittings) -> Rendered 
             loads: fittings.loads,
             backlog: fittings.backlog,
             keeper: fittings.keeper,
+            partial: fittings.partial,
             kept: Vec::new(),
             orders: None,
             buffers: Buffers::default(),
@@ -124,6 +128,7 @@ struct Rendering<'scope, 'plan> {
     loads: Loads,
     backlog: Backlog,
     keeper: Keeper,
+    partial: Option<Partial>,
     /// What was written of each operator's state, for each mark.
     kept: Vec<StreamVec<'scope, Time, KeptPart>>,
     /// What the coordinator tells everybody; there if the plan keeps state.

@@ -32,6 +32,7 @@ use crate::answer::Heard;
 use crate::board::Board;
 use crate::checkpoint::find::{Base, find};
 use crate::checkpoint::keeper::Keeper;
+use crate::checkpoint::reuse::Partial;
 use crate::engine::Engine;
 use crate::engine::tables::Tables;
 use crate::fault::{self, FaultKind};
@@ -191,7 +192,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     board.set_aside_before(aside);
     let patterns: Vec<Patterns> =
         config.plans.iter().map(|plan| Patterns::new(&plan.sources)).collect();
-    let found = config.plans.iter().map(|plan| find(&home, &mut journal, plan));
+    let found = config.plans.iter().map(|plan| find(&home, &mut journal, plan, generation));
     let found: Vec<Base> = found.collect::<Result<_, _>>()?;
     let backlogs: Vec<Backlog> = config.plans.iter().map(|_| Backlog::default()).collect();
     let finished: Vec<u64> =
@@ -452,6 +453,10 @@ impl Building {
             (self.stats, self.events, self.commands, self.backlogs);
         let commands = Mutex::new(commands.into_iter().map(Some).collect::<Vec<_>>());
         let ready = Mutex::new(ready);
+        let partial = plans
+            .iter()
+            .map(|plan| Partial::read(&home.checkpoints(&plan.name), generation))
+            .collect::<std::io::Result<Vec<Option<Partial>>>>()?;
         let loads: Vec<Loads> = plans.iter().map(|_| Loads::new(workers)).collect();
         let run = move |worker: &mut timely::worker::Worker| {
             let first = worker.index() == 0;
@@ -491,6 +496,7 @@ impl Building {
                     loads: loads[pipeline].clone(),
                     backlog: backlogs[pipeline].clone(),
                     keeper: keeper.clone(),
+                    partial: partial[pipeline].clone(),
                 };
                 rendered.push(render(worker, plan, fittings));
             }

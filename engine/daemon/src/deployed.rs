@@ -125,13 +125,12 @@ mod tests {
         }
     }
 
+    /// Pipelines, each with its filter.
+    type Texts = [(&'static str, &'static str)];
+
     /// What `given` (pipeline, filter) becomes: which filters run, how many notes, or what is wrong.
     #[track_caller]
-    fn check(
-        given: &[(&str, &str)],
-        since: &[Deployment],
-        expected: Result<(&[(&str, &str)], usize), &str>,
-    ) {
+    fn check(given: &Texts, since: &[Deployment], expected: Result<(&Texts, usize), &str>) {
         let given = given.iter().map(|(name, filter)| plan(&text(name, filter)).unwrap()).collect();
         match (effective(given, since), expected) {
             (Ok(all), Ok((plans, notes))) => {

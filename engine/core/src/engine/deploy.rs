@@ -10,17 +10,19 @@ use std::sync::mpsc::channel;
 use std::sync::{PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
-use tidemill_store::checkpoint::read_manifest;
+use tidemill_store::checkpoint::{Manifest, read_manifest};
 use tidemill_store::{Deployed, Folders, Home, NewDeployment, failpoint};
 
 use super::{Engine, SubmitError, unavailable};
-use crate::checkpoint::{State, states};
+use crate::checkpoint::find::fits;
+use crate::checkpoint::reuse::kept;
+use crate::checkpoint::states;
 use crate::deploy::{Fate, PartFate, fates};
 use crate::diagnostic::Diagnostic;
 use crate::intake::Patterns;
 use crate::ledger::Event;
 use crate::plan::{self, Plan};
-use crate::start::earlier::{Inputs, inputs};
+use crate::start::earlier::{Inputs, inputs, sources_again};
 
 /// How often it is looked whether everything under way is finished.
 const LOOK: Duration = Duration::from_millis(20);
@@ -215,7 +217,7 @@ impl Engine {
             version: 0,
             first_epoch: 0,
         };
-        let read = self.read_again(old, new, &report.parts)?;
+        let read = self.read_again(new)?;
         report.files = read.there.len() as u64;
         report.bytes = read.there.iter().map(|file| file.identity.bytes).sum();
         if let Some((name, detail)) = read.gone.first()
@@ -239,45 +241,46 @@ impl Engine {
     }
 
     /// Looks for the files that the next life reads again.
-    fn read_again(
-        &self,
-        old: Option<&Plan>,
-        new: &Plan,
-        parts: &[PartFate],
-    ) -> Result<Inputs, DeployError> {
+    fn read_again(&self, new: &Plan) -> Result<Inputs, DeployError> {
         let failed =
             |error: &dyn std::error::Error| unavailable("look what is to be rebuilt", error);
         let all = states(new);
-        let is_rebuilt = parts.iter().any(|part| part.fate == Fate::Rebuilt);
         if all.is_empty() {
-            return Ok(Inputs {
-                there: Vec::new(),
-                lost: Vec::new(),
-                gone: Vec::new(),
-                without_source: 0,
-            });
+            return Ok(Inputs::default());
         }
-        let from = if is_rebuilt || old.is_none() { 0 } else { self.kept_epoch(new, &all) };
-        let committed = self.journal().committed_after(&new.name, from);
+        let folder = self.parts.root.join("ckpt").join(&new.name);
+        let journal = self.journal();
+        let rows = journal.checkpoints(&new.name).map_err(|error| failed(&error))?;
+        let manifests: Vec<Manifest> =
+            rows.iter().filter_map(|row| read_manifest(&folder, row).ok()).collect();
+        let patterns = Patterns::new(&new.sources);
+        let whole = manifests.iter().find(|one| all.iter().all(|state| fits(one, state)));
+        let committed = match (whole, manifests.first()) {
+            (Some(manifest), _) => journal.committed_after(&new.name, manifest.epoch),
+            (None, newest) => {
+                let committed = journal.committed_after(&new.name, 0);
+                let part = newest.filter(|one| {
+                    // As a start decides it; a question that fails there is an error there.
+                    let corrected = journal.corrected_after(&new.name, one.epoch);
+                    corrected.is_ok_and(|files| files.is_empty())
+                        && journal.has_lost(&new.name).is_ok_and(|lost| !lost)
+                });
+                let kept = part.map(|one| (one.epoch, kept(new, &all, |state| fits(one, state))));
+                match kept.filter(|(_, kept)| kept.contains(&true)) {
+                    None => committed,
+                    Some((epoch, kept)) => committed.map(|mut files| {
+                        let read = sources_again(new, &all, &kept, &patterns);
+                        files.retain(|file| file.epoch > epoch || read(file));
+                        files
+                    }),
+                }
+            }
+        };
+        drop(journal);
         let committed = committed.map_err(|error| failed(&error))?;
         let folders = Folders::below(&self.parts.root.join(&new.name));
-        let patterns = Patterns::new(&new.sources);
         let found = inputs(new, committed, &folders, &patterns);
         Ok(found.map_err(|error| failed(&error))?)
-    }
-
-    /// Returns the epoch of the newest checkpoint that fits a plan, 0 if there is none.
-    fn kept_epoch(&self, new: &Plan, all: &[State]) -> u64 {
-        let folder = self.parts.root.join("ckpt").join(&new.name);
-        let rows = self.journal().checkpoints(&new.name).unwrap_or_default();
-        let fits = |manifest: &tidemill_store::checkpoint::Manifest| {
-            all.iter().all(|state| {
-                let kept = manifest.state(&state.id);
-                kept.is_some_and(|kept| kept.fingerprint == state.fingerprint)
-            })
-        };
-        let mut manifests = rows.iter().filter_map(|row| read_manifest(&folder, row).ok());
-        manifests.find(fits).map_or(0, |manifest| manifest.epoch)
     }
 
     fn is_stopping(&self) -> bool {

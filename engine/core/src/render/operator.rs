@@ -13,7 +13,8 @@ use tidemill_operators::top::{Rank, Top};
 use tidemill_operators::window::Window;
 use timely::dataflow::StreamVec;
 
-use crate::checkpoint::state_parts;
+use crate::checkpoint::reuse::after;
+use crate::checkpoint::{operator_state, state_parts};
 use crate::plan::{NodeId, OperatorKind, OperatorPlan, PortId};
 use crate::render::aggregate::{KeptAggregate, What, aggregate};
 use crate::render::keyed::evaluation;
@@ -33,6 +34,10 @@ impl<'scope> Rendering<'scope, '_> {
         let (tally, gauge) = self.seat(node, tags, feeds(self.plan, &operator.inputs));
         let mut ways: Vec<Batches<'scope>> =
             operator.inputs.iter().map(|input| self.stream(input)).collect();
+        if let Some(epoch) = self.goes_on_after(operator) {
+            let title = format!("After epoch {epoch} {}/{}", self.plan.name, operator.name);
+            ways = ways.into_iter().map(|rows| after(&title, rows, epoch)).collect();
+        }
         let others = ways.split_off(operator.kind.lefts(ways.len()));
         let input = together(self.scope, ways);
         let name = &operator.name;
@@ -129,6 +134,16 @@ impl<'scope> Rendering<'scope, '_> {
             self.streams.insert(PortId { node, port }, tag);
         }
         self.rejects.insert(node, flow.rejects);
+    }
+}
+
+impl Rendering<'_, '_> {
+    /// Returns the epoch up to which an operator passes over what is read again, because it has taken up
+    /// its state as of that epoch while others are made again.
+    fn goes_on_after(&self, operator: &OperatorPlan) -> Option<u64> {
+        let partial = self.partial.as_ref()?;
+        let first = state_parts(&operator.kind).first()?;
+        partial.states.contains(&operator_state(operator, *first)).then_some(partial.epoch)
     }
 }
 

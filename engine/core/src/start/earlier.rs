@@ -9,7 +9,8 @@ use tidemill_store::{
 };
 
 use crate::checkpoint::find::Base;
-use crate::checkpoint::has_state;
+use crate::checkpoint::reuse::read_again;
+use crate::checkpoint::{State, has_state};
 use crate::intake::Patterns;
 use crate::plan::Plan;
 use crate::start::{Config, StartError};
@@ -40,23 +41,33 @@ pub(super) fn earlier(
         let (folders, patterns) = (&folders[pipeline], &patterns[pipeline]);
         if has_state(plan) {
             let checkpoint = bases[pipeline].manifest.as_ref();
-            let from = bases[pipeline].epoch();
+            let base = &bases[pipeline];
+            let from = base.reads_from();
             if let Some(manifest) = checkpoint {
                 tracing::info!(
                     pipeline = plan.name,
-                    epoch = from,
+                    epoch = manifest.epoch,
                     rows = manifest.count(),
                     "restoring a checkpoint"
                 );
             }
-            let committed = journal.committed_after(&plan.name, from, usize::MAX)?;
+            let mut committed = journal.committed_after(&plan.name, from, usize::MAX)?;
+            if base.partial.is_some() {
+                let kept: Vec<bool> =
+                    base.states.iter().map(|state| base.keeps(&state.id)).collect();
+                let sources = sources_again(plan, &base.states, &kept, patterns);
+                committed.retain(|file| file.epoch > base.epoch() || sources(file));
+                // What was left out of some states and is in others must not be compared or taken
+                // for the whole.
+                skip.push(pipeline);
+            }
             let corrected = corrected(&committed);
-            if committed.iter().any(|file| corrected.contains(&file.id)) {
+            if base.partial.is_none() && committed.iter().any(|file| corrected.contains(&file.id)) {
                 skip.push(pipeline);
             }
             let (replay, lost) = to_rebuild(plan, committed, folders, patterns, config)?;
             // Also when none is: what was lost once may have been put back.
-            journal.remember_lost(&plan.name, from, &lost)?;
+            journal.remember_lost(&plan.name, base.epoch(), &lost)?;
             if !replay.is_empty() {
                 tracing::info!(pipeline = plan.name, files = replay.len(), "rebuilding tables");
             }
@@ -79,12 +90,29 @@ pub(super) fn earlier(
     Ok((all, skip))
 }
 
+/// Returns which files of what is in a checkpoint are read again, for the states that are made again.
+pub(crate) fn sources_again<'p>(
+    plan: &'p Plan,
+    states: &[State],
+    kept: &[bool],
+    patterns: &'p Patterns,
+) -> impl Fn(&AcceptedFile) -> bool + use<'p> {
+    let sources = read_again(plan, states, kept);
+    let names: BTreeSet<&str> = sources.iter().map(|at| &*plan.sources[*at].name).collect();
+    move |file| {
+        let mut file = file.clone();
+        // One without a source is counted by whoever looks for it.
+        !find_source(plan, patterns, &mut file) || names.contains(&*file.source)
+    }
+}
+
 /// Returns what these files correct.
 fn corrected(files: &[AcceptedFile]) -> BTreeSet<u64> {
     files.iter().filter_map(|file| file.correction?.of).collect()
 }
 
 /// What a state is made of again.
+#[derive(Default)]
 pub(crate) struct Inputs {
     /// The committed files that are where they must be, each as it looks now.
     pub(crate) there: Vec<AcceptedFile>,
