@@ -13,6 +13,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "tidemill/v1/introspection.proto",
         "tidemill/v1/pipelines.proto",
         "tidemill/v1/tables.proto",
+        "tidemill/v1/corrections.proto",
     ];
     println!("cargo:rerun-if-changed=tidemill");
     println!("cargo:rerun-if-changed=build.rs");

@@ -14,7 +14,7 @@
 //! assert_eq!(files[0].content.iter().filter(|&&byte| byte == b'\n').count(), 10);
 //! ```
 //!
-//! Map, in reading order: [`random`], [`calendar`], [`generate`], [`limit`], [`run`].
+//! Map, in reading order: [`random`], [`calendar`], [`generate`], [`limit`], [`run`], [`rounds`].
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -24,3 +24,5 @@ pub mod random;
 pub mod generate;
 pub mod limit;
 pub mod run;
+
+pub mod rounds;

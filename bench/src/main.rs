@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use tidemill_bench::generate::{self, Dataset};
 use tidemill_bench::limit::{self, LimitJob};
+use tidemill_bench::rounds;
 use tidemill_bench::run::{self, Job, Options};
 
 /// Makes data sets, runs the hand-written limits, and measures tidemill beside its peers.
@@ -51,6 +52,27 @@ enum Command {
     },
     /// Measure tidemill, the limits and the peers over the same files.
     Run(RunArguments),
+    /// Measure what going round in a loop costs, beside one pass.
+    Rounds {
+        /// Records of the input file.
+        #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+        records: u64,
+        /// Rounds of the loop.
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+        rounds: u32,
+        /// Timed runs of each.
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+        runs: u32,
+        /// Where the runs write.
+        #[arg(long, default_value = "target/bench-data/work")]
+        work: PathBuf,
+        /// The binary to measure. Default: the one beside this program.
+        #[arg(long)]
+        tidemill: Option<PathBuf>,
+        /// Workers of tidemill.
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1_024))]
+        workers: u32,
+    },
 }
 
 #[derive(clap::Args)]
@@ -117,6 +139,19 @@ fn obey(arguments: Arguments) -> Result<ExitCode> {
         }
         Command::Limit { job, input, output } => limit::run(job, &input, &output)?,
         Command::Run(arguments) => return measure(arguments),
+        Command::Rounds { records, rounds, runs, work, tidemill, workers } => {
+            let beside = std::env::current_exe().context("find this program")?;
+            let table = rounds::run(&rounds::Options {
+                records,
+                rounds,
+                runs: runs as usize,
+                work,
+                tidemill: tidemill.unwrap_or_else(|| beside.with_file_name("tidemill")),
+                workers: workers as usize,
+                timeout: Duration::from_secs(600),
+            })?;
+            println!("{table}");
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -18,7 +18,7 @@ use timely::progress::operate::FrontierInterest;
 
 use crate::batch::{Batch, position_line, position_offset};
 use crate::expr::{Evaluated, RowError};
-use crate::reject::{EpochRejects, REJECT_RAW_BYTES_MAX, Reject, RejectCode};
+use crate::reject::{EpochRejects, OnError, REJECT_RAW_BYTES_MAX, Reject, RejectCode};
 use crate::tally::Tally;
 use crate::time::Time;
 
@@ -75,6 +75,16 @@ impl Emit {
         self.rejects.push(reject_row(&self.operator, batch, row, code, reason));
     }
 
+    /// Returns the name of the operator.
+    pub fn operator(&self) -> &str {
+        &self.operator
+    }
+
+    /// Rejects rows in the way that is said.
+    pub fn reject_all(&mut self, rejects: Vec<Reject>) {
+        self.rejects.extend(rejects);
+    }
+
     /// Rejects each row whose expression failed. A row that failed twice is rejected once.
     pub fn reject_failed(&mut self, batch: &Batch, errors: &[RowError]) {
         let mut last = None;
@@ -127,10 +137,12 @@ pub fn reject_row(
     Reject {
         line: position_line(position),
         offset: position_offset(position),
+        round: 0,
         operator: operator.to_owned(),
         code,
-        reason,
+        message: reason,
         raw: raw[..raw.len().min(REJECT_RAW_BYTES_MAX)].to_vec(),
+        on_error: OnError::Reject,
     }
 }
 

@@ -31,7 +31,7 @@ use timely::progress::frontier::AntichainRef;
 use timely::scheduling::activate::SyncActivator;
 
 use crate::shards::{Blocks, Mark, ShardSet, ShardSink};
-use crate::time::{Stay, Time};
+use crate::time::{Step, Time};
 
 /// How many rows are walked before other operators get their turn.
 const ROWS_PER_TURN: usize = 8 * 1024;
@@ -73,7 +73,7 @@ where
     // Nothing is said because of a change, so changes hold no output back.
     let mut span_input = builder.new_input_connection(stream, Pipeline, []);
     let (parts, parts_stream) =
-        builder.new_output_connection::<Vec<S::Part>, _>([(0, Antichain::from_elem(Stay))]);
+        builder.new_output_connection::<Vec<S::Part>, _>([(0, Antichain::from_elem(Step::STAY))]);
     let mut parts = OutputBuilder::<_, CapacityContainerBuilder<_>>::from(parts);
     let mine = ShardSet::of_worker(scope.worker().index(), scope.worker().peers());
 

@@ -10,7 +10,7 @@
 //! columns), [`key`] and [`value`] (rows as bytes that sort, and single cells), [`exchange`] (how
 //! batches change workers), [`flow`], [`meter`] and [`tally`] (what an operator takes, gives and
 //! counts), [`shards`] and [`keep`] (how state is cut and written for checkpoints), then one module
-//! per operator: [`filter`], [`select`], [`route`], [`parse`], [`window`], [`explode`],
+//! per operator: [`filter`], [`select`], [`route`], [`lots`], [`parse`], [`window`], [`explode`], [`expect`],
 //! [`aggregate`], and those that keep the rows of a key with the kit [`keyed`]: [`dedupe`], [`top`],
 //! [`join`], [`state`].
 
@@ -34,13 +34,17 @@ pub mod meter;
 pub mod shards;
 pub mod tally;
 
+pub mod expect;
 pub mod explode;
 pub mod filter;
+pub mod lots;
 pub mod parse;
 pub mod route;
 pub mod select;
 pub mod state;
 pub mod window;
+
+pub mod turn;
 
 pub mod aggregate;
 
@@ -51,6 +55,6 @@ pub mod join;
 pub mod top;
 
 pub use batch::{Batch, Origin};
-pub use reject::{Reject, RejectCode};
+pub use reject::{OnError, Reject, RejectCode};
 pub use time::Time;
 pub use types::{Column, Schema, Type};

@@ -36,9 +36,30 @@ pub enum RejectCode {
     Late,
     /// The record has no event time where one is needed, or one that is out of range.
     NoTime,
+    /// The record does not meet a condition of `expect`.
+    Expect,
+    /// The record would go round in a loop more often than `max_rounds` allows.
+    MaxRounds,
 }
 
 impl RejectCode {
+    /// Every one of them.
+    pub const ALL: &'static [RejectCode] = &[
+        RejectCode::Syntax,
+        RejectCode::TooLong,
+        RejectCode::TooDeep,
+        RejectCode::Utf8,
+        RejectCode::FieldType,
+        RejectCode::DuplicateField,
+        RejectCode::FieldCount,
+        RejectCode::NoMatch,
+        RejectCode::Expression,
+        RejectCode::Late,
+        RejectCode::NoTime,
+        RejectCode::Expect,
+        RejectCode::MaxRounds,
+    ];
+
     /// Returns the word that is written to outputs.
     pub const fn word(self) -> &'static str {
         match self {
@@ -53,6 +74,8 @@ impl RejectCode {
             RejectCode::Expression => "expression",
             RejectCode::Late => "late",
             RejectCode::NoTime => "no_time",
+            RejectCode::Expect => "expect",
+            RejectCode::MaxRounds => "max_rounds",
         }
     }
 }
@@ -63,6 +86,21 @@ impl fmt::Display for RejectCode {
     }
 }
 
+/// What fails with a record that is rejected, from the least to the most.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum OnError {
+    /// The record alone.
+    #[default]
+    Reject,
+    /// Its file as a whole.
+    FailFile,
+    /// Its file, and the pipeline takes no more.
+    StopPipeline,
+}
+
 /// One record that could not be processed, and why.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Reject {
@@ -70,15 +108,19 @@ pub struct Reject {
     pub line: u32,
     /// The byte at which the record begins, counted from 0 inside its chunk.
     pub offset: u32,
+    /// How often the record had gone round in a loop; 0 outside of loops.
+    pub round: u32,
     /// The operator or source that rejected it, by its name in the pipeline file. Filled in by the
     /// operator that emits it; formats leave it empty.
     pub operator: String,
     /// Why, as a stable word.
     pub code: RejectCode,
     /// Why, for a person: `field status: expected int, found string at column 17`.
-    pub reason: String,
+    pub message: String,
     /// The record without its line terminator, cut at [`REJECT_RAW_BYTES_MAX`].
     pub raw: Vec<u8>,
+    /// What fails with it, as far as the record itself says.
+    pub on_error: OnError,
 }
 
 /// Rejects of one batch; what flows on the `errors` tag of an operator.

@@ -4,6 +4,11 @@
 //! file *e* flows at `(e, c)`. What can only be said once the whole file is known flows at
 //! `(e, END)`. Times are ordered lexicographically, a total order, so a frontier is a single
 //! element that reads as "file 17, up to chunk 42".
+//!
+//! Records that go back in a loop stay in their chunk: a third number, the `round`, grows instead.
+//! Each loop of a pipeline has some bits of it ([`Turns`]), outer ones above inner ones and earlier
+//! ones above later ones, so that going round is always a step forward and an inner loop begins
+//! at 0 whenever the outer one goes round.
 
 use std::fmt;
 
@@ -22,20 +27,33 @@ pub struct Time {
     pub epoch: u64,
     /// Which chunk of that file, counted from 0; [`Time::END`] stands after the last chunk.
     pub chunk: u64,
+    /// How often records of that chunk went round in loops, see [`Turns`]; 0 outside of loops.
+    pub round: u64,
 }
 
 impl Time {
     /// The chunk number at which statements about a whole file are made.
     pub const END: u64 = u64::MAX;
 
-    /// Returns the time of one chunk.
+    /// Returns the time of one chunk, before any loop.
     pub const fn new(epoch: u64, chunk: u64) -> Self {
-        Self { epoch, chunk }
+        Self { epoch, chunk, round: 0 }
     }
 
-    /// Returns the time after the last chunk of `epoch`.
+    /// Returns the last time of one chunk: when the frontier has passed it, no record of the chunk is
+    /// in a loop any more.
+    pub const fn last(epoch: u64, chunk: u64) -> Self {
+        Self { epoch, chunk, round: u64::MAX }
+    }
+
+    /// Returns the last time of `epoch`.
     pub const fn end(epoch: u64) -> Self {
-        Self { epoch, chunk: Self::END }
+        Self::last(epoch, Self::END)
+    }
+
+    /// Returns the first time after the last chunk of `epoch`.
+    pub const fn ending(epoch: u64) -> Self {
+        Self::new(epoch, Self::END)
     }
 }
 
@@ -56,30 +74,100 @@ impl PartialOrder for Time {
 
 impl TotalOrder for Time {}
 
-/// The only path summary: no edge outside a loop advances time.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-pub struct Stay;
+/// The bits of [`Time::round`] that count the rounds of one loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Turns {
+    shift: u32,
+    bits: u32,
+}
 
-impl PartialOrder for Stay {
-    fn less_equal(&self, _other: &Self) -> bool {
-        true
+impl Turns {
+    /// How many bits a round has for all loops together.
+    pub const BITS: u32 = u64::BITS;
+
+    /// Returns, in the order of the loops, the bits of each; `None` if they are too many. An outer
+    /// loop comes before those inside of it, and an earlier one before those that its records reach.
+    pub fn divide(max_rounds: impl IntoIterator<Item = u32>) -> Option<Vec<Self>> {
+        let mut left = Self::BITS;
+        let turns = max_rounds.into_iter().map(|rounds| {
+            // 0 is the first passage, before any round.
+            let bits = u32::BITS - rounds.leading_zeros();
+            left = left.checked_sub(bits)?;
+            Some(Self { shift: left, bits })
+        });
+        turns.collect()
+    }
+
+    /// Returns the bits of the only loop.
+    pub const fn first(max_rounds: u32) -> Self {
+        let bits = u32::BITS - max_rounds.leading_zeros();
+        Self { shift: Self::BITS - bits, bits }
+    }
+
+    /// Returns how often the loop was gone round at a time.
+    pub const fn of(self, time: &Time) -> u64 {
+        (time.round >> self.shift) & self.ones()
+    }
+
+    /// Returns the step that the edge back makes: one round more, and every loop inside begins anew.
+    pub const fn step(self) -> Step {
+        Step { clear: self.below(), add: 1 << self.shift }
+    }
+
+    /// Returns the last round of this loop and of those before it, the first of all others.
+    pub const fn through(self) -> u64 {
+        !self.below()
+    }
+
+    const fn ones(self) -> u64 {
+        u64::MAX >> (u64::BITS - self.bits)
+    }
+
+    const fn below(self) -> u64 {
+        (1 << self.shift) - 1
     }
 }
 
-impl PathSummary<Time> for Stay {
+/// How time advances on a way through the dataflow: only going back in a loop does.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Step {
+    /// The bits of the round that begin anew, always the lowest ones: `2^n - 1`.
+    clear: u64,
+    /// What is added to the round then.
+    add: u64,
+}
+
+impl Step {
+    /// Time stays as it is: every edge but those that go back.
+    pub const STAY: Self = Self { clear: 0, add: 0 };
+}
+
+impl PartialOrder for Step {
+    fn less_equal(&self, other: &Self) -> bool {
+        // What this one keeps and the other clears may be all ones.
+        let kept = other.clear & !self.clear;
+        self.add.checked_add(kept).is_some_and(|most| most <= other.add)
+    }
+}
+
+impl PathSummary<Time> for Step {
     fn results_in(&self, source: &Time) -> Option<Time> {
-        Some(*source)
+        let round = (source.round & !self.clear).checked_add(self.add)?;
+        Some(Time { round, ..*source })
     }
 
-    fn followed_by(&self, _other: &Self) -> Option<Self> {
-        Some(Stay)
+    fn followed_by(&self, other: &Self) -> Option<Self> {
+        // Exact as long as no loop is gone round more often than its bits can say; `max_rounds`
+        // sees to that.
+        let add = (self.add & !other.clear).checked_add(other.add)?;
+        Some(Self { clear: self.clear | other.clear, add })
     }
 }
 
 impl Timestamp for Time {
-    type Summary = Stay;
+    type Summary = Step;
 
     fn minimum() -> Self {
         Self::default()
@@ -93,7 +181,7 @@ impl Refines<()> for Time {
 
     fn to_outer(self) {}
 
-    fn summarize(_path: Stay) {}
+    fn summarize(_path: Step) {}
 }
 
 impl Lattice for Time {
@@ -112,7 +200,89 @@ mod tests {
 
     #[test]
     fn a_file_ends_after_its_last_chunk_and_before_the_next_file() {
-        assert!(Time::new(3, u64::MAX - 1) < Time::end(3));
+        assert!(Time::last(3, u64::MAX - 1) < Time::ending(3));
+        assert!(Time::ending(3) < Time::end(3));
         assert!(Time::end(3) < Time::new(4, 0));
+    }
+
+    #[test]
+    fn rounds_of_a_chunk_lie_between_it_and_the_next() {
+        let [outer, inner] = Turns::divide([3, 1000]).unwrap()[..] else { panic!() };
+        let start = Time::new(1, 7);
+        let second = inner.step().results_in(&inner.step().results_in(&start).unwrap()).unwrap();
+        assert_eq!((outer.of(&second), inner.of(&second)), (0, 2));
+        let around = outer.step().results_in(&second).unwrap();
+        assert_eq!((outer.of(&around), inner.of(&around)), (1, 0), "the inner loop begins anew");
+        assert!(start < second && second < around && around < Time::last(1, 7));
+        assert!(around < Time::new(1, 8));
+    }
+
+    #[test]
+    fn the_loops_of_a_pipeline_share_64_bits() {
+        assert_eq!(Turns::divide([1000; 6]).map(|all| all.len()), Some(6));
+        assert_eq!(Turns::divide([1000; 7]), None);
+        assert_eq!(Turns::divide([1; 64]).map(|all| all.len()), Some(64));
+        assert_eq!(Turns::divide([1; 65]), None);
+        let [first, second] = Turns::divide([1, 1]).unwrap()[..] else { panic!() };
+        assert_eq!(first.through(), 1 << 63);
+        assert_eq!(second.through(), 3 << 62);
+        assert_eq!(Turns::divide([u32::MAX, u32::MAX]).unwrap()[1].through(), u64::MAX);
+    }
+
+    /// Every step that some way through three nested and neighbouring loops makes.
+    fn steps() -> Vec<Step> {
+        let turns = Turns::divide([20, 5, 12]).unwrap();
+        let mut steps = vec![Step::STAY];
+        for _ in 0..3 {
+            for first in steps.clone() {
+                steps.extend(turns.iter().filter_map(|one| first.followed_by(&one.step())));
+            }
+        }
+        steps.sort();
+        steps.dedup();
+        steps
+    }
+
+    fn times() -> Vec<Time> {
+        let turns = Turns::divide([20, 5, 12]).unwrap();
+        let mut times = vec![Time::new(1, 0), Time::new(1, 1), Time::new(2, 0)];
+        for _ in 0..4 {
+            for from in times.clone() {
+                times.extend(turns.iter().filter_map(|one| one.step().results_in(&from)));
+            }
+        }
+        times.sort();
+        times.dedup();
+        times
+    }
+
+    #[test]
+    fn ways_compose_and_keep_the_order_of_times() {
+        let (steps, times) = (steps(), times());
+        for first in &steps {
+            for pair in times.windows(2) {
+                let [one, two] = pair else { continue };
+                assert!(first.results_in(one) <= first.results_in(two), "{first:?} {one:?}");
+            }
+            for second in &steps {
+                let both = first.followed_by(second).unwrap();
+                for time in &times {
+                    let stepped = first.results_in(time).and_then(|one| second.results_in(&one));
+                    assert_eq!(both.results_in(time), stepped, "{first:?} {second:?} {time:?}");
+                    if first.less_equal(second) {
+                        assert!(first.results_in(time) <= second.results_in(time));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn going_round_is_always_later() {
+        for turns in Turns::divide([20, 5, 12]).unwrap() {
+            for time in times() {
+                assert!(turns.step().results_in(&time).is_some_and(|next| next > time));
+            }
+        }
     }
 }

@@ -14,7 +14,7 @@ use tidemill_operators::aggregate::{
 };
 use tidemill_operators::meter::Meter;
 use tidemill_operators::tally::Tally;
-use tidemill_operators::{Batch, Column, Origin, Reject, RejectCode, Schema, Time, Type};
+use tidemill_operators::{Batch, Column, OnError, Origin, Reject, RejectCode, Schema, Time, Type};
 use timely::dataflow::InputHandle;
 use timely::dataflow::operators::vec::Broadcast;
 use timely::dataflow::operators::{Input, Inspect, Probe};
@@ -92,10 +92,12 @@ fn evaluate(spec: &AggregateSpec, batch: &Batch) -> Inputs {
     let rejects = (0..batch.len()).filter(|row| skip.value(*row)).map(|row| Reject {
         line: row as u32,
         offset: 0,
+        round: 0,
         operator: String::new(),
         code: RejectCode::Expression,
-        reason: "no such status".into(),
+        message: "no such status".into(),
         raw: vec![],
+        on_error: OnError::Reject,
     });
     Inputs {
         keys: (0..spec.keys.len()).map(column).collect(),
@@ -163,7 +165,7 @@ fn run(config: Config, spec: &AggregateSpec, files: &[File]) -> (Changes, Vec<St
                         let epoch = stamp.elements()[0].epoch;
                         let lines = batch.iter().flat_map(|one| &one.rejects).map(|one| {
                             let raw = String::from_utf8_lossy(&one.raw);
-                            format!("{epoch}: {}: {} {raw}", one.operator, one.reason)
+                            format!("{epoch}: {}: {} {raw}", one.operator, one.message)
                         });
                         two.lock().unwrap().rejects.extend(lines);
                     }

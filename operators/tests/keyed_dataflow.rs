@@ -25,7 +25,7 @@ use tidemill_operators::meter::Meter;
 use tidemill_operators::shards::{Mark, ShardSet, ShardSink, shard_of};
 use tidemill_operators::tally::Tally;
 use tidemill_operators::top::{Rank, Top};
-use tidemill_operators::{Batch, Column, Origin, Reject, RejectCode, Schema, Time, Type};
+use tidemill_operators::{Batch, Column, OnError, Origin, Reject, RejectCode, Schema, Time, Type};
 use timely::dataflow::InputHandle;
 use timely::dataflow::operators::vec::Broadcast;
 use timely::dataflow::operators::{Concat, Input, Inspect, Probe};
@@ -137,10 +137,12 @@ fn evaluate(case: Case, batch: &Batch) -> Inputs {
     let rejects = (0..batch.len()).filter(|row| skip.value(*row)).map(|row| Reject {
         line: row as u32,
         offset: 0,
+        round: 0,
         operator: String::new(),
         code: RejectCode::Expression,
-        reason: "bad".into(),
+        message: "bad".into(),
         raw: vec![],
+        on_error: OnError::Reject,
     });
     Inputs {
         keys: vec![column(0)],

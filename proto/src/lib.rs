@@ -20,5 +20,5 @@ pub mod v1 {
 /// The encoded descriptor set of the schema, for server reflection.
 pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("tidemill_descriptor");
 
-/// The response metadata key under which an error carries its stable word, such as `E-NAME`.
+/// The response metadata key under which an error carries its stable word, such as `bad_name`.
 pub const CODE_KEY: &str = "tidemill-code";

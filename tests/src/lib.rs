@@ -9,6 +9,7 @@
 //! says), [`disk`] (a small one, to be filled), [`site`] (a home and how it is fed), [`scenario`]
 //! (homes that are folders of the repository), [`torment`] (what is killed again and again),
 //! [`corrections`] (random pipelines whose files change), [`deploys`] (a pipeline that changes),
+//! [`corrections`] (random pipelines whose files change), [`loops`] (random pipelines with loops),
 //! [`oracle`] (slow programs that know the right answer).
 
 #![allow(
@@ -27,6 +28,7 @@ pub mod steps;
 pub mod torment;
 
 pub mod corrections;
+pub mod loops;
 
 pub mod deploys;
 

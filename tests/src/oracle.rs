@@ -83,7 +83,7 @@ pub fn auth_guard(files: &Tree) -> Tree {
                     let reject = json!({
                         "file": name, "line": number + 1, "offset": offset,
                         "operator": if invalid { "invalid_login" } else { "failed_login" },
-                        "code": "no_match", "reason": "column line does not match the pattern",
+                        "round": 0, "code": "no_match", "message": "column line does not match the pattern",
                         "raw": text,
                     });
                     let path = format!("rejects/{name}.jsonl");

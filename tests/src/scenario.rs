@@ -20,7 +20,27 @@ pub fn folders() -> Vec<PathBuf> {
 
 /// Returns a site with the pipeline of a scenario and its files dropped. `node` is the binary.
 pub fn site(node: &str, folder: &Path) -> Site {
-    let site = Site::new(node, &fs::read_to_string(folder.join("pipeline.yaml")).unwrap());
+    let mut site = with_pipeline(node, folder, "pipeline.yaml");
+    for (name, bytes) in tree::read(&folder.join("parts")) {
+        let path = site.path().join("parts").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+    let params = folder.join("params.yaml");
+    if params.exists() {
+        site.always(&["--params", &params.display().to_string()]);
+    }
+    site
+}
+
+/// Returns a site with the same files and the pipeline as it is written without includes, parameters and groups;
+/// nothing if the scenario has none.
+pub fn flat_site(node: &str, folder: &Path) -> Option<Site> {
+    folder.join("flat.yaml").exists().then(|| with_pipeline(node, folder, "flat.yaml"))
+}
+
+fn with_pipeline(node: &str, folder: &Path, pipeline: &str) -> Site {
+    let site = Site::new(node, &fs::read_to_string(folder.join(pipeline)).unwrap());
     for (name, bytes) in tree::read(&folder.join("in")) {
         match name.strip_suffix(".plain") {
             None => site.put(&name, &bytes),

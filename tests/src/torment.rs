@@ -116,15 +116,38 @@ pub fn run(
     seed: u64,
     points: bool,
 ) -> serde_json::Value {
+    let more: &[&str] = if points { &["--points"] } else { &[] };
+    run_with(node, torment, shape, kills, seed, more)
+}
+
+/// Does what [`run`] does, while inputs are replaced and removed.
+#[track_caller]
+pub fn run_correcting(
+    node: &str,
+    torment: &Torment,
+    shape: Shape,
+    kills: usize,
+    seed: u64,
+) -> serde_json::Value {
+    run_with(node, torment, shape, kills, seed, &["--corrections"])
+}
+
+#[track_caller]
+fn run_with(
+    node: &str,
+    torment: &Torment,
+    shape: Shape,
+    kills: usize,
+    seed: u64,
+    more: &[&str],
+) -> serde_json::Value {
     let site = Site::new(node, torment.yaml);
     write_inputs(torment, &site.path().join("in"));
     let (kills, seed) = (kills.to_string(), seed.to_string());
     let (workers, processes) = (shape.workers.to_string(), shape.processes.to_string());
     let mut arguments = vec!["torture", "pipeline.yaml", "in", "--json", "--keep", "homes"];
     arguments.extend(["--kills", &kills, "--seed", &seed, "-w", &workers, "-n", &processes]);
-    if points {
-        arguments.push("--points");
-    }
+    arguments.extend(more);
     let ended = Process::start(&mut site.command(&arguments)).ended_within(CAMPAIGN_MAX);
     assert!(ended.code == Some(0) || ended.code == Some(1), "{ended}");
     let report = ended.json();

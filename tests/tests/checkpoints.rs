@@ -326,7 +326,7 @@ fn what_is_read_again_must_be_what_was_committed() {
     // Read again, nothing differs.
     site.once(Shape::new(1, 3)).expect_code(0);
     forge(&site, "errors/f0002");
-    site.announce("E-NONDETERMINISTIC");
+    site.announce("nondeterministic");
     let ended = site.once(Shape::new(1, 2));
     ended.expect_code(70).expect_said("f0002.jsonl (epoch 2)").expect_said("sink errors");
     ended.expect_said("BLAKE3").expect_said("now it has");
@@ -342,7 +342,7 @@ fn rejects_are_compared_too() {
     put(&site, 1..=2);
     site.once(Shape::ALONE).expect_code(0);
     forge(&site, "rejects/f0001");
-    site.announce("E-NONDETERMINISTIC");
+    site.announce("nondeterministic");
     site.once(Shape::ALONE).expect_code(70).expect_said("sink rejects");
 }
 

@@ -63,7 +63,7 @@ fn kills_at_random_instants_lose_and_double_nothing_with_two_processes() {
 
 /// How the failpoints begin that these pipelines do not reach by a kill alone, and where they are
 /// reached instead.
-const ELSEWHERE: [(&str, &str); 11] = [
+const ELSEWHERE: [(&str, &str); 12] = [
     ("upload-", "with their clients: tests/intake.rs"),
     ("recover-upload-", "likewise"),
     ("recover-spool-", "likewise"),
@@ -76,6 +76,7 @@ const ELSEWHERE: [(&str, &str); 11] = [
     ("retire-", "likewise"),
     ("retained-", "likewise"),
     ("retain-linked", "likewise"),
+    ("dry-run-", "with those who ask: tests/dry_run.rs"),
 ];
 
 #[track_caller]
@@ -109,6 +110,15 @@ fn a_kill_at_each_step_loses_and_doubles_nothing_with_two_workers() {
 #[test]
 fn a_kill_at_each_step_loses_and_doubles_nothing_with_two_processes() {
     check_points(&FAN, Shape::new(2, 1));
+}
+
+#[test]
+fn kills_while_files_are_replaced_and_removed_lose_and_double_nothing() {
+    for (shape, kills) in [(Shape::new(1, 2), 10), (Shape::new(2, 1), 4)] {
+        let report = torment::run_correcting(NODE, &AGGREGATE, shape, kills, 5);
+        check_equal(&report);
+        assert!(report["corrected"].as_u64().unwrap() >= 4, "{report:#}");
+    }
 }
 
 /// Returns the names of all failpoints: the program tells them to whoever asks for a wrong one.

@@ -99,7 +99,8 @@ fn a_file_with_mistakes_leaves_the_old_one_running() {
     let before = commit(&running, "a.csv", b"k,n\nx,1\n");
     let wrong = SUMS.replace("sum(n)", "sum(m)").replace("from: hits,", "from: hitz,");
     let text = refused(&running, &wrong);
-    for part in ["E-PIPELINE-FILE", "2 mistakes", ":6:", "no column `m`", "did you mean `hits`?"] {
+    for part in ["bad_pipeline_file", "2 mistakes", ":6:", "no column `m`", "did you mean `hits`?"]
+    {
         assert!(text.contains(part), "{part} is not in {text}");
     }
     // However many mistakes there are, the answer gets through.
@@ -107,7 +108,7 @@ fn a_file_with_mistakes_leaves_the_old_one_running() {
         (0..500).map(|at| format!("  x{at}: {{ from: nobody, filter: n > }}\n")).collect();
     let many = SUMS.replace("sinks:\n", &format!("{many}sinks:\n"));
     assert!(refused(&running, &many).contains("tidemill check` shows all"));
-    assert!(refused(&running, "").contains("E-PIPELINE-FILE"));
+    assert!(refused(&running, "").contains("bad_pipeline_file"));
     let after = commit(&running, "b.csv", b"k,n\nx,1\n");
     assert_eq!(plan_of(&running, before), plan_of(&running, after));
     assert_eq!(running.ask(running.client().stats(None)).unwrap().generation, 1);
@@ -149,7 +150,7 @@ fn a_dry_run_says_what_happens_to_each_part_and_changes_nothing() {
     }
     let why = ask(&twice()).refused.unwrap();
     assert!(why.contains("a.csv"), "{why}");
-    assert!(refused(&running, &twice()).contains("E-DEPLOY"));
+    assert!(refused(&running, &twice()).contains("no_deploy"));
     assert_eq!(running.ask(running.client().stats(None)).unwrap().generation, 1);
     running.stop();
 }
@@ -377,7 +378,7 @@ fn files_that_take_too_long_are_waited_for_or_nothing_is_changed() {
     let yaml = twice();
     let late = running.client().deploy(&yaml, false, Duration::from_millis(300));
     let late = running.ask(late).unwrap_err().to_string();
-    assert!(late.contains("E-DEPLOY-LATE") && late.contains("nothing was changed"), "{late}");
+    assert!(late.contains("deploy_late") && late.contains("nothing was changed"), "{late}");
     running.kill();
     site.variable("TIDEMILL_FAILPOINT", None);
     site.once(Shape::ALONE).expect_code(0);

@@ -128,7 +128,7 @@ fn check_full(kind: Kind, shape: Shape, left: u64) {
         Err(Error::Server { status, word, message }) => {
             assert_eq!(
                 (format!("{status:?}"), word.as_deref()),
-                ("ResourceExhausted".to_owned(), Some("E-SPACE")),
+                ("ResourceExhausted".to_owned(), Some("no_space")),
                 "{message}"
             );
         }
@@ -180,7 +180,7 @@ fn below_the_reserve_no_file_is_taken() {
     running.wait_for_condition(Some("low_space"));
     show(&site, &inputs);
     let refused = running.ask(submit_once(&running));
-    assert_eq!(refused.unwrap_err().word(), Some("E-SPACE"));
+    assert_eq!(refused.unwrap_err().word(), Some("no_space"));
     let files = running.call(&["files"]);
     assert!(files.stdout.starts_with("! low_space since "), "{files}");
     // Several scans later they still lie there.

@@ -93,8 +93,8 @@ fn a_table_is_not_rebuilt_from_bytes_that_were_changed_under_an_unchanged_look()
         file.set_modified(looked.modified().unwrap()).unwrap();
         drop(file);
 
-        site.announce("E-CHANGED");
+        site.announce("changed");
         let ended = site.once(Shape::ALONE);
-        ended.expect_code(65).expect_said("E-CHANGED: its bytes are not those that were accepted");
+        ended.expect_code(65).expect_said("changed: its bytes are not those that were accepted");
     }
 }

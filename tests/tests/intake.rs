@@ -219,16 +219,16 @@ fn an_id_names_one_file_for_ever() {
     };
     let ask_again = |asker: &Asker| {
         assert_eq!(asker.submit("a.txt", b"a\n", id), Ok(first));
-        says(asker.submit("a.txt", b"b\n", id), "E-ID-USED");
-        says(asker.submit("b.txt", b"a\n", id), "E-ID-USED");
+        says(asker.submit("a.txt", b"b\n", id), "id_used");
+        says(asker.submit("b.txt", b"a\n", id), "id_used");
     };
     ask_again(&asker);
     let other = asker.submit("a.txt", b"a\n", SubmissionId::make()).unwrap();
     assert_ne!(other, first, "another id is another file");
     let now = SystemTime::now();
     let day = Duration::from_secs(24 * 3600);
-    says(asker.submit("c.txt", b"c\n", id_of(now - 8 * day)), "E-ID-OLD");
-    says(asker.submit("c.txt", b"c\n", id_of(now + day)), "E-ID");
+    says(asker.submit("c.txt", b"c\n", id_of(now - 8 * day)), "id_too_old");
+    says(asker.submit("c.txt", b"c\n", id_of(now + day)), "bad_id");
     asker.submit("c.txt", b"c\n", id_of(now - 6 * day)).unwrap();
     asker.submit("d.txt", b"d\n", id_of(now + Duration::from_secs(60))).unwrap();
     asker.finished(4);

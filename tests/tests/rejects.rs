@@ -33,7 +33,7 @@ impl Made {
     fn bad(&mut self, file: &str, operator: &str, code: &str, reason: &str, record: &str) {
         let reject = json!({
             "file": file, "line": self.lines + 1, "offset": self.text.len(),
-            "operator": operator, "code": code, "reason": reason,
+            "operator": operator, "round": 0, "code": code, "message": reason,
             "raw": record.trim_end_matches('\n'),
         });
         let _ = writeln!(self.rejects, "{reject}");
@@ -201,8 +201,8 @@ fn a_record_longer_than_a_piece_is_rejected_or_kept_whole() {
     made.add(&format!("{long}\n"));
     made.good("after\n");
     let reject = json!({
-        "file": "big.txt", "line": 4, "offset": offset, "operator": "rows", "code": "too_long",
-        "reason": "record longer than 1048576 bytes (max_record)", "raw": &long[..64 << 10],
+        "file": "big.txt", "line": 4, "offset": offset, "operator": "rows", "round": 0, "code": "too_long",
+        "message": "record longer than 1048576 bytes (max_record)", "raw": &long[..64 << 10],
     });
     made.rejects = format!("{reject}\n");
     let pipeline = "

@@ -254,7 +254,7 @@ fn old_bytes_that_are_not_what_they_were_correct_nothing() {
         }
         for failed in [replaced, removed] {
             assert_eq!(failed.phase, Phase::Quarantined, "{edit}");
-            assert_eq!(failed.reason.unwrap().code, "E-OLD-VERSION", "{edit}");
+            assert_eq!(failed.reason.unwrap().code, "old_version_lost", "{edit}");
         }
         let both = Steps::default().then(Verb::Add, &[("a.csv", A), ("b.csv", B)]);
         let expected = steps::fresh(NODE, PIPELINE, &both.survivors(), Shape::ALONE);
@@ -420,4 +420,53 @@ fn sources_that_are_never_corrected_say_so() {
         }
         running.stop();
     }
+}
+
+/// A day, in seconds.
+const DAY: u64 = 86_400;
+
+/// Runs a site once as if it were so much later.
+#[track_caller]
+fn once_later(site: &mut Site, seconds: u64) {
+    site.trial(Some(&format!("later={seconds}")));
+    site.once(Shape::ALONE).expect_code(0);
+    site.trial(None);
+}
+
+#[test]
+fn retained_inputs_go_after_their_days_and_corrections_find_them_in_processed() {
+    let mut site = Site::new(NODE, &with("corrections: { days: 2 }"));
+    site.put("a.csv", A);
+    site.put("b.csv", B);
+    site.once(Shape::ALONE).expect_code(0);
+    once_later(&mut site, DAY);
+    assert_eq!(site.names("retained"), ["a.csv", "b.csv"]);
+    once_later(&mut site, 3 * DAY);
+    assert_eq!(site.names("retained"), [""; 0]);
+    let running = site.start(Shape::ALONE);
+    running.wait(replace(&running, "a.csv", b"user,n\nann,3\n").id);
+    running.stop();
+    check_against(&site, PIPELINE, &[("a.csv", b"user,n\nann,3\n"), ("b.csv", B)]);
+    let doctor = site.call(&["doctor", "home", "--deep"]);
+    assert!(doctor.stdout.contains("healthy"), "{}", doctor.stdout);
+}
+
+#[test]
+fn a_retained_input_that_a_start_still_needs_stays_whatever_its_age() {
+    let mut site = Site::new(NODE, &with("corrections: { days: 2 }"));
+    site.always(&["--checkpoint-every", "1h"]);
+    let running = site.start(Shape::ALONE);
+    running.wait(running.submit("a.csv", A).id);
+    running.wait_for_settled(&site);
+    // No checkpoint was taken: the next start reads the input, and processed/ is empty.
+    running.kill();
+    fs::remove_file(site.folder("processed").join("a.csv")).unwrap();
+    once_later(&mut site, 30 * DAY);
+    check_against(&site, PIPELINE, &[("a.csv", A)]);
+    assert_eq!(site.names("retained"), ["a.csv"]);
+    // The end of that life wrote one; then nothing needs the bytes.
+    once_later(&mut site, 30 * DAY);
+    assert_eq!(site.names("retained"), [""; 0]);
+    site.once(Shape::ALONE).expect_code(0);
+    check_against(&site, PIPELINE, &[("a.csv", A)]);
 }

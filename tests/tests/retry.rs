@@ -67,7 +67,7 @@ fn a_mended_file_is_tried_again_under_its_old_name() {
     };
     said(&["retry", &id], &format!("it was tried again as {}", second.id));
     said(&["retry", "1"], "it is committed");
-    said(&["retry", "99"], "E-NOT-FOUND");
+    said(&["retry", "99"], "not_found");
 
     fs::write(site.folder("quarantine").join("bad.jsonl"), MENDED).unwrap();
     let third = running.call(&["retry", "--all", "--code", "too_many_rejects"]);

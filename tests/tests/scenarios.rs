@@ -71,6 +71,13 @@ fn run(folder: &Path, shape: Shape) -> Tree {
         assert_eq!(tree::difference(&fresh, &site.out()), None, "{} ({shape})", folder.display());
     }
     let ended = site.once(shape);
+    if shape == Shape::ALONE
+        && let Some(flat) = scenario::flat_site(NODE, folder)
+    {
+        flat.once(shape).expect_code(ended.code.unwrap_or_default());
+        let difference = tree::difference(&flat.out(), &site.out());
+        assert_eq!(difference, None, "{}: flat.yaml gives something else", folder.display());
+    }
     let mut found = site.out();
     if ended.code != Some(0) {
         let code = ended.code.map_or("a signal".to_owned(), |code| code.to_string());

@@ -298,16 +298,20 @@ fn submit_through_the_command_waits_and_tells() {
 
     let bad = running.call(&["submit", "--wait", "bad.jsonl.gz", "a.jsonl"]);
     bad.expect_code(3);
-    assert!(bad.stdout.contains("bad.jsonl.gz  quarantined  E-FORMAT: gzip data"), "{bad}");
+    assert!(bad.stdout.contains("bad.jsonl.gz  quarantined  bad_format: gzip data"), "{bad}");
     assert!(bad.stdout.contains("a.jsonl  committed"), "{bad}");
 
-    running.call(&["submit", "other.txt"]).expect_code(1).expect_said("E-").expect_said("*.jsonl*");
+    running
+        .call(&["submit", "other.txt"])
+        .expect_code(1)
+        .expect_said("no_source")
+        .expect_said("*.jsonl*");
     running.call(&["submit", "absent.jsonl"]).expect_code(1).expect_said("absent.jsonl");
     running.call(&["submit", "--pipeline", "nope", "a.jsonl"]).expect_code(1).expect_said("ways");
     running
         .call(&["submit", "a.jsonl", "--name", "../a.jsonl"])
         .expect_code(1)
-        .expect_said("E-NAME");
+        .expect_said("bad_name");
     running.call(&["submit", "."]).expect_code(1).expect_said("cannot be sent");
     running.call(&["file", "4711"]).expect_code(1).expect_said("4711");
     running.stop();
@@ -332,7 +336,7 @@ fn submit_through_the_client_is_durable_before_it_answers() {
     assert_eq!(done.name, "a.jsonl");
 
     let refused = running.ask(running.client().submit_bytes("a\n.jsonl", "x", None)).unwrap_err();
-    assert_eq!(refused.word(), Some("E-NAME"), "{refused}");
+    assert_eq!(refused.word(), Some("bad_name"), "{refused}");
     assert!(!refused.is_temporary());
     let absent = running.ask(running.client().get(99)).unwrap_err();
     assert!(matches!(absent, Error::Server { .. }), "{absent}");

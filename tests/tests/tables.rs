@@ -113,14 +113,14 @@ fn rows_are_found_by_their_key_or_the_first_columns_of_it() {
     assert!(find("orders", &[("user", text("u0"))]).unwrap().rows.is_empty());
     assert!(find("totals", &[("user", Cell::Null)]).unwrap().rows.is_empty());
 
-    refused(find("totals", &[]), "E-ARGUMENT", "at least the first column");
-    refused(find("orders", &[("item", Cell::Int(1))]), "E-ARGUMENT", "\"user\" is missing");
-    refused(find("orders", &[("usr", text("x"))]), "E-ARGUMENT", "did you mean user?");
-    refused(find("orders", &[("amount", text("1"))]), "E-ARGUMENT", "is not of the key");
+    refused(find("totals", &[]), "bad_argument", "at least the first column");
+    refused(find("orders", &[("item", Cell::Int(1))]), "bad_argument", "\"user\" is missing");
+    refused(find("orders", &[("usr", text("x"))]), "bad_argument", "did you mean user?");
+    refused(find("orders", &[("amount", text("1"))]), "bad_argument", "is not of the key");
     let item = [("user", text("u09")), ("item", text("many"))];
-    refused(find("orders", &item), "E-ARGUMENT", "\"many\" is no int");
-    refused(find("totls", &[("user", text("x"))]), "E-TABLE", "did you mean totals?");
-    refused(find("copies", &[("user", text("x"))]), "E-TABLE", "writes files");
+    refused(find("orders", &item), "bad_argument", "\"many\" is no int");
+    refused(find("totls", &[("user", text("x"))]), "no_table", "did you mean totals?");
+    refused(find("copies", &[("user", text("x"))]), "no_table", "writes files");
     running.stop();
 }
 
@@ -174,7 +174,7 @@ fn a_scan_takes_conditions_columns_and_pages() {
 
     let wrong = |condition: &str, text: &str| {
         let condition = Some(condition.to_owned());
-        refused(all(TableQuestion { condition, ..question("orders") }, 0), "E-ARGUMENT", text);
+        refused(all(TableQuestion { condition, ..question("orders") }, 0), "bad_argument", text);
     };
     wrong("amonut > 1", "column 1: there is no column `amonut` (did you mean `amount`?)");
     wrong("amount +", "where: column");
@@ -185,11 +185,11 @@ fn a_scan_takes_conditions_columns_and_pages() {
     let columns = vec!["itm".to_owned()];
     refused(
         all(TableQuestion { columns, ..question("orders") }, 0),
-        "E-ARGUMENT",
+        "bad_argument",
         "did you mean item?",
     );
     let pipeline = Some("shops".to_owned());
-    refused(all(TableQuestion { pipeline, ..question("orders") }, 0), "E-PIPELINE", "shop");
+    refused(all(TableQuestion { pipeline, ..question("orders") }, 0), "no_pipeline", "shop");
     running.stop();
 }
 
@@ -234,7 +234,7 @@ fn a_follower_that_comes_back_sees_each_change_once() {
         }
         let totals = question("totals");
         let ahead = running.client().subscribe(&totals, Some(99));
-        refused(running.ask(ahead).map(drop), "E-EPOCH", "epoch 99 has not come yet");
+        refused(running.ask(ahead).map(drop), "epoch_ahead", "epoch 99 has not come yet");
         running.stop();
     }
 }
@@ -392,14 +392,14 @@ fn a_follower_goes_on_behind_a_restart_or_is_told_to_begin_anew() {
         match running.ask(running.client().subscribe(&totals, Some(3))).map(drop) {
             Ok(()) => true,
             Err(error) => {
-                assert_eq!(error.word(), Some("E-REBUILDING"), "{error}");
+                assert_eq!(error.word(), Some("rebuilding"), "{error}");
                 false
             }
         }
     });
     refused(
         running.ask(running.client().subscribe(&totals, Some(1))).map(drop),
-        "E-EPOCH-OLD",
+        "epoch_forgotten",
         "take a new snapshot",
     );
     let mut follow = running.ask(running.client().subscribe(&totals, Some(3))).unwrap();
@@ -416,7 +416,7 @@ fn a_table_that_cannot_be_asked_says_why() {
     running.wait(running.submit("1.csv", &orders(1)).id);
     refused(
         running.ask(running.client().scan(&question("log"), 0, &[])).map(drop),
-        "E-ROWS",
+        "keeps_no_rows",
         "out/log.changes/",
     );
     let tables = running.ask(running.client().tables(None)).unwrap();

@@ -43,6 +43,19 @@ pub enum ClientCommand {
     /// only says what would happen to each part. Exit code 1 when a file does not take over; then
     /// everything is as it was.
     Deploy(Deploy),
+    /// Let a pipeline, or one of its sources or sinks, wait until it is resumed
+    ///
+    /// A pipeline or a source that is paused takes no new files: they stay in unprocessed/. A sink
+    /// that is paused holds the commit of the files that reach it, and of all behind them. It stays
+    /// so after a restart.
+    Pause(Pause),
+    /// Let go on what was paused or drained
+    Resume(Pause),
+    /// Take nothing new, finish what is under way, and say when that is done
+    ///
+    /// Waits until all is committed and visible. The pipeline stays drained, also after a restart,
+    /// until it is resumed. Exit code 1 when it is not done in time.
+    Drain(Drain),
 }
 
 /// What every client command takes.
@@ -91,6 +104,14 @@ pub struct Submit {
     /// committed. A name that nobody has yet is a plain new file.
     #[arg(long, value_name = "ID", num_args = 0..=1, require_equals = true)]
     pub replace: Option<Option<u64>>,
+    /// With --replace: show what would change, and change nothing
+    ///
+    /// On a terminal you are asked then whether to do it; else nothing is done, unless --yes says so.
+    #[arg(long, requires = "replace", conflicts_with = "id")]
+    pub dry_run: bool,
+    /// With --dry-run: do it then, without asking
+    #[arg(long, requires = "dry_run")]
+    pub yes: bool,
     /// Send again for so many seconds while the server is away; 0 sends once
     ///
     /// The time counts from the last byte that got through. An upload that broke off goes on where
@@ -168,6 +189,14 @@ pub struct Remove {
     /// Take what is given for a name, even if it is a number
     #[arg(long)]
     pub by_name: bool,
+    /// Show what would change, and change nothing
+    ///
+    /// On a terminal you are asked then whether to do it; else nothing is done, unless --yes says so.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// With --dry-run: do it then, without asking
+    #[arg(long, requires = "dry_run")]
+    pub yes: bool,
     /// Wait until each is done
     #[arg(long)]
     pub wait: bool,
@@ -262,12 +291,43 @@ pub struct Deploy {
     /// The pipeline files
     #[arg(required = true, value_name = "PIPELINE.yaml")]
     pub pipelines: Vec<PathBuf>,
+    /// What to send in the place of each file, where it is not the file's own text.
+    #[arg(skip)]
+    pub texts: Vec<Option<String>>,
     /// Only say what would happen: what is kept, what is rebuilt, what is refused
     #[arg(long)]
     pub dry_run: bool,
     /// Give up, and change nothing, when files under way are not finished after so many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub timeout: u64,
+    /// What every client command takes.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Arguments of `pause` and `resume`.
+#[derive(Clone, Debug, Args)]
+pub struct Pause {
+    /// What: a pipeline, or one of its sources or sinks
+    #[arg(required = true, value_name = "PIPELINE[.SOURCE|.SINK]")]
+    pub targets: Vec<String>,
+    /// What every client command takes.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Arguments of `drain`.
+#[derive(Clone, Debug, Args)]
+pub struct Drain {
+    /// The pipeline; all that run when it is left out
+    #[arg(value_name = "PIPELINE")]
+    pub pipeline: Option<String>,
+    /// End the server when all is done; it is not drained any more when it starts again
+    #[arg(long)]
+    pub then_stop: bool,
+    /// Give up waiting after so many seconds; the pipeline stays drained
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
     /// What every client command takes.
     #[command(flatten)]
     pub common: Common,

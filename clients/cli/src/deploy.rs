@@ -22,9 +22,12 @@ const HASH_DIGITS: usize = 12;
 pub(crate) async fn run(command: Deploy, output: &mut Output<'_>) -> anyhow::Result<u8> {
     let client = Client::connect(&command.common.server).await?;
     let mut code = 0;
-    for path in &command.pipelines {
-        let yaml = std::fs::read_to_string(path)
-            .with_context(|| format!("read the pipeline file {}", path.display()))?;
+    for (at, path) in command.pipelines.iter().enumerate() {
+        let yaml = match command.texts.get(at).cloned().flatten() {
+            Some(text) => text,
+            None => std::fs::read_to_string(path)
+                .with_context(|| format!("read the pipeline file {}", path.display()))?,
+        };
         match deploy(&client, &command, &yaml).await {
             Ok((deployment, serves)) => {
                 if deployment.refused.is_some() {

@@ -2,11 +2,11 @@
 
 use std::time::SystemTime;
 
-use tidemill_client::{Client, Filter, OutputFile, Receipt, Submission};
+use tidemill_client::{Attempt, Client, Filter, OutputFile, Receipt, Submission};
 
 use crate::command::{File, Files};
 use crate::output::Output;
-use crate::table::{Side, Table};
+use crate::table::{Cell, Side, Table};
 use crate::{human, json, receipt};
 
 /// The largest page a server gives.
@@ -63,13 +63,21 @@ fn add(table: &mut Table, submission: &Submission) {
         submission.id.to_string().into(),
         human::name(&submission.pipeline).into(),
         name(submission).into(),
-        submission.phase.into(),
+        stands(submission),
         human::bytes(submission.bytes).into(),
         human::count(submission.records).into(),
         human::count(submission.rejected).into(),
         human::instant(submission.seen_at).into(),
         took.unwrap_or_default().into(),
     ]);
+}
+
+/// Returns where it stands, and what it waits for.
+fn stands(submission: &Submission) -> Cell {
+    match &submission.waits_for {
+        None => submission.phase.into(),
+        Some(waits) => format!("{}: {}", submission.phase, human::name(waits)).into(),
+    }
 }
 
 /// Returns the name, and which other submission is of the same file.
@@ -131,6 +139,13 @@ fn text(submission: &Submission) -> String {
         ("epoch", submission.epoch.to_string()),
         ("phase", phase(submission)),
     ];
+    if let Some(waits) = &submission.waits_for {
+        lines.push(("waits for", human::name(waits)));
+    }
+    for (index, attempt) in submission.attempts.iter().enumerate() {
+        let title = if index == 0 { "attempts" } else { "" };
+        lines.push((title, failed(attempt)));
+    }
     if let Some(reason) = &submission.reason {
         let (code, text) = (human::name(&reason.code), human::name(&reason.text));
         lines.push(("reason", format!("{code}: {text}")));
@@ -143,6 +158,9 @@ fn text(submission: &Submission) -> String {
     }
     lines.extend(corrections(submission).map(|(word, other)| (word, other.to_string())));
     let bytes = submission.bytes;
+    if let Some(kept) = submission.retained_bytes {
+        lines.push(("retained", format!("{} for corrections", human::bytes(kept))));
+    }
     lines.extend([
         ("size", format!("{} ({} bytes)", human::bytes(bytes), human::count(bytes))),
         ("blake3", hash(submission)),
@@ -172,6 +190,15 @@ fn text(submission: &Submission) -> String {
         lines.push((title, output(file, &hash.unwrap_or_default())));
     }
     lines.iter().map(|(title, value)| format!("{title:<9} {value}\n")).collect()
+}
+
+/// Returns how an attempt failed, and when the next one was to begin.
+fn failed(attempt: &Attempt) -> String {
+    let Attempt { number, class, reason, .. } = attempt;
+    let (code, text) = (human::name(&reason.code), human::name(&reason.text));
+    let (at, next) = (human::instant(attempt.failed_at), human::instant(attempt.next_at));
+    let class = human::name(class);
+    format!("{number} failed at {at} UTC ({class}) {code}: {text}; next at {next} UTC")
 }
 
 /// Returns what a submission did to an output, and what became of it since.

@@ -1,7 +1,7 @@
 //! Json: what `--json` prints. Field names are stable: they may be added to, never changed.
 
 use serde_json::{Value, json};
-use tidemill_client::{Condition, Error, Frontier, Operator, StageLatency, Submission};
+use tidemill_client::{Attempt, Condition, Error, Frontier, Operator, StageLatency, Submission};
 
 use crate::human;
 
@@ -45,13 +45,32 @@ pub(crate) fn submission(submission: &Submission) -> Value {
         ("removes", submission.removes),
         ("replaced_by", submission.replaced_by),
         ("removed_by", submission.removed_by),
+        ("retained_bytes", submission.retained_bytes),
     ];
     for (name, id) in others {
         if let Some(id) = id {
             value[name] = id.into();
         }
     }
+    // Only of a file that something holds back, or that was read more than once.
+    if let Some(waits) = &submission.waits_for {
+        value["waits_for"] = waits.as_str().into();
+    }
+    if !submission.attempts.is_empty() {
+        value["attempts"] = submission.attempts.iter().map(attempt).collect();
+    }
     value
+}
+
+fn attempt(attempt: &Attempt) -> Value {
+    json!({
+        "number": attempt.number,
+        "failed_at": human::rfc3339(attempt.failed_at),
+        "class": attempt.class,
+        "code": attempt.reason.code,
+        "text": attempt.reason.text,
+        "next_at": human::rfc3339(attempt.next_at),
+    })
 }
 
 /// Returns a condition.
@@ -107,6 +126,7 @@ pub(crate) fn operator(row: &Operator, per_worker: bool) -> Value {
         })),
         "state_entries": row.state_entries,
         "state_bytes": row.state_bytes,
+        "retained_bytes": row.retained_bytes,
     });
     if let (Some(value), Value::Object(counts)) = (value.as_object_mut(), counts) {
         value.extend(counts);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tidemill_client::{Client, Error, Phase, Submission, Which};
 
 use crate::command::Remove;
+use crate::dry_run::{self, Asked};
 use crate::output::Output;
 use crate::{FAILED, QUARANTINED, human, json};
 
@@ -13,6 +14,22 @@ pub(crate) async fn run(command: Remove, output: &mut Output<'_>) -> anyhow::Res
     let client = Client::connect(&command.common.server).await?;
     let mut code = 0;
     for given in &command.files {
+        if command.dry_run {
+            match client.try_removal(which(&command, given)).await {
+                Ok(told) => {
+                    let asked = Asked { yes: command.yes, json: command.common.json };
+                    if !dry_run::show(&told, given, asked, output)? {
+                        continue;
+                    }
+                }
+                Err(error @ Error::Server { .. }) => {
+                    code = FAILED;
+                    dry_run::refused(given, &error, command.common.json, output)?;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
         match remove(&client, &command, given).await {
             Ok(submission) => {
                 if command.common.json {
@@ -42,13 +59,15 @@ pub(crate) async fn run(command: Remove, output: &mut Output<'_>) -> anyhow::Res
     Ok(code)
 }
 
-async fn remove(client: &Client, command: &Remove, given: &str) -> Result<Submission, Error> {
-    let id = given.parse().ok().filter(|_| !command.by_name);
-    let which = match id {
+fn which(command: &Remove, given: &str) -> Which {
+    match given.parse().ok().filter(|_| !command.by_name) {
         Some(id) => Which::Id(id),
         None => Which::Name { pipeline: command.pipeline.clone(), name: given.to_owned() },
-    };
-    let removal = client.remove(which).await?;
+    }
+}
+
+async fn remove(client: &Client, command: &Remove, given: &str) -> Result<Submission, Error> {
+    let removal = client.remove(which(command, given)).await?;
     if command.wait && !removal.phase.is_final() {
         return client.wait(removal.id, Duration::from_secs(command.timeout)).await;
     }

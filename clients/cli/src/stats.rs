@@ -83,6 +83,7 @@ fn add(sum: &mut Operator, row: &Operator) {
         (&mut sum.activations, row.activations),
         (&mut sum.state_entries, row.state_entries),
         (&mut sum.state_bytes, row.state_bytes),
+        (&mut sum.retained_bytes, row.retained_bytes),
     ];
     for (sum, value) in counts {
         *sum = sum.saturating_add(value);
@@ -113,6 +114,11 @@ fn table(rows: &[Operator], per_worker: bool) -> Table {
         ("MEMORY", Side::Right),
         ("FRONTIER", Side::Right),
     ]);
+    // Only where something is: most pipelines keep nothing for corrections.
+    let retains = rows.iter().any(|row| row.retained_bytes > 0);
+    if retains {
+        head.push(("RETAINED", Side::Right));
+    }
     let mut table = Table::new(&head);
     for row in rows {
         let mut cells: Vec<Cell> = vec![
@@ -136,6 +142,9 @@ fn table(rows: &[Operator], per_worker: bool) -> Table {
             human::bytes(row.state_bytes).into(),
             frontier.into(),
         ]);
+        if retains {
+            cells.push(human::bytes(row.retained_bytes).into());
+        }
         table.row(cells);
     }
     table

@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::command::Submit;
+use crate::dry_run::{self, Asked};
 use crate::output::Output;
 use crate::{FAILED, QUARANTINED, human, json};
 
@@ -28,16 +29,81 @@ pub(crate) async fn run(command: Submit, output: &mut Output<'_>) -> anyhow::Res
     if matches!(command.replace, Some(Some(_))) && command.files.len() > 1 {
         anyhow::bail!("--replace=ID is for one file; {} were given", command.files.len());
     }
+    if command.dry_run {
+        return try_out(command, output).await;
+    }
+    send(command, output).await
+}
+
+/// Shows what files would change, one after the other, and sends those that are wanted then.
+async fn try_out(command: Submit, output: &mut Output<'_>) -> anyhow::Result<u8> {
+    let client = Client::connect(&command.common.server).await?;
+    let mut code = 0;
+    for file in &command.files {
+        let options = SubmitOptions {
+            pipeline: command.pipeline.clone(),
+            name: command.name.clone(),
+            replaces: replaces(&command),
+            ..SubmitOptions::default()
+        };
+        let path = file.display().to_string();
+        let before = looks(file);
+        let bar = bar(std::slice::from_ref(file), output.progress);
+        let tried = client.try_file(file, &options, |done, _| bar.set_position(done)).await;
+        bar.finish_and_clear();
+        let told = match tried {
+            Ok(told) => told,
+            Err(error) => {
+                dry_run::refused(&path, &error, command.common.json, output)?;
+                code = FAILED;
+                continue;
+            }
+        };
+        let would_fail = told.failure.is_some();
+        let asked = Asked { yes: command.yes, json: command.common.json };
+        let outcome = match dry_run::show(&told, &path, asked, output)? {
+            false if would_fail => QUARANTINED,
+            false => 0,
+            true if looks(file) != before => {
+                anyhow::bail!(
+                    "{} was changed since it was tried; nothing is sent",
+                    human::name(&path)
+                )
+            }
+            true => {
+                // What was shown is what is replaced.
+                let replace = told.corrects.map_or(command.replace, |id| Some(Some(id)));
+                let files = vec![file.clone()];
+                send(Submit { files, replace, dry_run: false, ..command.clone() }, output).await?
+            }
+        };
+        code = if code == FAILED || outcome == 0 { code } else { outcome };
+    }
+    Ok(code)
+}
+
+/// Returns what tells a file from a changed one.
+fn looks(file: &Path) -> Option<(u64, Option<std::time::SystemTime>)> {
+    let metadata = std::fs::metadata(file).ok()?;
+    Some((metadata.len(), metadata.modified().ok()))
+}
+
+fn replaces(command: &Submit) -> Replaces {
+    match command.replace {
+        None => Replaces::Nothing,
+        Some(None) => Replaces::SameName,
+        Some(Some(id)) => Replaces::Submission(id),
+    }
+}
+
+/// Sends files, several at once.
+async fn send(command: Submit, output: &mut Output<'_>) -> anyhow::Result<u8> {
     let job = Arc::new(Job {
         client: Client::connect(&command.common.server).await?,
+        replaces: replaces(&command),
         pipeline: command.pipeline,
         name: command.name,
         id: command.id,
-        replaces: match command.replace {
-            None => Replaces::Nothing,
-            Some(None) => Replaces::SameName,
-            Some(Some(id)) => Replaces::Submission(id),
-        },
         resend_for: Duration::from_secs(command.resend),
         wait: command.wait.then(|| Duration::from_secs(command.timeout)),
         sending: Semaphore::new(command.parallel.into()),

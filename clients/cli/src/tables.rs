@@ -180,6 +180,9 @@ fn head(before: &[&str], columns: &[Column]) -> String {
     format!("{}\n", all.join(","))
 }
 
+/// How long a follower waits before it asks again for a table that is being rebuilt.
+const REBUILDING_PAUSE: std::time::Duration = std::time::Duration::from_millis(250);
+
 /// Prints rows and changes until it is interrupted, or the server says why it ends.
 async fn follow(
     client: &Client,
@@ -188,7 +191,7 @@ async fn follow(
     form: Form,
     output: &mut Output<'_>,
 ) -> anyhow::Result<u8> {
-    let mut stream = client.subscribe(question, seen).await?;
+    let mut stream = subscribe(client, question, seen).await?;
     let columns = stream.columns().to_vec();
     if form == Form::Csv {
         write!(output.out, "{}", head(&["epoch", "diff"], &columns))?;
@@ -231,14 +234,31 @@ async fn again(
     let lost = match &error {
         Error::Server { word, .. } => match word.as_deref() {
             None => true,
-            Some(word) => matches!(word, "E-DRAIN" | "E-STARTING" | "E-REBUILDING"),
+            Some(word) => matches!(word, "draining" | "starting" | "rebuilding"),
         },
         _ => false,
     };
     if !lost || seen.is_none() {
         return Err(error.into());
     }
-    Ok(client.subscribe(question, seen).await?)
+    subscribe(client, question, seen).await
+}
+
+/// Begins to follow, and waits for that while a start rebuilds the table.
+async fn subscribe(
+    client: &Client,
+    question: &TableQuestion,
+    seen: Option<u64>,
+) -> anyhow::Result<TableFollow> {
+    loop {
+        match client.subscribe(question, seen).await {
+            Err(error) if error.word() == Some("rebuilding") => {
+                // As long as the server says so: it has said how many files are left.
+                tokio::time::sleep(REBUILDING_PAUSE).await;
+            }
+            answer => return Ok(answer?),
+        }
+    }
 }
 
 fn print(

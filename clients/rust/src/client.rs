@@ -12,7 +12,8 @@ use tonic::transport::{Channel, Endpoint};
 use crate::convert;
 use crate::error::Error;
 use crate::model::{
-    Condition, Filter, Operator, Page, Pipeline, StageLatency, Stats, Submission, Which,
+    Condition, Draining, Filter, Holding, Operator, Page, Pipeline, StageLatency, Stats,
+    Submission, Which,
 };
 use crate::retry::patiently;
 use crate::watch::{Watch, WatchFilter};
@@ -97,7 +98,7 @@ impl Client {
             });
             match answer.await {
                 Ok(answer) => return convert::submission(answer.into_inner()),
-                Err(error) if error.word() == Some("E-WAIT") => {
+                Err(error) if error.word() == Some("still_open") => {
                     if begin.elapsed() >= timeout {
                         return Err(Error::NotFinal { id, waited: timeout });
                     }
@@ -115,12 +116,7 @@ impl Client {
     /// Takes a committed file away, and everything that came of it; returns the new submission, which
     /// does that, once it is durable.
     pub async fn remove(&self, which: Which) -> Result<Submission, Error> {
-        let (which, pipeline) = match which {
-            Which::Id(id) => (v1::remove_request::Which::Id(id), None),
-            Which::Name { pipeline, name } => (v1::remove_request::Which::Name(name), pipeline),
-        };
-        let pipeline = pipeline.unwrap_or_default();
-        let request = v1::RemoveRequest { which: Some(which), pipeline };
+        let request = convert::removal(which);
         convert::submission(self.submissions().remove(request).await?.into_inner())
     }
 
@@ -204,7 +200,7 @@ impl Client {
             async move { Ok(client.list(request).await?) }
         });
         let answer = answer.await?.into_inner();
-        Ok(answer.pipelines.into_iter().map(convert::pipeline).collect())
+        answer.pipelines.into_iter().map(convert::pipeline).collect()
     }
 
     /// Returns one pipeline with its text and graph; `None` asks for the only one.
@@ -214,7 +210,47 @@ impl Client {
             let (mut client, request) = (self.pipelines_client(), request.clone());
             async move { Ok(client.get(request).await?) }
         });
-        Ok(convert::pipeline(answer.await?.into_inner()))
+        convert::pipeline(answer.await?.into_inner())
+    }
+
+    /// Holds back a pipeline, or one of its sources or sinks, until it is resumed. Durable on return;
+    /// a second time changes nothing.
+    pub async fn pause(&self, pipeline: &str, part: Option<&str>) -> Result<Holding, Error> {
+        let request = hold_request(pipeline, part);
+        let answer = patiently(|| {
+            let (mut client, request) = (self.pipelines_client(), request.clone());
+            async move { Ok(client.pause(request).await?) }
+        });
+        holding(answer.await?.into_inner())
+    }
+
+    /// Lets go on what was paused or drained.
+    pub async fn resume(&self, pipeline: &str, part: Option<&str>) -> Result<Holding, Error> {
+        let request = hold_request(pipeline, part);
+        let answer = patiently(|| {
+            let (mut client, request) = (self.pipelines_client(), request.clone());
+            async move { Ok(client.resume(request).await?) }
+        });
+        holding(answer.await?.into_inner())
+    }
+
+    /// Lets a pipeline, or all, take nothing new until it is resumed, and returns how far what is under
+    /// way has got, and whether all is done: ask again until it is. With `then_stop` the server ends
+    /// when it is done.
+    pub async fn drain(
+        &self,
+        pipeline: Option<&str>,
+        then_stop: bool,
+    ) -> Result<(Vec<Draining>, bool), Error> {
+        let pipeline = pipeline.unwrap_or_default().to_owned();
+        let request = v1::DrainRequest { pipeline, then_stop };
+        let answer = patiently(|| {
+            let (mut client, request) = (self.pipelines_client(), request.clone());
+            async move { Ok(client.drain(request).await?) }
+        });
+        let answer = answer.await?.into_inner();
+        let pipelines = answer.pipelines.into_iter().map(convert::draining);
+        Ok((pipelines.collect::<Result<_, _>>()?, answer.done))
     }
 
     pub(crate) fn submissions(&self) -> SubmissionsClient<Channel> {
@@ -228,6 +264,14 @@ impl Client {
     pub(crate) fn pipelines_client(&self) -> PipelinesClient<Channel> {
         PipelinesClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
+}
+
+fn hold_request(pipeline: &str, part: Option<&str>) -> v1::HoldRequest {
+    v1::HoldRequest { pipeline: pipeline.to_owned(), part: part.unwrap_or_default().to_owned() }
+}
+
+fn holding(wire: v1::HoldResponse) -> Result<Holding, Error> {
+    Ok(Holding { changed: wire.changed, holds: convert::holds(wire.holds)? })
 }
 
 /// Returns the address with its scheme.

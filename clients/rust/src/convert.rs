@@ -8,9 +8,9 @@ use tidemill_proto::v1::cell::Kind;
 
 use crate::error::Error;
 use crate::model::{
-    Cell, Column, Condition, Edge, Frontier, Node, Operator, OutputFile, Phase, Pipeline, Reason,
-    Receipt, ReceiptNode, ReceiptOutput, Replaces, StageLatency, Submission, TableChange,
-    TableInfo, TableRow,
+    Attempt, Cell, Column, Condition, Draining, Edge, Frontier, Hold, Node, Operator, OutputFile,
+    Phase, Pipeline, Reason, Receipt, ReceiptNode, ReceiptOutput, Replaces, StageLatency,
+    Submission, TableChange, TableInfo, TableRow, Which,
 };
 
 /// Translates a table.
@@ -101,7 +101,16 @@ fn instant(wire: Option<prost_types::Timestamp>, what: &'static str) -> Result<S
     SystemTime::try_from(wire).map_err(|_| Error::Answer { what })
 }
 
-/// Translates a submission.
+/// Translates which file is to be taken away.
+pub(crate) fn removal(which: Which) -> v1::RemoveRequest {
+    let (which, pipeline) = match which {
+        Which::Id(id) => (v1::remove_request::Which::Id(id), None),
+        Which::Name { pipeline, name } => (v1::remove_request::Which::Name(name), pipeline),
+    };
+    v1::RemoveRequest { which: Some(which), pipeline: pipeline.unwrap_or_default() }
+}
+
+/// Translates which file a new one takes the place of.
 pub(crate) fn replaces(replaces: Replaces) -> Option<v1::Replaces> {
     match replaces {
         Replaces::Nothing => None,
@@ -110,6 +119,7 @@ pub(crate) fn replaces(replaces: Replaces) -> Option<v1::Replaces> {
     }
 }
 
+/// Translates a submission.
 pub(crate) fn submission(wire: v1::Submission) -> Result<Submission, Error> {
     let id = |id: u64| (id > 0).then_some(id);
     let output = |file: v1::OutputFile| OutputFile {
@@ -145,8 +155,42 @@ pub(crate) fn submission(wire: v1::Submission) -> Result<Submission, Error> {
         removes: wire.removes,
         replaced_by: wire.replaced_by,
         removed_by: wire.removed_by,
+        retained_bytes: wire.retained_bytes,
         receipt: wire.receipt.map(receipt).transpose()?,
+        waits_for: Some(wire.waits_for).filter(|text| !text.is_empty()),
+        attempts: wire.attempts.into_iter().map(attempt).collect::<Result<_, _>>()?,
     })
+}
+
+fn attempt(wire: v1::Attempt) -> Result<Attempt, Error> {
+    let reason = wire.reason.unwrap_or_default();
+    Ok(Attempt {
+        number: wire.number,
+        failed_at: instant(wire.failed_at, "failed_at")?,
+        class: wire.class,
+        reason: Reason { code: reason.code, text: reason.text },
+        next_at: instant(wire.next_at, "next_at")?,
+    })
+}
+
+/// Translates things that are held back.
+pub(crate) fn holds(wire: Vec<v1::Hold>) -> Result<Vec<Hold>, Error> {
+    let hold = |wire: v1::Hold| {
+        Ok(Hold {
+            pipeline: wire.pipeline,
+            kind: wire.kind,
+            part: wire.part,
+            since: instant(wire.since, "since")?,
+            files_waiting: wire.files_waiting,
+        })
+    };
+    wire.into_iter().map(hold).collect()
+}
+
+/// Translates how far draining is.
+pub(crate) fn draining(wire: v1::Draining) -> Result<Draining, Error> {
+    let holds = holds(wire.holds)?;
+    Ok(Draining { pipeline: wire.pipeline, accepted: wire.accepted, done: wire.done, holds })
 }
 
 /// Translates the receipt of a committed file.
@@ -209,6 +253,7 @@ pub(crate) fn operator(wire: v1::Operator) -> Operator {
         frontier: wire.frontier.map(frontier),
         state_entries: wire.state_entries,
         state_bytes: wire.state_bytes,
+        retained_bytes: wire.retained_bytes,
     }
 }
 
@@ -221,7 +266,7 @@ pub(crate) fn latency(wire: v1::StageLatency) -> Result<StageLatency, Error> {
 }
 
 /// Translates a pipeline.
-pub(crate) fn pipeline(wire: v1::Pipeline) -> Pipeline {
+pub(crate) fn pipeline(wire: v1::Pipeline) -> Result<Pipeline, Error> {
     let node = |node: v1::Node| Node {
         name: node.name,
         role: node.role,
@@ -234,7 +279,7 @@ pub(crate) fn pipeline(wire: v1::Pipeline) -> Pipeline {
         to: edge.to,
         columns: edge.columns,
     };
-    Pipeline {
+    Ok(Pipeline {
         name: wire.name,
         plan_hash: wire.plan_hash,
         yaml: wire.yaml,
@@ -244,5 +289,6 @@ pub(crate) fn pipeline(wire: v1::Pipeline) -> Pipeline {
         committed: wire.committed,
         quarantined: wire.quarantined,
         committed_epoch: wire.committed_epoch,
-    }
+        holds: holds(wire.holds)?,
+    })
 }

@@ -88,7 +88,7 @@ impl Client {
             match self.pipeline(Some(name)).await {
                 Ok(pipeline) if pipeline.yaml == yaml => return Ok(true),
                 Err(error)
-                    if !matches!(error.word(), Some("E-PIPELINE" | "E-DRAIN" | "E-STARTING")) =>
+                    if !matches!(error.word(), Some("no_pipeline" | "draining" | "starting")) =>
                 {
                     return Err(error);
                 }

@@ -31,7 +31,7 @@ pub enum Error {
     Server {
         /// The gRPC status.
         status: Code,
-        /// The stable word, such as `E-NAME`; absent when the answer is not tidemill's own, for
+        /// The stable word, such as `bad_name`; absent when the answer is not tidemill's own, for
         /// example when the connection was lost.
         word: Option<String>,
         /// The text for people.
@@ -77,7 +77,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Returns the stable word of a refusal, such as `E-NAME`.
+    /// Returns the stable word of a refusal, such as `bad_name`.
     pub fn word(&self) -> Option<&str> {
         match self {
             Error::Server { word, .. } => word.as_deref(),
@@ -94,7 +94,7 @@ impl Error {
                 Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled
             ),
             Error::Server { status, word: Some(word), .. } => {
-                *status == Code::Unavailable || matches!(&**word, "E-RATE" | "E-SPACE")
+                *status == Code::Unavailable || matches!(&**word, "too_busy" | "no_space")
             }
             _ => false,
         }

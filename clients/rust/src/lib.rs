@@ -30,6 +30,7 @@ mod model;
 
 mod client;
 mod deploy;
+mod dry_run;
 mod retry;
 mod submit;
 mod tables;
@@ -39,15 +40,17 @@ mod convert;
 
 pub use client::Client;
 pub use deploy::{DeployedPart, Deployment};
+pub use dry_run::{DryRun, OutputChange, SinkChanges, TableChanges};
 pub use error::Error;
 /// Latencies are decoded into histograms of this crate.
 pub use hdrhistogram;
 pub use id::{NotAnId, SubmissionId};
-pub use model::{Cell, Column, TableChange, TableInfo, TableRow, TableRows};
 pub use model::{
-    Condition, Edge, Filter, Frontier, Node, Operator, OutputFile, Page, Phase, Pipeline, Reason,
-    Receipt, ReceiptNode, ReceiptOutput, Replaces, StageLatency, Stats, Submission, Which,
+    Attempt, Condition, Draining, Edge, Filter, Frontier, Hold, Holding, Node, Operator,
+    OutputFile, Page, Phase, Pipeline, Reason, Receipt, ReceiptNode, ReceiptOutput, Replaces,
+    StageLatency, Stats, Submission, Which,
 };
+pub use model::{Cell, Column, TableChange, TableInfo, TableRow, TableRows};
 pub use submit::SubmitOptions;
 pub use tables::{TableFollow, TableQuestion, TableScan};
 pub use watch::{Watch, WatchFilter};

@@ -95,8 +95,66 @@ pub struct Submission {
     pub replaced_by: Option<u64>,
     /// The submission that takes this one away.
     pub removed_by: Option<u64>,
+    /// How many of its bytes are kept in `retained/` for corrections.
+    pub retained_bytes: Option<u64>,
     /// Where every record went: of a committed file that was asked for by its id.
     pub receipt: Option<Receipt>,
+    /// What it waits for, in words, if something holds it back.
+    pub waits_for: Option<String>,
+    /// The attempts at it that failed for a reason that may pass, in order.
+    pub attempts: Vec<Attempt>,
+}
+
+/// An attempt at a file that failed for a reason that may pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Its number, from 1.
+    pub number: u64,
+    /// When it failed.
+    pub failed_at: SystemTime,
+    /// `permanent`, `transient`, `timeout` or `resource`.
+    pub class: String,
+    /// Why.
+    pub reason: Reason,
+    /// When the next attempt was, or is, to begin.
+    pub next_at: SystemTime,
+}
+
+/// Something that a person holds back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// The pipeline.
+    pub pipeline: String,
+    /// `drained` or `paused` (all of it), `source` or `sink` (paused).
+    pub kind: String,
+    /// The source or sink; empty for all of the pipeline.
+    pub part: String,
+    /// Since when.
+    pub since: SystemTime,
+    /// How many files wait for it in `unprocessed/`.
+    pub files_waiting: u64,
+}
+
+/// What was held back or let go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// Whether that is new: false when it was so before.
+    pub changed: bool,
+    /// Everything of that pipeline that is held back now.
+    pub holds: Vec<Hold>,
+}
+
+/// How far the draining of one pipeline is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Draining {
+    /// The pipeline.
+    pub pipeline: String,
+    /// Files accepted and not final.
+    pub accepted: u64,
+    /// Whether nothing is left to do, and everything is visible.
+    pub done: bool,
+    /// What of it is held back.
+    pub holds: Vec<Hold>,
 }
 
 /// Which current file an upload takes the place of.
@@ -281,6 +339,8 @@ pub struct Operator {
     pub state_entries: u64,
     /// Bytes of memory they take, where the operator knows: those that keep the rows of keys do.
     pub state_bytes: u64,
+    /// Of a source: bytes of its inputs that are kept in `retained/` for corrections; told on one row.
+    pub retained_bytes: u64,
 }
 
 /// Something that keeps the server's work waiting.
@@ -351,6 +411,8 @@ pub struct Pipeline {
     pub quarantined: u64,
     /// Epochs up to this one are committed.
     pub committed_epoch: u64,
+    /// What of it is held back.
+    pub holds: Vec<Hold>,
 }
 
 /// One node of a pipeline's graph.

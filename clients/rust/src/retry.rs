@@ -1,6 +1,6 @@
 //! Retry: asks again while the server is away for a moment.
 //!
-//! For questions only: asked twice they do no harm. A server that starts says so (`E-STARTING`), and is
+//! For questions only: asked twice they do no harm. A server that starts says so (`starting`), and is
 //! asked for longer than one of which nothing is heard. One that says that it stops is not asked again.
 
 use std::time::Duration;
@@ -87,9 +87,7 @@ enum Absence {
 
 fn absence(error: &Error) -> Option<Absence> {
     match error {
-        Error::Server { status: Code::Unavailable, word: Some(word), .. }
-            if word == "E-STARTING" =>
-        {
+        Error::Server { status: Code::Unavailable, word: Some(word), .. } if word == "starting" => {
             Some(Absence::Starting)
         }
         // The server's own answers have a word; these are the network's.
@@ -118,7 +116,7 @@ mod tests {
     }
 
     fn starting() -> Error {
-        away(Code::Unavailable, Some("E-STARTING"))
+        away(Code::Unavailable, Some("starting"))
     }
 
     fn gone() -> Error {
@@ -199,10 +197,10 @@ mod tests {
     #[test]
     fn a_refusal_is_an_answer() {
         for (status, word) in [
-            (Code::Unavailable, Some("E-DRAIN")),
-            (Code::Unavailable, Some("E-DISK")),
-            (Code::NotFound, Some("E-NOT-FOUND")),
-            (Code::DeadlineExceeded, Some("E-WAIT")),
+            (Code::Unavailable, Some("draining")),
+            (Code::Unavailable, Some("disk_refuses")),
+            (Code::NotFound, Some("not_found")),
+            (Code::DeadlineExceeded, Some("still_open")),
             (Code::InvalidArgument, None),
         ] {
             let (answered, asked, _) = check(vec![Err(away(status, word))]);

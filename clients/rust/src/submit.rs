@@ -74,19 +74,7 @@ impl Client {
         options: SubmitOptions,
         mut progress: impl FnMut(u64, u64),
     ) -> Result<Submission, Error> {
-        let read = |source| Error::File { path: path.to_owned(), source };
-        let name = match &options.name {
-            Some(name) => name.clone(),
-            None => name_of(path)?,
-        };
-        // Looked at before it is opened: opening a pipe would wait for its other end.
-        if !tokio::fs::metadata(path).await.map_err(read)?.is_file() {
-            return Err(Error::NotAFile { path: path.to_owned(), reason: "it is not a file" });
-        }
-        let file = File::open(path).await.map_err(read)?;
-        let metadata = file.metadata().await.map_err(read)?;
-        let mut body = FileBody { file, path: path.to_owned(), metadata };
-        let size = body.metadata.len();
+        let (mut body, name, size) = open(path, &options).await?;
         self.submit(&options, name, size, &mut body, &mut progress).await
     }
 
@@ -144,7 +132,8 @@ impl Client {
             let error = match self.send(header(from), from, body, progress).await {
                 // What was kept of an earlier attempt was not what was sent, or is gone: anew.
                 Err(error)
-                    if from.offset > 0 && matches!(error.word(), Some("E-HASH" | "E-OFFSET")) =>
+                    if from.offset > 0
+                        && matches!(error.word(), Some("wrong_hash" | "wrong_offset")) =>
                 {
                     from.offset = 0;
                     continue;
@@ -189,25 +178,71 @@ impl Client {
         body: &mut impl Body,
         progress: &mut impl FnMut(u64, u64),
     ) -> Result<Submission, Error> {
-        let (sender, messages) = mpsc::channel(CHUNKS_IN_FLIGHT);
-        let feed = async {
-            // An error means that the call has ended, and the answer says why.
-            if sender.send(message(Part::Header(header))).await.is_err() {
-                return Ok(());
-            }
-            body.feed(from, sender, progress).await
-        };
         let mut client = self.submissions();
-        let call = client.submit(ReceiverStream::new(messages));
-        tokio::pin!(call, feed);
-        let answer = tokio::select! {
-            answer = &mut call => answer,
-            fed = &mut feed => {
-                fed?;
-                call.await
-            }
-        };
-        convert::submission(answer?.into_inner())
+        let call = |messages| async move { Ok(client.submit(messages).await?.into_inner()) };
+        convert::submission(feed_from(header, from, body, progress, call).await?)
+    }
+}
+
+/// Opens a file to send it; returns it with the name it gets and its size.
+pub(crate) async fn open(
+    path: &Path,
+    options: &SubmitOptions,
+) -> Result<(FileBody, String, u64), Error> {
+    let read = |source| Error::File { path: path.to_owned(), source };
+    let name = match &options.name {
+        Some(name) => name.clone(),
+        None => name_of(path)?,
+    };
+    // Looked at before it is opened: opening a pipe would wait for its other end.
+    if !tokio::fs::metadata(path).await.map_err(read)?.is_file() {
+        return Err(Error::NotAFile { path: path.to_owned(), reason: "it is not a file" });
+    }
+    let file = File::open(path).await.map_err(read)?;
+    let metadata = file.metadata().await.map_err(read)?;
+    let size = metadata.len();
+    Ok((FileBody { file, path: path.to_owned(), metadata }, name, size))
+}
+
+/// Sends a header and all of a file to a call.
+pub(crate) async fn feed<T, F>(
+    header: v1::SubmitHeader,
+    body: &mut FileBody,
+    progress: &mut impl FnMut(u64, u64),
+    call: impl FnOnce(ReceiverStream<v1::SubmitRequest>) -> F,
+) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    feed_from(header, Beginning { offset: 0, hash: None }, body, progress, call).await
+}
+
+async fn feed_from<T, F>(
+    header: v1::SubmitHeader,
+    from: Beginning,
+    body: &mut impl Body,
+    progress: &mut impl FnMut(u64, u64),
+    call: impl FnOnce(ReceiverStream<v1::SubmitRequest>) -> F,
+) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    let (sender, messages) = mpsc::channel(CHUNKS_IN_FLIGHT);
+    let feed = async {
+        // An error means that the call has ended, and the answer says why.
+        if sender.send(message(Part::Header(header))).await.is_err() {
+            return Ok(());
+        }
+        body.feed(from, sender, progress).await
+    };
+    let call = call(ReceiverStream::new(messages));
+    tokio::pin!(call, feed);
+    tokio::select! {
+        answer = &mut call => answer,
+        fed = &mut feed => {
+            fed?;
+            call.await
+        }
     }
 }
 
@@ -235,7 +270,7 @@ trait Body {
 }
 
 /// A file, and how it looked when it was opened.
-struct FileBody {
+pub(crate) struct FileBody {
     file: File,
     path: PathBuf,
     metadata: Metadata,

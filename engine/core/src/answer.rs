@@ -206,7 +206,7 @@ impl Open {
                 self.records += records;
                 Some(Heard::Progress { submission: note.submission, bytes, records })
             }
-            ReadEvent::TakenBack { .. } => None,
+            ReadEvent::TakenBack { .. } | ReadEvent::Framed(_) | ReadEvent::Summed { .. } => None,
             ReadEvent::Hashed { hash } => {
                 self.hash = Some(hash);
                 None

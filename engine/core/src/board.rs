@@ -10,15 +10,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use hdrhistogram::Histogram;
 use tidemill_store::{AcceptedFile, Correction, Corrections, Counts};
 
+use crate::code::FileCode;
 use crate::engine::Observer;
 use crate::report::{Phase, StageLatency, SubmissionReport};
 use crate::start::Summary;
 
 /// The stages of a file, in order; the last is the sum of all.
 pub const STAGES: [&str; 6] = ["claim", "accept", "read", "answer", "commit", "total"];
-
-/// The word beside the reason of a duplicate.
-const DUPLICATE: &str = "E-DUPLICATE";
 
 /// The longest time a histogram holds, in microseconds (one day).
 const LATENCY_US_MAX: u64 = 24 * 3600 * 1_000_000;
@@ -48,6 +46,8 @@ struct Lane {
     committed: u64,
     quarantined: u64,
     committed_epoch: u64,
+    /// Whether nothing of it can be committed before a sink is resumed.
+    stuck: bool,
     latencies: Vec<Histogram<u64>>,
 }
 
@@ -86,7 +86,8 @@ pub fn report_of(file: &AcceptedFile) -> SubmissionReport {
         bytes_read: 0,
         records: 0,
         rejected: 0,
-        reason: duplicate.map(|of| (DUPLICATE.to_owned(), format!("duplicate of file {of}"))),
+        reason: duplicate
+            .map(|of| (FileCode::Duplicate.word().to_owned(), format!("duplicate of file {of}"))),
         outputs: Vec::new(),
         seen_at: from_us(file.seen_at_us),
         accepted_at: from_us(file.accepted_at_us),
@@ -102,6 +103,9 @@ pub fn report_of(file: &AcceptedFile) -> SubmissionReport {
             }
             None => Corrections::default(),
         },
+        retained_bytes: None,
+        waits_for: None,
+        attempts: Vec::new(),
     }
 }
 
@@ -120,6 +124,7 @@ impl Board {
             committed: counts.committed,
             quarantined: counts.quarantined,
             committed_epoch,
+            stuck: false,
             latencies: STAGES.iter().map(|_| histogram()).collect(),
         };
         Self {
@@ -207,9 +212,28 @@ impl Board {
             let mut lanes = self.lanes();
             let Some(live) = lanes[pipeline].live.get_mut(&id) else { return };
             live.report.phase = Phase::Answered;
+            live.report.waits_for = None;
             live.report.clone()
         };
         self.tell(&report);
+    }
+
+    /// A file is held back from its commit; says why.
+    pub fn waits(&self, pipeline: usize, id: u64, why: String) {
+        let report = {
+            let mut lanes = self.lanes();
+            let Some(live) = lanes[pipeline].live.get_mut(&id) else { return };
+            live.report.phase = Phase::Answered;
+            live.report.waits_for = Some(why);
+            live.report.clone()
+        };
+        self.tell(&report);
+    }
+
+    /// Nothing of a pipeline can be committed before a sink is resumed, or something can again.
+    pub fn stuck(&self, pipeline: usize, stuck: bool) {
+        self.lanes()[pipeline].stuck = stuck;
+        self.finishing.notify_all();
     }
 
     /// A file is committed and visible, or set aside: nothing more will happen to it.
@@ -282,9 +306,11 @@ impl Board {
         lanes.iter().find_map(|lane| lane.live.get(&id)).map(|live| live.report.clone())
     }
 
-    /// Returns whether nothing is left to do: no file is pending, and all tables are whole.
+    /// Returns whether nothing is left to do: no file is pending that can be finished by itself, and
+    /// all tables are whole.
     pub fn is_idle(&self) -> bool {
-        self.lanes().iter().all(|lane| lane.live.is_empty() && lane.rebuilding == 0)
+        let is_idle = |lane: &Lane| (lane.live.is_empty() || lane.stuck) && lane.rebuilding == 0;
+        self.lanes().iter().all(is_idle)
     }
 
     /// Returns how many files of a pipeline are accepted and not finished.

@@ -110,7 +110,9 @@ pub fn state_parts(kind: &OperatorKind) -> &'static [StatePart] {
         | OperatorKind::Route { .. }
         | OperatorKind::Parse { .. }
         | OperatorKind::Window { .. }
-        | OperatorKind::Explode { .. } => &[],
+        | OperatorKind::Expect { .. }
+        | OperatorKind::Explode { .. }
+        | OperatorKind::Lots { .. } => &[],
         OperatorKind::Aggregate { spec, .. } if spec.holds() => &[TOTALS, HELD],
         OperatorKind::Aggregate { .. } => &[TOTALS],
         OperatorKind::Session { .. }

@@ -1,6 +1,8 @@
 //! Diagnostic: one mistake in a pipeline file, with its place and what to do about it. Derived; owns
 //! how a mistake is shown to a person, never what counts as one.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::ops::Range;
 
@@ -24,25 +26,39 @@ pub struct Diagnostic {
     pub message: String,
     /// What to do about it, where that can be said.
     pub hint: Option<String>,
+    /// The included file in which it stands; `None`: the pipeline file itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// For what stands in a group: which group it is, and where it is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<String>,
+    /// The line as it stands in an included file.
+    #[serde(skip)]
+    excerpt: Option<String>,
 }
 
 impl Diagnostic {
     /// Returns the mistake as people read it: `file:line:column: error: message`, the line itself with
     /// the place underlined, and the hint.
     ///
-    /// `yaml` is the text that was checked. Control characters in it are shown as `\u{fffd}`, so that
+    /// `file` is the pipeline file and `yaml` its text; of a file that it includes, the mistake knows name and
+    /// line itself. Control characters in it are shown as `\u{fffd}`, so that
     /// a hostile file cannot write to the reader's terminal.
     pub fn render(&self, file: &str, yaml: &str) -> String {
         let mut out = format!(
             "{}:{}:{}: error: {}\n",
-            visible(file),
+            visible(self.file.as_deref().unwrap_or(file)),
             self.line,
             self.column,
             visible(&self.message)
         );
         let number = self.line.to_string();
         let margin = " ".repeat(number.len());
-        if let Some(source) = yaml.lines().nth(self.line.saturating_sub(1) as usize) {
+        let line = match &self.file {
+            Some(_) => self.excerpt.as_deref(),
+            None => yaml.lines().nth(self.line.saturating_sub(1) as usize),
+        };
+        if let Some(source) = line {
             let at = self.column.saturating_sub(1) as usize;
             let (shown, at) = window(source, at);
             let room = shown.chars().count().saturating_sub(at).max(1);
@@ -53,6 +69,9 @@ impl Diagnostic {
         }
         if let Some(hint) = &self.hint {
             let _ = writeln!(out, "{margin} = hint: {}", visible(hint));
+        }
+        if let Some(within) = &self.within {
+            let _ = writeln!(out, "{margin} = {}", visible(within));
         }
         out
     }
@@ -82,7 +101,7 @@ fn visible_character(character: char) -> char {
     }
 }
 
-/// Where a piece of the file stands: its bytes.
+/// Where a piece of a file stands: its bytes, counted through all files of the pipeline as if they were one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) start: usize,
@@ -90,19 +109,99 @@ pub(crate) struct Place {
 }
 
 /// Gathers mistakes while a file is read and checked, so that all of them are reported at once.
+///
+/// It holds the text of the pipeline file and, behind it, those of the files that it includes: so a place is
+/// one number for all who pass it on, and only this type knows to which file it belongs.
 pub(crate) struct Mistakes<'a> {
-    yaml: &'a str,
+    yaml: Cow<'a, str>,
+    name: Option<String>,
+    included: Vec<Part>,
+    /// What is said of a mistake in an instance of a group, by the name of the instance.
+    instances: BTreeMap<String, String>,
     found: Vec<(usize, Diagnostic)>,
+}
+
+/// An included file, in the text of all files.
+struct Part {
+    name: String,
+    start: usize,
 }
 
 impl<'a> Mistakes<'a> {
     pub(crate) fn new(yaml: &'a str) -> Self {
-        Self { yaml, found: Vec::new() }
+        Self {
+            yaml: Cow::Borrowed(yaml),
+            name: None,
+            included: Vec::new(),
+            instances: BTreeMap::new(),
+            found: Vec::new(),
+        }
     }
 
-    /// Returns the file's text.
-    pub(crate) fn yaml(&self) -> &'a str {
-        self.yaml
+    /// Returns the text of all files, one behind the other.
+    pub(crate) fn yaml(&self) -> &str {
+        &self.yaml
+    }
+
+    /// Says how the pipeline file is called where a mistake names a second place.
+    pub(crate) fn call(&mut self, name: &str) {
+        self.name = Some(name.to_owned());
+    }
+
+    /// Adds the text of an included file and returns where it stands.
+    pub(crate) fn attach(&mut self, name: &str, text: &str) -> Range<usize> {
+        let all = self.yaml.to_mut();
+        // The last line of a file must not run on into the next one.
+        all.push('\n');
+        let start = all.len();
+        all.push_str(text);
+        let end = all.len();
+        self.included.push(Part { name: name.to_owned(), start });
+        start..end
+    }
+
+    /// Says what is added to mistakes in an instance of a group.
+    pub(crate) fn call_instance(&mut self, instance: &str, what: String) {
+        self.instances.insert(instance.to_owned(), what);
+    }
+
+    /// Returns the name of an operator as it was written: in a group, without that of the instance.
+    pub(crate) fn as_written<'n>(&self, operator: &'n str) -> &'n str {
+        match operator.rsplit_once('/') {
+            Some((instance, inner)) if self.instances.contains_key(instance) => inner,
+            _ => operator,
+        }
+    }
+
+    /// Returns a place as `file:line:column`.
+    pub(crate) fn shown(&self, place: Place) -> String {
+        let (file, text, start) = self.file_of(place);
+        let (line, column) = line_and_column(text, start);
+        match file.or(self.name.as_deref()) {
+            Some(name) => format!("{name}:{line}:{column}"),
+            None => format!("line {line}, column {column}"),
+        }
+    }
+
+    /// Returns whether two places stand in one file.
+    pub(crate) fn same_file(&self, left: Place, right: Place) -> bool {
+        self.part_of(left) == self.part_of(right)
+    }
+
+    /// Returns the number of included files that begin up to a place: 0 is the pipeline file.
+    fn part_of(&self, place: Place) -> usize {
+        self.included.partition_point(|part| part.start <= place.start)
+    }
+
+    /// Returns the name of the included file of a place, the text of its file, and the place in it.
+    fn file_of(&self, place: Place) -> (Option<&str>, &str, usize) {
+        let at = self.part_of(place);
+        let part = at.checked_sub(1).and_then(|at| self.included.get(at));
+        let start = part.map_or(0, |part| part.start);
+        let end = self.included.get(at).map_or(self.yaml.len(), |next| next.start - 1);
+        let text = self.yaml.get(start..end).unwrap_or_default();
+        let name = part.map(|part| part.name.as_str());
+        (name, text, floor_boundary(text, place.start - start.min(place.start)))
     }
 
     /// Notes a mistake.
@@ -117,22 +216,31 @@ impl<'a> Mistakes<'a> {
         if self.is_full() {
             return;
         }
-        let start = floor_boundary(self.yaml, place.start);
-        let end = floor_boundary(self.yaml, place.start.saturating_add(place.len));
-        let before = self.yaml.get(..start).unwrap_or_default();
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        let covered = self.yaml.get(start..end).unwrap_or_default();
+        let (file, text, start) = self.file_of(place);
+        let end = floor_boundary(text, start.saturating_add(place.len));
+        let covered = text.get(start..end).unwrap_or_default();
         let covered = covered.lines().next().unwrap_or_default();
-        let count = |text: &str| u32::try_from(text.chars().count()).unwrap_or(u32::MAX - 1);
+        let (line, column) = line_and_column(text, start);
+        let excerpt = file.and_then(|_| text.lines().nth(line.saturating_sub(1) as usize));
         let diagnostic = Diagnostic {
-            line: 1 + u32::try_from(before.matches('\n').count()).unwrap_or(u32::MAX - 1),
-            column: 1 + count(before.get(line_start..).unwrap_or_default()),
+            line,
+            column,
             length: count(covered.trim_end()).max(1),
             path: path.to_owned(),
             message: message.into(),
             hint: hint.into(),
+            file: file.map(str::to_owned),
+            within: self.within(path),
+            excerpt: excerpt.map(str::to_owned),
         };
-        self.found.push((start, diagnostic));
+        self.found.push((place.start, diagnostic));
+    }
+
+    /// Returns what is said of the instance of a group in which a path leads.
+    fn within(&self, path: &str) -> Option<String> {
+        let operator = path.strip_prefix("operators.")?.split('.').next()?;
+        let (instance, _) = operator.rsplit_once('/')?;
+        self.instances.get(instance).cloned()
     }
 
     /// Returns whether no further mistake is noted.
@@ -160,6 +268,11 @@ impl<'a> Mistakes<'a> {
         })
     }
 
+    /// Returns how many were found.
+    pub(crate) fn len(&self) -> usize {
+        self.found.len()
+    }
+
     /// Returns whether nothing was found.
     pub(crate) fn is_empty(&self) -> bool {
         self.found.is_empty()
@@ -177,6 +290,18 @@ impl<'a> Mistakes<'a> {
 /// How many mistakes are reported at most.
 const MISTAKES_MAX: usize = 200;
 
+/// Returns the line and the character of a byte, both from 1.
+fn line_and_column(text: &str, at: usize) -> (u32, u32) {
+    let before = text.get(..at).unwrap_or_default();
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    let line = u32::try_from(before.matches('\n').count()).unwrap_or(u32::MAX - 1);
+    (1 + line, 1 + count(before.get(line_start..).unwrap_or_default()))
+}
+
+fn count(text: &str) -> u32 {
+    u32::try_from(text.chars().count()).unwrap_or(u32::MAX - 1)
+}
+
 fn floor_boundary(text: &str, at: usize) -> usize {
     text.floor_char_boundary(at.min(text.len()))
 }
@@ -192,7 +317,7 @@ pub(crate) fn quoted(name: &str) -> String {
 
 /// Returns names as a list for people: `` `a`, `b` and `c` ``.
 pub(crate) fn listed<'n>(names: impl IntoIterator<Item = &'n str>) -> String {
-    const LISTED_MAX: usize = 12;
+    const LISTED_MAX: usize = 20;
     let names: Vec<&str> = names.into_iter().collect();
     let shown: Vec<String> = names.iter().take(LISTED_MAX).map(|name| quoted(name)).collect();
     match shown.split_last() {
@@ -247,6 +372,9 @@ mod tests {
             path: "a.b".into(),
             message: "wrong".into(),
             hint: Some("do this".into()),
+            file: None,
+            within: None,
+            excerpt: None,
         }
     }
 

@@ -34,6 +34,13 @@ pub(crate) struct Edge {
     pub(crate) tag: String,
 }
 
+impl Edge {
+    /// Returns whether it goes back in a loop: nodes stand in an order in which all others go on.
+    pub(crate) fn goes_back(&self) -> bool {
+        self.to <= self.from
+    }
+}
+
 /// Returns the nodes and edges of a plan that are worth drawing.
 pub(crate) fn picture(plan: &Plan) -> Picture {
     let (reports, _) = describe(plan);
@@ -93,7 +100,8 @@ pub fn mermaid(plan: &Plan) -> String {
             "" => String::new(),
             tag => format!("|\"{}\"|", escaped(tag)),
         };
-        let _ = writeln!(out, "  n{} -->{label} n{}", edge.from, edge.to);
+        let arrow = if edge.goes_back() { "-.->" } else { "-->" };
+        let _ = writeln!(out, "  n{} {arrow}{label} n{}", edge.from, edge.to);
     }
     out
 }
@@ -140,6 +148,19 @@ mod tests {
         );
     }
 
+    const REPAIR: &str = "pipeline: p\nsources: { rows: { format: csv, fields: { n: int } } }\noperators:\n  \
+        check: { from: [rows, fix], max_rounds: 3, route: { good: n > 0, bad: else } }\n  \
+        fix: { from: check.bad, select: { n: n + 1 } }\nsinks:\n  o: { from: check.good, files: { format: csv } }\n";
+
+    #[test]
+    fn what_goes_back_is_drawn_back() {
+        let drawn = mermaid(&good(REPAIR));
+        assert!(drawn.contains("n1 -->|\"bad\"| n2") && drawn.contains("n2 -.-> n1"), "{drawn}");
+        let picture = svg(&good(REPAIR));
+        assert_eq!(picture.matches("class=\"edge back\"").count(), 1);
+        assert!(picture.contains("back by fix, at most 3 rounds"));
+    }
+
     /// Checks that every tag is closed by its like and that no text holds a bare mark.
     #[track_caller]
     fn check_well_formed(svg: &str) {
@@ -167,7 +188,7 @@ mod tests {
 
     #[test]
     fn the_picture_is_well_formed() {
-        for yaml in [ACCESS_LOGS, AUTH_GUARD] {
+        for yaml in [ACCESS_LOGS, AUTH_GUARD, REPAIR] {
             let picture = svg(&good(yaml));
             check_well_formed(&picture);
             assert!(picture.starts_with("<svg xmlns="));

@@ -3,8 +3,10 @@
 //! Cheap to clone, usable from any thread. Calls that touch the disk say so; none of them ever
 //! touches a worker.
 
+mod control;
 mod correct;
 mod deploy;
+mod dry_run;
 mod retry;
 mod submit;
 pub mod tables;
@@ -19,6 +21,7 @@ use tidemill_store::journal::VerdictRow;
 use tidemill_store::{Filter, Folders, JournalError, JournalReader, SubmissionRow};
 
 use crate::board::{self, Board};
+use crate::control::Control;
 use crate::intake::{Held, Numbers, Patterns};
 use crate::ledger::Event;
 use crate::plan::{self, Plan};
@@ -30,6 +33,7 @@ use crate::report::{
 use crate::space::Space;
 use crate::stats::Stats;
 
+pub use control::{Draining, Subject};
 pub use correct::Target;
 pub use deploy::{Deploy, DeployError, DeployReport};
 pub use submit::{SubmitError, Upload};
@@ -73,6 +77,7 @@ pub(crate) struct Parts {
     pub(crate) no_deploys: Option<&'static str>,
     /// Held by the one that is being deployed.
     pub(crate) deploying: Mutex<()>,
+    pub(crate) control: Control,
 }
 
 /// Called with each change of a submission, from an engine thread; must not block.
@@ -95,7 +100,9 @@ impl Engine {
 
     /// Returns what keeps work waiting and a person must know.
     pub fn conditions(&self) -> Vec<Condition> {
-        self.parts.space.conditions()
+        let mut all = self.parts.space.conditions();
+        all.extend(self.parts.control.conditions());
+        all
     }
 
     /// Returns one submission. Reads the journal.
@@ -152,7 +159,9 @@ impl Engine {
         let corrections = self.journal().corrections(report.id);
         let corrections = corrections.map_err(|error| unavailable("look up", &error))?;
         let (retry_of, retried_as) = (retries.retry_of, retries.retried_as);
-        Ok(SubmissionReport { retry_of, retried_as, corrections, ..report })
+        let retained_bytes = self.journal().retained_bytes(report.id);
+        let retained_bytes = retained_bytes.map_err(|error| unavailable("look up", &error))?;
+        Ok(SubmissionReport { retry_of, retried_as, corrections, retained_bytes, ..report })
     }
 
     /// Registers a function that hears of each change of each submission.
@@ -176,14 +185,36 @@ impl Engine {
                 committed: counts.committed,
                 quarantined: counts.quarantined,
                 committed_epoch,
+                holds: self.parts.control.holds(at),
             }
         };
         self.parts.plans.iter().enumerate().map(report).collect()
     }
 
-    /// Returns every operator on every worker of every process.
+    /// Returns every operator on every worker of every process. Reads the journal for what is retained
+    /// of sources, which is told of the first worker.
     pub fn operators(&self) -> Vec<OperatorReport> {
-        self.parts.stats.operators()
+        let mut operators = self.parts.stats.operators();
+        for plan in &self.parts.plans {
+            let retained = match self.journal().retained(&plan.name) {
+                Ok(retained) => retained,
+                Err(error) => {
+                    tracing::warn!("add up what is retained: {error}");
+                    continue;
+                }
+            };
+            for one in retained {
+                let of_source = |row: &&mut OperatorReport| {
+                    row.pipeline == plan.name
+                        && row.operator == one.source
+                        && row.kind.starts_with("source ")
+                };
+                if let Some(row) = operators.iter_mut().find(of_source) {
+                    row.retained_bytes = one.bytes;
+                }
+            }
+        }
+        operators
     }
 
     /// Returns the latency histograms of every stage of every pipeline.

@@ -8,23 +8,32 @@ use std::time::Duration;
 
 use regex::Regex;
 use tidemill_operators::aggregate::AggregateSpec;
+use tidemill_operators::expect::Expectation;
 use tidemill_operators::explode::List;
 use tidemill_operators::expr::{Aggregate, Expr};
 use tidemill_operators::format::{Field, Format, OutputFormat, TableFormat};
 use tidemill_operators::join;
+use tidemill_operators::lots::LotsKind;
+use tidemill_operators::reject::OnError;
 use tidemill_operators::state::MachineSpec;
 use tidemill_operators::window::Windows;
 use tidemill_operators::{Column, Schema, Type};
 
+use crate::contract::{Contract, Policy};
 use crate::diagnostic::{Mistakes, Place};
+use crate::graph::loops::Loop;
 use crate::judge::MaxRejects;
 use crate::spec::PipelineSpec;
 use crate::spec::taking::Taking;
 
 mod names;
 
+mod contract;
+mod demands;
 mod flow;
+pub(crate) mod loops;
 mod operators;
+mod patterns;
 mod sinks;
 mod sources;
 mod unread;
@@ -135,6 +144,11 @@ pub enum OperatorKind {
     },
     /// Puts rows of two sides together.
     Join(Join),
+    /// Rejects the records that break a condition.
+    Expect {
+        /// The conditions.
+        expectations: Vec<Expectation>,
+    },
     /// Runs a machine over the records of each key, which decides how each of them leaves.
     State {
         /// The records of a key, in order.
@@ -143,6 +157,17 @@ pub enum OperatorKind {
         machine: Box<MachineSpec>,
         /// Behind which age a record is final; `None`: never.
         horizon_us: Option<i64>,
+    },
+    /// Draws a port for each key or record.
+    Lots {
+        /// Which ports there are.
+        kind: LotsKind,
+        /// The key that is drawn; none for each record by itself.
+        by: Vec<(String, Expr)>,
+        /// The word that makes draws alike or independent; `None`: a key is drawn as everywhere.
+        seed: Option<String>,
+        /// The weight of each port.
+        weights: Vec<u64>,
     },
     /// Gives each record the session of its key in which it lies.
     Session {
@@ -200,6 +225,8 @@ impl OperatorKind {
             OperatorKind::State { .. } => "state",
             OperatorKind::Explode { .. } => "explode",
             OperatorKind::Join { .. } => "join",
+            OperatorKind::Expect { .. } => "expect",
+            OperatorKind::Lots { kind, .. } => kind.word(),
         }
     }
 
@@ -219,7 +246,9 @@ impl OperatorKind {
             | OperatorKind::Route { .. }
             | OperatorKind::Parse { .. }
             | OperatorKind::Window { .. }
-            | OperatorKind::Explode { .. } => false,
+            | OperatorKind::Expect { .. }
+            | OperatorKind::Explode { .. }
+            | OperatorKind::Lots { .. } => false,
             OperatorKind::Aggregate { .. }
             | OperatorKind::State { .. }
             | OperatorKind::Session { .. }
@@ -269,8 +298,9 @@ pub fn error_schema() -> Schema {
         column("line", Type::Int),
         column("offset", Type::Int),
         column("operator", Type::String),
+        column("round", Type::Int),
         column("code", Type::String),
-        column("reason", Type::String),
+        column("message", Type::String),
         column("raw", Type::String),
     ])
 }
@@ -285,6 +315,8 @@ pub(crate) struct Graph {
     pub(crate) operators: Vec<GraphOperator>,
     /// In the order of the file, then `rejects`.
     pub(crate) sinks: Vec<GraphSink>,
+    /// In the order of their heads, so outer ones first.
+    pub(crate) loops: Vec<Loop>,
 }
 
 /// A checked source.
@@ -299,6 +331,9 @@ pub(crate) struct GraphSource {
     pub(crate) record_bytes_max: usize,
     pub(crate) inflate_ratio_max: u32,
     pub(crate) max_rejects: Option<MaxRejects>,
+    pub(crate) on_error: OnError,
+    pub(crate) expect: Vec<Expectation>,
+    pub(crate) contract: Option<Contract>,
     pub(crate) taking: Taking,
     pub(crate) errors_used: bool,
 }
@@ -317,6 +352,7 @@ pub(crate) struct GraphOperator {
     pub(crate) kind: OperatorKind,
     pub(crate) inputs: Vec<Input>,
     pub(crate) outputs: Vec<GraphPort>,
+    pub(crate) policy: Policy,
     pub(crate) errors_used: bool,
 }
 
@@ -345,7 +381,7 @@ pub(crate) struct GraphSink {
 }
 
 /// Checks a spec; `None` when there was any mistake, all of which have been noted.
-pub(crate) fn check(spec: &PipelineSpec, mistakes: &mut Mistakes<'_>) -> Option<Graph> {
+pub(crate) fn check(spec: &mut PipelineSpec, mistakes: &mut Mistakes<'_>) -> Option<Graph> {
     let nodes = spec.sources.len() + spec.operators.len() + spec.sinks.len();
     if nodes > NODES_MAX {
         let message = format!("the pipeline has {nodes} parts; at most {NODES_MAX} are taken");
@@ -353,9 +389,12 @@ pub(crate) fn check(spec: &PipelineSpec, mistakes: &mut Mistakes<'_>) -> Option<
         mistakes.add(Place::default(), "", message, hint);
         return None;
     }
+    patterns::expand(spec, mistakes);
+    let spec = &*spec;
     let names = names::resolve(spec, mistakes);
     let sources = sources::check(spec, &names, mistakes);
     let flow = flow::check(spec, &names, &sources, mistakes);
+    demands::check(spec, &names, &flow, mistakes);
     let sinks = sinks::check(spec, &names, &flow, mistakes);
     unread::check(spec, &names, mistakes);
     if !mistakes.is_empty() {
@@ -365,8 +404,10 @@ pub(crate) fn check(spec: &PipelineSpec, mistakes: &mut Mistakes<'_>) -> Option<
     let mut sinks: Vec<GraphSink> = sinks.into_iter().collect::<Option<_>>()?;
     let sources = sources?;
     let operators = flow.into_operators()?;
+    contract::check_policies(spec, &names.order, &operators, mistakes);
     sinks.push(rejects(&sources, &operators));
-    Some(Graph { name: spec.name.as_ref()?.text.clone(), sources, operators, sinks })
+    let (name, loops) = (spec.name.as_ref()?.text.clone(), names.loops);
+    Some(Graph { name, sources, operators, sinks, loops })
 }
 
 /// Returns the sink of all rejected records that no sink of the file reads.

@@ -5,9 +5,11 @@
 
 pub mod backlog;
 pub mod buffers;
+pub mod checks;
 pub mod coordinator;
 pub mod digest;
 pub mod flow;
+pub mod frame;
 pub mod inflate;
 pub mod order;
 pub mod piece;

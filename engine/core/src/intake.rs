@@ -23,6 +23,7 @@ use tidemill_store::{
 };
 
 use crate::board::{Board, to_us};
+use crate::control::Control;
 use crate::ledger::{Event, Removal};
 use crate::space::Space;
 use deleted::Deleted;
@@ -122,6 +123,7 @@ pub struct Intake {
     stop: Arc<AtomicBool>,
     space: Space,
     held: Held,
+    control: Control,
 }
 
 impl Intake {
@@ -137,15 +139,29 @@ impl Intake {
         space: Space,
         journal: JournalReader,
         held: Held,
+        control: Control,
     ) -> Self {
         let deleted = lines
             .iter()
-            .filter(|line| !line.retracts.is_empty())
-            .map(|line| Deleted::new(&line.name, &line.folders, &line.retracts))
+            .enumerate()
+            .filter(|(_, line)| !line.retracts.is_empty())
+            .map(|(at, line)| Deleted::new(at, &line.name, &line.folders, &line.retracts))
             .collect();
         let inbox = |line: Line| Inbox::new(line.name, line.folders, line.patterns);
         let inboxes = lines.into_iter().map(inbox).collect();
-        Self { deleted, journal, inboxes, numbers, board, ledger, patience, stop, space, held }
+        Self {
+            deleted,
+            journal,
+            inboxes,
+            numbers,
+            board,
+            ledger,
+            patience,
+            stop,
+            space,
+            held,
+            control,
+        }
     }
 
     /// Takes what is there and waits until nothing is left that may become complete.
@@ -197,7 +213,12 @@ impl Intake {
 
     /// Removes the files whose inputs somebody deleted from `processed/`.
     fn look_for_deleted(&mut self) -> Result<(), IntakeError> {
+        let _inside = self.control.enter();
         for one in &mut self.deleted {
+            // What is deleted meanwhile is found when the pipeline is resumed.
+            if self.control.refusal_of_all(one.pipeline()).is_some() {
+                continue;
+            }
             for of in one.scan(&self.journal)? {
                 // Nobody waits for the answer; a ledger that has ended leaves it to the next life.
                 let (reply, _) = channel();
@@ -233,7 +254,8 @@ impl Intake {
 
     /// Returns whether complete files wait to be claimed.
     fn is_behind(&self) -> bool {
-        self.inboxes.iter().any(|inbox| !inbox.waiting.is_empty())
+        let mut inboxes = self.inboxes.iter().enumerate();
+        inboxes.any(|(at, inbox)| inbox.waiting.has_next(&self.control.open_sources(at)))
     }
 
     fn take_hint(&mut self, hint: Hint) -> Heard {
@@ -277,28 +299,40 @@ impl Intake {
             while !self.stopped()
                 && !self.space.is_short()
                 && !self.held.is_held(pipeline)
-                && !self.inboxes[pipeline].waiting.is_empty()
                 && self.board.pending(pipeline) < PENDING_MAX
             {
-                count += self.claim_group(pipeline)?;
+                let claimed = self.claim_group(pipeline)?;
+                if claimed.is_none() {
+                    break;
+                }
+                count += claimed.unwrap_or_default();
             }
+            self.control.waiting(pipeline, self.inboxes[pipeline].waiting.counts());
         }
         Ok(count)
     }
 
-    fn claim_group(&mut self, pipeline: usize) -> Result<usize, IntakeError> {
+    /// Claims a group of files and hands them over; returns how many, `None` if none waits that may
+    /// come in.
+    fn claim_group(&mut self, pipeline: usize) -> Result<Option<usize>, IntakeError> {
+        let control = self.control.clone();
+        let _inside = control.enter();
+        let open = control.open_sources(pipeline);
         let inbox = &mut self.inboxes[pipeline];
+        if !inbox.waiting.has_next(&open) {
+            return Ok(None);
+        }
         let mut group: Vec<(Claimed, NewFile)> = Vec::new();
         let mut bytes = 0;
         while group.len() < GROUP_FILES && bytes < GROUP_BYTES {
-            let Some((source, name)) = inbox.waiting.pop() else { break };
+            let Some((source, name)) = inbox.waiting.pop(&open) else { break };
             if let Some(taken) = claim_one(inbox, source, &name, &self.numbers, &self.space)? {
                 bytes += taken.1.identity.bytes;
                 group.push(taken);
             }
         }
         if group.is_empty() {
-            return Ok(0);
+            return Ok(Some(0));
         }
         let files: Vec<_> = group.iter().map(|(claimed, _)| &claimed.file).collect();
         queue::sync_claims(&files, &[&inbox.folders])
@@ -307,7 +341,7 @@ impl Intake {
         let count = files.len();
         // A ledger that has ended leaves the files to recovery.
         let _ = self.ledger.send(Event::Accept { files, reply: None });
-        Ok(count)
+        Ok(Some(count))
     }
 }
 

@@ -13,9 +13,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tidemill_store::checkpoint::Manifest;
 use tidemill_store::{
-    AcceptedFile, Book, CLIENT_IDS_KEPT, Deployed, Folders, Identity, Journal, JournalError,
-    NewDeployment, NewFile, Outcome, Part, PartBody, Receipt, Replaced, Retried, Verdict, barrier,
-    failpoint, queue,
+    AcceptedFile, Book, CLIENT_IDS_KEPT, Deployed, Folders, Journal, JournalError, NewDeployment,
+    NewFile, Outcome, Part, PartBody, Receipt, Replaced, Retried, Verdict, barrier, failpoint,
+    queue,
 };
 use timely::scheduling::activate::SyncActivator;
 
@@ -24,6 +24,8 @@ use crate::board::{Board, Milestones, to_us};
 use crate::checkpoint::keeper::Keeper;
 use crate::checkpoint::schedule::Schedule;
 use crate::checkpoint::{KeptPart, RestoreOrder};
+use crate::control::Control;
+use crate::dry_run::TableShape;
 use crate::fault::{self, FaultKind};
 use crate::ingest::backlog::Backlog;
 use crate::ingest::coordinator::Command;
@@ -36,13 +38,19 @@ use crate::sink::parts::PreparedPart;
 use crate::space::Space;
 use crate::turns::{Turn, Turns};
 
+mod control;
 mod correct;
 mod deploy;
+mod dry_run;
 mod keep;
 mod order;
+mod retry;
 mod shelf;
 
+pub use control::Change;
 pub use correct::Removal;
+pub use dry_run::{Trial, Tried, Try};
+pub use order::Waiting;
 
 /// Events taken into one transaction at most.
 const GROUP_MAX: usize = 512;
@@ -82,6 +90,8 @@ pub enum Event {
     },
     /// A committed file is to be taken away.
     Remove(Removal),
+    /// A correction is to be tried.
+    Try(Box<Try>),
     /// The dataflow of a pipeline said something.
     Heard {
         /// Which pipeline.
@@ -119,6 +129,10 @@ pub enum Event {
         /// Who waits for the answer.
         reply: Sender<Deployed>,
     },
+    /// Something is held back, or not any more.
+    Control(Change),
+    /// Says when everything that was finished before it is visible, tables included.
+    Refresh(Sender<()>),
     /// No more files are taken; dataflows end when they are through with what they have begun.
     Stop,
     /// Says when everything before it is in the hands of the publisher.
@@ -163,8 +177,14 @@ pub struct Line {
     pub linear: Vec<bool>,
     /// Whether versions that were corrected since are left out of what is read again.
     pub skips: bool,
-    /// Files that wait for one that is not finished, and whether each is read again.
-    pub behind: VecDeque<(AcceptedFile, bool)>,
+    /// What waits for a file that is not finished.
+    pub behind: VecDeque<Waiting>,
+    /// The correction that is being tried.
+    pub trial: Option<Box<Trial>>,
+    /// Its tables, by the sink's place in the plan.
+    pub tables: BTreeMap<usize, TableShape>,
+    /// Answers that wait until their sink is resumed, and all behind them, in the order of epochs.
+    pub held: VecDeque<Answer>,
     /// Whether there were corrections in this life.
     pub corrects: bool,
     /// Whether bytes of old versions may have become unnecessary.
@@ -182,6 +202,10 @@ pub struct Ledger {
     space: Space,
     /// Who may begin when.
     turns: Turns,
+    /// Corrections that were tried.
+    tried: u64,
+    /// What a person holds back.
+    control: Control,
     stopping: bool,
     /// The pipeline that another text has taken over: what comes now is for the next life.
     deployed: Option<String>,
@@ -199,6 +223,7 @@ pub struct Keeping {
 
 impl Ledger {
     /// Returns a ledger over an open journal.
+    #[expect(clippy::too_many_arguments, reason = "one call, from start")]
     pub fn new(
         journal: Journal,
         lines: Vec<Line>,
@@ -207,8 +232,9 @@ impl Ledger {
         keeping: Keeping,
         space: Space,
         turns: Turns,
+        control: Control,
     ) -> Self {
-        let (running, stopping, deployed) = (BTreeMap::new(), false, None);
+        let (running, stopping, tried, deployed) = (BTreeMap::new(), false, 0, None);
         Self {
             journal,
             lines,
@@ -218,6 +244,8 @@ impl Ledger {
             running,
             space,
             turns,
+            tried,
+            control,
             stopping,
             deployed,
         }
@@ -250,6 +278,8 @@ impl Ledger {
     pub fn run(mut self, events: &Receiver<Event>) -> Result<(), JournalError> {
         let mut forgot = Instant::now();
         let mut ended = false;
+        // A life may be shorter than the time between two looks.
+        self.discard_expired()?;
         loop {
             self.give_turns()?;
             if forgot.elapsed() >= FORGET_EVERY {
@@ -272,7 +302,9 @@ impl Ledger {
                 ended |= self.work(group)?;
             }
             // A checkpoint that is being written is worth some milliseconds of waiting.
-            if ended && !self.lines.iter().any(|line| line.schedule.is_busy()) {
+            // One that waits for a file that is held back is left to the next life.
+            let is_writing = |line: &Line| line.schedule.is_busy() && line.held.is_empty();
+            if ended && !self.lines.iter().any(is_writing) {
                 return Ok(());
             }
             self.discard_retired()?;
@@ -289,6 +321,9 @@ impl Ledger {
         let mut retries = Vec::new();
         let mut removals = Vec::new();
         let mut deploys = Vec::new();
+        let mut trials = Vec::new();
+        let mut changes = Vec::new();
+        let mut refreshes = Vec::new();
         let mut ended = false;
         for event in group {
             match event {
@@ -296,6 +331,7 @@ impl Ledger {
                 Event::Retry { of, file, reply } => retries.push((of, file, reply)),
                 Event::Remove(removal) => removals.push(removal),
                 Event::Deploy { new, reply } => deploys.push((new, reply)),
+                Event::Try(asked) => trials.push(asked),
                 Event::Heard {
                     pipeline,
                     heard: Heard::Progress { submission, bytes, records },
@@ -321,6 +357,8 @@ impl Ledger {
                 }
                 Event::Swept { pipeline } => self.lines[pipeline].schedule.swept(),
                 Event::Settled(ids) => settled.extend(ids),
+                Event::Control(change) => changes.push(change),
+                Event::Refresh(reply) => refreshes.push(reply),
                 Event::Stop => self.stop(),
                 Event::Flush(reply) => flushes.push(reply),
                 Event::End => ended = true,
@@ -341,7 +379,18 @@ impl Ledger {
         for removal in removals {
             self.remove(removal)?;
         }
+        for asked in trials {
+            self.try_out(*asked)?;
+        }
+        let answers = self.hold_back(answers);
         self.finish(answers)?;
+        for change in changes {
+            self.change(change)?;
+        }
+        for reply in refreshes {
+            // The publisher ends after the ledger.
+            let _ = self.publisher.send(Job::Refresh(reply));
+        }
         if !settled.is_empty() {
             let Self { journal, space, .. } = self;
             space.insist("writing the journal", || journal.settle(&settled))?;
@@ -396,7 +445,8 @@ impl Ledger {
     fn give_turns(&mut self) -> Result<(), JournalError> {
         while self.turns.is_waiting() && !self.stopping && self.deployed.is_none() {
             // What waits for another file has not begun either.
-            let behind: usize = self.lines.iter().map(|line| line.behind.len()).sum();
+            let behind = self.lines.iter().flat_map(|line| &line.behind);
+            let behind = behind.filter(|one| matches!(one, Waiting::File(..))).count();
             let idle = self.board.outstanding() <= self.turns.held() + behind;
             match self.turns.next(idle) {
                 None => return Ok(()),
@@ -411,26 +461,6 @@ impl Ledger {
             }
         }
         Ok(())
-    }
-
-    /// Accepts a file of `quarantine/` anew and moves it back.
-    fn retry(&mut self, of: u64, file: &NewFile) -> Result<Retried, JournalError> {
-        let found = self.lines.iter().position(|line| line.name == file.pipeline);
-        let Some(pipeline) = found else { return Ok(Retried::NotQuarantined) };
-        let Self { journal, space, .. } = self;
-        let retried = space.insist("writing the journal", || journal.retry(of, file))?;
-        if let Retried::Accepted(accepted) = &retried {
-            let folders = &self.lines[pipeline].folders;
-            let (stored, claimed) = (&accepted.stored_name, &accepted.claimed_name);
-            self.space
-                .insist("moving a file back from quarantine/", || {
-                    queue::take_back(folders, stored, claimed)
-                })
-                .unwrap_or_else(|error| fault::disk("move a file back from quarantine/", &error));
-            self.board.retries(pipeline, accepted, of);
-            self.order(pipeline, (**accepted).clone(), false)?;
-        }
-        Ok(retried)
     }
 
     fn begin(&mut self, pipeline: usize, order: FileOrder) {
@@ -448,7 +478,12 @@ impl Ledger {
         let mut jobs = Vec::with_capacity(answers.len());
         let mut receipts = HashMap::with_capacity(answers.len());
         let finished: Vec<usize> = answers.iter().map(|(pipeline, _)| *pipeline).collect();
+        let mut tried = Vec::new();
         for (pipeline, mut answer) in answers {
+            if self.is_tried(pipeline, answer.epoch) {
+                tried.push((pipeline, answer));
+                continue;
+            }
             let weight = answer.weight();
             let Some(file) = self.running.remove(&answer.submission) else {
                 self.lines[pipeline].backlog.release(weight);
@@ -477,6 +512,7 @@ impl Ledger {
                 self.check_again(pipeline, &file, &mut answer);
             }
             self.board.answered(pipeline, file.id);
+            self.stop_behind(pipeline, &file.name, answer.failure.as_ref())?;
             let milestones =
                 Milestones { read_at: answer.read_at, answered_at: answer.answered_at };
             if answer.failure.is_none() {
@@ -516,6 +552,10 @@ impl Ledger {
             shelf::tell(&mut jobs, replaced);
             self.publish(jobs);
         }
+        // What they are compared with is what was committed before them.
+        for (pipeline, answer) in tried {
+            self.tried(pipeline, answer)?;
+        }
         finished.into_iter().try_for_each(|pipeline| self.go_on_behind(pipeline))
     }
 
@@ -538,31 +578,6 @@ impl Ledger {
             // The publisher ends after the ledger.
             let _ = self.publisher.send(job);
         }
-    }
-
-    /// Looks at a file once more, now that all of it was read: somebody who holds it open may have
-    /// written to it since, or put another in its place. Then it leaves no output.
-    fn check_again(&self, pipeline: usize, file: &AcceptedFile, answer: &mut Answer) {
-        if answer.failure.is_some() {
-            return;
-        }
-        let line = &self.lines[pipeline];
-        let path = line.folders.underprocess.join(&file.claimed_name);
-        let now = Identity::at(&path)
-            .unwrap_or_else(|error| fault::disk("look at a file before its commit", &error));
-        let Some(difference) = file.identity.difference(now) else { return };
-        if line.keeps_state {
-            // Its readers found it unchanged after its last byte, and its rows are in sums that others
-            // are built on: what was read counts.
-            tracing::warn!(
-                pipeline = line.name,
-                file = file.name,
-                submission = file.id,
-                "after all of it was read, {difference}; what was read is committed"
-            );
-            return;
-        }
-        answer.failure = Some(("E-CHANGED".to_owned(), difference));
     }
 
     /// Returns what becomes of a file, and the staged parts that must be removed.
@@ -618,7 +633,11 @@ impl Ledger {
             // What the coordinator has not begun is forgotten; it counts as if it were not.
             let running = self.running.values().filter(|file| file.pipeline == line.name);
             let running = running.map(|file| file.identity.bytes);
-            let checkpoint = line.schedule.due_at_end(Instant::now(), running);
+            // What is tried and not undone is in no checkpoint.
+            let checkpoint = match &line.trial {
+                None => line.schedule.due_at_end(Instant::now(), running),
+                Some(_) => None,
+            };
             let _ = line.commands.send(Command::Stop { checkpoint });
             let _ = line.wake.activate();
         }

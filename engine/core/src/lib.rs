@@ -7,10 +7,11 @@
 //! Map, in reading order. Definition: `spec` (as written), `graph` (checked), [`plan`](mod@plan)
 //! (ordered and pruned), [`draw`]; `render` (plan to dataflow). Data: `intake` (files are claimed),
 //! `ledger` (the journal's one writer), `ingest` (files to batches), `sink` (batches to staged
-//! parts), `judge` (too many rejects), `account` (what was counted), `answer` (an epoch is complete),
+//! parts), [`code`] (what went wrong, in words), `judge` (too many rejects), `account` (what was counted), `answer` (an epoch is complete),
 //! `receipt` (it balances), [`checkpoint`] (state that outlives the process), `publish` (what is
 //! committed becomes visible). Around
-//! them: [`mod@start`], `worker`, [`mesh`], `board` and `stats` (what is known), [`engine`] and
+//! them: [`mod@start`], `worker`, [`mesh`], `board` and `stats` (what is known), [`control`] (what a
+//! person holds back), [`engine`] and
 //! [`report`] (what the outside sees), [`space`] (whether the disk has room), [`fault`] (why a process
 //! ends).
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -19,6 +20,7 @@ mod spec;
 
 mod graph;
 
+pub mod code;
 pub mod diagnostic;
 pub mod draw;
 pub mod plan;
@@ -29,12 +31,15 @@ pub mod sink;
 pub mod account;
 pub mod answer;
 pub mod checkpoint;
+pub mod contract;
 pub mod judge;
 pub mod receipt;
 pub mod render;
 pub mod worker;
 
 pub mod board;
+pub mod control;
+pub mod dry_run;
 pub mod intake;
 pub mod ledger;
 pub mod publish;

@@ -6,9 +6,14 @@
 //! only where they are needed. It never checks again what the graph has proved.
 
 use tidemill_operators::batch::Shape;
+use tidemill_operators::expect::Expectation;
 use tidemill_operators::format::{OutputFormat, ReadPlan};
+use tidemill_operators::reject::OnError;
+use tidemill_operators::time::Turns;
 
+use crate::contract::{Contract, Policy};
 use crate::diagnostic::Mistakes;
+use crate::graph::loops::Loop;
 use crate::graph::{self, Graph};
 use crate::judge::MaxRejects;
 use crate::sink::changes;
@@ -24,15 +29,18 @@ pub use crate::graph::{
     Input, Join, NodeId, OperatorKind, OrderTerm, OrderedRows, PortId, SinkKind, error_schema,
 };
 pub use crate::spec::correcting::{Correcting, OnDelete, OnSameName, Retention};
+pub use crate::spec::surroundings::{Alone, GivenValue, IncludedFile, Refusal, Surroundings};
 pub use crate::spec::taking::{Order, Taking};
-pub use describe::describe;
+pub use crate::spec::tree::FILE_BYTES_MAX;
+pub use describe::{describe, loops};
 
 /// A pipeline that can be run.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The name of the pipeline.
     pub name: String,
-    /// The pipeline file as it was written.
+    /// The pipeline file as it was written; flat, if it includes files or has parameters or groups. So it
+    /// stands for itself.
     pub yaml: String,
     /// BLAKE3, in hex, over everything that changes what the pipeline does; comments, spacing and
     /// quotes do not.
@@ -43,6 +51,8 @@ pub struct Plan {
     pub operators: Vec<OperatorPlan>,
     /// The sinks, in the order of the file; the built-in `rejects` is the last one.
     pub sinks: Vec<SinkPlan>,
+    /// The loops, in the order of their heads: outer ones before those inside of them.
+    pub loops: Vec<LoopPlan>,
 }
 
 /// A source: which files it takes and what is read from them.
@@ -60,6 +70,12 @@ pub struct SourcePlan {
     pub inflate_ratio_max: u32,
     /// How many of a file's records may be rejected before the file fails; `None`: all.
     pub max_rejects: Option<MaxRejects>,
+    /// What fails with a record that it rejects.
+    pub on_error: OnError,
+    /// What must be true of each record.
+    pub expect: Vec<Expectation>,
+    /// What is promised of each file.
+    pub contract: Option<Contract>,
     /// Which files it takes, and in which order.
     pub taking: Taking,
     /// Where the records go.
@@ -91,8 +107,27 @@ pub struct OperatorPlan {
     pub inputs: Vec<Input>,
     /// Its ports. Rejected records leave by a port of their own that is not listed.
     pub outputs: Vec<Port>,
+    /// What fails with the records that it rejects.
+    pub policy: Policy,
     /// Whether some sink of the file reads its errors.
     pub errors_used: bool,
+}
+
+/// Operators that records can go through again and again, up to a number of rounds.
+#[derive(Clone, Debug)]
+pub struct LoopPlan {
+    /// The operator where records enter, and to which they go back.
+    pub head: usize,
+    /// Its inputs that go back.
+    pub back: Vec<usize>,
+    /// All its operators, in the order of the plan; the head is the first one.
+    pub body: Vec<usize>,
+    /// How often a record goes back at most.
+    pub max_rounds: u32,
+    /// The bits of a time that count its rounds.
+    pub turns: Turns,
+    /// Whether one record can become several on its way round.
+    pub grows: bool,
 }
 
 /// A sink.
@@ -125,6 +160,32 @@ impl Plan {
         })
     }
 
+    /// Returns the loop of which an operator is the head.
+    pub fn loop_of(&self, head: usize) -> Option<&LoopPlan> {
+        self.loops.iter().find(|one| one.head == head)
+    }
+
+    /// Returns what an operator reads that does not go back to it, with its place among all it reads.
+    pub fn forward(&self, at: usize) -> impl Iterator<Item = (usize, &Input)> {
+        let back = self.loop_of(at).map_or(&[][..], |one| &one.back);
+        let inputs = self.operators[at].inputs.iter().enumerate();
+        inputs.filter(|(input, _)| !back.contains(input))
+    }
+
+    /// Returns the loops around an operator, the outermost first.
+    pub fn around(&self, at: usize) -> impl Iterator<Item = &LoopPlan> {
+        self.loops.iter().filter(move |one| one.body.contains(&at))
+    }
+
+    /// Returns how a port is written in a pipeline file.
+    pub fn port_name(&self, port: PortId) -> String {
+        let name = self.node_name(port.node);
+        match self.port(port).tag.as_str() {
+            "" => name.to_owned(),
+            tag => format!("{name}.{tag}"),
+        }
+    }
+
     /// Returns the name of a source or operator.
     ///
     /// # Panics
@@ -151,20 +212,44 @@ impl Plan {
 }
 
 /// Plans a pipeline file, or returns all its mistakes, sorted by place.
+///
+/// The text stands for itself: it can include no file and read no variable of the environment.
 pub fn plan(yaml: &str) -> Result<Plan, Vec<Diagnostic>> {
+    plan_in(yaml, &Alone)
+}
+
+/// Plans a pipeline file with what it may ask of the world around it, or returns all its mistakes, sorted by
+/// place.
+pub fn plan_in(yaml: &str, surroundings: &dyn Surroundings) -> Result<Plan, Vec<Diagnostic>> {
     let mut mistakes = Mistakes::new(yaml);
-    let spec = spec::parse(&mut mistakes);
-    let graph = spec.as_ref().and_then(|spec| graph::check(spec, &mut mistakes));
+    let mut spec = spec::parse(surroundings, &mut mistakes);
+    let graph = spec.as_mut().and_then(|spec| graph::check(spec, &mut mistakes));
     if let Some(graph) = graph.filter(|_| mistakes.is_empty()) {
-        return Ok(from_graph(graph, yaml));
+        let flat = spec.and_then(|spec| spec.flat);
+        return Ok(from_graph(graph, flat.as_deref().unwrap_or(yaml)));
     }
     Err(mistakes.into_sorted())
+}
+
+/// Returns a hint that names the nearest of the right names, or all of them when none is near.
+pub fn name_hint<'n>(wrong: &str, right: impl IntoIterator<Item = &'n str>) -> Option<String> {
+    Mistakes::new("").nearest_hint(wrong, right, "there are")
+}
+
+/// Reads a file of values for parameters, `NAME: VALUE`, or returns all its mistakes, sorted by place.
+pub fn read_values(yaml: &str) -> Result<Vec<(String, String)>, Vec<Diagnostic>> {
+    let mut mistakes = Mistakes::new(yaml);
+    let values = spec::values(&mut mistakes);
+    match values.filter(|_| mistakes.is_empty()) {
+        Some(values) => Ok(values),
+        None => Err(mistakes.into_sorted()),
+    }
 }
 
 /// Orders nothing and checks nothing: the graph did. Decides what each port carries.
 fn from_graph(graph: Graph, yaml: &str) -> Plan {
     let needs = prune::needs(&graph);
-    let Graph { name, sources, operators, sinks } = graph;
+    let Graph { name, sources, operators, sinks, loops } = graph;
     let mut plan = Plan {
         name,
         yaml: yaml.to_owned(),
@@ -172,7 +257,12 @@ fn from_graph(graph: Graph, yaml: &str) -> Plan {
         sources: Vec::with_capacity(sources.len()),
         operators: Vec::with_capacity(operators.len()),
         sinks: Vec::with_capacity(sinks.len()),
+        loops: Vec::with_capacity(loops.len()),
     };
+    for Loop { head, back, body, max_rounds, turns, grows } in loops {
+        let body = body.into_iter().collect();
+        plan.loops.push(LoopPlan { head, back, body, max_rounds, turns, grows });
+    }
     for (source, need) in sources.into_iter().zip(&needs.sources) {
         plan.sources.push(prune::source(source, need));
     }

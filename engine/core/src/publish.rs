@@ -81,6 +81,15 @@ pub enum Job {
         /// What it holds of the pipeline's backlog, in bytes.
         weight: u64,
     },
+    /// A correction was tried: what was staged for it is not wanted.
+    Forget {
+        /// Which pipeline.
+        pipeline: usize,
+        /// Staged parts.
+        staged: Vec<PathBuf>,
+        /// What the answer holds of the pipeline's backlog, in bytes.
+        weight: u64,
+    },
     /// Write the tables down as they are now: as of this epoch.
     Checkpoint {
         /// Which pipeline.
@@ -90,6 +99,8 @@ pub enum Job {
         /// Whether all rows are wanted, or those of the shards that changed.
         full: bool,
     },
+    /// Make everything before this visible and durable, tables included, and say so.
+    Refresh(Sender<()>),
     /// Everything was handed over: end.
     End,
 }
@@ -227,10 +238,7 @@ impl Publisher {
                 milestones,
                 weight,
             } => {
-                for path in staged {
-                    // What cannot be removed now, recovery removes.
-                    let _ = std::fs::remove_file(self.home.root().join(path));
-                }
+                self.discard(&staged);
                 let whole = self.make_visible(pipeline, &file, &outcome)?;
                 if let Some(retired) = retired {
                     self.retire(pipeline, &retired)?;
@@ -274,10 +282,28 @@ impl Publisher {
                 self.first_unsettled.get_or_insert_with(Instant::now);
                 self.board.duplicate(&file);
             }
+            Job::Forget { pipeline, staged, weight } => {
+                self.discard(&staged);
+                self.lines[pipeline].backlog.release(weight);
+            }
             Job::Checkpoint { pipeline, epoch, full } => self.keep(pipeline, epoch, full),
+            Job::Refresh(reply) => {
+                self.settle()?;
+                self.refresh_tables(true)?;
+                // Whoever asked may have gone.
+                let _ = reply.send(());
+            }
             Job::End => {}
         }
         Ok(())
+    }
+
+    /// Removes staged parts that nobody wants.
+    fn discard(&self, staged: &[PathBuf]) {
+        for path in staged {
+            // What cannot be removed now, recovery removes.
+            let _ = std::fs::remove_file(self.home.root().join(path));
+        }
     }
 
     /// Hands the rows of the tables to the keeper, which tells the ledger when they are durable.

@@ -12,7 +12,7 @@ use std::sync::mpsc::Receiver;
 use tidemill_operators::meter::Meter;
 use tidemill_operators::reject::EpochRejects;
 use tidemill_operators::tally::{Tallies, Tally};
-use tidemill_operators::time::Stay;
+use tidemill_operators::time::Step;
 use tidemill_operators::{Batch, Time};
 use timely::Container;
 use timely::dataflow::operators::core::{ConnectLoop, Feedback, Map as _};
@@ -32,12 +32,13 @@ use crate::checkpoint::reuse::Partial;
 use crate::checkpoint::{self, KeptPart, Order, StatePart, operator_fingerprint, operator_state};
 use crate::ingest::backlog::Backlog;
 use crate::ingest::buffers::Buffers;
+use crate::ingest::checks::Checks;
 use crate::ingest::coordinator::{Command, Loads, coordinator};
 use crate::ingest::digest::digest;
 use crate::ingest::flow::Flow;
 use crate::ingest::order::{Opening, ReadEvent, ReadNote};
 use crate::ingest::reader::{Reader, reader};
-use crate::judge::{count_rejects, judge};
+use crate::judge::{Rules, count_rejects, judge};
 use crate::plan::{Input, NodeId, OperatorPlan, Plan, PortId, SinkKind, SinkPlan};
 use crate::receipt::place;
 use crate::sink::changes::changes;
@@ -49,6 +50,7 @@ use crate::stats::{Gauge, SINK, Stats, feeds, kind_word};
 mod aggregate;
 mod join;
 mod keyed;
+mod loops;
 mod operator;
 mod shelf;
 mod sink;
@@ -111,6 +113,7 @@ pub fn render(worker: &mut Worker, plan: &Plan, fittings: Fittings) -> Rendered 
             of_records: Vec::new(),
             tallies: Tallies::default(),
             frontiers: Vec::new(),
+            open_loops: Vec::new(),
         }
         .build(fittings.commands, fittings.ledger)
     })
@@ -141,6 +144,8 @@ struct Rendering<'scope, 'plan> {
     of_records: Vec<Rejects<'scope>>,
     tallies: Tallies,
     frontiers: Vec<(ProbeHandle<Time>, Gauge)>,
+    /// Loops whose heads were built, until all of their bodies are.
+    open_loops: Vec<loops::OpenLoop<'scope>>,
 }
 
 impl<'scope> Rendering<'scope, '_> {
@@ -175,10 +180,12 @@ impl<'scope> Rendering<'scope, '_> {
         let notes = together(self.scope, vec![read.clone(), hashed]);
         // A verdict on a file follows from what operators reject and leads to those that hold its
         // rows back: it is known only when all are built.
-        let is_judged = self.plan.sources.iter().any(|source| source.max_rejects.is_some());
+        let rules = Rules::of(self.plan);
+        let has_rules = rules.can_fail(self.plan);
+        let is_judged = has_rules || self.plan.loops.iter().any(|one| one.grows);
         let mut failures = vec![notes.clone()];
         let verdict = is_judged.then(|| {
-            let (verdict, told) = self.scope.feedback::<Vec<ReadNote>>(Stay);
+            let (verdict, told) = self.scope.feedback::<Vec<ReadNote>>(Step::STAY);
             failures.push(told);
             verdict
         });
@@ -194,9 +201,14 @@ impl<'scope> Rendering<'scope, '_> {
             let at = self.plan.operators.iter().position(|one| std::ptr::eq(one, operator));
             self.operator(at.unwrap_or_default(), operator, poison.clone());
         }
+        let grown = self.close_loops();
         let mut said_of_files = vec![notes.clone()];
         if let Some(verdict) = verdict {
-            let verdicts = self.judge(orders.openings.clone(), notes.clone());
+            let mut verdicts = grown;
+            if has_rules {
+                verdicts.push(self.judge(orders.openings.clone(), notes.clone(), rules));
+            }
+            let verdicts = together(self.scope, verdicts);
             verdicts.clone().connect_loop(verdict);
             said_of_files.push(verdicts);
         }
@@ -283,17 +295,18 @@ impl<'scope> Rendering<'scope, '_> {
             .broadcast()
     }
 
-    /// The verdicts on files of which too many records were rejected, on worker 0.
+    /// The verdicts on files that break a rule, on worker 0.
     fn judge(
         &self,
         openings: StreamVec<'scope, Time, Opening>,
         notes: StreamVec<'scope, Time, ReadNote>,
+        rules: Rules,
     ) -> StreamVec<'scope, Time, ReadNote> {
         let name = &self.plan.name;
         let rejects = together(self.scope, self.of_records.clone());
-        let tallies = count_rejects(&format!("Count rejects {name}/"), rejects);
-        let limits = self.plan.sources.iter().map(|source| source.max_rejects).collect();
-        judge(&format!("Judge {name}/"), openings, notes, tallies, limits)
+        let title = format!("Count rejects {name}/");
+        let tallies = count_rejects(&title, rejects, rules.policies.clone());
+        judge(&format!("Judge {name}/"), openings, notes, tallies, rules)
     }
 
     fn source(
@@ -309,6 +322,7 @@ impl<'scope> Rendering<'scope, '_> {
             name: source.name.clone(),
             plan: source.read.clone(),
             inflate_ratio_max: source.inflate_ratio_max,
+            checks: Checks::of(source),
             flow: self.flow.clone(),
             loads: self.loads.clone(),
             buffers: self.buffers.clone(),
@@ -365,13 +379,16 @@ impl<'scope> Rendering<'scope, '_> {
 
 /// Returns whether some operator before this one keeps state.
 fn follows_state(plan: &Plan, operator: &OperatorPlan) -> bool {
-    // A plan has no cycles, so this ends.
-    operator.inputs.iter().any(|input| match input.from.node {
-        NodeId::Source(_) => false,
-        NodeId::Operator(at) => {
-            let before = &plan.operators[at];
-            before.kind.keeps_state() || follows_state(plan, before)
-        }
+    let at = plan.operators.iter().position(|one| std::ptr::eq(one, operator));
+    // Without what goes back in loops a plan has no circles, so this ends.
+    at.is_some_and(|at| {
+        plan.forward(at).any(|(_, input)| match input.from.node {
+            NodeId::Source(_) => false,
+            NodeId::Operator(before) => {
+                let before = &plan.operators[before];
+                before.kind.keeps_state() || follows_state(plan, before)
+            }
+        })
     })
 }
 

@@ -89,6 +89,55 @@ pub struct SubmissionReport {
     pub retried_as: Option<u64>,
     /// Which submissions this one corrects, and which correct it.
     pub corrections: Corrections,
+    /// How many of its bytes lie in `retained/`, for corrections; none: not there.
+    pub retained_bytes: Option<u64>,
+    /// What it waits for, in words, if something holds it back.
+    pub waits_for: Option<String>,
+    /// The attempts at it that failed for a reason that may pass.
+    pub attempts: Vec<AttemptReport>,
+}
+
+/// An attempt at a file that failed for a reason that may pass.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AttemptReport {
+    /// Its number, from 1.
+    pub number: u64,
+    /// When it failed.
+    pub failed_at: SystemTime,
+    /// `permanent`, `transient`, `timeout` or `resource`.
+    pub class: String,
+    /// Why: a stable word.
+    pub code: String,
+    /// Why: for people.
+    pub text: String,
+    /// When the next attempt was, or is, to begin.
+    pub next_at: SystemTime,
+}
+
+/// Something that a person holds back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HoldReport {
+    /// The pipeline.
+    pub pipeline: String,
+    /// What of it: one of the words below.
+    pub kind: String,
+    /// The source or sink; empty for all of the pipeline.
+    pub part: String,
+    /// Since when.
+    pub since: SystemTime,
+    /// How many files wait for it in `unprocessed/`.
+    pub files_waiting: u64,
+}
+
+impl HoldReport {
+    /// The pipeline is drained.
+    pub const DRAINED: &'static str = "drained";
+    /// The pipeline is paused.
+    pub const PAUSED: &'static str = "paused";
+    /// A source is paused.
+    pub const SOURCE: &'static str = "source";
+    /// A sink is paused.
+    pub const SINK: &'static str = "sink";
 }
 
 /// One output file that a submission wrote or took away.
@@ -152,6 +201,10 @@ impl Condition {
     pub const SLOW_DISK: &'static str = "slow_disk";
     /// Files that may crash the process are run one at a time.
     pub const ALONE: &'static str = "alone";
+    /// A person has paused a pipeline, a source or a sink.
+    pub const PAUSED: &'static str = "paused";
+    /// A person has drained a pipeline.
+    pub const DRAINED: &'static str = "drained";
 }
 
 /// Where every record of one committed file went. It balances.
@@ -254,6 +307,9 @@ pub struct OperatorReport {
     pub state_entries: u64,
     /// Bytes of memory they take, where the operator knows: those that keep the rows of keys do.
     pub state_bytes: u64,
+    /// Of a source: bytes of its inputs that lie in `retained/`, for corrections.
+    #[serde(default)]
+    pub retained_bytes: u64,
 }
 
 /// How long files spent in one stage, in microseconds.
@@ -290,6 +346,8 @@ pub struct PipelineReport {
     pub quarantined: u64,
     /// Epochs up to this one are committed.
     pub committed_epoch: u64,
+    /// What of it is held back.
+    pub holds: Vec<HoldReport>,
 }
 
 /// One node of a pipeline's graph.
@@ -303,6 +361,23 @@ pub struct NodeReport {
     pub kind: String,
     /// What it does, in a few words: the expression, the keys, the format.
     pub detail: String,
+}
+
+/// A loop of a pipeline's graph.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LoopReport {
+    /// The operator where records enter, and to which they go back.
+    pub head: String,
+    /// How often a record goes back at most.
+    pub max_rounds: u32,
+    /// The ports by which records go back: `operator.tag`.
+    pub back: Vec<String>,
+    /// All operators of it, the head first.
+    pub body: Vec<String>,
+    /// Where records leave it: `operator.tag -> reader`.
+    pub leaves: Vec<String>,
+    /// The head of the loop around it, if there is one.
+    pub within: Option<String>,
 }
 
 /// One edge of a pipeline's graph.

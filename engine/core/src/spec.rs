@@ -9,6 +9,10 @@ pub(crate) mod tree;
 
 pub(crate) mod read;
 
+pub(crate) mod compose;
+pub(crate) mod surroundings;
+
+pub(crate) mod contract;
 pub(crate) mod correcting;
 mod operator;
 mod sink;
@@ -16,13 +20,15 @@ mod source;
 pub(crate) mod taking;
 
 pub(crate) use operator::state::{DROP, StateSpec, VariableSpec};
-pub(crate) use operator::{BodySpec, ExprSpec, JoinSpec, NamedSpec, OperatorSpec};
+pub(crate) use operator::{BodySpec, ExprSpec, JoinSpec, LotsSpec, NamedSpec, OperatorSpec};
 pub(crate) use read::Text;
 pub(crate) use sink::{EmptyFiles, SinkBody, SinkSpec};
 pub(crate) use source::SourceSpec;
 
-use crate::diagnostic::Mistakes;
+use crate::diagnostic::{Mistakes, Place};
+use compose::{Demand, flat};
 use read::Entries;
+use surroundings::Surroundings;
 use tree::Node;
 
 /// A pipeline file as written.
@@ -35,11 +41,21 @@ pub(crate) struct PipelineSpec {
     /// Whether `sources`, `operators` and `sinks` could be read as maps with something in them: only then is a name
     /// that is not there really unknown.
     pub(crate) complete: bool,
+    /// What groups demand of what is fed to them.
+    pub(crate) demands: Vec<Demand>,
+    /// The file as it would be written without includes, parameters and groups, if it has any.
+    pub(crate) flat: Option<String>,
 }
 
-/// Reads a pipeline file; `None` when it is not a map of keys at all.
-pub(crate) fn parse(mistakes: &mut Mistakes<'_>) -> Option<PipelineSpec> {
+/// Reads a pipeline file; `None` when it is not a map of keys at all, or lacks what it includes or refers to.
+pub(crate) fn parse(
+    surroundings: &dyn Surroundings,
+    mistakes: &mut Mistakes<'_>,
+) -> Option<PipelineSpec> {
     let root = tree::read(mistakes)?;
+    let composed = compose::compose(root, surroundings, mistakes)?;
+    let flat = if composed.changed { Some(flat_text(&composed.root, mistakes)?) } else { None };
+    let compose::Composed { root, demands, .. } = composed;
     let mut top = Entries::open(root, "a pipeline file", mistakes)?;
     let name = top.require("pipeline", mistakes);
     let name = name.and_then(|node| read::text(node, "`pipeline`, the name,", mistakes));
@@ -73,7 +89,36 @@ pub(crate) fn parse(mistakes: &mut Mistakes<'_>) -> Option<PipelineSpec> {
         operators: operators.unwrap_or_default(),
         sinks: sinks.unwrap_or_default(),
         complete,
+        demands,
+        flat,
     })
+}
+
+/// Reads a file of values for parameters: a map of names.
+pub(crate) fn values(mistakes: &mut Mistakes<'_>) -> Option<Vec<(String, String)>> {
+    let root = tree::read(mistakes)?;
+    let mut values = Vec::new();
+    for (key, node) in read::map(root, "a file of parameters", mistakes)? {
+        values.push((key.name, read::text(node, "the value of a parameter", mistakes)?.text));
+    }
+    Some(values)
+}
+
+/// Returns a composed file as text; it has the bounds of any other file, so that it can be read again.
+fn flat_text(root: &Node, mistakes: &mut Mistakes<'_>) -> Option<String> {
+    let (values, text) = (flat::count(root), flat::text(root));
+    if values <= tree::NODES_MAX && text.len() <= tree::FILE_BYTES_MAX {
+        return Some(text);
+    }
+    let message = format!(
+        "with all that is included and all groups the pipeline has {values} values and {} bytes; at most {} \
+         and {} are taken",
+        text.len(),
+        tree::NODES_MAX,
+        tree::FILE_BYTES_MAX
+    );
+    mistakes.add(Place::default(), "", message, Some("make several pipelines".to_owned()));
+    None
 }
 
 /// Reads one of the sections: a map of names.
@@ -88,7 +133,10 @@ fn section<T>(
     let article = if one.starts_with('o') { "an" } else { "a" };
     let mut parsed = Vec::with_capacity(entries.len());
     for (key, node) in entries {
-        let name = read::name(&key, &node.path, &format!("{article} {one}"), mistakes);
+        let name = match one {
+            "operator" => read::operator_name(&key, &node.path, mistakes),
+            _ => read::name(&key, &node.path, &format!("{article} {one}"), mistakes),
+        };
         parsed.push(parse(name, node, mistakes));
     }
     Some(parsed)

@@ -33,6 +33,7 @@ use crate::board::Board;
 use crate::checkpoint::find::{Base, find};
 use crate::checkpoint::keeper::Keeper;
 use crate::checkpoint::reuse::Partial;
+use crate::control::Control as Holds;
 use crate::engine::Engine;
 use crate::engine::tables::Tables;
 use crate::fault::{self, FaultKind};
@@ -232,6 +233,10 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let stop = Arc::new(AtomicBool::new(false));
     let held = Held::default();
     let numbers = Numbers::from(journal.next_submission());
+    let control = Holds::new(&config.plans, journal.holds()?);
+    for held in control.conditions() {
+        tracing::warn!("{}; {}", held.text, held.hint);
+    }
     let reader = journal.reader()?;
     let watched = journal.reader()?;
     let engine = Engine::new(crate::engine::Parts {
@@ -249,6 +254,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         taking: Mutex::default(),
         space: space.clone(),
         tables: Arc::clone(&tables),
+        control: control.clone(),
         held: held.clone(),
         next: Mutex::default(),
         root: home.root().to_path_buf(),
@@ -280,6 +286,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         Keeping { keeper, events: events.clone(), generation },
         space.clone(),
         Turns::new(suspects),
+        control.clone(),
     );
     for (pipeline, order) in orders.into_iter().enumerate() {
         order.into_iter().for_each(|order| ledger.restore(pipeline, order));
@@ -307,6 +314,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         space,
         watched,
         held,
+        control,
     );
     let once = config.once;
     let taking = spawn("tidemill:intake", move || {

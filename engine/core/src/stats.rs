@@ -143,6 +143,7 @@ impl Stats {
                 },
                 state_entries: readings.state_entries,
                 state_bytes: readings.state_bytes,
+                retained_bytes: 0,
             }
         };
         let given = |seat: &Seat| {

@@ -1,61 +1,28 @@
 //! Author: what the author of a pipeline asks: is it right, what does it look like, what is in
 //! force.
 
-use std::path::Path;
-
-use anyhow::Context;
-use tidemill_engine::plan::describe;
-use tidemill_engine::{Diagnostic, Plan, draw, plan};
+use tidemill_engine::draw;
+use tidemill_engine::plan::{describe, loops};
+use tidemill_engine::report::LoopReport;
 
 use crate::flags::{CheckFlags, ConfigFlags, Drawing, GraphFlags};
+pub use crate::pipeline::{Mistakes, Values, load, load_text, load_with};
 use crate::settings::Settings;
 use crate::{USAGE, complain, say};
 
-/// Reads and plans a pipeline file; the mistakes are ready to be shown.
-pub fn load(path: &Path) -> anyhow::Result<Result<Plan, Mistakes>> {
-    let yaml = std::fs::read_to_string(path)
-        .with_context(|| format!("read the pipeline file {}", path.display()))?;
-    Ok(load_text(path, yaml))
-}
-
-/// Plans the text of a pipeline file that was read before.
-pub fn load_text(path: &Path, yaml: String) -> Result<Plan, Mistakes> {
-    let file = path.display().to_string();
-    plan(&yaml).map_err(|diagnostics| Mistakes { file, yaml, diagnostics })
-}
-
-/// The mistakes in one pipeline file.
-pub struct Mistakes {
-    file: String,
-    yaml: String,
-    diagnostics: Vec<Diagnostic>,
-}
-
-impl Mistakes {
-    /// Shows them to a person.
-    pub fn complain(&self) {
-        for diagnostic in &self.diagnostics {
-            complain(diagnostic.render(&self.file, &self.yaml).trim_end());
-            complain("");
-        }
-        let count = self.diagnostics.len();
-        let mistakes =
-            if count == 1 { "1 mistake".to_owned() } else { format!("{count} mistakes") };
-        complain(&format!("{}: {mistakes}", self.file));
-    }
-}
-
 /// `tidemill check`
 pub fn check(flags: &CheckFlags) -> anyhow::Result<u8> {
+    let Some(values) = Values::gather(&flags.params)? else { return Ok(USAGE) };
     let mut code = 0;
     let mut report = Vec::new();
     for path in &flags.pipelines {
         let file = path.display().to_string();
-        match load(path)? {
+        match load_with(path, &values)? {
+            Ok(plan) if flags.flat => say(plan.yaml.as_bytes())?,
             Ok(plan) if flags.json => {
                 report.push(serde_json::json!({
                     "file": file, "ok": true, "pipeline": plan.name, "plan_hash": plan.hash,
-                    "mistakes": [],
+                    "loops": loops(&plan), "mistakes": [],
                 }));
             }
             Ok(plan) => {
@@ -67,6 +34,9 @@ pub fn check(flags: &CheckFlags) -> anyhow::Result<u8> {
                     plan.name
                 )
                 .as_bytes())?;
+                for one in loops(&plan) {
+                    say(explained(&one).as_bytes())?;
+                }
             }
             Err(mistakes) => {
                 code = USAGE;
@@ -80,21 +50,46 @@ pub fn check(flags: &CheckFlags) -> anyhow::Result<u8> {
             }
         }
     }
+    if code == 0 && !values.all_known() {
+        code = USAGE;
+    }
     if flags.json {
         say(format!("{}\n", serde_json::to_string_pretty(&report)?).as_bytes())?;
     }
     Ok(code)
 }
 
+/// Says what a loop does.
+fn explained(one: &LoopReport) -> String {
+    let within = one.within.as_ref().map_or(String::new(), |outer| format!(" (inside of {outer})"));
+    let leaves = match one.leaves.as_slice() {
+        [] => "where an operator leaves it out".to_owned(),
+        leaves => leaves.join(", "),
+    };
+    format!(
+        "  loop of {}{within}: back by {}, at most {} rounds; through {}; leaves by {leaves}; what goes \
+         round more often leaves by {}.errors\n",
+        one.head,
+        one.back.join(", "),
+        one.max_rounds,
+        one.body.join(", "),
+        one.head,
+    )
+}
+
 /// `tidemill graph`
 pub fn graph(flags: &GraphFlags) -> anyhow::Result<u8> {
-    let plan = match load(&flags.pipeline)? {
+    let Some(values) = Values::gather(&flags.params)? else { return Ok(USAGE) };
+    let plan = match load_with(&flags.pipeline, &values)? {
         Ok(plan) => plan,
         Err(mistakes) => {
             mistakes.complain();
             return Ok(USAGE);
         }
     };
+    if !values.all_known() {
+        return Ok(USAGE);
+    }
     let text = if flags.json {
         let (nodes, edges) = describe(&plan);
         let graph = serde_json::json!({ "pipeline": plan.name, "nodes": nodes, "edges": edges });

@@ -3,9 +3,11 @@
 //! Decides; reads nothing but what it is handed. A file that a deployment took the place of never comes
 //! back by itself, and neither does one that was changed behind the server's back.
 
+use tidemill_cli::ClientCommand;
 use tidemill_engine::{Plan, plan};
 use tidemill_store::Deployment;
 
+use crate::author::load;
 use crate::complain;
 
 /// What a run begins with.
@@ -64,6 +66,17 @@ pub(crate) fn effective(
         }
     }
     if wrong.is_empty() { Ok(all) } else { Err(wrong) }
+}
+
+/// Puts into `deploy` what a file is with all that it includes and the parameters of this environment: the
+/// server has neither. A file with mistakes is sent as it is, and the server tells them.
+pub(crate) fn flat(mut command: ClientCommand) -> anyhow::Result<ClientCommand> {
+    if let ClientCommand::Deploy(deploy) = &mut command {
+        for path in &deploy.pipelines {
+            deploy.texts.push(load(path)?.ok().map(|plan| plan.yaml));
+        }
+    }
+    Ok(command)
 }
 
 fn take(deployment: &Deployment, plans: &mut Vec<Plan>, wrong: &mut Vec<String>) {

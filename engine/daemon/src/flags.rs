@@ -63,12 +63,27 @@ pub struct RunFlags {
     /// Forget what was deployed into this home while it ran: the files given here count
     #[arg(long)]
     pub redeploy: bool,
+    /// What is given to parameters.
+    #[command(flatten)]
+    pub params: ParamFlags,
     /// What can also be set by environment and file.
     #[command(flatten)]
     pub settings: SettingFlags,
     /// Print help
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
+}
+
+/// What is given to the parameters of pipeline files. Flags win over the environment
+/// (TIDEMILL_PARAM_NAME), the environment over the file.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ParamFlags {
+    /// Give a parameter of the pipeline its value; once for each
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub param: Vec<String>,
+    /// A file with values for parameters: `NAME: VALUE`, one a line
+    #[arg(long, value_name = "FILE")]
+    pub params: Option<PathBuf>,
 }
 
 /// Flags of `config`.
@@ -169,6 +184,12 @@ pub struct CheckFlags {
     /// Print JSON instead of text
     #[arg(long)]
     pub json: bool,
+    /// Print the pipeline file flat: with all that it includes, without parameters and groups
+    #[arg(long, conflicts_with = "json")]
+    pub flat: bool,
+    /// What is given to parameters.
+    #[command(flatten)]
+    pub params: ParamFlags,
 }
 
 /// Flags of `graph`.
@@ -183,6 +204,9 @@ pub struct GraphFlags {
     /// Print nodes and edges as JSON instead
     #[arg(long)]
     pub json: bool,
+    /// What is given to parameters.
+    #[command(flatten)]
+    pub params: ParamFlags,
 }
 
 /// Flags of `torture`.
@@ -206,6 +230,12 @@ pub struct TortureFlags {
     /// What the instants are drawn from: the same seed draws the same
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
+    /// Replace and remove some of the inputs, too, once they are committed
+    ///
+    /// Whatever their sources say of `on_same_name` and `on_delete`; not those that say `append_only`,
+    /// `corrections: off` or `dedupe`.
+    #[arg(long)]
+    pub corrections: bool,
     /// Kill at each named step of the protocol too, and once more in the recovery from it
     #[arg(long)]
     pub points: bool,
@@ -215,6 +245,9 @@ pub struct TortureFlags {
     /// Print JSON instead of a table
     #[arg(long)]
     pub json: bool,
+    /// What is given to parameters.
+    #[command(flatten)]
+    pub params: ParamFlags,
 }
 
 /// How a graph is drawn.

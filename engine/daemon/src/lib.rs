@@ -1,13 +1,15 @@
 //! The daemon: flags, settings, build the parts, run, drain. It decides nothing itself.
 //!
 //! Map: [`flags`] (what can be typed), [`settings`] (what is in force, and from where), [`run`] (one
-//! process of a run), [`supervisor`] (several processes on this host), [`author`] (check, graph,
+//! process of a run), [`pipeline`] (a pipeline file and what belongs to it), [`supervisor`] (several processes on this host), [`author`] (check, graph,
 //! config: what a pipeline's author asks), [`mod@doctor`] (what is wrong with a home), [`torture`]
 //! (kills a pipeline again and again, and compares).
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod flags;
 pub mod settings;
+
+pub mod pipeline;
 
 pub mod author;
 mod deployed;
@@ -54,7 +56,7 @@ pub fn main() -> ExitCode {
             clap_complete::generate(shell, &mut Tidemill::command(), "tidemill", &mut text);
             say(&text).map(|()| 0)
         }
-        Command::Client(command) => ask(command),
+        Command::Client(command) => deployed::flat(command).and_then(ask),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),

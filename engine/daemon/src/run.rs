@@ -16,7 +16,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::author::{load, load_text};
+use crate::author::{Values, load_text, load_with};
 use crate::deployed::{effective, tell};
 use crate::flags::RunFlags;
 use crate::settings::Settings;
@@ -45,7 +45,7 @@ pub fn run(flags: RunFlags) -> anyhow::Result<u8> {
         }
     };
     start_log(&settings)?;
-    let Some(plans) = load_all(&flags)? else { return Ok(USAGE) };
+    let Some(mut plans) = load_all(&flags)? else { return Ok(USAGE) };
     let supervises = settings.processes > 1 && settings.process.is_none();
     let by_hostfile = settings.process.is_some() && !supervisor::is_supervised();
     if !arm(settings.process.unwrap_or_default(), supervises)? {
@@ -56,6 +56,9 @@ pub fn run(flags: RunFlags) -> anyhow::Result<u8> {
     {
         complain(&format!("error: {error}"));
         return Ok(USAGE);
+    }
+    if trial::corrects() {
+        plans.iter_mut().for_each(Plan::take_corrections);
     }
     if supervises {
         let texts = plans.into_iter().map(|plan| plan.yaml).collect();
@@ -190,12 +193,14 @@ fn with_deployed(
 /// Plans every pipeline file, or shows all mistakes of all of them. A process that was started by
 /// another one gets the texts that its parent has read.
 fn load_all(flags: &RunFlags) -> anyhow::Result<Option<Vec<Plan>>> {
+    let Some(values) = Values::gather(&flags.params)? else { return Ok(None) };
     let mut plans: Vec<Plan> = Vec::with_capacity(flags.pipelines.len());
     let mut right = true;
+    let is_given = !supervisor::is_supervised();
     for (index, path) in flags.pipelines.iter().enumerate() {
         let loaded = match supervisor::pipeline_text(index)? {
             Some(yaml) => load_text(path, yaml),
-            None => load(path)?,
+            None => load_with(path, &values)?,
         };
         match loaded {
             Ok(plan) => {
@@ -214,6 +219,8 @@ fn load_all(flags: &RunFlags) -> anyhow::Result<Option<Vec<Plan>>> {
             }
         }
     }
+    // While a file could not be read, its parameters are not known.
+    right = right && (!is_given || values.all_known());
     Ok(right.then_some(plans))
 }
 

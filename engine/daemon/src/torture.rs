@@ -6,12 +6,13 @@
 //! inputs, nor any home but those it makes.
 //!
 //! Map: [`site`] (a home under torture), [`life`] (the program running on it), [`outcome`] (what it
-//! shows, and how two differ), [`dice`] (when), [`mod@campaign`] (all of it for one shape), [`report`].
+//! shows, and how two differ), [`script`] (what is done to it), [`dice`] (when), [`mod@campaign`] (all of it for one shape), [`report`].
 
 pub mod dice;
 
 pub mod life;
 pub mod outcome;
+pub mod script;
 pub mod site;
 
 pub mod campaign;
@@ -23,7 +24,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::author::load;
+use crate::author::{Values, load_with};
 use crate::flags::TortureFlags;
 use crate::torture::campaign::{Campaign, Wish};
 use crate::torture::dice::Dice;
@@ -47,27 +48,44 @@ pub fn torture(flags: &TortureFlags) -> anyhow::Result<u8> {
 /// Does what `tidemill torture` does, up to the report; `None` for a mistake in what was given, which
 /// is told.
 pub fn campaign(flags: &TortureFlags) -> anyhow::Result<Option<Report>> {
-    let plan = match load(&flags.pipeline)? {
+    let Some(values) = Values::gather(&flags.params)? else { return Ok(None) };
+    let plan = match load_with(&flags.pipeline, &values)? {
         Ok(plan) => plan,
         Err(mistakes) => {
             mistakes.complain();
             return Ok(None);
         }
     };
+    if !values.all_known() {
+        return Ok(None);
+    }
     if flags.workers.contains(&0) || flags.processes.contains(&0) {
         complain("error: a run has at least one process (-n) and one worker (-w)");
         return Ok(None);
     }
     let ground = Ground::create(flags.keep.as_deref())?;
     let yaml = ground.path.join("pipeline.yaml");
-    std::fs::copy(&flags.pipeline, &yaml)
+    // What it includes and the values of its parameters are in it.
+    std::fs::write(&yaml, &plan.yaml)
         .with_context(|| format!("copy the pipeline file to {}", yaml.display()))?;
+    let inputs = gather_inputs(&flags.inputs)?;
+    let script = match flags.corrections {
+        false => script::plain(&inputs),
+        true => {
+            let script = script::correcting(&inputs, &plan, &mut Dice::new(flags.seed));
+            script.context(
+                "no input can be replaced or removed: their sources say `append_only`, \
+                 `corrections: off` or `dedupe`",
+            )?
+        }
+    };
     let subject = Subject {
+        script,
         program: std::env::current_exe().context("find this program")?,
         yaml,
         temporary: ground.path.clone(),
         pipeline: plan.name,
-        inputs: gather_inputs(&flags.inputs)?,
+        inputs,
     };
     let wish = Wish { kills: flags.kills, points: flags.points, keep: flags.keep.is_some() };
     let report = torture_shapes(flags, &subject, &wish, &ground)?;
@@ -106,6 +124,7 @@ fn torture_shapes(
     Ok(Report {
         pipeline: subject.pipeline.clone(),
         inputs: subject.inputs.len(),
+        corrected: subject.actions() - subject.inputs.len(),
         seed: flags.seed,
         equal: shapes.iter().all(report::Tally::is_equal),
         shapes,

@@ -4,9 +4,12 @@
 use std::path::Path;
 
 use tidemill_engine::Engine;
+use tidemill_engine::control::ControlError;
+use tidemill_engine::dry_run::DryRun;
 use tidemill_engine::engine::tables::{TableError, TableHandle, TableObserver, TableReport};
 use tidemill_engine::engine::{
-    ClientId, Deploy, DeployError, DeployReport, Observer, Replaces, SubmitError, Target, Upload,
+    ClientId, Deploy, DeployError, DeployReport, Draining, Observer, Replaces, Subject,
+    SubmitError, Target, Upload,
 };
 use tidemill_engine::report::{
     Condition, OperatorReport, PipelineReport, ReceiptReport, StageLatency, SubmissionFilter,
@@ -50,6 +53,12 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// Takes a committed file away; `None`: there is no such submission.
     fn remove(&self, target: &Target) -> Result<Option<SubmissionReport>, SubmitError>;
 
+    /// Tries what [`Backend::submit`] would do with a correction, and changes nothing.
+    fn try_upload(&self, upload: &Upload) -> Result<DryRun, SubmitError>;
+
+    /// Tries what [`Backend::remove`] would do, and changes nothing; `None`: there is no such submission.
+    fn try_removal(&self, target: &Target) -> Result<Option<DryRun>, SubmitError>;
+
     /// Returns what keeps work waiting.
     fn conditions(&self) -> Vec<Condition>;
 
@@ -76,6 +85,18 @@ pub trait Backend: Clone + Send + Sync + 'static {
 
     /// Lets a pipeline file take over; `Ok` is durable.
     fn deploy(&self, deploy: &Deploy) -> Result<DeployReport, DeployError>;
+
+    /// Holds something back; returns whether that is new.
+    fn pause(&self, subject: &Subject) -> Result<bool, ControlError>;
+
+    /// Lets something go on; returns whether it was held back.
+    fn resume(&self, subject: &Subject) -> Result<bool, ControlError>;
+
+    /// Lets a pipeline, or all, take nothing new, and says how far what is under way has got.
+    fn drain(&self, pipeline: Option<&str>) -> Result<Vec<Draining>, ControlError>;
+
+    /// Ends the engine once everything is drained.
+    fn stop_drained(&self, pipeline: Option<&str>) -> Result<(), ControlError>;
 }
 
 impl Backend for Engine {
@@ -124,6 +145,14 @@ impl Backend for Engine {
         Engine::remove(self, target)
     }
 
+    fn try_upload(&self, upload: &Upload) -> Result<DryRun, SubmitError> {
+        Engine::try_upload(self, upload)
+    }
+
+    fn try_removal(&self, target: &Target) -> Result<Option<DryRun>, SubmitError> {
+        Engine::try_removal(self, target)
+    }
+
     fn conditions(&self) -> Vec<Condition> {
         Engine::conditions(self)
     }
@@ -158,5 +187,21 @@ impl Backend for Engine {
 
     fn deploy(&self, deploy: &Deploy) -> Result<DeployReport, DeployError> {
         Engine::deploy(self, deploy)
+    }
+
+    fn pause(&self, subject: &Subject) -> Result<bool, ControlError> {
+        Engine::pause(self, subject)
+    }
+
+    fn resume(&self, subject: &Subject) -> Result<bool, ControlError> {
+        Engine::resume(self, subject)
+    }
+
+    fn drain(&self, pipeline: Option<&str>) -> Result<Vec<Draining>, ControlError> {
+        Engine::drain(self, pipeline)
+    }
+
+    fn stop_drained(&self, pipeline: Option<&str>) -> Result<(), ControlError> {
+        Engine::stop_drained(self, pipeline)
     }
 }

@@ -7,10 +7,13 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Serializer, V2Serializer};
-use tidemill_engine::engine::{ClientId, DeployError, Replaces, SubmitError, Target};
+use tidemill_engine::code::RequestCode;
+use tidemill_engine::control::ControlError;
+use tidemill_engine::engine::{ClientId, DeployError, Draining, Replaces, SubmitError, Target};
 use tidemill_engine::report::{
-    Condition, EdgeReport, NodeReport, OperatorReport, OutputReport, Phase, PipelineReport,
-    ReceiptNode, ReceiptReport, StageLatency, SubmissionFilter, SubmissionReport,
+    AttemptReport, Condition, EdgeReport, HoldReport, NodeReport, OperatorReport, OutputReport,
+    Phase, PipelineReport, ReceiptNode, ReceiptReport, StageLatency, SubmissionFilter,
+    SubmissionReport,
 };
 use tidemill_proto::{CODE_KEY, v1};
 use tonic::metadata::{MetadataMap, MetadataValue};
@@ -18,6 +21,7 @@ use tonic::{Code, Status};
 
 use crate::refusal::Refusal;
 
+pub(crate) mod corrections;
 pub(crate) mod deploy;
 pub(crate) mod tables;
 
@@ -37,71 +41,94 @@ impl From<Refusal> for Status {
             other => other.to_string(),
         };
         let mut metadata = MetadataMap::new();
-        metadata.insert(CODE_KEY, MetadataValue::from_static(word));
+        metadata.insert(CODE_KEY, MetadataValue::from_static(word.word()));
         Status::with_metadata(code, text, metadata)
     }
 }
 
 /// Returns the status code and the stable word of a refusal, as `submissions.proto` lists them.
-fn code_and_word(refusal: &Refusal) -> (Code, &'static str) {
+fn code_and_word(refusal: &Refusal) -> (Code, RequestCode) {
     match refusal {
         Refusal::Submit(SubmitError::UnknownPipeline { .. })
         | Refusal::Pipeline { .. }
-        | Refusal::PipelineNeeded { .. } => (Code::NotFound, "E-PIPELINE"),
-        Refusal::NoSubmission { .. } => (Code::NotFound, "E-NOT-FOUND"),
+        | Refusal::PipelineNeeded { .. } => (Code::NotFound, RequestCode::NoPipeline),
+        Refusal::NoSubmission { .. } => (Code::NotFound, RequestCode::NotFound),
         Refusal::Table(error) => tables::code_and_word(error),
+        Refusal::Control(ControlError::Pipeline { .. }) => {
+            (Code::NotFound, RequestCode::NoPipeline)
+        }
+        Refusal::Control(ControlError::Part { .. }) => (Code::NotFound, RequestCode::NoPart),
+        Refusal::Control(ControlError::Stopping) => (Code::Unavailable, RequestCode::Draining),
+        Refusal::Submit(SubmitError::Paused { .. }) => (Code::Unavailable, RequestCode::Paused),
         Refusal::Submit(SubmitError::Name { .. }) | Refusal::Name { .. } => {
-            (Code::InvalidArgument, "E-NAME")
+            (Code::InvalidArgument, RequestCode::BadName)
         }
         Refusal::Id { .. } | Refusal::Submit(SubmitError::IdFuture { .. }) => {
-            (Code::InvalidArgument, "E-ID")
+            (Code::InvalidArgument, RequestCode::BadId)
         }
-        Refusal::Submit(SubmitError::IdUsed { .. }) => (Code::AlreadyExists, "E-ID-USED"),
-        Refusal::Submit(SubmitError::IdOld { .. }) => (Code::FailedPrecondition, "E-ID-OLD"),
+        Refusal::Submit(SubmitError::IdUsed { .. }) => (Code::AlreadyExists, RequestCode::IdUsed),
+        Refusal::Submit(SubmitError::IdOld { .. }) => {
+            (Code::FailedPrecondition, RequestCode::IdTooOld)
+        }
         Refusal::IdBusy { .. } | Refusal::Submit(SubmitError::IdBusy { .. }) => {
-            (Code::Unavailable, "E-ID-BUSY")
+            (Code::Unavailable, RequestCode::IdBusy)
         }
-        Refusal::Submit(SubmitError::NoSource { .. }) => (Code::InvalidArgument, "E-SOURCE"),
-        Refusal::Argument { .. } => (Code::InvalidArgument, "E-ARGUMENT"),
-        Refusal::Stream { .. } => (Code::InvalidArgument, "E-STREAM"),
-        Refusal::Lost => (Code::Cancelled, "E-STREAM"),
-        Refusal::Offset { .. } => (Code::InvalidArgument, "E-OFFSET"),
-        Refusal::TooMany { .. } | Refusal::TooFew { .. } => (Code::InvalidArgument, "E-SIZE"),
-        Refusal::Hash { .. } => (Code::InvalidArgument, "E-HASH"),
-        Refusal::TooBig { .. } | Refusal::MessageTooBig { .. } => (Code::OutOfRange, "E-TOO-BIG"),
-        Refusal::Busy | Refusal::Readers => (Code::ResourceExhausted, "E-RATE"),
-        Refusal::Lagged { .. } => (Code::ResourceExhausted, "E-LAGGED"),
+        Refusal::Submit(SubmitError::NoSource { .. }) => {
+            (Code::InvalidArgument, RequestCode::NoSource)
+        }
+        Refusal::Argument { .. } => (Code::InvalidArgument, RequestCode::BadArgument),
+        Refusal::Stream { .. } => (Code::InvalidArgument, RequestCode::BadStream),
+        Refusal::Lost => (Code::Cancelled, RequestCode::BadStream),
+        Refusal::Offset { .. } => (Code::InvalidArgument, RequestCode::WrongOffset),
+        Refusal::TooMany { .. } | Refusal::TooFew { .. } => {
+            (Code::InvalidArgument, RequestCode::WrongSize)
+        }
+        Refusal::Hash { .. } => (Code::InvalidArgument, RequestCode::WrongHash),
+        Refusal::TooBig { .. } | Refusal::MessageTooBig { .. } => {
+            (Code::OutOfRange, RequestCode::TooBig)
+        }
+        Refusal::Busy | Refusal::Readers => (Code::ResourceExhausted, RequestCode::TooBusy),
+        Refusal::Lagged { .. } => (Code::ResourceExhausted, RequestCode::Lagged),
         Refusal::Stalled { .. }
         | Refusal::Slow { .. }
         | Refusal::NoAnswer { .. }
         | Refusal::ReaderStalled { .. }
-        | Refusal::ReaderSlow { .. } => (Code::DeadlineExceeded, "E-SLOW"),
-        Refusal::StillOpen { .. } => (Code::DeadlineExceeded, "E-WAIT"),
+        | Refusal::ReaderSlow { .. } => (Code::DeadlineExceeded, RequestCode::TooSlow),
+        Refusal::StillOpen { .. } => (Code::DeadlineExceeded, RequestCode::StillOpen),
         Refusal::DiskFull { .. } | Refusal::Submit(SubmitError::NoSpace) => {
-            (Code::ResourceExhausted, "E-SPACE")
+            (Code::ResourceExhausted, RequestCode::NoSpace)
         }
-        Refusal::Disk => (Code::Unavailable, "E-DISK"),
-        Refusal::Submit(SubmitError::NoRetry { .. }) => (Code::FailedPrecondition, "E-RETRY"),
+        Refusal::Disk => (Code::Unavailable, RequestCode::DiskRefuses),
+        Refusal::Submit(SubmitError::NoRetry { .. }) => {
+            (Code::FailedPrecondition, RequestCode::NoRetry)
+        }
         Refusal::Submit(SubmitError::NoCorrection { .. }) => {
-            (Code::FailedPrecondition, "E-CORRECT")
+            (Code::FailedPrecondition, RequestCode::NoCorrection)
+        }
+        Refusal::Submit(SubmitError::NoDryRun { .. }) => {
+            (Code::FailedPrecondition, RequestCode::NoDryRun)
         }
         Refusal::Submit(SubmitError::Unavailable { .. }) | Refusal::Draining => {
-            (Code::Unavailable, "E-DRAIN")
+            (Code::Unavailable, RequestCode::Draining)
         }
         Refusal::PipelineFile { .. } | Refusal::Deploy(DeployError::Mistakes(_)) => {
-            (Code::InvalidArgument, "E-PIPELINE-FILE")
+            (Code::InvalidArgument, RequestCode::BadPipelineFile)
         }
-        Refusal::Deploy(DeployError::Refused { .. }) => (Code::FailedPrecondition, "E-DEPLOY"),
-        Refusal::Deploy(DeployError::Busy) => (Code::Aborted, "E-DEPLOY-BUSY"),
-        Refusal::Deploy(DeployError::Late { .. }) => (Code::DeadlineExceeded, "E-DEPLOY-LATE"),
-        Refusal::Deploy(DeployError::Unavailable(_)) => (Code::Unavailable, "E-DRAIN"),
+        Refusal::Deploy(DeployError::Refused { .. }) => {
+            (Code::FailedPrecondition, RequestCode::NoDeploy)
+        }
+        Refusal::Deploy(DeployError::Busy) => (Code::Aborted, RequestCode::DeployBusy),
+        Refusal::Deploy(DeployError::Late { .. }) => {
+            (Code::DeadlineExceeded, RequestCode::DeployLate)
+        }
+        Refusal::Deploy(DeployError::Unavailable(_)) => (Code::Unavailable, RequestCode::Draining),
         Refusal::HandingOver | Refusal::Submit(SubmitError::Deploying { .. }) => {
-            (Code::Unavailable, "E-STARTING")
+            (Code::Unavailable, RequestCode::Starting)
         }
-        Refusal::Starting { .. } => (Code::Unavailable, "E-STARTING"),
+        Refusal::Starting { .. } => (Code::Unavailable, RequestCode::Starting),
         // The engine may learn new reasons before the wire has a word for them.
         #[allow(unreachable_patterns, reason = "SubmitError grows with the engine")]
-        Refusal::Submit(_) | Refusal::Internal => (Code::Internal, "E-INTERNAL"),
+        Refusal::Submit(_) | Refusal::Internal => (Code::Internal, RequestCode::Internal),
     }
 }
 
@@ -213,7 +240,41 @@ pub(crate) fn submission(report: &SubmissionReport) -> v1::Submission {
         removes: report.corrections.removes,
         replaced_by: report.corrections.replaced_by,
         removed_by: report.corrections.removed_by,
+        retained_bytes: report.retained_bytes,
         receipt: None,
+        waits_for: report.waits_for.clone().unwrap_or_default(),
+        attempts: report.attempts.iter().map(attempt).collect(),
+    }
+}
+
+fn attempt(report: &AttemptReport) -> v1::Attempt {
+    v1::Attempt {
+        number: report.number,
+        failed_at: Some(instant(report.failed_at)),
+        class: report.class.clone(),
+        reason: Some(v1::Reason { code: report.code.clone(), text: report.text.clone() }),
+        next_at: Some(instant(report.next_at)),
+    }
+}
+
+/// Translates something that is held back.
+pub(crate) fn hold(report: HoldReport) -> v1::Hold {
+    v1::Hold {
+        pipeline: report.pipeline,
+        kind: report.kind,
+        part: report.part,
+        since: Some(instant(report.since)),
+        files_waiting: report.files_waiting,
+    }
+}
+
+/// Translates how far draining is.
+pub(crate) fn draining(report: Draining) -> v1::Draining {
+    v1::Draining {
+        pipeline: report.pipeline,
+        accepted: report.accepted,
+        done: report.done,
+        holds: report.holds.into_iter().map(hold).collect(),
     }
 }
 
@@ -291,6 +352,7 @@ pub(crate) fn operator(report: OperatorReport) -> v1::Operator {
         frontier: report.frontier.map(|(epoch, chunk)| v1::Frontier { epoch, chunk }),
         state_entries: report.state_entries,
         state_bytes: report.state_bytes,
+        retained_bytes: report.retained_bytes,
     }
 }
 
@@ -334,6 +396,7 @@ pub(crate) fn pipeline_in_list(report: PipelineReport) -> v1::Pipeline {
         committed: report.committed,
         quarantined: report.quarantined,
         committed_epoch: report.committed_epoch,
+        holds: report.holds.into_iter().map(hold).collect(),
     }
 }
 

@@ -20,6 +20,7 @@ mod ask;
 mod changes;
 mod upload;
 
+mod corrections;
 mod introspection;
 mod pipelines;
 mod submissions;
@@ -32,6 +33,7 @@ mod stand_in;
 use std::future::Future;
 use std::time::Duration;
 
+use tidemill_proto::v1::corrections_server::CorrectionsServer;
 use tidemill_proto::v1::introspection_server::IntrospectionServer;
 use tidemill_proto::v1::pipelines_server::PipelinesServer;
 use tidemill_proto::v1::submissions_server::SubmissionsServer;
@@ -54,8 +56,9 @@ const HTTP2_WINDOWS: (u32, u32) = (1 << 20, 4 << 20);
 /// The largest header list that is read, in bytes.
 const HEADER_BYTES_MAX: u32 = 16 << 10;
 
-/// How long connections may take to close once every request has ended.
-const CLOSE_MAX: Duration = Duration::from_secs(5);
+/// How long connections may take to close once no upload is under way. A client that does not look at
+/// its connection never hears that it is to leave; it must not keep the server.
+const CLOSE_MAX: Duration = Duration::from_secs(2);
 
 /// Why the server stopped before it was asked to, or could not start.
 #[derive(Debug, thiserror::Error)]
@@ -70,8 +73,9 @@ pub enum ServeError {
 
 /// Serves `backend` on `listener` until `shutdown` resolves.
 ///
-/// Then it takes no new connections and uploads, ends waits and watches with UNAVAILABLE, and
-/// returns when what is under way has ended, at the latest after [`Limits::drain_max`] and a moment.
+/// Then it takes no new connections and uploads, ends waits, watches and readers of tables with
+/// UNAVAILABLE, and returns when all clients have left: at the latest a moment after the last upload
+/// has ended, and those have [`Limits::drain_max`].
 pub async fn serve<B: Backend>(
     backend: B,
     listener: TcpListener,
@@ -83,6 +87,7 @@ pub async fn serve<B: Backend>(
 
     let submissions =
         submissions::Submissions::new(backend.clone(), limits.clone(), closing.clone());
+    let uploads = submissions.under_way();
     let submissions =
         SubmissionsServer::new(submissions).max_decoding_message_size(limits.message_bytes_max);
     let introspection = introspection::Introspection::new(backend.clone(), limits.clone());
@@ -90,6 +95,10 @@ pub async fn serve<B: Backend>(
         IntrospectionServer::new(introspection).max_decoding_message_size(limits.message_bytes_max);
     let tables = tables::Tables::new(backend.clone(), limits.clone(), closing.clone());
     let tables = TablesServer::new(tables).max_decoding_message_size(limits.message_bytes_max);
+    let corrections =
+        corrections::Corrections::new(backend.clone(), limits.clone(), closing.clone());
+    let corrections =
+        CorrectionsServer::new(corrections).max_decoding_message_size(limits.message_bytes_max);
     let pipelines = pipelines::Pipelines::new(backend, limits.clone());
     // A pipeline file, and what comes with it.
     let pipelines =
@@ -100,6 +109,7 @@ pub async fn serve<B: Backend>(
     health.set_serving::<IntrospectionServer<introspection::Introspection<B>>>().await;
     health.set_serving::<PipelinesServer<pipelines::Pipelines<B>>>().await;
     health.set_serving::<TablesServer<tables::Tables<B>>>().await;
+    health.set_serving::<CorrectionsServer<corrections::Corrections<B>>>().await;
 
     let reflection = match config.reflection {
         true => Some(
@@ -126,7 +136,8 @@ pub async fn serve<B: Backend>(
         .add_service(submissions)
         .add_service(introspection)
         .add_service(pipelines)
-        .add_service(tables);
+        .add_service(tables)
+        .add_service(corrections);
 
     tracing::info!(address = %config.grpc, "serving grpc");
     let stop = async move {
@@ -135,10 +146,11 @@ pub async fn serve<B: Backend>(
         close.close(ending);
     };
     let overdue = {
-        let (closing, patience) = (closing, limits.drain_max.saturating_add(CLOSE_MAX));
+        let (closing, drain_max) = (closing, limits.drain_max);
         async move {
             closing.closed().await;
-            tokio::time::sleep(patience).await;
+            let _ = tokio::time::timeout(drain_max, uploads.none()).await;
+            tokio::time::sleep(CLOSE_MAX).await;
         }
     };
     let incoming = connections::accept(listener, limits.connections_max);
@@ -147,7 +159,7 @@ pub async fn serve<B: Backend>(
             served.map_err(ServeError::Transport)
         }
         () = overdue => {
-            tracing::warn!("some clients did not leave in time");
+            tracing::info!("some clients did not leave in time; their connections are cut");
             Ok(())
         }
     }

@@ -1,5 +1,6 @@
-//! Pipelines: the service that shows what runs.
+//! Pipelines: the service that shows what runs, and lets it wait.
 
+use tidemill_engine::engine::Subject;
 use tidemill_proto::v1;
 use tonic::{Request, Response, Status};
 
@@ -68,4 +69,68 @@ impl<B: Backend> v1::pipelines_server::Pipelines for Pipelines<B> {
         });
         Ok(Response::new(convert::deploy::report(report.await??)))
     }
+
+    async fn pause(
+        &self,
+        request: Request<v1::HoldRequest>,
+    ) -> Result<Response<v1::HoldResponse>, Status> {
+        let request = request.into_inner();
+        let answer = ask(&self.backend, self.limits.answer_max, move |backend| {
+            let subject = subject(backend, request)?;
+            let changed = backend.pause(&subject)?;
+            Ok::<_, Refusal>(held(backend, &subject, changed))
+        });
+        Ok(Response::new(answer.await??))
+    }
+
+    async fn resume(
+        &self,
+        request: Request<v1::HoldRequest>,
+    ) -> Result<Response<v1::HoldResponse>, Status> {
+        let request = request.into_inner();
+        let answer = ask(&self.backend, self.limits.answer_max, move |backend| {
+            let subject = subject(backend, request)?;
+            let changed = backend.resume(&subject)?;
+            Ok::<_, Refusal>(held(backend, &subject, changed))
+        });
+        Ok(Response::new(answer.await??))
+    }
+
+    async fn drain(
+        &self,
+        request: Request<v1::DrainRequest>,
+    ) -> Result<Response<v1::DrainResponse>, Status> {
+        let v1::DrainRequest { pipeline, then_stop } = request.into_inner();
+        let answer = ask(&self.backend, self.limits.answer_max, move |backend| {
+            let pipeline = Some(&*pipeline).filter(|name| !name.is_empty());
+            let pipelines = backend.drain(pipeline)?;
+            let done = pipelines.iter().all(|one| one.done);
+            if done && then_stop {
+                backend.stop_drained(pipeline)?;
+            }
+            let pipelines = pipelines.into_iter().map(convert::draining).collect();
+            Ok::<_, Refusal>(v1::DrainResponse { pipelines, done })
+        });
+        Ok(Response::new(answer.await??))
+    }
+}
+
+/// Returns what is to be paused or resumed; the pipeline may be left out when only one runs.
+fn subject<B: Backend>(backend: &B, request: v1::HoldRequest) -> Result<Subject, Refusal> {
+    let v1::HoldRequest { mut pipeline, part } = request;
+    if pipeline.is_empty() {
+        let running = names(backend);
+        pipeline = match &running[..] {
+            [only] => only.clone(),
+            _ => return Err(Refusal::PipelineNeeded { running: running.join(", ") }),
+        };
+    }
+    Ok(Subject { pipeline, part: Some(part).filter(|part| !part.is_empty()) })
+}
+
+/// Returns what of a pipeline is held back now.
+fn held<B: Backend>(backend: &B, subject: &Subject, changed: bool) -> v1::HoldResponse {
+    let pipelines = backend.pipelines().into_iter();
+    let mine = pipelines.filter(|one| one.name == subject.pipeline).flat_map(|one| one.holds);
+    v1::HoldResponse { changed, holds: mine.map(convert::hold).collect() }
 }

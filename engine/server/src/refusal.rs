@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use tidemill_engine::control::ControlError;
 use tidemill_engine::engine::tables::TableError;
 use tidemill_engine::engine::{ClientId, ClientIdError, DeployError, SubmitError};
 
@@ -17,6 +18,9 @@ pub(crate) enum Refusal {
     /// A table does not answer.
     #[error(transparent)]
     Table(#[from] TableError),
+    /// Nothing is paused, resumed or drained.
+    #[error(transparent)]
+    Control(#[from] ControlError),
     /// Too many tables are being read.
     #[error("too many tables are being read at once; ask again later")]
     Readers,

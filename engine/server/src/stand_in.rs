@@ -1,6 +1,6 @@
 //! Stand-in: answers on the service's address while no engine does.
 //!
-//! Every call is refused with UNAVAILABLE, `E-STARTING` and a text, and health is NOT_SERVING. It knows
+//! Every call is refused with UNAVAILABLE, `starting` and a text, and health is NOT_SERVING. It knows
 //! nothing and keeps nothing; whoever was answered here may ask again.
 
 use std::convert::Infallible;
@@ -8,7 +8,7 @@ use std::future::{Future, Ready, ready};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tidemill_proto::v1::{
-    introspection_server, pipelines_server, submissions_server, tables_server,
+    corrections_server, introspection_server, pipelines_server, submissions_server, tables_server,
 };
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -39,6 +39,7 @@ pub async fn stand_in(
         introspection_server::SERVICE_NAME,
         pipelines_server::SERVICE_NAME,
         tables_server::SERVICE_NAME,
+        corrections_server::SERVICE_NAME,
     ];
     for service in services {
         health.set_service_status(service, ServingStatus::NotServing).await;

@@ -18,7 +18,7 @@ use crate::closing::Closing;
 use crate::config::Limits;
 use crate::convert;
 use crate::refusal::Refusal;
-use crate::upload::Uploads;
+use crate::upload::{UnderWay, Uploads};
 
 /// How many changes may wait in one watcher's stream before the watcher counts as behind.
 const WATCH_IN_FLIGHT: usize = 64;
@@ -40,6 +40,11 @@ impl<B: Backend> Submissions<B> {
         backend.observe(changes.observer());
         let uploads = Uploads::new(backend.clone(), limits.clone(), closing.clone());
         Self { backend, limits, uploads, changes, closing }
+    }
+
+    /// Returns what tells when no upload is under way.
+    pub(crate) fn under_way(&self) -> UnderWay {
+        self.uploads.under_way()
     }
 
     async fn report(&self, id: u64) -> Result<SubmissionReport, Refusal> {

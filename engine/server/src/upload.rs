@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use tidemill_engine::dry_run::DryRun;
 use tidemill_engine::engine::{ClientId, SubmitError, Upload, spool as kept};
 use tidemill_engine::report::SubmissionReport;
 use tidemill_proto::v1;
@@ -68,6 +69,21 @@ impl Drop for Held {
     }
 }
 
+/// Tells when no upload is under way.
+#[derive(Debug)]
+pub(crate) struct UnderWay {
+    turns: Arc<Semaphore>,
+    all: u32,
+}
+
+impl UnderWay {
+    /// Resolves once no upload is being received.
+    pub(crate) async fn none(&self) {
+        // Nobody closes the semaphore.
+        let _all = self.turns.acquire_many(self.all).await;
+    }
+}
+
 /// Where an upload stands that may go on.
 #[derive(Debug)]
 pub(crate) struct Standing {
@@ -82,6 +98,12 @@ impl<B: Backend> Uploads<B> {
     pub(crate) fn new(backend: B, limits: Limits, closing: Closing) -> Self {
         let turns = Arc::new(Semaphore::new(limits.uploads_max));
         Self { backend, limits, turns, closing, busy: Busy::default() }
+    }
+
+    /// Returns what tells when no upload is under way.
+    pub(crate) fn under_way(&self) -> UnderWay {
+        let all = u32::try_from(self.limits.uploads_max).unwrap_or(u32::MAX);
+        UnderWay { turns: Arc::clone(&self.turns), all }
     }
 
     /// Returns where the upload with this id goes on.
@@ -116,6 +138,35 @@ impl<B: Backend> Uploads<B> {
         if let Some(report) = self.check(&header).await? {
             return Ok(report);
         }
+        self.take(parts, header, held, submit).await
+    }
+
+    /// Receives one file, and returns what would change if it were submitted. Nothing of it is kept.
+    pub(crate) async fn try_out(
+        &self,
+        parts: Streaming<v1::SubmitRequest>,
+    ) -> Result<DryRun, Refusal> {
+        if self.closing.is_closed() {
+            return Err(Refusal::Draining);
+        }
+        let mut parts = Parts::new(parts, self.limits.clone());
+        let header = parts.header().await?;
+        if header.id.is_some() {
+            let reason = "is not taken by a dry run: nothing of it is kept";
+            return Err(Refusal::Argument { field: "client_submission_id", reason });
+        }
+        self.check(&header).await?;
+        self.take(parts, header, None, try_out).await
+    }
+
+    /// Receives the bytes of a file and does with it what is to be done.
+    async fn take<T: Send + 'static>(
+        &self,
+        mut parts: Parts,
+        header: Header,
+        held: Option<Held>,
+        then: fn(&B, Header, spool::Spooled, blake3::Hash) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
         let turn = Arc::clone(&self.turns).acquire_owned();
         let turn = tokio::select! {
             turn = tokio::time::timeout(self.limits.upload_idle, turn) => turn,
@@ -124,7 +175,7 @@ impl<B: Backend> Uploads<B> {
         let turn = turn.map_err(|_| Refusal::Busy)?.map_err(|_| self.closing.refusal())?;
         let (offset, bytes, hash) = (header.offset, header.bytes, header.hash);
         let needs_hash = header.id.is_some();
-        let (pieces, writer) = self.write(header, turn, held);
+        let (pieces, writer) = self.write(header, turn, held, then);
         let received = tokio::select! {
             received = parts.body(offset, bytes, &pieces) => received,
             () = self.drained() => Err(self.closing.refusal()),
@@ -204,13 +255,14 @@ impl<B: Backend> Uploads<B> {
         .await?
     }
 
-    /// Starts the thread that writes the file and submits it.
-    fn write(
+    /// Starts the thread that writes the file and does with it what is to be done.
+    fn write<T: Send + 'static>(
         &self,
         header: Header,
         turn: OwnedSemaphorePermit,
         held: Option<Held>,
-    ) -> (mpsc::Sender<Piece>, JoinHandle<Result<SubmissionReport, Refusal>>) {
+        then: fn(&B, Header, spool::Spooled, blake3::Hash) -> Result<T, Refusal>,
+    ) -> (mpsc::Sender<Piece>, JoinHandle<Result<T, Refusal>>) {
         let (sender, pieces) = mpsc::channel(PIECES_IN_FLIGHT);
         let backend = self.backend.clone();
         let (bytes_max, age) = (self.limits.kept_bytes_max, self.limits.kept_for);
@@ -224,7 +276,7 @@ impl<B: Backend> Uploads<B> {
                 sweep(&backend, age, bytes_max, is_busy);
             }
             let (spooled, hash) = received?;
-            submit(&backend, header, spooled, hash)
+            then(&backend, header, spooled, hash)
         });
         (sender, writer)
     }
@@ -281,14 +333,20 @@ fn sweep<B: Backend>(
     }
 }
 
-/// Hands a spooled file to the engine.
-fn submit<B: Backend>(
+/// Lets the engine try a spooled file, which is removed then.
+fn try_out<B: Backend>(
     backend: &B,
     header: Header,
     spooled: spool::Spooled,
     hash: blake3::Hash,
-) -> Result<SubmissionReport, Refusal> {
-    let submitted = backend.submit(Upload {
+) -> Result<DryRun, Refusal> {
+    let upload = upload(header, &spooled, hash);
+    Ok(backend.try_upload(&upload)?)
+}
+
+/// Returns a spooled file as the engine takes it.
+fn upload(header: Header, spooled: &spool::Spooled, hash: blake3::Hash) -> Upload {
+    Upload {
         pipeline: header.pipeline,
         name: header.name,
         path: spooled.path().to_owned(),
@@ -297,7 +355,17 @@ fn submit<B: Backend>(
         seen_at: header.seen_at,
         client_id: header.id,
         replaces: header.replaces,
-    });
+    }
+}
+
+/// Hands a spooled file to the engine.
+fn submit<B: Backend>(
+    backend: &B,
+    header: Header,
+    spooled: spool::Spooled,
+    hash: blake3::Hash,
+) -> Result<SubmissionReport, Refusal> {
+    let submitted = backend.submit(upload(header, &spooled, hash));
     match submitted {
         Ok(report) if spooled.path().exists() => {
             // It was taken already, under the same id.

@@ -7,6 +7,7 @@
 //! again and told only if it stays.
 
 mod around;
+mod checkpoints;
 mod finding;
 mod folders;
 mod journal;
@@ -168,6 +169,7 @@ impl<'a> Round<'a> {
         for pipeline in &pipelines {
             self.find_strangers(&journal, pipeline);
             self.check_tables(pipeline);
+            self.check_checkpoints(&journal, pipeline);
         }
         self.facts.pipelines = pipelines.into_iter().map(|pipeline| pipeline.name).collect();
     }

@@ -93,6 +93,8 @@ pub const NAMES: &[&str] = &[
     "accept-written",
     "accept-durable",
     "order-given",
+    "dry-run-there",
+    "dry-run-back",
     // run
     "part-created",
     "part-written",

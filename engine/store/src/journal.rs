@@ -10,6 +10,7 @@ mod client_id;
 mod correct;
 mod dedupe;
 mod deployment;
+mod hold;
 mod names;
 mod read;
 mod receipt;
@@ -17,6 +18,7 @@ mod retry;
 pub(crate) mod schema;
 mod shelf;
 mod strike;
+mod void;
 mod write;
 
 use std::collections::HashMap;
@@ -30,14 +32,17 @@ use crate::queue::Identity;
 
 pub use checkpoint::{CheckpointRow, Committed};
 pub use client_id::{CLIENT_IDS_KEPT, ClientId, ClientIdError};
-pub use correct::{Correction, Corrections, Removed, Replaces, Retired};
+pub use correct::{Correction, Corrections, NeededBy, Removed, Replaces, RetainedBytes, Retired};
 pub use dedupe::Dedupe;
 pub use deployment::{Deployed, Deployment, NewDeployment, deployments};
+pub use hold::{Held, Hold};
 pub use read::JournalReader;
 pub use receipt::ReceiptRow;
 pub use retry::{Retried, Retries, UnderWay};
 pub use shelf::{Output, Replaced};
 pub use strike::STRIKES_ALONE;
+pub use void::WouldBe;
+pub(crate) use void::pass as pass_void;
 
 /// The one writer of the journal.
 #[derive(Debug)]

@@ -115,10 +115,10 @@ pub use disk::{DiskError, Full, space};
 pub use home::{Folders, Home, HomeError};
 pub use journal::{
     AcceptedFile, CLIENT_IDS_KEPT, CheckpointRow, ClientId, ClientIdError, Committed, Correction,
-    Corrections, Counts, Dedupe, Deployed, Deployment, Filter, Generation, Journal, JournalError,
-    JournalReader, NewDeployment, NewFile, Outcome, OutcomeRow, Output, Part, PartBody, PartRow,
-    Phase, ReceiptRow, Removed, Replaced, Replaces, Retired, Retried, Retries, SubmissionRow,
-    Verdict, VerdictRow, Version, deployments,
+    Corrections, Counts, Dedupe, Deployed, Deployment, Filter, Generation, Held, Hold, Journal,
+    JournalError, JournalReader, NeededBy, NewDeployment, NewFile, Outcome, OutcomeRow, Output,
+    Part, PartBody, PartRow, Phase, ReceiptRow, Removed, Replaced, Replaces, RetainedBytes,
+    Retired, Retried, Retries, SubmissionRow, Verdict, VerdictRow, Version, WouldBe, deployments,
 };
 pub use publish::{PublishError, publish, replace_file, sync_published};
 pub use queue::spool::{self, sweep_spool};

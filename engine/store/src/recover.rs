@@ -27,7 +27,7 @@ pub struct Recovery {
     /// pipelines and epochs: they go on.
     pub unfinished: Vec<AcceptedFile>,
     /// Accepted files that are gone or not what was accepted, with what is wrong: they must be
-    /// finished as quarantined, `E-CHANGED`.
+    /// finished as quarantined, `changed`.
     pub changed: Vec<(AcceptedFile, String)>,
     /// Files that were claimed and not accepted, and where they were put back.
     pub released: Vec<PathBuf>,

@@ -28,7 +28,7 @@ use crate::batch::Batch;
 use crate::key::Key;
 use crate::reject::{EpochRejects, Reject};
 use crate::tally::Tally;
-use crate::time::{Stay, Time};
+use crate::time::{Step, Time};
 
 /// How many keys are handed over before other operators get their turn.
 const KEYS_PER_TURN: usize = 16 * 1024;
@@ -93,7 +93,7 @@ pub fn gather<'s>(
     let mut rows = builder.new_input(rows, Pipeline);
     // No row follows from a poisoned epoch, so this input holds no output back.
     let mut poison = builder.new_input_connection(poison, Pipeline, []);
-    let from_rows = [(0, Antichain::from_elem(Stay))];
+    let from_rows = [(0, Antichain::from_elem(Step::STAY))];
     let (partials, partials_stream) = builder.new_output_connection(from_rows.clone());
     let (held, held_stream) = builder.new_output_connection(from_rows.clone());
     let (rejects, rejects_stream) = builder.new_output_connection(from_rows);

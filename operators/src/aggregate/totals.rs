@@ -34,7 +34,7 @@ use crate::batch::{Batch, Origin, rows_without_columns};
 use crate::keep::keep;
 use crate::key::{Key, decode_columns};
 use crate::keyed;
-use crate::reject::{EpochRejects, Reject, RejectCode};
+use crate::reject::{EpochRejects, OnError, Reject, RejectCode};
 use crate::shards::{Mark, ShardSink, shard_of};
 use crate::tally::Tally;
 use crate::time::Time;
@@ -178,12 +178,15 @@ fn present<'s>(
         drop(initial);
         let schema = spec.schema().arrow();
         let mut open: BTreeMap<Time, Open> = BTreeMap::new();
+        // Each key has one accumulator: what is changed is taken back and given.
+        let mut keys = 0_isize;
         move |frontiers| {
             let (mut rows, mut rejects) = (rows.activate(), rejects.activate());
             input.for_each_stamp(|stamp, batches| {
                 let Some(for_rows) = stamp.retain_least(0) else { return };
                 let Some(for_rejects) = stamp.retain_least(1) else { return };
                 for (change, time, diff) in batches.flat_map(|batch| batch.drain(..)) {
+                    keys += diff;
                     if time.epoch == 0 {
                         continue; // restored: whoever is downstream has these rows already
                     }
@@ -195,6 +198,7 @@ fn present<'s>(
                     entry.changes.push((change, diff));
                 }
             });
+            tally.meter().holds(usize::try_from(keys).unwrap_or_default());
             while let Some(entry) = open.first_entry() {
                 if frontiers.iter().any(|frontier| frontier.less_equal(entry.key())) {
                     break; // more changes may come
@@ -219,10 +223,12 @@ fn present<'s>(
                     let overflow = |(key, reason): (Key, String)| Reject {
                         line: 0,
                         offset: 0,
+                        round: 0,
                         operator: operator.clone(),
                         code: RejectCode::Expression,
-                        reason,
+                        message: reason,
                         raw: key.text(&spec.keys).into_bytes(),
+                        on_error: OnError::Reject,
                     };
                     let reported: Vec<Reject> =
                         correction.overflows.into_iter().map(overflow).collect();

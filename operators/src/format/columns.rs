@@ -16,7 +16,7 @@ use arrow_schema::{ArrowError, SchemaRef};
 use super::views::strings;
 use super::{ReadPlan, lanes};
 use crate::batch::{Batch, Origin, position};
-use crate::reject::{REJECT_RAW_BYTES_MAX, Reject, RejectCode};
+use crate::reject::{OnError, REJECT_RAW_BYTES_MAX, Reject, RejectCode};
 use crate::types::Type;
 
 /// One column under construction. Numbers, instants and truth values are words; strings are views.
@@ -228,10 +228,12 @@ impl Rows {
         self.rejects.push(Reject {
             line: self.lines,
             offset: start as u32,
+            round: 0,
             operator: String::new(),
             code,
-            reason,
+            message: reason,
             raw: chunk[start..kept].to_vec(),
+            on_error: OnError::Reject,
         });
     }
 

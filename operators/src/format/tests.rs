@@ -76,7 +76,8 @@ fn said(parser: &mut Parser, plan: &ReadPlan, bytes: &[u8], header: Option<&Head
     for reject in &parsed.rejects {
         let offset = reject.offset as usize;
         assert_eq!(reject.raw, &bytes[offset..offset + reject.raw.len()]);
-        writeln!(rejects, "{}@{} {}: {}", reject.line, offset, reject.code, reject.reason).unwrap();
+        writeln!(rejects, "{}@{} {}: {}", reject.line, offset, reject.code, reject.message)
+            .unwrap();
     }
     assert_eq!(parsed.records as usize, good + parsed.rejects.len());
     let ends = bytes.iter().filter(|byte| **byte == b'\n').count();

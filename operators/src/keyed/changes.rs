@@ -30,7 +30,7 @@ use super::said::{Said, TROUBLE};
 use crate::batch::{Batch, Origin};
 use crate::flow::Flow;
 use crate::key::Key;
-use crate::reject::{EpochRejects, Reject, RejectCode};
+use crate::reject::{EpochRejects, OnError, Reject, RejectCode};
 use crate::tally::Tally;
 use crate::time::Time;
 use crate::types::Column;
@@ -137,10 +137,12 @@ fn reject_all(
     let reject = |(key, reason): (Key, String)| Reject {
         line: 0,
         offset: 0,
+        round: 0,
         operator: operator.to_owned(),
         code: RejectCode::Expression,
-        reason,
+        message: reason,
         raw: key.text(keys).into_bytes(),
+        on_error: OnError::Reject,
     };
     let origin = Origin { submission: epoch, chunk: Time::END, offset: 0 };
     EpochRejects { epoch, origin, rejects: troubles.into_iter().map(reject).collect() }

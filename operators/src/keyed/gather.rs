@@ -25,7 +25,7 @@ use crate::batch::Batch;
 use crate::key::KeyEncoder;
 use crate::reject::{EpochRejects, Reject};
 use crate::tally::Tally;
-use crate::time::{Stay, Time};
+use crate::time::{Step, Time};
 
 /// How many rows are handed over before other operators get their turn.
 const ROWS_PER_TURN: usize = 16 * 1024;
@@ -64,7 +64,7 @@ pub fn gather<'s>(
     let mut rows = builder.new_input(rows, Pipeline);
     // No row follows from a poisoned epoch, so this input holds no output back.
     let mut poison = builder.new_input_connection(poison, Pipeline, []);
-    let from_rows = [(0, Antichain::from_elem(Stay))];
+    let from_rows = [(0, Antichain::from_elem(Step::STAY))];
     let (updates, updates_stream) = builder.new_output_connection(from_rows.clone());
     let (rejects, rejects_stream) = builder.new_output_connection(from_rows);
     let mut updates = OutputBuilder::<_, CapacityContainerBuilder<_>>::from(updates);

@@ -30,7 +30,7 @@ use crate::batch::{Origin, position_offset};
 use crate::flow::without_terminator;
 use crate::key::Key;
 use crate::keyed::Update;
-use crate::reject::{EpochRejects, Reject, RejectCode};
+use crate::reject::{EpochRejects, OnError, Reject, RejectCode};
 use crate::shards::shard_of;
 use crate::tally::Tally;
 use crate::time::Time;
@@ -229,10 +229,12 @@ impl Known {
             // Its line is known only while its chunk is read; its byte tells where it stands.
             line: 0,
             offset: position_offset(place.position),
+            round: 0,
             operator: String::new(),
             code: RejectCode::Late,
-            reason,
+            message: reason,
             raw: without_terminator(self.with.marks.raw(row.bytes())).to_vec(),
+            on_error: OnError::Reject,
         };
         Some((place.origin(), reject))
     }

@@ -1,13 +1,13 @@
 //! A long campaign: the pipelines of `tests/crash.rs` killed again and again, with a table for each.
 //!
-//! `crash-campaign [--kills 1000] [--seed 1] [--points]`. It is itself the program that is killed:
+//! `crash-campaign [--kills 1000] [--seed 1] [--points] [--corrections]`. It is itself the program that is killed:
 //! called with `run` it is `tidemill`.
 #![allow(clippy::print_stdout, reason = "a command for people")]
 
 use std::process::ExitCode;
 
 use anyhow::Context;
-use tidemill::flags::TortureFlags;
+use tidemill::flags::{ParamFlags, TortureFlags};
 use tidemill::torture;
 use tidemill_tests::torment::{self, AGGREGATE, FAN, STATELESS, Torment};
 
@@ -32,10 +32,11 @@ struct Wish {
     kills: usize,
     seed: u64,
     points: bool,
+    corrections: bool,
 }
 
 fn wish() -> anyhow::Result<Wish> {
-    let mut wish = Wish { kills: 1000, seed: 1, points: false };
+    let mut wish = Wish { kills: 1000, seed: 1, points: false, corrections: false };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let number = |words: &mut dyn Iterator<Item = String>| -> anyhow::Result<u64> {
@@ -46,7 +47,10 @@ fn wish() -> anyhow::Result<Wish> {
             "--kills" => wish.kills = usize::try_from(number(&mut words)?)?,
             "--seed" => wish.seed = number(&mut words)?,
             "--points" => wish.points = true,
-            _ => anyhow::bail!("crash-campaign [--kills N] [--seed S] [--points], not {word}"),
+            "--corrections" => wish.corrections = true,
+            _ => anyhow::bail!(
+                "crash-campaign [--kills N] [--seed S] [--points] [--corrections], not {word}"
+            ),
         }
     }
     Ok(wish)
@@ -92,8 +96,10 @@ fn one(
         processes: vec![processes],
         seed: wish.seed,
         points: wish.points,
+        corrections: wish.corrections,
         keep: None,
         json: false,
+        params: ParamFlags::default(),
     };
     torture::campaign(&flags)?.context("the pipeline does not check")
 }

@@ -124,7 +124,7 @@ fn judge(place: &Place<'_>, ended: &Ended, hit: bool) -> Result<(), String> {
     match ended.code {
         Some(0) => {}
         // The disk could not read an input: that one is set aside, and the others go on.
-        Some(SET_ASIDE) if hit && ended.stderr.contains("E-READ") => {
+        Some(SET_ASIDE) if hit && ended.stderr.contains("unreadable") => {
             promised.may_be_set_aside = true;
         }
         Some(DISK) if hit && ended.stderr.lines().any(tells) => {}

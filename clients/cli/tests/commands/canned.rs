@@ -37,7 +37,7 @@ fn submission(id: u64, name: &str, bytes: u64) -> v1::Submission {
         2 => (v1::Phase::Quarantined, moment(12)),
         _ => (v1::Phase::Reading, None),
     };
-    let reason = v1::Reason { code: "E-FORMAT".into(), text: "not gzip".into() };
+    let reason = v1::Reason { code: "bad_format".into(), text: "not gzip".into() };
     let output =
         v1::OutputFile { path: format!("errors/{name}"), bytes: 2048, ..v1::OutputFile::default() };
     v1::Submission {
@@ -63,7 +63,10 @@ fn submission(id: u64, name: &str, bytes: u64) -> v1::Submission {
         removes: None,
         replaced_by: None,
         removed_by: None,
+        retained_bytes: None,
         receipt: None,
+        waits_for: String::new(),
+        attempts: Vec::new(),
     }
 }
 
@@ -258,6 +261,7 @@ impl Introspection for Canned {
             frontier,
             state_entries: 2,
             state_bytes: 4096,
+            retained_bytes: 0,
         };
         let at = |epoch, chunk| Some(v1::Frontier { epoch, chunk });
         let operators = vec![

@@ -63,7 +63,7 @@ async fn retry_tells_the_new_submission_or_why_there_is_none() {
     let refused = "2: submission 2 was tried again as 7\n";
     check(&["retry", "2"], 1, refused).await;
     check(&["retry", "--all"], 1, refused).await;
-    check(&["retry", "--all", "--code", "E-OTHER"], 0, "nothing in quarantine matches\n").await;
+    check(&["retry", "--all", "--code", "other"], 0, "nothing in quarantine matches\n").await;
 }
 
 #[tokio::test]
@@ -95,7 +95,7 @@ async fn submit_prints_a_line_for_each_file_and_says_by_its_code_what_became_of_
     check(&["submit", &bad], 0, "2  bad.gz  accepted\n").await;
     check(&["submit", &bad, "--name", "x"], 0, "1  x  accepted\n").await;
     check(&["submit", &good, "--wait"], 0, "1  good.jsonl  committed\n").await;
-    let quarantined = "2  bad.gz  quarantined  E-FORMAT: not gzip\n";
+    let quarantined = "2  bad.gz  quarantined  bad_format: not gzip\n";
     check(&["submit", &bad, "--wait"], 3, quarantined).await;
     let json = include_str!("expected/submit.jsonl");
     check(&["submit", &bad, "--wait", "--json"], 3, json).await;

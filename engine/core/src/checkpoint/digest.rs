@@ -13,7 +13,7 @@ use crate::sink::parts::PreparedPart;
 /// A file that gave something else when it was read again.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "E-NONDETERMINISTIC: {file} (epoch {epoch}) was read again and gives other outputs than were \
+    "nondeterministic: {file} (epoch {epoch}) was read again and gives other outputs than were \
      committed: {difference}. What was committed stands. If the file in processed/ is not what was \
      taken in, put that back; else this is a mistake of tidemill, please report it. To go on without \
      its rows, move it out of processed/ and start with --forget-missing"

@@ -19,11 +19,12 @@ pub(crate) struct Layout {
     pub(crate) routes: Vec<Vec<usize>>,
 }
 
-/// Lays out `nodes` nodes; edges go from lower to higher indices.
+/// Lays out `nodes` nodes; edges go from lower to higher indices, but for those that go back.
 pub(crate) fn layout(nodes: usize, edges: &[Edge]) -> Layout {
     let mut layer = vec![0_usize; nodes];
     // Sources, operators in order, sinks: every edge goes forward, so one pass in order is enough.
-    let mut forward: Vec<&Edge> = edges.iter().collect();
+    // What goes back in a loop moves nothing.
+    let mut forward: Vec<&Edge> = edges.iter().filter(|edge| !edge.goes_back()).collect();
     forward.sort_by_key(|edge| edge.from);
     for edge in forward {
         layer[edge.to] = layer[edge.to].max(layer[edge.from] + 1);
@@ -100,6 +101,13 @@ mod tests {
         let layout = layout(4, &[edge(0, 1), edge(1, 2), edge(0, 3), edge(2, 3)]);
         assert_eq!(layout.layer[..4], [0, 1, 2, 3]);
         assert_eq!(layout.routes[2].len(), 4, "an edge over three layers bends twice");
+    }
+
+    #[test]
+    fn what_goes_back_moves_no_node() {
+        let layout = layout(4, &[edge(0, 1), edge(1, 2), edge(2, 1), edge(1, 1), edge(2, 3)]);
+        assert_eq!(layout.layer[..4], [0, 1, 2, 3]);
+        assert_eq!(layout.routes[2], [2, 1]);
     }
 
     #[test]

@@ -14,6 +14,10 @@ const NODE_HEIGHT: f64 = 58.0;
 /// How far apart two tags of a node stand at least.
 const TAG_GAP: f64 = 18.0;
 const BEND_HEIGHT: f64 = 22.0;
+/// How far below all nodes what goes back runs, and how far apart two such edges are.
+const BACK_GAP: f64 = 16.0;
+/// How far a way back reaches out at its nodes.
+const BACK_REACH: f64 = 44.0;
 /// The space between two nodes of a layer, between two layers, and around the picture.
 const NODE_GAP: f64 = 22.0;
 const LAYER_GAP: f64 = 110.0;
@@ -30,7 +34,7 @@ svg{color-scheme:light dark;font-family:ui-sans-serif,system-ui,sans-serif}\
 .ground{fill:#fff}.box{fill:#f6f8fa;stroke:#afb8c1}.source .box{fill:#ddf4ff;stroke:#54aeff}\
 .sink .box{fill:#dafbe1;stroke:#4ac26b}.name{fill:#1f2328;font-size:14px;font-weight:600}\
 .kind,.tag{fill:#59636e;font-size:11px}.edge{fill:none;stroke:#818b98;stroke-width:1.5}\
-.arrow{fill:#818b98}.errors{stroke-dasharray:4 4}.tag{paint-order:stroke;stroke:#fff;stroke-width:4px}\
+.arrow{fill:#818b98}.errors,.back{stroke-dasharray:4 4}.tag{paint-order:stroke;stroke:#fff;stroke-width:4px}\
 @media(prefers-color-scheme:dark){.ground{fill:#0d1117}.box{fill:#151b23;stroke:#3d444d}\
 .source .box{fill:#121d2f;stroke:#1f6feb}.sink .box{fill:#12261e;stroke:#238636}\
 .name{fill:#f0f6fc}.kind,.tag{fill:#9198a1}.edge{stroke:#656c76}.arrow{fill:#656c76}\
@@ -51,12 +55,14 @@ pub fn svg(plan: &Plan) -> String {
     let layout = layout(picture.nodes.len(), &picture.edges);
     let tags = tags(&picture);
     let (boxes, width, height) = place(&picture.nodes, &tags, &layout);
+    let below = picture.edges.iter().filter(|edge| edge.goes_back()).count() as f64 * BACK_GAP;
+    let (whole, mut back) = (height + below, 0);
     let mut out = String::new();
     // Writing to a String cannot fail, so the results below are dropped.
     let _ = write!(
         out,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" \
-         width=\"{width:.0}\" height=\"{height:.0}\" role=\"img\">\n<title>{}</title>\n\
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {whole:.0}\" \
+         width=\"{width:.0}\" height=\"{whole:.0}\" role=\"img\">\n<title>{}</title>\n\
          <style>{STYLE}</style>\n<defs><marker id=\"arrow\" viewBox=\"0 0 8 8\" refX=\"7\" refY=\"4\" \
          markerWidth=\"7\" markerHeight=\"7\" orient=\"auto\"><path class=\"arrow\" \
          d=\"M0,0L8,4L0,8z\"/></marker></defs>\n<rect class=\"ground\" width=\"100%\" \
@@ -67,8 +73,18 @@ pub fn svg(plan: &Plan) -> String {
     let mut labels = String::new();
     let mut labelled = HashSet::new();
     for ((edge, route), (start, end)) in picture.edges.iter().zip(&layout.routes).zip(&ends) {
-        let class = if edge.tag == "errors" { "edge errors" } else { "edge" };
-        let path = path(route, &boxes, *start, *end);
+        let class = match edge.tag.as_str() {
+            _ if edge.goes_back() => "edge back",
+            "errors" => "edge errors",
+            _ => "edge",
+        };
+        let path = if edge.goes_back() {
+            back += 1;
+            let depth = height - MARGIN + BACK_GAP * back as f64;
+            path_back(&boxes[edge.from], &boxes[edge.to], (*start, depth, *end))
+        } else {
+            path(route, &boxes, *start, *end)
+        };
         let _ = writeln!(out, "<path class=\"{class}\" marker-end=\"url(#arrow)\" d=\"{path}\"/>");
         // Several edges of one port leave at one point and share its label.
         if !edge.tag.is_empty() && labelled.insert((edge.from, edge.tag.as_str())) {
@@ -215,6 +231,16 @@ impl Box {
         let step = self.height / (places + 1) as f64;
         self.middle - self.height / 2.0 + step * (at + 1) as f64
     }
+}
+
+/// Returns the path of an edge that goes back: out on the right, below everything, in on the left.
+fn path_back(from: &Box, to: &Box, (start, depth, end): (f64, f64, f64)) -> String {
+    let (right, left) = (from.left + from.width, to.left);
+    let (out, back) = (right + BACK_REACH, left - BACK_REACH);
+    format!(
+        "M{right:.1},{start:.1}C{out:.1},{start:.1} {out:.1},{depth:.1} {right:.1},{depth:.1}\
+         L{left:.1},{depth:.1}C{back:.1},{depth:.1} {back:.1},{end:.1} {left:.1},{end:.1}"
+    )
 }
 
 /// Returns the path of an edge: a smooth curve between layers, straight through its bends.

@@ -47,6 +47,10 @@ impl Engine {
         let pipeline = plans.iter().position(|plan| plan.name == row.file.pipeline);
         let pipeline = pipeline.ok_or_else(|| no("its pipeline does not run".into()))?;
         self.check_correctable(pipeline, &row.file.source).map_err(no)?;
+        let _inside = self.parts.control.enter();
+        if let Some(reason) = self.parts.control.refusal_of_all(pipeline) {
+            return Err(SubmitError::Paused { reason });
+        }
         let new = self.parts.numbers.take();
         let (reply, answer) = channel();
         let ended = || SubmitError::Unavailable { reason: "it is stopping".into() };
@@ -63,7 +67,7 @@ impl Engine {
     }
 
     /// Returns the newest current version of a name.
-    fn named(&self, pipeline: Option<&str>, name: &str) -> Result<u64, SubmitError> {
+    pub(super) fn named(&self, pipeline: Option<&str>, name: &str) -> Result<u64, SubmitError> {
         let at = self.pipeline_at(pipeline)?;
         let plan = &self.parts.plans[at];
         let found = self.journal().current(&plan.name, name);
@@ -114,7 +118,7 @@ impl Engine {
     }
 
     /// Returns why files of a source cannot be replaced or removed, if they cannot.
-    fn check_correctable(&self, pipeline: usize, source: &str) -> Result<(), String> {
+    pub(super) fn check_correctable(&self, pipeline: usize, source: &str) -> Result<(), String> {
         let plan = &self.parts.plans[pipeline];
         let Some(at) = plan.sources.iter().position(|one| one.name == source) else {
             return Err(format!("its source {source} is not in the pipeline file any more"));
@@ -132,6 +136,6 @@ impl Engine {
     }
 }
 
-fn what(id: u64) -> String {
+pub(super) fn what(id: u64) -> String {
     format!("submission {id}")
 }

@@ -76,11 +76,15 @@ impl Engine {
             .map(|source| source.name.clone())
             .or_else(|| self.parts.patterns[pipeline].source_of(&file.name).map(str::to_owned));
         let source = source.ok_or_else(|| no("no source takes it any more".into()))?;
+        self.check_open(pipeline, &source)?;
         let found = queue::quarantined(&self.parts.folders[pipeline], &file.stored_name);
         let found = found.map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => no("its file is not in quarantine/".into()),
             _ => unavailable("read the file in quarantine/", &error),
         })?;
+        // Nothing is paused from here on until the file is accepted.
+        let _inside = self.parts.control.enter();
+        self.check_open(pipeline, &source)?;
         let new = self.parts.numbers.take();
         let now = to_us(SystemTime::now());
         let again = NewFile {

@@ -119,6 +119,12 @@ pub enum SubmitError {
          itself once there is space)"
     )]
     NoSpace,
+    /// What would read the file is paused or drained; the same upload may be sent again later.
+    #[error("{reason} and takes no files; send it again when it is resumed")]
+    Paused {
+        /// What is paused, and that it is.
+        reason: String,
+    },
     /// The file cannot be tried again.
     #[error("submission {id} cannot be tried again: {reason}")]
     NoRetry {
@@ -140,6 +146,14 @@ pub enum SubmitError {
     Deploying {
         /// The pipeline.
         pipeline: String,
+    },
+    /// The correction cannot be tried.
+    #[error("a correction of {what} cannot be tried: {reason}")]
+    NoDryRun {
+        /// What was to be replaced or removed.
+        what: String,
+        /// Why.
+        reason: String,
     },
     /// The engine is stopping or its disk refuses; the same upload may be sent again later.
     #[error("the engine takes no files now: {reason}")]
@@ -172,7 +186,16 @@ impl Engine {
     ) -> Result<(), SubmitError> {
         let (at, source) = self.target(pipeline, name)?;
         self.check_replaces(at, &source, name, replaces)?;
+        self.check_open(at, &source)?;
         self.check_space()
+    }
+
+    /// Refuses while a source takes nothing.
+    pub(super) fn check_open(&self, pipeline: usize, source: &str) -> Result<(), SubmitError> {
+        match self.parts.control.refusal(pipeline, source) {
+            Some(reason) => Err(SubmitError::Paused { reason }),
+            None => Ok(()),
+        }
     }
 
     /// Refuses while the disk is too full to take files in.
@@ -204,6 +227,9 @@ impl Engine {
         self.check_replaces(pipeline, &source, &upload.name, upload.replaces)?;
         self.check_space()?;
         self.wait_for_room(pipeline)?;
+        // Nothing is paused from here on until the file is accepted.
+        let _inside = self.parts.control.enter();
+        self.check_open(pipeline, &source)?;
         let folders = &self.parts.folders[pipeline];
         let id = self.parts.numbers.take();
         let name = upload.name.as_ref();
@@ -325,7 +351,11 @@ impl Engine {
     }
 
     /// Returns which pipeline, and which of its sources, takes an upload.
-    fn target(&self, pipeline: Option<&str>, name: &str) -> Result<(usize, String), SubmitError> {
+    pub(super) fn target(
+        &self,
+        pipeline: Option<&str>,
+        name: &str,
+    ) -> Result<(usize, String), SubmitError> {
         let at = self.pipeline_at(pipeline)?;
         if self.is_handing_over() {
             return Err(SubmitError::Deploying { pipeline: self.parts.plans[at].name.clone() });

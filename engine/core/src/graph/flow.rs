@@ -6,10 +6,12 @@ use std::collections::{BTreeSet, HashMap};
 
 use tidemill_operators::{Schema, Type};
 
+use crate::contract::Policy;
 use crate::diagnostic::{Mistakes, quoted};
 use crate::graph::names::{Names, Read};
 use crate::graph::{
-    COLUMNS_MAX, GraphOperator, GraphPort, GraphSource, Input, NodeId, OperatorKind, operators,
+    COLUMNS_MAX, GraphOperator, GraphPort, GraphSource, Input, NodeId, OperatorKind, loops,
+    operators,
 };
 use crate::spec::{OperatorSpec, PipelineSpec, Text};
 
@@ -44,6 +46,7 @@ pub(crate) struct Draft {
     pub(crate) inputs: Option<Vec<Input>>,
     /// Tag, stream, and whether it is read.
     pub(crate) ports: Vec<(String, Stream, bool)>,
+    pub(crate) policy: Policy,
     pub(crate) errors_used: bool,
 }
 
@@ -110,6 +113,7 @@ impl Flow {
                     kind: draft.kind?,
                     inputs: draft.inputs?,
                     outputs: ports(draft.ports)?,
+                    policy: draft.policy,
                     errors_used: draft.errors_used,
                 })
             })
@@ -138,8 +142,10 @@ pub(crate) fn check(
         let (reads_from, reads_with) = reads.split_at(from.len().min(reads.len()));
         refuse_errors(from, reads_from, mistakes);
         refuse_errors(operator.with(), reads_with, mistakes);
+        // What goes back is not known yet: it is compared with what enters once all is.
+        let (entering, leading) = loops::entering(from, reads_from, names.back(at));
         let arriving = Arriving {
-            input: merge(&flow, from, reads_from, mistakes),
+            input: merge(&flow, &entering, &leading, mistakes),
             other: merge(&flow, operator.with(), reads_with, mistakes),
             inputs: inputs(reads),
         };
@@ -147,7 +153,46 @@ pub(crate) fn check(
         forget_too_wide(operator, &mut draft, mistakes);
         flow.operators.push(draft);
     }
+    for at in names.loops.iter().map(|one| one.head) {
+        check_back(spec, names, &flow, at, mistakes);
+    }
     flow
+}
+
+/// Notes records that go back to the head of a loop with other columns than those that enter.
+fn check_back(
+    spec: &PipelineSpec,
+    names: &Names,
+    flow: &Flow,
+    head: usize,
+    mistakes: &mut Mistakes<'_>,
+) {
+    let from = spec.operators[names.order[head]].from.as_deref().unwrap_or_default();
+    let reads = &names.operators[head];
+    let schema = |input: usize| flow.stream(*reads.get(input)?)?.schema.as_ref();
+    let back = names.back(head);
+    let Some(first) = (0..from.len()).find(|input| !back.contains(input)) else { return };
+    let (Some(enters), Some(columns)) = (from.get(first), schema(first)) else { return };
+    let passed = (0..from.len()).filter(|input| !back.contains(input)).find_map(|input| {
+        Some((from.get(input)?, flow.stream(*reads.get(input)?)?.changed_by.as_deref()?))
+    });
+    if let Some((enters, passed)) = passed {
+        let message = format!("a loop cannot stand behind {}, which keeps state", quoted(passed));
+        enters.wrong(mistakes, message, "put it behind the loop".to_owned());
+    }
+    for input in back {
+        let (Some(back), Some(others)) = (from.get(*input), schema(*input)) else { continue };
+        let differences = differences(columns, others);
+        if !differences.is_empty() {
+            let message = format!(
+                "what goes back needs the columns of what enters; compared with {}, {}",
+                quoted(&enters.text),
+                differences.join(", "),
+            );
+            let hint = "give both the same columns with a `select`".to_owned();
+            back.wrong(mistakes, message, hint);
+        }
+    }
 }
 
 /// Notes an operator that gives too many columns.

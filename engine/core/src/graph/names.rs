@@ -1,9 +1,10 @@
 //! Names: what each `from` leads to, and an order in which every operator comes after what it reads.
 //! Derived from the spec; it never looks at columns.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::diagnostic::{Mistakes, listed, place_in, quoted};
+use crate::graph::loops::{self, Loop};
 use crate::graph::{NodeId, PortId};
 use crate::spec::{BodySpec, OperatorSpec, PipelineSpec, Text};
 
@@ -29,11 +30,20 @@ pub(crate) struct Names {
     pub(crate) operators: Vec<Vec<Read>>,
     /// What each sink reads.
     pub(crate) sinks: Vec<Vec<Read>>,
+    /// The loops: outer ones before those inside of them, earlier ones before those they lead to.
+    pub(crate) loops: Vec<Loop>,
+    /// What is fed to the inputs of groups that demand columns.
+    pub(crate) demands: Vec<Vec<Read>>,
     /// Whether every `from` leads somewhere, so that what is not read is really not read.
     pub(crate) all_known: bool,
 }
 
 impl Names {
+    /// Returns the inputs of an operator that go back to it.
+    pub(crate) fn back(&self, at: usize) -> &[usize] {
+        self.loops.iter().find(|one| one.head == at).map_or(&[], |one| &one.back)
+    }
+
     /// Returns whether something reads a port.
     pub(crate) fn is_read(&self, node: NodeId, port: usize) -> bool {
         self.reads().any(|read| *read == Read::Port(PortId { node, port }))
@@ -60,6 +70,7 @@ pub(crate) fn tags(operator: &OperatorSpec) -> Option<Vec<&str>> {
             .collect(),
         BodySpec::Parse { .. } => vec!["", "unmatched"],
         BodySpec::Dedupe { .. } => vec!["", "duplicates"],
+        BodySpec::Lots(lots) => lots.tags.iter().map(|tag| tag.text.as_str()).collect(),
         BodySpec::State(state) => state.tags.iter().map(|tag| tag.text.as_str()).collect(),
         _ => vec![""],
     })
@@ -72,7 +83,7 @@ enum Named {
     Sink,
 }
 
-/// Resolves all names, and notes those that lead nowhere, those given twice, and cycles.
+/// Resolves all names, and notes those that lead nowhere, those given twice, and circles without end.
 pub(crate) fn resolve(spec: &PipelineSpec, mistakes: &mut Mistakes<'_>) -> Names {
     let (known, unique) = collect(spec, mistakes);
     let resolver = Resolver { spec, known };
@@ -94,11 +105,27 @@ pub(crate) fn resolve(spec: &PipelineSpec, mistakes: &mut Mistakes<'_>) -> Names
         .map(|sink| resolve(sink.from.as_ref().map(|from| from.iter().collect()), mistakes))
         .collect();
 
-    let order = order(spec, &written, mistakes);
+    let demands: Vec<Vec<Read>> = spec
+        .demands
+        .iter()
+        .map(|demand| resolve(Some(demand.ports.iter().collect()), mistakes))
+        .collect();
+    let mut loops = loops::find(spec, &written, all_known, mistakes);
+    if all_known {
+        loops::check(spec, &written, &sinks, &loops, mistakes);
+    }
+    let order = order(&written, &loops);
     let mut place = vec![0; order.len()];
     for (at, operator) in order.iter().enumerate() {
         place[*operator] = at;
     }
+    for one in &mut loops {
+        one.head = place[one.head];
+        one.body = one.body.iter().map(|at| place[*at]).collect();
+    }
+    // Nothing enters a loop but at its head, so this order is that of what leads where.
+    loops.sort_by_key(|one| one.head);
+    loops::divide(spec, &order, &mut loops, mistakes);
     let node = |node| match node {
         NodeId::Operator(written) => NodeId::Operator(place[written]),
         source => source,
@@ -111,7 +138,9 @@ pub(crate) fn resolve(spec: &PipelineSpec, mistakes: &mut Mistakes<'_>) -> Names
     Names {
         operators: order.iter().map(|at| written[*at].iter().map(replaced).collect()).collect(),
         sinks: sinks.iter().map(|reads| reads.iter().map(replaced).collect()).collect(),
+        demands: demands.iter().map(|reads| reads.iter().map(replaced).collect()).collect(),
         order,
+        loops,
         all_known,
     }
 }
@@ -135,18 +164,49 @@ fn collect<'s>(
                 Named::Operator(_) => "an operator",
                 Named::Sink => "a sink",
             };
-            let message = format!("{what} is called {} already", quoted(&name.text));
+            let first = match first {
+                Named::Source(at) => spec.sources.get(*at).map(|source| source.name.place),
+                Named::Operator(at) => spec.operators.get(*at).map(|operator| operator.name.place),
+                Named::Sink => None,
+            };
+            let elsewhere = first.filter(|first| !mistakes.same_file(*first, name.place));
+            let at = elsewhere.map(|first| format!(", in {}", mistakes.shown(first)));
+            let at = at.unwrap_or_default();
+            let message = format!("{what} is called {} already{at}", quoted(&name.text));
             name.wrong(mistakes, message, Some("names are unique in a file".to_owned()));
             unique = false;
         } else {
             known.insert(&name.text, node);
         }
     }
+    unique &= check_groups(spec, &known, mistakes);
     // A sink may share the name of what it reads: nothing reads a sink, so no `from` is ambiguous.
     for (name, node) in sinks {
         known.entry(&name.text).or_insert(node);
     }
     (known, unique)
+}
+
+/// Notes operators called `x/inner` where `x` itself is something: `x` names the group.
+fn check_groups(
+    spec: &PipelineSpec,
+    known: &HashMap<&str, Named>,
+    mistakes: &mut Mistakes<'_>,
+) -> bool {
+    let mut right = true;
+    for operator in &spec.operators {
+        let Some((group, _)) = operator.name.text.split_once('/') else { continue };
+        if matches!(known.get(group), Some(Named::Source(_) | Named::Operator(_))) {
+            let message = format!(
+                "{} is called like an operator of a group {}, and there is something of that name",
+                quoted(&operator.name.text),
+                quoted(group)
+            );
+            operator.name.wrong(mistakes, message, Some("rename one of them".to_owned()));
+            right = false;
+        }
+    }
+    right
 }
 
 struct Resolver<'s> {
@@ -233,26 +293,29 @@ impl Resolver<'_> {
     }
 }
 
-/// Returns the operators of the spec, each after those it reads, and notes cycles. Operators on or
-/// behind a cycle come last.
-fn order(spec: &PipelineSpec, reads: &[Vec<Read>], mistakes: &mut Mistakes<'_>) -> Vec<usize> {
+/// Returns the operators of the spec, each after those it reads; what goes back does not count.
+fn order(reads: &[Vec<Read>], loops: &[Loop]) -> Vec<usize> {
+    let back: BTreeSet<(usize, usize)> =
+        loops.iter().flat_map(|one| one.back.iter().map(|input| (one.head, *input))).collect();
     let upstream = |at: usize| {
-        reads[at].iter().enumerate().filter_map(|(input, read)| match read {
-            Read::Port(PortId { node: NodeId::Operator(from), .. }) => Some((input, *from)),
+        let back = &back;
+        reads[at].iter().enumerate().filter_map(move |(input, read)| match read {
+            Read::Port(PortId { node: NodeId::Operator(from), .. }) => {
+                (!back.contains(&(at, input))).then_some(*from)
+            }
             _ => None,
         })
     };
     let mut readers: Vec<Vec<usize>> = vec![Vec::new(); reads.len()];
     let mut waiting: Vec<usize> = vec![0; reads.len()];
     for (at, waits) in waiting.iter_mut().enumerate() {
-        for (_, from) in upstream(at) {
+        for from in upstream(at) {
             readers[from].push(at);
             *waits += 1;
         }
     }
     // A set that gives the smallest first, so that the order of the file decides where it can.
-    let mut ready: std::collections::BTreeSet<usize> =
-        (0..reads.len()).filter(|at| waiting[*at] == 0).collect();
+    let mut ready: BTreeSet<usize> = (0..reads.len()).filter(|at| waiting[*at] == 0).collect();
     let mut order = Vec::with_capacity(reads.len());
     while let Some(at) = ready.pop_first() {
         order.push(at);
@@ -263,42 +326,7 @@ fn order(spec: &PipelineSpec, reads: &[Vec<Read>], mistakes: &mut Mistakes<'_>) 
             }
         }
     }
-    // What is left is on a cycle or behind one; going upstream among it must come around.
-    let left: Vec<usize> = (0..reads.len()).filter(|at| waiting[*at] > 0).collect();
-    let mut seen = vec![false; reads.len()];
-    for start in &left {
-        let mut walk: Vec<(usize, usize)> = Vec::new();
-        let mut at = *start;
-        while !seen[at] {
-            seen[at] = true;
-            let Some((input, from)) = upstream(at).find(|(_, from)| waiting[*from] > 0) else {
-                break;
-            };
-            walk.push((at, input));
-            at = from;
-        }
-        if let Some(first) = walk.iter().position(|(node, _)| *node == at) {
-            note_cycle(spec, walk.get(first..).unwrap_or_default(), mistakes);
-        }
-    }
-    order.extend(left);
+    // Where there are more circles than are looked for, which is a mistake.
+    order.extend((0..reads.len()).filter(|at| waiting[*at] > 0));
     order
-}
-
-/// Notes a cycle, given upstream: each operator reads the next one by the input of that index.
-fn note_cycle(spec: &PipelineSpec, cycle: &[(usize, usize)], mistakes: &mut Mistakes<'_>) {
-    let name = |at: usize| spec.operators[at].name.text.as_str();
-    // The edge that goes back is the one into the operator that stands first in the file.
-    let Some(first) = (0..cycle.len()).min_by_key(|at| cycle[*at].0) else { return };
-    let (operator, input) = cycle[first];
-    let mut around = vec![name(operator)];
-    around.extend((1..cycle.len()).rev().map(|step| name(cycle[(first + step) % cycle.len()].0)));
-    around.push(name(operator));
-    let message = format!("the operators feed each other in a circle: {}", around.join(" -> "));
-    let reads = spec.operators[operator].reads().unwrap_or_default();
-    if let Some(from) = reads.get(input) {
-        let hint =
-            "each operator can only read what comes before it; take this edge out".to_owned();
-        from.wrong(mistakes, message, hint);
-    }
 }

@@ -2,17 +2,20 @@
 
 use tidemill_operators::Schema;
 
+use crate::contract::Policy;
 use crate::diagnostic::{Mistakes, quoted};
+use crate::graph::contract;
 use crate::graph::flow::{Arriving, Draft, Stream};
 use crate::graph::names::{Names, UNMATCHED, tags};
 use crate::graph::operators::column::{every, kinds, named};
 use crate::graph::{NodeId, OperatorKind};
-use crate::spec::{BodySpec, OperatorSpec, Text};
+use crate::spec::{BodySpec, OperatorSpec};
 
 mod aggregate;
-mod column;
+pub(crate) mod column;
 mod explode;
 mod join;
+mod lots;
 pub(crate) mod ordered;
 mod parse;
 mod state;
@@ -28,6 +31,7 @@ pub(crate) fn check(
 ) -> Draft {
     let node = NodeId::Operator(at);
     let Arriving { input, other, inputs } = arriving;
+    check_drop(operator, mistakes);
     let (kind, output) = match &operator.body {
         Some(body) => body_of(operator, body, &input, &other, mistakes),
         None => (None, Stream { schema: None, ..input.clone() }),
@@ -50,6 +54,10 @@ pub(crate) fn check(
         kind,
         inputs,
         ports,
+        policy: Policy {
+            on_error: operator.policy.on_error,
+            max_rejects: operator.policy.max_rejects,
+        },
         errors_used: names.errors_read(node),
     }
 }
@@ -68,8 +76,7 @@ fn body_of(
             let keep = schema.and_then(|schema| column::condition(condition, schema, mistakes));
             (keep.map(|keep| OperatorKind::Filter { keep }), input.clone())
         }
-        BodySpec::Route { rules, otherwise, all, drop } => {
-            check_drop(operator, drop, mistakes);
+        BodySpec::Route { rules, otherwise, all } => {
             let conditions = rules.iter().map(|(_, rule)| rule);
             let compiled = schema.and_then(|schema| {
                 every(conditions, |rule| column::condition(rule, schema, mistakes))
@@ -107,14 +114,25 @@ fn body_of(
         BodySpec::Explode { column, list, element } => {
             explode::check(column, list, element.as_ref(), input, mistakes)
         }
+        BodySpec::Expect(written) => {
+            let found = schema.and_then(|schema| contract::expectations(written, schema, mistakes));
+            (found.map(|expectations| OperatorKind::Expect { expectations }), input.clone())
+        }
         BodySpec::Join(join) => join::check(operator, join, input, other, mistakes),
+        BodySpec::Lots(lots) => lots::check(operator, lots, input, mistakes),
     }
 }
 
-fn check_drop(operator: &OperatorSpec, drop: &[Text], mistakes: &mut Mistakes<'_>) {
-    let tags = tags(operator).unwrap_or_default();
-    for dropped in drop {
-        if !tags.contains(&dropped.text.as_str()) {
+/// Notes tags that are not there to be dropped.
+fn check_drop(operator: &OperatorSpec, mistakes: &mut Mistakes<'_>) {
+    let Some(mut tags) = tags(operator) else { return };
+    tags.retain(|tag| !tag.is_empty());
+    for dropped in &operator.drop {
+        if dropped.text == "errors" {
+            let message = "rejected records cannot be dropped";
+            let hint = "read them, or leave them: what nobody reads goes to `rejects`".to_owned();
+            dropped.wrong(mistakes, message, hint);
+        } else if !tags.contains(&dropped.text.as_str()) {
             let message = format!("there is no tag {} to drop", quoted(&dropped.text));
             let hint = mistakes.nearest_hint(&dropped.text, tags.iter().copied(), "the tags are");
             dropped.wrong(mistakes, message, hint);

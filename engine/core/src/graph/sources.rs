@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
-use tidemill_operators::Type;
 use tidemill_operators::format::{Field, Format};
+use tidemill_operators::{Column, Schema, Type};
 
 use crate::diagnostic::{Mistakes, quoted};
+use crate::graph::contract;
 use crate::graph::names::Names;
 use crate::graph::{COLUMNS_MAX, GraphSource, NodeId};
 use crate::spec::read::names_of;
@@ -38,6 +39,10 @@ fn check_one(
         },
         _ => Vec::new(),
     };
+    let columns = fields.iter().map(|field| Column::new(&field.name, field.kind)).collect();
+    let schema = Schema::new(columns);
+    let expect = contract::expectations(&source.expect, &schema, mistakes);
+    let contract = contract::contract(source, &schema, mistakes);
     Some(GraphSource {
         name: source.name.text.clone(),
         patterns: source.patterns.iter().map(|pattern| pattern.text.clone()).collect(),
@@ -46,7 +51,10 @@ fn check_one(
         names,
         record_bytes_max: source.record_bytes_max,
         inflate_ratio_max: source.inflate_ratio_max,
-        max_rejects: source.max_rejects,
+        max_rejects: source.policy.max_rejects,
+        on_error: source.policy.on_error,
+        expect: expect?,
+        contract,
         taking: source.taking.clone(),
         errors_used,
     })

@@ -23,11 +23,19 @@ pub(crate) fn check(spec: &PipelineSpec, names: &Names, mistakes: &mut Mistakes<
         let operator = &spec.operators[*written];
         let node = NodeId::Operator(at);
         match &operator.body {
-            Some(BodySpec::Route { rules, otherwise, drop, .. }) => {
+            Some(BodySpec::Route { rules, otherwise, .. }) => {
                 let tags = rules.iter().map(|(tag, _)| tag).chain(otherwise);
                 for (port, tag) in tags.enumerate() {
                     let read = names.is_read(node, port);
-                    let drop = (drop.as_slice(), "beside `route`");
+                    let drop = (operator.drop.as_slice(), "beside `route`");
+                    check_tag(tag, read, drop, &operator.name, mistakes);
+                }
+            }
+            Some(BodySpec::Lots(lots)) => {
+                let place = format!("beside `{}`", lots.kind.word());
+                for (port, tag) in lots.tags.iter().enumerate() {
+                    let read = names.is_read(node, port);
+                    let drop = (operator.drop.as_slice(), place.as_str());
                     check_tag(tag, read, drop, &operator.name, mistakes);
                 }
             }
@@ -40,7 +48,8 @@ pub(crate) fn check(spec: &PipelineSpec, names: &Names, mistakes: &mut Mistakes<
             }
             Some(_) if !names.is_read(node, 0) => {
                 let message = format!("nothing reads the operator {}", quoted(&operator.name.text));
-                let hint = format!("add an operator or a sink with `from: {}`", operator.name.text);
+                let written = mistakes.as_written(&operator.name.text);
+                let hint = format!("add an operator or a sink with `from: {written}`");
                 operator.name.wrong(mistakes, message, hint);
             }
             _ => {}
@@ -66,7 +75,9 @@ fn check_tag(
             let message = format!("nothing reads the tag {}", quoted(&tag.text));
             let hint = format!(
                 "read it with `from: {}.{}`, or drop its records on purpose with `drop: [{}]` {place}",
-                operator.text, tag.text, tag.text
+                mistakes.as_written(&operator.text),
+                tag.text,
+                tag.text
             );
             tag.wrong(mistakes, message, hint);
         }

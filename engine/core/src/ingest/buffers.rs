@@ -1,11 +1,11 @@
 //! Buffers: the memory that chunks are read into, used again once no batch points into it.
 //!
 //! One pool per worker. The number of buffers in use is bounded by the coordinator's window, the
-//! number kept for reuse by a constant.
+//! number kept for reuse by a constant. Each begins at a cache line.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow_buffer::Buffer;
+use arrow_buffer::{Buffer, MutableBuffer};
 use bytes::Bytes;
 
 /// How many unused buffers a pool keeps: as many as the window may let be in use at once. Memory that
@@ -18,12 +18,12 @@ const KEPT_BYTES_MAX: usize = 4 << 20;
 /// A pool of byte buffers.
 #[derive(Clone, Default)]
 pub struct Buffers {
-    free: Arc<Mutex<Vec<Vec<u8>>>>,
+    free: Arc<Mutex<Vec<MutableBuffer>>>,
 }
 
 impl Buffers {
     /// Returns a buffer of exactly `len` initialised bytes, whose content is arbitrary.
-    pub fn take(&self, len: usize) -> Vec<u8> {
+    pub fn take(&self, len: usize) -> MutableBuffer {
         let mut buffer = self.lock().pop().unwrap_or_default();
         // Only bytes that were never used before are cleared.
         buffer.resize(len.max(buffer.len()), 0);
@@ -32,19 +32,19 @@ impl Buffers {
     }
 
     /// Turns a filled buffer into shared memory that comes back to the pool with its last user.
-    pub fn share(&self, bytes: Vec<u8>) -> Buffer {
+    pub fn share(&self, bytes: MutableBuffer) -> Buffer {
         let owner = Returning { bytes, pool: self.clone() };
         Buffer::from(Bytes::from_owner(owner))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Vec<u8>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<MutableBuffer>> {
         // A push or pop cannot leave the list half changed.
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 struct Returning {
-    bytes: Vec<u8>,
+    bytes: MutableBuffer,
     pool: Buffers,
 }
 
@@ -80,5 +80,14 @@ mod tests {
         assert!(pool.lock().is_empty());
         drop(slice);
         assert_eq!(pool.lock().len(), 1);
+    }
+
+    #[test]
+    fn a_buffer_begins_at_a_cache_line() {
+        let pool = Buffers::default();
+        for len in [1, 4_096, 524_289, 1 << 20] {
+            let bytes = pool.take(len);
+            assert_eq!((bytes.len(), bytes.as_ptr().align_offset(64)), (len, 0));
+        }
     }
 }

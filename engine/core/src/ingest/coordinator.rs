@@ -411,7 +411,8 @@ impl State {
         let time = Time::new(epoch, version.chunk);
         let (piece, until, bytes) = if cut {
             let end = (version.start + PIECE_BYTES).min(size);
-            (Piece::Range { start: version.start, end }, time, end - version.start)
+            let until = Time::last(epoch, version.chunk);
+            (Piece::Range { start: version.start, end }, until, end - version.start)
         } else {
             // Its reader keeps a window of its own; all of it counts here until it is through.
             let bytes = (size * STREAM_RATIO).clamp(64 << 10, STREAM_WINDOW * PIECE_BYTES);

@@ -26,6 +26,7 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::{Scope, StreamVec};
 use timely::progress::operate::FrontierInterest;
 
+use crate::code::FileCode;
 use crate::ingest::coordinator::PIECE_BYTES;
 use crate::ingest::order::{Opening, ReadEvent, ReadNote};
 use crate::ingest::reader::old_version_lost;
@@ -144,7 +145,7 @@ impl Open {
             ReadEvent::Chunk { chunk, hash, .. } => self.own.note(chunk, hash),
             ReadEvent::TakenBack { chunk, hash } => self.old.note(chunk, hash),
             ReadEvent::Failed { .. } => self.failed = true,
-            ReadEvent::Hashed { .. } => {}
+            ReadEvent::Hashed { .. } | ReadEvent::Framed(_) | ReadEvent::Summed { .. } => {}
         }
     }
 
@@ -163,7 +164,7 @@ impl Open {
         let hash = self.own.hash(opening.bytes);
         Some(match opening.hash {
             Some(accepted) if accepted != hash => ReadEvent::Failed {
-                code: "E-CHANGED".to_owned(),
+                code: FileCode::Changed.word().to_owned(),
                 detail: format!(
                     "its bytes are not those that were accepted: their BLAKE3 is {}, that of the \
                      accepted ones {}",
@@ -293,10 +294,10 @@ mod tests {
             let (chunk, skipped_lines, lines, records, rejected, bytes) = (0, 0, 1, 1, 0, 3);
             ReadEvent::Chunk { chunk, skipped_lines, lines, records, rejected, bytes, hash }
         };
-        let failed = ReadEvent::Failed { code: "E-READ".into(), detail: "no".into() };
+        let failed = ReadEvent::Failed { code: "unreadable".into(), detail: "no".into() };
         check(None, vec![read(b"abc")], "hashed");
         check(Some(b"abc"), vec![read(b"abc")], "hashed");
-        check(Some(b"abd"), vec![read(b"abc")], "E-CHANGED");
+        check(Some(b"abd"), vec![read(b"abc")], "changed");
         check(Some(b"abc"), vec![failed], "nothing");
     }
 

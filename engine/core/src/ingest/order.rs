@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use tidemill_store::Identity;
 
+use crate::contract::Framed;
+use crate::contract::total::Total;
 use crate::ingest::digest::ChunkHash;
 use crate::ingest::inflate::Compression;
 
@@ -149,6 +151,13 @@ pub enum ReadEvent {
         chunk: u64,
         /// What is known of that version's hash by its bytes.
         hash: ChunkHash,
+    },
+    /// Lines of the file that are no records were found, or missed.
+    Framed(Framed),
+    /// What the columns with a control total add up to in a chunk.
+    Summed {
+        /// In the order of the contract.
+        totals: Vec<Total>,
     },
     /// All of the file was read, and its bytes are what they must be.
     Hashed {

@@ -10,53 +10,61 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use arrow_buffer::Buffer;
+use arrow_buffer::{Buffer, MutableBuffer};
 use memchr::{memchr, memchr_iter, memrchr};
 use tidemill_operators::format::{self, Header, HeaderEnd, ReadPlan};
 use tidemill_operators::reject::REJECT_RAW_BYTES_MAX;
-use tidemill_operators::{Reject, RejectCode};
+use tidemill_operators::{OnError, Reject, RejectCode};
 use tidemill_store::Identity;
 
+use crate::code::FileCode;
+use crate::contract::{Frame, Framed, shortened};
 use crate::ingest::buffers::Buffers;
 use crate::ingest::coordinator::PIECE_BYTES;
 use crate::ingest::digest::{ChunkHash, hash_piece};
+use crate::ingest::frame::{self, Edge, FRAME_BYTES_MAX};
 use crate::ingest::inflate::{Compression, InflateError, Inflater};
 use crate::ingest::order::FileOrder;
 
 /// How much is read at a time when a record goes on behind the end of its range, in bytes.
 const TAIL_BYTES: usize = 32 << 10;
 
+/// How much is read in front of a range, in bytes. One would do to see whether a record begins at its
+/// start; but the kernel copies at half the speed into memory that lies a few bytes further into its
+/// page than what it copies, so a range keeps its place in the cache line.
+const LEAD_BYTES: u64 = 64;
+
 /// Why a file as a whole cannot be processed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {detail}")]
 pub struct FileFailure {
-    /// A stable word.
-    pub code: &'static str,
+    /// Which word says so.
+    pub code: FileCode,
     /// What happened, for a person.
     pub detail: String,
 }
 
 impl FileFailure {
-    fn new(code: &'static str, detail: impl Into<String>) -> Self {
+    fn new(code: FileCode, detail: impl Into<String>) -> Self {
         Self { code, detail: detail.into() }
     }
 
     fn read(path: &Path, error: &io::Error) -> Self {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        Self::new("E-READ", format!("read {name}: {error}"))
+        Self::new(FileCode::Unreadable, format!("read {name}: {error}"))
     }
 
     fn changed(detail: impl Into<String>) -> Self {
-        Self::new("E-CHANGED", detail)
+        Self::new(FileCode::Changed, detail)
     }
 }
 
 impl From<InflateError> for FileFailure {
     fn from(error: InflateError) -> Self {
         let code = match &error {
-            InflateError::Bomb { .. } => "E-BOMB",
-            InflateError::Damaged { .. } => "E-FORMAT",
-            InflateError::Disk(_) => "E-READ",
+            InflateError::Bomb { .. } => FileCode::Bomb,
+            InflateError::Damaged { .. } => FileCode::BadFormat,
+            InflateError::Disk(_) => FileCode::Unreadable,
         };
         Self::new(code, error.to_string())
     }
@@ -83,29 +91,70 @@ pub struct Chunk {
 /// What stands before the first record of a file.
 #[derive(Clone, Debug, Default)]
 pub struct Preamble {
-    /// Its length in bytes: a byte order mark, a header.
+    /// Its length in bytes: a byte order mark, lines that are no records, a header.
     pub bytes: u64,
     /// Its length in lines.
     pub lines: u32,
     /// The header, if the format has one.
     pub header: Option<Header>,
+    /// Where the records end, if lines stand behind them.
+    pub records_end: Option<u64>,
+    /// The lines that are no records.
+    pub framed: Vec<Framed>,
 }
 
-/// Reads what stands before the first record.
-pub fn preamble(order: &FileOrder, plan: &ReadPlan) -> Result<Preamble, FileFailure> {
+/// Reads what stands before the first record, and finds what stands behind the last.
+pub fn preamble(order: &FileOrder, plan: &ReadPlan, frame: Frame) -> Result<Preamble, FileFailure> {
     let file = open_checked(order)?;
-    let mut start = vec![0; order.identity.bytes.min(64 << 10) as usize];
+    let (end, tail) = match frame.tail {
+        0 => (order.identity.bytes, None),
+        lines => find_tail(&file, order, lines)?,
+    };
+    let mut start = vec![0; end.min(64 << 10) as usize];
     loop {
         read_exactly(&file, &mut start, 0, order)?;
-        let whole = start.len() as u64 == order.identity.bytes;
-        match find_preamble(&start, plan, whole)? {
-            Some(preamble) => return Ok(preamble),
+        let whole = start.len() as u64 == end;
+        match find_preamble(&start, plan, whole, frame.head)? {
+            Some(mut preamble) => {
+                preamble.records_end = tail.is_some().then_some(end);
+                preamble.framed.extend(tail);
+                return Ok(preamble);
+            }
             // The header is longer than what was read: twice as much, up to the record limit.
             None => {
-                let longer = (start.len() as u64 * 2).min(order.identity.bytes);
+                let longer = (start.len() as u64 * 2).min(end);
                 start.resize(longer as usize, 0);
             }
         }
+    }
+}
+
+/// Returns where the last lines of a file begin, and what they are.
+fn find_tail(
+    file: &File,
+    order: &FileOrder,
+    lines: u32,
+) -> Result<(u64, Option<Framed>), FileFailure> {
+    let size = order.identity.bytes;
+    let longest = size.min(FRAME_BYTES_MAX as u64);
+    let mut len = size.min(16 << 10);
+    loop {
+        let mut last = vec![0; len as usize];
+        read_exactly(file, &mut last, size - len, order)?;
+        let why = match frame::tail_start(&last, lines, len == size) {
+            Edge::At(start) => {
+                let framed = frame::framed(false, &last[start..]);
+                return Ok((size - len + start as u64, Some(framed)));
+            }
+            Edge::More if len < longest => {
+                len = (len * 8).min(longest);
+                continue;
+            }
+            Edge::More => frame::tail_too_long(),
+            Edge::Missing(why) => why,
+        };
+        // Whatever it is, the file does not count; all of it is read as records.
+        return Ok((size, Some(frame::missing(false, why))));
     }
 }
 
@@ -114,27 +163,49 @@ fn find_preamble(
     start: &[u8],
     plan: &ReadPlan,
     whole: bool,
+    head_lines: u32,
 ) -> Result<Option<Preamble>, FileFailure> {
     let mark = if start.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
+    let mut before = Preamble { bytes: mark as u64, ..Preamble::default() };
+    match frame::head_end(&start[mark..], head_lines, whole) {
+        Edge::At(0) if head_lines == 0 => {}
+        Edge::At(end) => {
+            before.framed.push(frame::framed(true, &start[mark..mark + end]));
+            before.bytes += end as u64;
+            before.lines = head_lines;
+        }
+        Edge::More => return Ok(None),
+        Edge::Missing(why) => before.framed.push(frame::missing(true, why)),
+    }
+    let mark = before.bytes as usize;
     let text = &start[mark..];
     let end = match format::header_end(plan, text) {
-        HeaderEnd::None => return Ok(Some(Preamble { bytes: mark as u64, ..Preamble::default() })),
+        HeaderEnd::None => return Ok(Some(before)),
         HeaderEnd::At(end) => end,
         HeaderEnd::Incomplete if whole && text.len() <= plan.record_bytes_max => text.len(),
         HeaderEnd::Incomplete if text.len() > plan.record_bytes_max => {
             let limit = plan.record_bytes_max;
-            return Err(FileFailure::new("E-FORMAT", format!("header longer than {limit} bytes")));
+            return Err(FileFailure::new(
+                FileCode::BadFormat,
+                format!("header longer than {limit} bytes"),
+            ));
         }
         HeaderEnd::Incomplete => return Ok(None),
     };
     if end == 0 {
         // An empty file has no header, and needs none.
-        return Ok(Some(Preamble { bytes: mark as u64, ..Preamble::default() }));
+        return Ok(Some(before));
     }
-    let header = Header::parse(plan, &text[..end])
-        .map_err(|error| FileFailure::new("E-FORMAT", format!("line 1: {error}")))?;
-    let lines = memchr_iter(b'\n', &text[..end]).count().max(1) as u32;
-    Ok(Some(Preamble { bytes: (mark + end) as u64, lines, header: Some(header) }))
+    let line = before.lines + 1;
+    let header = Header::parse(plan, &text[..end]).map_err(|error| {
+        // Where a line of the contract is missing, the next ones are taken for what they are not.
+        let head = before.framed.first().and_then(|framed| framed.text.as_ref().ok());
+        let head = head.map(|head| format!("; before it stands {:?}", shortened(head)));
+        let detail = format!("line {line}: {error}{}", head.unwrap_or_default());
+        FileFailure::new(FileCode::BadFormat, detail)
+    })?;
+    let lines = before.lines + memchr_iter(b'\n', &text[..end]).count().max(1) as u32;
+    Ok(Some(Preamble { bytes: (mark + end) as u64, lines, header: Some(header), ..before }))
 }
 
 /// Reads the records that begin in `[start, end)`. Without a `known` preamble it is taken from the
@@ -149,8 +220,7 @@ pub fn read_range(
 ) -> Result<(Chunk, Preamble), FileFailure> {
     let file = open_checked(order)?;
     let size = order.identity.bytes;
-    // One byte more in front shows whether a record begins at `start` itself.
-    let from = start.saturating_sub(1);
+    let from = start.saturating_sub(LEAD_BYTES);
     let mut bytes = buffers.take((end - from) as usize);
     read_exactly(&file, &mut bytes, from, order)?;
     unchanged(&file, order)?;
@@ -159,16 +229,22 @@ pub fn read_range(
     let preamble = match known {
         Some(preamble) => preamble,
         None if start > 0 => Preamble::default(),
-        None => match find_preamble(&bytes, plan, end == size)? {
+        None => match find_preamble(&bytes, plan, end == size, 0)? {
             Some(preamble) => preamble,
-            None => self::preamble(order, plan)?,
+            None => self::preamble(order, plan, Frame::default())?,
         },
     };
+    // What stands behind the records is read for the hash alone.
+    let records_end = preamble.records_end.unwrap_or(size);
+    bytes.truncate((records_end.max(from) - from).min(bytes.len() as u64) as usize);
     let first = if start <= preamble.bytes {
         // The first range with records in it begins right behind the preamble.
         (preamble.bytes - from).min(bytes.len() as u64) as usize
     } else {
-        format::record_start(&plan.format, &bytes).unwrap_or(bytes.len())
+        // The byte in front of the range shows whether a record begins at its start.
+        let before = (start - from).saturating_sub(1) as usize;
+        let found = format::record_start(&plan.format, &bytes[before..]);
+        found.map_or(bytes.len(), |at| before + at)
     };
     let skipped_lines = if start == 0 { preamble.lines } else { 0 };
     let mut chunk = Chunk {
@@ -183,7 +259,7 @@ pub fn read_range(
     if first >= bytes.len() {
         return Ok((chunk, preamble));
     }
-    let whole = bytes.ends_with(b"\n") || end == size;
+    let whole = bytes.ends_with(b"\n") || end >= records_end;
     let last = if whole {
         bytes.len()
     } else {
@@ -200,7 +276,7 @@ pub fn read_range(
 fn complete_last_record(
     file: &File,
     order: &FileOrder,
-    bytes: &mut Vec<u8>,
+    bytes: &mut MutableBuffer,
     first: usize,
     end: u64,
     plan: &ReadPlan,
@@ -232,10 +308,12 @@ fn over_long(start: &[u8], offset: u32, plan: &ReadPlan) -> Reject {
     Reject {
         line: 0,
         offset,
+        round: 0,
         operator: String::new(),
         code: RejectCode::TooLong,
-        reason: format!("record longer than {} bytes (max_record)", plan.record_bytes_max),
+        message: format!("record longer than {} bytes (max_record)", plan.record_bytes_max),
         raw: start[..start.len().min(REJECT_RAW_BYTES_MAX)].to_vec(),
+        on_error: OnError::Reject,
     }
 }
 
@@ -300,13 +378,20 @@ pub struct StreamReader {
     preamble: Option<Preamble>,
     /// The rest of a record that was too long is being passed over.
     passing_over: bool,
+    frame: Frame,
+    /// Lines that are no records, and were not told yet.
+    framed: Vec<Framed>,
     ended: bool,
     packed_before: u64,
 }
 
 impl StreamReader {
     /// Opens the file and checks that it is the one that was accepted.
-    pub fn open(order: &FileOrder, inflate_ratio_max: u32) -> Result<Self, FileFailure> {
+    pub fn open(
+        order: &FileOrder,
+        inflate_ratio_max: u32,
+        frame: Frame,
+    ) -> Result<Self, FileFailure> {
         let file = open_checked(order)?;
         let failed = |error: io::Error| FileFailure::read(&order.path, &error);
         let check = file.try_clone().map_err(failed)?;
@@ -318,6 +403,8 @@ impl StreamReader {
             offset: 0,
             preamble: None,
             passing_over: false,
+            frame,
+            framed: Vec::new(),
             ended: false,
             packed_before: 0,
         })
@@ -326,6 +413,39 @@ impl StreamReader {
     /// Returns the header, once the first chunk has been read.
     pub fn header(&self) -> Option<&Header> {
         self.preamble.as_ref()?.header.as_ref()
+    }
+
+    /// Returns the lines that are no records and were found since.
+    pub fn take_framed(&mut self) -> Vec<Framed> {
+        std::mem::take(&mut self.framed)
+    }
+
+    /// Takes what may be the lines behind the records out of `bytes`, to be looked at again with what
+    /// follows; at the end, what they are.
+    fn hold_back(&mut self, bytes: &mut MutableBuffer) -> Vec<u8> {
+        let lines = self.frame.tail;
+        if lines == 0 {
+            return Vec::new();
+        }
+        if !self.ended {
+            let passing = frame::may_pass(bytes, lines);
+            let held = bytes[passing..].to_vec();
+            bytes.truncate(passing);
+            return held;
+        }
+        // What was handed on ended with a line.
+        match frame::tail_start(bytes, lines, true) {
+            Edge::At(start) => {
+                self.framed.push(frame::framed(false, &bytes[start..]));
+                bytes.truncate(start);
+            }
+            Edge::More | Edge::Missing(_) if self.offset > 0 => {
+                self.framed.push(frame::missing(false, frame::tail_too_long()));
+            }
+            Edge::More => self.framed.push(frame::missing(false, frame::tail_too_long())),
+            Edge::Missing(why) => self.framed.push(frame::missing(false, why)),
+        }
+        Vec::new()
     }
 
     /// Returns the next chunk, or nothing at the end. A chunk may hold no record.
@@ -362,18 +482,21 @@ impl StreamReader {
             hash,
         };
         self.packed_before = packed;
+        let held = self.hold_back(&mut bytes);
 
         let mut first = 0;
         if self.preamble.is_none() {
             self.refuse_nesting(&bytes)?;
-            match find_preamble(&bytes, plan, self.ended)? {
-                Some(preamble) => {
+            match find_preamble(&bytes, plan, self.ended, self.frame.head)? {
+                Some(mut preamble) => {
+                    self.framed.append(&mut preamble.framed);
                     first = preamble.bytes as usize;
                     chunk.skipped_lines = preamble.lines;
                     self.preamble = Some(preamble);
                 }
                 None => {
-                    self.carry = bytes;
+                    self.carry = bytes.to_vec();
+                    self.carry.extend(held);
                     return Ok(Some(chunk));
                 }
             }
@@ -413,6 +536,7 @@ impl StreamReader {
             self.carry.clear();
             self.carry.extend_from_slice(&bytes[last..]);
         }
+        self.carry.extend(held);
         bytes.truncate(last);
         chunk.range = first.min(last)..last;
         chunk.buffer = buffers.share(bytes);
@@ -425,6 +549,9 @@ impl StreamReader {
             return Ok(());
         }
         let (outer, inner) = (self.order.compression.word(), inner.word());
-        Err(FileFailure::new("E-NESTED", format!("{inner} inside {outer}: unpack it once first")))
+        Err(FileFailure::new(
+            FileCode::PackedTwice,
+            format!("{inner} inside {outer}: unpack it once first"),
+        ))
     }
 }

@@ -27,14 +27,14 @@ use timely::dataflow::operators::generic::{OutputBuilder, OutputBuilderSession};
 use timely::dataflow::{Stream, StreamVec};
 use timely::scheduling::Activator;
 
+use crate::code::FileCode;
+use crate::contract::Framed;
 use crate::ingest::buffers::Buffers;
+use crate::ingest::checks::Checks;
 use crate::ingest::coordinator::{Loads, PIECE_BYTES, STREAM_WINDOW};
 use crate::ingest::flow::Flow;
 use crate::ingest::order::{Piece, PieceOrder, ReadEvent, ReadNote};
 use crate::ingest::piece::{self, Chunk, FileFailure, Preamble, StreamReader};
-
-/// The code of a correction that cannot take back what it corrects.
-pub const OLD_VERSION_LOST: &str = "E-OLD-VERSION";
 
 /// Bytes read in one activation before others get their turn.
 const FUEL_BYTES: u64 = PIECE_BYTES;
@@ -62,6 +62,8 @@ pub struct Reader {
     pub plan: ReadPlan,
     /// How many times larger than itself a compressed file may become.
     pub inflate_ratio_max: u32,
+    /// What is looked at beyond the grammar.
+    pub checks: Checks,
     /// How far the sinks have followed.
     pub flow: Flow,
     /// How much waits at the readers of this process.
@@ -78,7 +80,7 @@ pub fn reader<'scope>(
     orders: StreamVec<'scope, Time, PieceOrder>,
     with: Reader,
 ) -> Read<'scope> {
-    let Reader { name, plan, inflate_ratio_max, flow, loads, buffers, tally } = with;
+    let Reader { name, plan, inflate_ratio_max, checks, flow, loads, buffers, tally } = with;
     let scope = orders.scope();
     let mut builder = OperatorBuilder::new(title.to_owned(), scope);
     let address = builder.operator_info().address;
@@ -98,6 +100,7 @@ pub fn reader<'scope>(
         parser: Parser::new(plan.clone()),
         plan,
         inflate_ratio_max,
+        checks,
         buffers,
         queue: VecDeque::new(),
         streams: Vec::new(),
@@ -163,6 +166,7 @@ struct Reading {
     parser: Parser,
     plan: ReadPlan,
     inflate_ratio_max: u32,
+    checks: Checks,
     buffers: Buffers,
     queue: VecDeque<(Vec<Capability<Time>>, PieceOrder)>,
     streams: Vec<OpenStream>,
@@ -183,7 +187,7 @@ impl Reading {
         let ready = self.streams.iter().position(|stream| {
             let chunk = stream.held[0].time().chunk;
             let behind =
-                Time::new(stream.held[0].time().epoch, chunk.saturating_sub(STREAM_WINDOW));
+                Time::last(stream.held[0].time().epoch, chunk.saturating_sub(STREAM_WINDOW));
             chunk < STREAM_WINDOW || !flow.less_equal(&behind)
         });
         if let Some(index) = ready {
@@ -221,6 +225,11 @@ impl Reading {
         });
         match read {
             Ok((chunk, preamble)) => {
+                // Each is told once: by who reads the first piece, and by who reads the last.
+                let is_last = end == order.file.identity.bytes;
+                let tells = |framed: &&Framed| if framed.is_head { start == 0 } else { is_last };
+                let framed = preamble.framed.iter().filter(tells).cloned().collect();
+                self.tell_framed(held, order, framed, outputs);
                 self.emit(held, order, chunk, preamble.header.as_ref(), outputs);
             }
             Err(failure) => self.fail(held, order, failure, outputs),
@@ -233,7 +242,7 @@ impl Reading {
         order: PieceOrder,
         outputs: &mut Outputs<'_>,
     ) {
-        match StreamReader::open(&order.file, self.inflate_ratio_max) {
+        match StreamReader::open(&order.file, self.inflate_ratio_max, self.checks.frame) {
             Ok(reader) => self.streams.push(OpenStream { held, order, reader }),
             Err(failure) => self.fail(&held, &order, failure, outputs),
         }
@@ -244,6 +253,8 @@ impl Reading {
         crash::reading(stream.order.file.submission);
         match stream.reader.next_chunk(&self.plan, &self.buffers) {
             Ok(Some(chunk)) => {
+                let framed = stream.reader.take_framed();
+                self.tell_framed(&stream.held, &stream.order, framed, outputs);
                 let header = stream.reader.header().cloned();
                 self.emit(&stream.held, &stream.order, chunk, header.as_ref(), outputs);
                 let next = *stream.held[0].time();
@@ -264,14 +275,15 @@ impl Reading {
         order: &PieceOrder,
         start: u64,
     ) -> Result<Option<Preamble>, FileFailure> {
-        if start == 0 || format::header_end(&self.plan, b"") == HeaderEnd::None {
+        let has_header = format::header_end(&self.plan, b"") != HeaderEnd::None;
+        if self.checks.frame.is_empty() && (start == 0 || !has_header) {
             return Ok(None);
         }
         let which = (order.file.epoch, order.file.rows_of);
         if let Some(preamble) = self.preambles.get(&which) {
             return Ok(Some(preamble.clone()));
         }
-        let preamble = piece::preamble(&order.file, &self.plan)?;
+        let preamble = piece::preamble(&order.file, &self.plan, self.checks.frame)?;
         if self.preambles.len() >= PREAMBLES_KEPT {
             self.preambles.pop_first();
         }
@@ -292,8 +304,10 @@ impl Reading {
         let origin =
             Origin { submission: order.file.rows_of, chunk: time.chunk, offset: chunk.offset };
         if order.file.is_taken_back() {
-            if let Some(mut batch) = parsed.batch {
-                (batch.origin, batch.diff) = (origin, -1);
+            let batch = parsed.batch.map(|batch| Batch { origin, diff: -1, ..batch });
+            // It goes the way it went when it came.
+            let batch = batch.map(|batch| self.checks.divide(&self.name, batch).0);
+            if let Some(mut batch) = batch.filter(|batch| !batch.is_empty()) {
                 outputs.batches.session(&held[0]).give_container(&mut batch);
             }
             let note = ReadEvent::TakenBack { chunk: time.chunk, hash: chunk.hash };
@@ -309,6 +323,15 @@ impl Reading {
         for reject in &mut rejects {
             reject.operator.clone_from(&self.name);
         }
+        let unread = rejects.len() as u64;
+        if let Some(totals) = self.checks.totals(parsed.batch.as_ref()) {
+            outputs.notes.session(&held[2]).give(self.note(order, ReadEvent::Summed { totals }));
+        }
+        let good = parsed.batch.map(|batch| self.checks.divide(&self.name, batch));
+        let good = good.map(|(batch, broken)| {
+            rejects.extend(broken);
+            batch
+        });
         let records = u64::from(parsed.records) + u64::from(over_long);
         self.tally.took(time.epoch, records as usize, chunk.range.len());
         self.tally.rejected(time.epoch, rejects.len());
@@ -317,11 +340,11 @@ impl Reading {
             skipped_lines: chunk.skipped_lines,
             lines: parsed.lines + over_long,
             records,
-            rejected: rejects.len() as u64,
+            rejected: unread,
             bytes: chunk.packed_bytes,
             hash: chunk.hash,
         };
-        if let Some(mut batch) = parsed.batch {
+        if let Some(mut batch) = good.filter(|batch| !batch.is_empty()) {
             batch.origin = origin;
             self.tally.gave(time.epoch, 0, batch.len(), chunk.range.len());
             outputs.batches.session(&held[0]).give_container(&mut batch);
@@ -336,6 +359,22 @@ impl Reading {
         outputs.notes.session(&held[2]).give(self.note(order, note));
     }
 
+    /// Says what the lines are that are no records.
+    fn tell_framed(
+        &self,
+        held: &[Capability<Time>],
+        order: &PieceOrder,
+        framed: Vec<Framed>,
+        outputs: &mut Outputs<'_>,
+    ) {
+        if order.file.is_taken_back() {
+            return;
+        }
+        for one in framed {
+            outputs.notes.session(&held[2]).give(self.note(order, ReadEvent::Framed(one)));
+        }
+    }
+
     fn fail(
         &mut self,
         held: &[Capability<Time>],
@@ -345,7 +384,9 @@ impl Reading {
     ) {
         self.failed.insert(order.file.epoch);
         let event = match order.file.is_taken_back() {
-            false => ReadEvent::Failed { code: failure.code.into(), detail: failure.detail },
+            false => {
+                ReadEvent::Failed { code: failure.code.word().to_owned(), detail: failure.detail }
+            }
             true => old_version_lost(order.file.rows_of, &failure.detail),
         };
         outputs.notes.session(&held[2]).give(self.note(order, event));
@@ -362,5 +403,5 @@ pub(super) fn old_version_lost(old: u64, why: &str) -> ReadEvent {
         "the rows of submission {old} cannot be taken back, so nothing was changed: {why} (its bytes \
          are looked for in processed/ and retained/)"
     );
-    ReadEvent::Failed { code: OLD_VERSION_LOST.to_owned(), detail }
+    ReadEvent::Failed { code: FileCode::OldVersionLost.word().to_owned(), detail }
 }

@@ -26,6 +26,7 @@ const REST: u32 = 50;
 
 /// The `processed/` of one pipeline.
 pub(super) struct Deleted {
+    at: usize,
     pipeline: String,
     folders: Folders,
     sources: Vec<String>,
@@ -37,9 +38,10 @@ pub(super) struct Deleted {
 }
 
 impl Deleted {
-    /// Returns what looks after these sources of a pipeline.
-    pub(super) fn new(pipeline: &str, folders: &Folders, sources: &[String]) -> Self {
+    /// Returns what looks after these sources of a pipeline, which has this place among all.
+    pub(super) fn new(at: usize, pipeline: &str, folders: &Folders, sources: &[String]) -> Self {
         Self {
+            at,
             pipeline: pipeline.to_owned(),
             folders: folders.clone(),
             sources: sources.to_vec(),
@@ -47,6 +49,11 @@ impl Deleted {
             took: Duration::ZERO,
             asked: BTreeSet::new(),
         }
+    }
+
+    /// Returns the place of the pipeline among all.
+    pub(super) fn pipeline(&self) -> usize {
+        self.at
     }
 
     /// Returns the submissions whose inputs were deleted since the last look.

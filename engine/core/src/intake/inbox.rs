@@ -312,7 +312,7 @@ mod tests {
     }
 
     fn names(inbox: &mut Inbox) -> Vec<String> {
-        std::iter::from_fn(|| inbox.waiting.pop())
+        std::iter::from_fn(|| inbox.waiting.pop(&[]))
             .map(|(_, name)| name.into_string().unwrap())
             .collect()
     }

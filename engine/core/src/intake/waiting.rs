@@ -76,9 +76,10 @@ impl Waiting {
         self.places.insert(name.to_owned(), (source, place));
     }
 
-    /// Takes the next file and the place of its source in the plan.
-    pub(super) fn pop(&mut self) -> Option<(usize, OsString)> {
+    /// Takes the next file of the sources that are `open`, and the place of its source in the plan.
+    pub(super) fn pop(&mut self, open: &[bool]) -> Option<(usize, OsString)> {
         let heads = self.sources.iter().enumerate();
+        let heads = heads.filter(|(at, _)| open.get(*at).copied().unwrap_or(true));
         let heads = heads.filter_map(|(at, queue)| {
             Some((Reverse(queue.priority), queue.files.first()?.round, at))
         });
@@ -93,9 +94,15 @@ impl Waiting {
         self.places.contains_key(name)
     }
 
-    /// Returns whether nothing waits.
-    pub(super) fn is_empty(&self) -> bool {
-        self.places.is_empty()
+    /// Returns whether a file of the sources that are `open` waits.
+    pub(super) fn has_next(&self, open: &[bool]) -> bool {
+        let is_open = |at: usize| open.get(at).copied().unwrap_or(true);
+        self.sources.iter().enumerate().any(|(at, queue)| is_open(at) && !queue.files.is_empty())
+    }
+
+    /// Returns how many files of each source wait.
+    pub(super) fn counts(&self) -> Vec<usize> {
+        self.sources.iter().map(|queue| queue.files.len()).collect()
     }
 }
 
@@ -126,11 +133,11 @@ mod tests {
                 assert!(waiting.has(OsStr::new(name)));
             }
             let mut left = Vec::new();
-            while let Some((_, name)) = waiting.pop() {
+            while let Some((_, name)) = waiting.pop(&[]) {
                 left.push(name.into_string().unwrap());
             }
             assert_eq!(left, expected, "{sources:?}");
-            assert!(waiting.is_empty());
+            assert!(!waiting.has_next(&[]));
         }
     }
 
@@ -152,6 +159,22 @@ mod tests {
     }
 
     #[test]
+    fn the_files_of_a_source_that_is_not_open_wait_and_keep_their_places() {
+        let takings = [Taking { priority: 9, ..Taking::default() }, Taking::default()];
+        let mut waiting = Waiting::new(takings.iter());
+        for (source, name) in [(0, "a"), (1, "b"), (0, "c")] {
+            waiting.insert(source, OsStr::new(name), Seen::default());
+        }
+        let shut = [false, true];
+        assert_eq!(waiting.counts(), [2, 1]);
+        assert_eq!(waiting.pop(&shut), Some((1, "b".into())));
+        assert!(!waiting.has_next(&shut) && waiting.has_next(&[true, true]));
+        assert_eq!(waiting.pop(&shut), None);
+        assert_eq!(waiting.pop(&[true, true]), Some((0, "a".into())));
+        assert_eq!(waiting.pop(&[]), Some((0, "c".into())));
+    }
+
+    #[test]
     fn a_file_that_is_seen_again_keeps_its_place_unless_it_was_written_to() {
         for (order, expected) in [(Order::Arrival, "a"), (Order::Modified, "b")] {
             let taking = Taking { order, ..Taking::default() };
@@ -162,9 +185,9 @@ mod tests {
             insert("a", 1, 10);
             insert("b", 2, 20);
             insert("a", 3, 30);
-            assert_eq!(waiting.pop(), Some((0, expected.into())), "{order:?}");
-            assert!(waiting.pop().is_some());
-            assert_eq!(waiting.pop(), None);
+            assert_eq!(waiting.pop(&[]), Some((0, expected.into())), "{order:?}");
+            assert!(waiting.pop(&[]).is_some());
+            assert_eq!(waiting.pop(&[]), None);
         }
     }
 }

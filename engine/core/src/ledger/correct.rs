@@ -4,15 +4,17 @@
 //! Until then it waits, and all behind it, because epochs are given out in their order.
 
 use std::sync::mpsc::Sender;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use tidemill_store::{AcceptedFile, JournalError, Outcome, Part, Removed, Retired, Verdict, queue};
+use tidemill_store::{
+    AcceptedFile, JournalError, NeededBy, Outcome, Part, Removed, Retired, Verdict, queue, trial,
+};
 
 use crate::board::to_us;
 use crate::fault;
 use crate::ingest::order::FileOrder;
 use crate::ledger::order::compression_of;
-use crate::ledger::{Ledger, Line, shelf};
+use crate::ledger::{Ledger, Line, Waiting, shelf};
 use crate::plan::Retention;
 
 /// What was asked of the ledger: to take a file away.
@@ -51,19 +53,32 @@ impl Ledger {
     /// that waits.
     pub(super) fn must_wait(&self, pipeline: usize, file: &AcceptedFile) -> bool {
         let waits_for = file.correction.and_then(|correction| correction.of);
-        !self.lines[pipeline].behind.is_empty()
+        let line = &self.lines[pipeline];
+        !line.behind.is_empty()
+            || line.trial.as_ref().is_some_and(|trial| trial.holds())
             || waits_for.is_some_and(|of| self.running.contains_key(&of))
     }
 
     /// Gives out what waited for a file that is finished now.
     pub(super) fn go_on_behind(&mut self, pipeline: usize) -> Result<(), JournalError> {
-        while let Some((file, replay)) = self.lines[pipeline].behind.pop_front() {
-            let waits_for = file.correction.and_then(|correction| correction.of);
-            if waits_for.is_some_and(|of| self.running.contains_key(&of)) {
-                self.lines[pipeline].behind.push_front((file, replay));
-                break;
+        while let Some(next) = self.lines[pipeline].behind.pop_front() {
+            let line = &self.lines[pipeline];
+            let is_held = line.trial.as_ref().is_some_and(|trial| trial.holds_now());
+            match next {
+                _ if is_held => {
+                    self.lines[pipeline].behind.push_front(next);
+                    break;
+                }
+                Waiting::Trial => self.begin_trial(pipeline),
+                Waiting::File(file, replay) => {
+                    let waits_for = file.correction.and_then(|correction| correction.of);
+                    if waits_for.is_some_and(|of| self.running.contains_key(&of)) {
+                        self.lines[pipeline].behind.push_front(Waiting::File(file, replay));
+                        break;
+                    }
+                    self.give(pipeline, &file, replay)?;
+                }
             }
-            self.give(pipeline, &file, replay)?;
         }
         Ok(())
     }
@@ -115,12 +130,18 @@ impl Ledger {
     pub(super) fn discard_expired(&mut self) -> Result<(), JournalError> {
         for at in 0..self.lines.len() {
             let line = &self.lines[at];
+            if line.trial.is_some() {
+                continue; // it reads them once more
+            }
             let mut expired = Vec::new();
             for (source, retention) in line.sources.iter().zip(&line.retention) {
                 let Retention::Days(days) = retention else { continue };
                 let age = Duration::from_secs(u64::from(*days) * 24 * 3600);
-                let before = SystemTime::now().checked_sub(age).map_or(0, to_us);
-                expired.extend(self.journal.expired(&line.name, source, before)?);
+                let before = trial::now().checked_sub(age).map_or(0, to_us);
+                let at = line.sources.iter().position(|name| name == source);
+                let is_kept = at.and_then(|at| line.stateful.get(at)).copied().unwrap_or(true);
+                let needed = if is_kept { NeededBy::Starts } else { NeededBy::Nobody };
+                expired.extend(self.journal.expired(&line.name, source, before, needed)?);
             }
             self.discard(at, &expired)?;
         }
@@ -163,7 +184,7 @@ impl Ledger {
 
 /// Returns how an old version is read. It is looked for where it was moved from and where it was moved
 /// to, in that order: whoever moves it meanwhile moves it there.
-fn take_back(line: &Line, new: &FileOrder, old: &AcceptedFile) -> FileOrder {
+pub(super) fn take_back(line: &Line, new: &FileOrder, old: &AcceptedFile) -> FileOrder {
     let places = [
         line.folders.underprocess.join(&old.claimed_name),
         line.folders.processed.join(&old.stored_name),

@@ -25,6 +25,10 @@ impl Ledger {
         }
         let now = Instant::now();
         for line in &mut self.lines {
+            // The state is what it was when a trial is undone.
+            if line.trial.is_some() {
+                continue;
+            }
             if let Some(full) = line.schedule.due(now) {
                 let _ = line.commands.send(Command::Checkpoint { full });
                 let _ = line.wake.activate();

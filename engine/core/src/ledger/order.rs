@@ -1,12 +1,24 @@
-//! Order: how an accepted file is given to its dataflow.
+//! Order: how an accepted file is given to its dataflow, and looked at again when it comes back.
 
+use std::io;
 use std::path::PathBuf;
 
-use tidemill_store::{AcceptedFile, JournalError};
+use tidemill_store::{AcceptedFile, Identity, JournalError};
 
+use crate::answer::Answer;
+use crate::code::FileCode;
+use crate::fault;
 use crate::ingest::inflate::Compression;
 use crate::ingest::order::FileOrder;
 use crate::ledger::Ledger;
+
+/// What waits until a file is finished.
+pub enum Waiting {
+    /// A file, and whether it is read again.
+    File(Box<AcceptedFile>, bool),
+    /// The correction that is to be tried.
+    Trial,
+}
 
 impl Ledger {
     /// Gives a file to its dataflow, or lets it wait for the one that it corrects.
@@ -20,7 +32,7 @@ impl Ledger {
         self.running.insert(file.id, file.clone());
         self.lines[pipeline].corrects |= file.correction.is_some();
         if waits {
-            self.lines[pipeline].behind.push_back((file, replay));
+            self.lines[pipeline].behind.push_back(Waiting::File(Box::new(file), replay));
             return Ok(());
         }
         self.give(pipeline, &file, replay)
@@ -69,6 +81,36 @@ impl Ledger {
             self.turns.push(pipeline, order);
         }
         Ok(())
+    }
+
+    /// Looks at a file once more, now that all of it was read: somebody who holds it open may have
+    /// written to it since, or put another in its place. Then it leaves no output.
+    pub(super) fn check_again(&self, pipeline: usize, file: &AcceptedFile, answer: &mut Answer) {
+        if answer.failure.is_some() {
+            return;
+        }
+        let line = &self.lines[pipeline];
+        let path = line.folders.underprocess.join(&file.claimed_name);
+        let difference = match Identity::at(&path) {
+            Ok(now) => file.identity.difference(now),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Some("it is gone from underprocess/".to_owned())
+            }
+            Err(error) => fault::disk("look at a file before its commit", &error),
+        };
+        let Some(difference) = difference else { return };
+        if line.keeps_state {
+            // Its readers found it unchanged after its last byte, and its rows are in sums that others
+            // are built on: what was read counts.
+            tracing::warn!(
+                pipeline = line.name,
+                file = file.name,
+                submission = file.id,
+                "after all of it was read, {difference}; what was read is committed"
+            );
+            return;
+        }
+        answer.failure = Some((FileCode::Changed.word().to_owned(), difference));
     }
 }
 

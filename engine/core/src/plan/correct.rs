@@ -4,8 +4,11 @@
 use std::collections::BTreeSet;
 
 use tidemill_operators::aggregate::TakenBack;
+use tidemill_store::Dedupe;
 
-use crate::plan::{NodeId, OperatorKind, Plan, SinkKind, SinkPlan};
+use crate::plan::{
+    NodeId, OnDelete, OnSameName, OperatorKind, Plan, Retention, SinkKind, SinkPlan,
+};
 
 impl Plan {
     /// Returns whether an operator or table keeps something of this source's files: then the rows of a
@@ -26,9 +29,12 @@ impl Plan {
     pub fn is_linear(&self, sink: &SinkPlan) -> bool {
         let inputs = sink.inputs.iter().map(|input| input.from.node);
         let mut ahead: Vec<NodeId> = inputs.chain(sink.errors_of.iter().copied()).collect();
-        // A plan has no cycles, so this ends.
+        let mut seen = BTreeSet::new();
         while let Some(node) = ahead.pop() {
             let NodeId::Operator(at) = node else { continue };
+            if !seen.insert(at) {
+                continue;
+            }
             let operator = &self.operators[at];
             if operator.kind.keeps_state() {
                 return false;
@@ -53,10 +59,45 @@ impl Plan {
         })
     }
 
+    /// Returns why a correction of this source cannot be tried, for a person; `None` if it can: what a
+    /// trial does must be undone to the byte.
+    pub fn why_not_tried(&self, source: usize) -> Option<String> {
+        let behind = self.behind(source);
+        let makes_final =
+            |kind: &OperatorKind| matches!(kind, OperatorKind::State { horizon_us: Some(_), .. });
+        let found = self.operators.iter().enumerate().find(|(at, operator)| {
+            behind.contains(&NodeId::Operator(*at)) && makes_final(&operator.kind)
+        });
+        found.map(|(_, operator)| {
+            format!(
+                "{} has a horizon: what a dry run makes final there could not be made open again",
+                operator.name
+            )
+        })
+    }
+
+    /// Lets files be replaced and removed by whoever drops and deletes them, where that is possible: for
+    /// a pipeline that is tortured.
+    pub fn take_corrections(&mut self) {
+        for at in 0..self.sources.len() {
+            let is_fixed = self.why_not_correctable(at).is_some();
+            let taking = &mut self.sources[at].taking;
+            let correcting = &mut taking.correcting;
+            let is_off = correcting.append_only || correcting.retention == Retention::Off;
+            if is_fixed || is_off || taking.dedupe != Dedupe::None {
+                continue;
+            }
+            correcting.on_same_name = OnSameName::Replace;
+            correcting.on_delete = OnDelete::Retract;
+            correcting.retention = Retention::Forever;
+        }
+    }
+
     /// Returns a source and every operator that its records can reach.
     fn behind(&self, source: usize) -> BTreeSet<NodeId> {
         let mut behind = BTreeSet::from([NodeId::Source(source)]);
-        // Each operator stands after all that it reads from.
+        // Each operator stands after all that it reads from, but for what goes back in a loop: that
+        // can only come from what is behind the head already.
         for (at, operator) in self.operators.iter().enumerate() {
             if operator.inputs.iter().any(|input| behind.contains(&input.from.node)) {
                 behind.insert(NodeId::Operator(at));

@@ -7,10 +7,10 @@ use tidemill_operators::keyed::Arrival;
 use tidemill_operators::{Column, Schema};
 
 use crate::plan::{
-    Input, Join, OperatorKind, OrderTerm, OrderedRows, Plan, SinkKind, SinkPlan, SourcePlan,
-    error_schema,
+    Join, LoopPlan, NodeId, OperatorKind, OrderTerm, OrderedRows, Plan, SinkKind, SinkPlan,
+    SourcePlan, error_schema,
 };
-use crate::report::{EdgeReport, NodeReport};
+use crate::report::{EdgeReport, LoopReport, NodeReport};
 
 /// Returns the nodes of a plan (sources, operators, sinks) and its edges.
 ///
@@ -29,13 +29,17 @@ pub fn describe(plan: &Plan) -> (Vec<NodeReport>, Vec<EdgeReport>) {
         let kind = format_word(&source.read.format);
         nodes.push(node(&source.name, "source", kind, source_detail(source)));
     }
-    for operator in &plan.operators {
+    for (at, operator) in plan.operators.iter().enumerate() {
         let tag = |port: usize| operator.outputs.get(port).map_or("", |port| port.tag.as_str());
         let detail = match &operator.kind {
             OperatorKind::Join(join) => {
-                join_detail(join, operator.inputs.iter().map(|input| port_name(plan, input)))
+                join_detail(join, operator.inputs.iter().map(|input| plan.port_name(input.from)))
             }
             kind => operator_detail(kind, tag),
+        };
+        let detail = match plan.loop_of(at) {
+            None => detail,
+            Some(one) => format!("{detail}; {}", loop_detail(plan, one)),
         };
         nodes.push(node(&operator.name, "operator", operator.kind.word(), detail));
         for input in &operator.inputs {
@@ -56,13 +60,47 @@ pub fn describe(plan: &Plan) -> (Vec<NodeReport>, Vec<EdgeReport>) {
     (nodes, edges)
 }
 
-/// Returns how a port is named in a pipeline file.
-fn port_name(plan: &Plan, input: &Input) -> String {
-    let name = plan.node_name(input.from.node);
-    match plan.port(input.from).tag.as_str() {
-        "" => name.to_owned(),
-        tag => format!("{name}.{tag}"),
-    }
+/// `back by fix, at most 3 rounds`.
+fn loop_detail(plan: &Plan, one: &LoopPlan) -> String {
+    let rounds = if one.max_rounds == 1 { "round" } else { "rounds" };
+    format!("back by {}, at most {} {rounds}", back(plan, one).join(", "), one.max_rounds)
+}
+
+fn back(plan: &Plan, one: &LoopPlan) -> Vec<String> {
+    let inputs = &plan.operators[one.head].inputs;
+    let back = one.back.iter().filter_map(|at| inputs.get(*at));
+    back.map(|input| plan.port_name(input.from)).collect()
+}
+
+/// Returns a line or two on each loop of a plan: where it is entered, what goes back, what it goes
+/// through, and where records leave it.
+pub fn loops(plan: &Plan) -> Vec<LoopReport> {
+    let name = |at: &usize| plan.operators[*at].name.clone();
+    let one = |one: &LoopPlan| {
+        let inside = |node: NodeId| matches!(node, NodeId::Operator(at) if one.body.contains(&at));
+        let readers = plan
+            .operators
+            .iter()
+            .enumerate()
+            .map(|(at, reader)| (!one.body.contains(&at), reader.name.clone(), &reader.inputs));
+        let sinks = plan.sinks.iter().map(|sink| (true, sink.name.clone(), &sink.inputs));
+        let mut leaves = Vec::new();
+        for (_, reader, inputs) in readers.chain(sinks).filter(|(outside, ..)| *outside) {
+            for input in inputs.iter().filter(|input| inside(input.from.node)) {
+                leaves.push(format!("{} -> {reader}", plan.port_name(input.from)));
+            }
+        }
+        let around = plan.around(one.head).filter(|outer| outer.head != one.head).last();
+        LoopReport {
+            head: name(&one.head),
+            max_rounds: one.max_rounds,
+            back: back(plan, one),
+            body: one.body.iter().map(name).collect(),
+            leaves,
+            within: around.map(|outer| name(&outer.head)),
+        }
+    };
+    plan.loops.iter().map(one).collect()
 }
 
 fn sink_edges(plan: &Plan, sink: &SinkPlan) -> Vec<EdgeReport> {
@@ -129,6 +167,10 @@ fn operator_detail<'t>(kind: &OperatorKind, tag: impl Fn(usize) -> &'t str) -> S
             .chain(otherwise.map(|port| format!("{}: else", tag(port))))
             .collect::<Vec<_>>()
             .join(", "),
+        OperatorKind::Expect { expectations } => {
+            let all: Vec<&str> = expectations.iter().map(|one| one.condition.text()).collect();
+            all.join(", ")
+        }
         OperatorKind::Parse { column, captures, .. } => {
             let captures: Vec<&str> =
                 captures.iter().map(|(capture, _)| capture.name.as_str()).collect();
@@ -178,6 +220,19 @@ fn operator_detail<'t>(kind: &OperatorKind, tag: impl Fn(usize) -> &'t str) -> S
             }
         }
         OperatorKind::Join(join) => join_detail(join, std::iter::empty()),
+        OperatorKind::Lots { by, weights, .. } => {
+            let by: Vec<String> = by.iter().map(named).collect();
+            let gap = if by.is_empty() { "" } else { " by " };
+            let total: u64 = weights.iter().sum();
+            let share = |weight: &u64| format!("{:.4}", *weight as f64 * 100.0 / total as f64);
+            let share = |weight: &u64| match share(weight).trim_end_matches('0') {
+                text => format!("{} %", text.trim_end_matches('.')),
+            };
+            let lots = weights.iter().enumerate();
+            let lots: Vec<String> =
+                lots.map(|(port, weight)| format!("{}: {}", tag(port), share(weight))).collect();
+            format!("{}{gap}{}", lots.join(", "), by.join(", "))
+        }
     }
 }
 

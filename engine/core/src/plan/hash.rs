@@ -7,13 +7,16 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use regex::Regex;
 use serde::Serialize;
 use tidemill_operators::aggregate::TakenBack;
 use tidemill_operators::explode::List;
 use tidemill_operators::expr::Expr;
 use tidemill_operators::format::TableFormat;
+use tidemill_operators::reject::OnError;
 use tidemill_operators::state::MachineSpec;
 
+use crate::contract::{Contract, Lines};
 use crate::plan::{
     Input, NodeId, OperatorKind, OrderedRows, Plan, SinkKind, SinkPlan, SourcePlan, error_schema,
 };
@@ -72,8 +75,11 @@ pub(crate) fn of_sink(plan: &Plan, sink: &SinkPlan) -> String {
 
 fn state_hash(plan: &Plan, mut ahead: Vec<NodeId>, own: String) -> String {
     let mut parts = BTreeSet::new();
-    // A plan has no cycles, so this ends.
+    let mut seen = BTreeSet::new();
     while let Some(node) = ahead.pop() {
+        if !seen.insert(node) {
+            continue;
+        }
         let mut part = String::new();
         match node {
             NodeId::Source(at) => {
@@ -85,6 +91,7 @@ fn state_hash(plan: &Plan, mut ahead: Vec<NodeId>, own: String) -> String {
                 let operator = &plan.operators[at];
                 line(&mut part, "operator", &operator.name);
                 line(&mut part, "from", &inputs(plan, &operator.inputs));
+                rounds(&mut part, plan, at);
                 kind(&mut part, &operator.kind);
                 ahead.extend(operator.inputs.iter().map(|input| input.from.node));
             }
@@ -109,16 +116,29 @@ fn canonical(plan: &Plan) -> String {
         if let Some(limit) = &source.max_rejects {
             line(&mut text, "max_rejects", limit);
         }
+        if source.on_error != OnError::Reject {
+            line(&mut text, "on_error", &source.on_error);
+        }
+        if let Some(contract) = &source.contract {
+            promises(&mut text, contract);
+        }
     }
     let mut parts: Vec<String> = Vec::new();
-    for operator in &plan.operators {
+    for (at, operator) in plan.operators.iter().enumerate() {
         let mut part = String::new();
         line(&mut part, "operator", &operator.name);
         line(&mut part, "from", &inputs(plan, &operator.inputs));
         let tags: Vec<(&str, bool)> =
             operator.outputs.iter().map(|port| (port.tag.as_str(), port.used)).collect();
         line(&mut part, "tags", &tags);
+        rounds(&mut part, plan, at);
         kind(&mut part, &operator.kind);
+        if operator.policy.on_error != OnError::Reject {
+            line(&mut part, "on_error", &operator.policy.on_error);
+        }
+        if let Some(limit) = &operator.policy.max_rejects {
+            line(&mut part, "max_rejects", limit);
+        }
         parts.push(part);
     }
     for sink in &plan.sinks {
@@ -143,10 +163,31 @@ fn records(text: &mut String, source: &SourcePlan) {
         line(text, "field", &(&field.name, field.kind, &field.path));
     }
     line(text, "record_bytes_max", &source.read.record_bytes_max);
+    for one in &source.expect {
+        line(text, "expect", &(spaced(one.condition.text()), one.on_error));
+    }
+    if let Some(frame) = source.contract.as_ref().map(Contract::frame).filter(|one| !one.is_empty())
+    {
+        line(text, "frame", &(frame.head, frame.tail));
+    }
     // What is never taken back may be kept as less.
     if source.taking.correcting.append_only {
         line(text, "append_only", &true);
     }
+}
+
+/// What is promised of whole files.
+fn promises(text: &mut String, contract: &Contract) {
+    let lines = |lines: &Option<Lines>| {
+        lines
+            .as_ref()
+            .map(|lines| (lines.lines, lines.regex.as_ref().map(Regex::as_str).map(str::to_owned)))
+    };
+    line(text, "records", &(contract.min_records, contract.max_records));
+    line(text, "header", &lines(&contract.header));
+    line(text, "trailer", &lines(&contract.trailer));
+    line(text, "count", &contract.count);
+    line(text, "totals", &contract.totals);
 }
 
 fn line(text: &mut String, word: &str, value: &impl Serialize) {
@@ -160,6 +201,13 @@ fn inputs(plan: &Plan, inputs: &[Input]) -> Vec<(String, String)> {
         (plan.node_name(input.from.node).to_owned(), plan.port(input.from).tag.clone())
     };
     inputs.iter().map(name).collect()
+}
+
+/// How often records go back to an operator at most, if they do.
+fn rounds(text: &mut String, plan: &Plan, at: usize) {
+    if let Some(one) = plan.loop_of(at) {
+        line(text, "max_rounds", &one.max_rounds);
+    }
 }
 
 fn kind(text: &mut String, kind: &OperatorKind) {
@@ -223,6 +271,18 @@ fn kind(text: &mut String, kind: &OperatorKind) {
             ordered(text, rows);
             line(text, "count", count);
             line(text, "rank", rank);
+        }
+        OperatorKind::Expect { expectations } => {
+            for one in expectations {
+                line(text, "expect", &(spaced(one.condition.text()), one.on_error));
+            }
+        }
+        OperatorKind::Lots { by, seed, weights, .. } => {
+            for (name, value) in by {
+                line(text, "by", &(name, spaced(value.text())));
+            }
+            line(text, "seed", seed);
+            line(text, "weights", weights);
         }
         OperatorKind::Join(join) => {
             line(text, "lefts", &join.lefts);

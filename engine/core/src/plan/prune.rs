@@ -18,7 +18,7 @@ use crate::graph::{
 use crate::plan::{OperatorPlan, Port, SourcePlan};
 
 /// What the readers of a port need.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Need {
     columns: BTreeSet<String>,
     raw: bool,
@@ -70,13 +70,24 @@ pub(super) fn needs(graph: &Graph) -> Needs {
             needs.add(input.from.node, input.from.port, &need);
         }
     }
-    for (at, operator) in graph.operators.iter().enumerate().rev() {
-        let outputs = needs.operators.get(at).map(Vec::as_slice).unwrap_or_default();
-        let need = of_operator(operator, outputs);
-        let other = of_other_side(operator, outputs);
-        for (at, input) in operator.inputs.iter().enumerate() {
-            let need = if at < operator.lefts() { &need } else { &other };
-            needs.add(input.from.node, input.from.port, need);
+    loop {
+        let before = needs.operators.clone();
+        for (at, operator) in graph.operators.iter().enumerate().rev() {
+            let outputs = needs.operators.get(at).map(Vec::as_slice).unwrap_or_default();
+            let mut need = of_operator(operator, outputs);
+            // Past its last round a record is rejected by the head of its loop.
+            let rejects = graph.loops.iter().any(|one| one.head == at);
+            need.raw |= rejects;
+            need.positions |= rejects;
+            let other = of_other_side(operator, outputs);
+            for (at, input) in operator.inputs.iter().enumerate() {
+                let need = if at < operator.lefts() { &need } else { &other };
+                needs.add(input.from.node, input.from.port, need);
+            }
+        }
+        // What the head of a loop needs, what goes back has to carry: again, until all is known.
+        if graph.loops.is_empty() || before == needs.operators {
+            break;
         }
     }
     forget_origin_behind_aggregates(graph, &mut needs);
@@ -120,6 +131,14 @@ fn of_operator(operator: &GraphOperator, outputs: &[Need]) -> Need {
                 need.columns.extend(rule.columns().iter().cloned());
                 rejects |= rule.is_fallible();
             }
+        }
+        OperatorKind::Lots { by, .. } => {
+            for (_, value) in by {
+                need.columns.extend(value.columns().iter().cloned());
+                rejects |= value.is_fallible();
+            }
+            // Without a key a record is drawn by its bytes and its place.
+            rejects |= by.is_empty();
         }
         OperatorKind::Select { columns } => {
             let wanted = std::mem::take(&mut need.columns);
@@ -195,6 +214,12 @@ fn of_operator(operator: &GraphOperator, outputs: &[Need]) -> Need {
                 rejects |= value.is_fallible();
             }
         }
+        OperatorKind::Expect { expectations } => {
+            for one in expectations {
+                need.columns.extend(one.condition.columns().iter().cloned());
+            }
+            rejects = true;
+        }
         OperatorKind::Join(join) => {
             need.columns.retain(|name| join.take.iter().all(|(column, _)| column.name != *name));
             need.columns.extend(join.on.iter().map(|(left, _)| left.name.clone()));
@@ -261,7 +286,14 @@ fn port(tag: String, schema: &Schema, need: &Need) -> Port {
 pub(super) fn source(source: GraphSource, need: &Need) -> SourcePlan {
     let output = port(String::new(), &source.schema(), need);
     let splittable = !matches!(&source.format, Format::Csv(options) if options.multiline);
-    let fields = source.fields.into_iter().filter(|field| need.columns.contains(&field.name));
+    // What is only checked is read too, and goes no further.
+    let conditions = source.expect.iter().flat_map(|one| one.condition.columns().iter().cloned());
+    let totals =
+        source.contract.iter().flat_map(|one| &one.totals).map(|(column, _)| column.clone());
+    let read: BTreeSet<String> =
+        need.columns.iter().cloned().chain(conditions).chain(totals).collect();
+    let fields = source.fields.into_iter().filter(|field| read.contains(&field.name));
+    let rejects = !source.expect.is_empty();
     SourcePlan {
         name: source.name,
         patterns: source.patterns,
@@ -269,13 +301,16 @@ pub(super) fn source(source: GraphSource, need: &Need) -> SourcePlan {
             format: source.format,
             fields: fields.collect(),
             names: source.names,
-            raw: need.raw,
-            positions: need.positions,
+            raw: need.raw || rejects,
+            positions: need.positions || rejects,
             record_bytes_max: source.record_bytes_max,
         },
         splittable,
         inflate_ratio_max: source.inflate_ratio_max,
         max_rejects: source.max_rejects,
+        on_error: source.on_error,
+        expect: source.expect,
+        contract: source.contract,
         taking: source.taking,
         output,
         errors_used: source.errors_used,
@@ -335,6 +370,8 @@ pub(super) fn operator(operator: GraphOperator, needs: &[Need]) -> OperatorPlan 
         | OperatorKind::Route { .. }
         | OperatorKind::Window { .. }
         | OperatorKind::Explode { .. }
+        | OperatorKind::Expect { .. }
+        | OperatorKind::Lots { .. }
         | OperatorKind::Aggregate { .. } => {}
     }
     let whole = matches!(kind, OperatorKind::Aggregate { .. });
@@ -351,6 +388,7 @@ pub(super) fn operator(operator: GraphOperator, needs: &[Need]) -> OperatorPlan 
         name: operator.name,
         outputs: outputs.collect(),
         inputs: operator.inputs,
+        policy: operator.policy,
         kind,
         errors_used: operator.errors_used,
     }

@@ -3,6 +3,8 @@
 
 mod mistakes;
 
+mod composition;
+
 mod hash;
 mod pruning;
 

@@ -3,9 +3,11 @@
 use regex::Regex;
 use tidemill_operators::Time;
 use tidemill_operators::dedupe::Dedupe;
+use tidemill_operators::expect::Expect;
 use tidemill_operators::explode::Explode;
 use tidemill_operators::filter::Filter;
 use tidemill_operators::flow::{self, stateless};
+use tidemill_operators::lots::{Lots, seed_of};
 use tidemill_operators::parse::{Parse, UNMATCHED};
 use tidemill_operators::route::{self, Match, Route};
 use tidemill_operators::select::Select;
@@ -33,7 +35,8 @@ impl<'scope> Rendering<'scope, '_> {
         let tags = operator.outputs.len();
         let (tally, gauge) = self.seat(node, tags, feeds(self.plan, &operator.inputs));
         let mut ways: Vec<Batches<'scope>> =
-            operator.inputs.iter().map(|input| self.stream(input)).collect();
+            self.plan.forward(at).map(|(_, input)| self.stream(input)).collect();
+        let turned_back = self.open_loop(at, &tally, &mut ways);
         if let Some(epoch) = self.goes_on_after(operator) {
             let title = format!("After epoch {epoch} {}/{}", self.plan.name, operator.name);
             ways = ways.into_iter().map(|rows| after(&title, rows, epoch)).collect();
@@ -95,9 +98,21 @@ impl<'scope> Rendering<'scope, '_> {
                 let logic = Window::new(on.clone(), *windows, shape(0));
                 stateless(&title, name, input, tags, tally, logic)
             }
+            OperatorKind::Expect { expectations } => {
+                let logic = Expect::new(expectations.clone(), shape(0));
+                stateless(&title, name, input, tags, tally, logic)
+            }
             OperatorKind::Explode { column, list, element } => {
                 let logic = Explode::new(column.clone(), list.clone(), element.clone(), shape(0));
                 stateless(&title, name, input, tags, tally, logic)
+            }
+            OperatorKind::Lots { by, seed, weights, .. } => {
+                let used = |tag: usize| operator.outputs[tag].used;
+                let port = |tag| route::Port { tag, shape: shape(tag), used: used(tag) };
+                let ports = weights.iter().enumerate().map(|(tag, weight)| (*weight, port(tag)));
+                let by = by.iter().map(|(_, value)| value.clone()).collect();
+                let seed = seed.as_deref().map_or(0, seed_of);
+                stateless(&title, name, input, tags, tally, Lots::new(by, seed, ports.collect()))
             }
             OperatorKind::Join(join) => {
                 let other = together(self.scope, others);
@@ -124,6 +139,10 @@ impl<'scope> Rendering<'scope, '_> {
                 flow::Flow { tags: vec![rows], rejects }
             }
         };
+        let mut flow = flow;
+        if let Some(rejects) = turned_back {
+            flow.rejects = together(self.scope, vec![flow.rejects, rejects]);
+        }
         if !operator.kind.keeps_state() && !follows_state(self.plan, operator) {
             self.of_records.push(flow.rejects.clone());
         }

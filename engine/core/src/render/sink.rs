@@ -8,11 +8,10 @@ use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Operator;
 
-use crate::plan::{NodeId, Plan, SinkKind, SinkPlan};
+use crate::plan::{NodeId, Plan, SinkKind, SinkPlan, error_schema};
 use crate::render::Batches;
 use crate::sink::changes::{self, Changelog};
 use crate::sink::parts::FileSink;
-use crate::sink::rejects;
 use crate::sink::table::Columns;
 
 /// Returns how a sink writes files, if that is what it does.
@@ -32,7 +31,7 @@ pub(super) fn file_sink(plan: &Plan, index: usize, sink: &SinkPlan) -> Option<Fi
             index,
             name,
             format: tidemill_operators::format::OutputFormat::Jsonl,
-            schema: rejects::schema(),
+            schema: error_schema(),
             empty: false,
             sources,
         }),
@@ -55,8 +54,11 @@ fn sources_of(plan: &Plan, sink: &SinkPlan) -> BTreeSet<usize> {
     let mut sources = BTreeSet::new();
     let mut ahead: Vec<NodeId> = sink.inputs.iter().map(|input| input.from.node).collect();
     ahead.extend(&sink.errors_of);
-    // A plan has no cycles, so this ends.
+    let mut seen = BTreeSet::new();
     while let Some(node) = ahead.pop() {
+        if !seen.insert(node) {
+            continue;
+        }
         match node {
             NodeId::Source(at) => {
                 sources.insert(at);

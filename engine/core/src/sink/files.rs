@@ -84,10 +84,11 @@ pub fn files<'scope>(
                         let Some(first) = there.next() else { return };
                         let end = || OpenPart::new(capability.delayed(&Time::end(time.epoch), 0));
                         let ahead = &mut writer.file(time.epoch, end).ahead;
+                        let batches = [first].into_iter().chain(there);
                         ahead
                             .entry(time.chunk)
                             .or_default()
-                            .extend([first].into_iter().chain(there));
+                            .extend(batches.map(|batch| (time.round, batch)));
                     });
                 }
                 opening_input.for_each_stamp(|capability, openings| {
@@ -114,8 +115,8 @@ pub fn files<'scope>(
 /// One output file that is being written.
 struct OpenFile {
     part: OpenPart,
-    /// Batches whose turn has not come, by chunk.
-    ahead: BTreeMap<u64, Vec<Batch>>,
+    /// Batches whose turn has not come, by chunk, with the round in which each left its loop.
+    ahead: BTreeMap<u64, Vec<(u64, Batch)>>,
 }
 
 struct Writer {
@@ -156,11 +157,11 @@ impl Writer {
                 break;
             }
             while let Some(entry) = file.ahead.first_entry() {
-                if !passed(Time::new(*epoch, *entry.key())) {
+                if !passed(Time::last(*epoch, *entry.key())) {
                     break;
                 }
                 let chunk = entry.remove();
-                let rows: usize = chunk.iter().map(Batch::len).sum();
+                let rows: usize = chunk.iter().map(|(_, batch)| batch.len()).sum();
                 let before = file.part.body.bytes();
                 let stage = || self.parts.stage(*epoch);
                 let outcome =
@@ -205,7 +206,7 @@ impl Writer {
 /// Appends the records of one chunk, in input order, whichever ways they came.
 fn write_chunk(
     part: &mut OpenPart,
-    mut batches: Vec<Batch>,
+    batches: Vec<(u64, Batch)>,
     sink: &FileSink,
     encoder: &mut Encoder,
     stage: &dyn Fn() -> io::Result<StageWriter>,
@@ -216,13 +217,15 @@ fn write_chunk(
         let count = target.len();
         part.body.appended(count, stage)?;
     }
-    if batches.len() > 1 {
+    let batches: Vec<Batch> = if batches.len() > 1 {
         // Each way carries what its readers need, in an order of its own.
         let raw = matches!(sink.format, OutputFormat::Raw);
         let shape = Shape { schema: sink.schema.clone(), raw, positions: true };
-        batches.iter_mut().for_each(|batch| *batch = batch.project(&shape));
-        batches = vec![in_input_order(batches, encoder)];
-    }
+        let alike = batches.into_iter().map(|(round, batch)| (round, batch.project(&shape)));
+        vec![in_input_order(alike.collect(), encoder)]
+    } else {
+        batches.into_iter().map(|(_, batch)| batch).collect()
+    };
     for batch in &batches {
         part.rows += batch.len() as u64;
         match (&sink.format, &batch.raw) {
@@ -253,18 +256,22 @@ fn write_chunk(
 /// Merges the batches of one chunk by the place of each record in it.
 ///
 /// A record can come twice, by two ways. Which way's batch arrives first depends on timing, so in
-/// that case the batches are put into an order of their own first: that of their encoded bytes.
-fn in_input_order(mut batches: Vec<Batch>, encoder: &mut Encoder) -> Batch {
-    let (merged, twice) = merge_by_position(&batches);
+/// that case the batches are put into an order of their own first: by the round in which they left a
+/// loop, then that of their encoded bytes.
+fn in_input_order(mut batches: Vec<(u64, Batch)>, encoder: &mut Encoder) -> Batch {
+    let alone = |batches: &[(u64, Batch)]| -> Vec<Batch> {
+        batches.iter().map(|(_, batch)| batch.clone()).collect()
+    };
+    let (merged, twice) = merge_by_position(&alone(&batches));
     if !twice {
         return merged;
     }
-    batches.sort_by_cached_key(|batch| {
+    batches.sort_by_cached_key(|(round, batch)| {
         let mut bytes = Vec::new();
         encoder.encode(batch, &mut bytes);
-        bytes
+        (*round, bytes)
     });
-    merge_by_position(&batches).0
+    merge_by_position(&alone(&batches)).0
 }
 
 /// Returns the rows by position, and whether a position occurs twice.

@@ -17,7 +17,7 @@ use arrow_array::{ArrayRef, BinaryViewArray, Int64Array, RecordBatch, StringView
 use tidemill_operators::format::Encoder;
 use tidemill_operators::meter::Meter;
 use tidemill_operators::reject::EpochRejects;
-use tidemill_operators::{Batch, Column, Reject, Schema, Time, Type};
+use tidemill_operators::{Batch, Reject, Time};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Exchange;
@@ -25,23 +25,11 @@ use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::progress::operate::FrontierInterest;
 
+use crate::graph::error_schema;
 use crate::ingest::order::{Opening, ReadEvent, ReadNote};
 use crate::sink::parts::{
     FileSink, OpenPart, Parts, PreparedPart, Ready, Surroundings, Written, least, writer_of,
 };
-
-/// The columns of a rejected record.
-pub fn schema() -> Schema {
-    Schema::new(vec![
-        Column::new("file", Type::String),
-        Column::new("line", Type::Int),
-        Column::new("offset", Type::Int),
-        Column::new("operator", Type::String),
-        Column::new("code", Type::String),
-        Column::new("reason", Type::String),
-        Column::new("raw", Type::String),
-    ])
-}
 
 /// Builds a sink of rejected records.
 pub fn rejects<'scope>(
@@ -76,7 +64,7 @@ pub fn rejects<'scope>(
     }
     let desk = around.staging.desk(wake);
     let mut writer = Writer {
-        encoder: Encoder::new(sink.format.clone(), &schema()),
+        encoder: Encoder::new(sink.format.clone(), &error_schema()),
         parts: Parts::new(sink, around, desk, again, meter),
         open: BTreeMap::new(),
     };
@@ -189,7 +177,7 @@ impl Writer {
             // Every chunk is noted, so the lines before each are known when its turn comes.
             while let Some(entry) = file.lines.first_entry() {
                 let chunk = *entry.key();
-                if !passed(Time::new(*epoch, chunk)) {
+                if !passed(Time::last(*epoch, chunk)) {
                     break;
                 }
                 let (skipped, lines) = entry.remove();
@@ -260,11 +248,12 @@ fn write(
     parts.meter.gave(0, rows, count);
 }
 
-/// Returns the rejects of one chunk as rows of [`schema`], in input order.
+/// Returns the rejects of one chunk as rows of [`error_schema`], in input order.
 fn to_batch(file: &str, first_line: u64, mut rejects: Vec<Placed>) -> Batch {
     rejects.sort_by(|a, b| a.reject.cmp(&b.reject));
     let line = |placed: &Placed| (first_line + u64::from(placed.reject.line)) as i64;
     let offset = |placed: &Placed| (placed.offset + u64::from(placed.reject.offset)) as i64;
+    let round = |placed: &Placed| i64::from(placed.reject.round);
     let text = |read: &dyn Fn(&Placed) -> String| -> ArrayRef {
         Arc::new(rejects.iter().map(|placed| Some(read(placed))).collect::<StringViewArray>())
     };
@@ -273,11 +262,12 @@ fn to_batch(file: &str, first_line: u64, mut rejects: Vec<Placed>) -> Batch {
         Arc::new(rejects.iter().map(line).collect::<Int64Array>()),
         Arc::new(rejects.iter().map(offset).collect::<Int64Array>()),
         text(&|placed| placed.reject.operator.clone()),
+        Arc::new(rejects.iter().map(round).collect::<Int64Array>()),
         text(&|placed| placed.reject.code.word().to_owned()),
-        text(&|placed| placed.reject.reason.clone()),
+        text(&|placed| placed.reject.message.clone()),
         text(&|placed| readable(&placed.reject.raw)),
     ];
-    let columns = RecordBatch::try_new(schema().arrow(), columns)
+    let columns = RecordBatch::try_new(error_schema().arrow(), columns)
         .expect("every column was built from the same rows with the type of the schema");
     let raw: BinaryViewArray =
         rejects.iter().map(|placed| Some([&placed.reject.raw[..], b"\n"].concat())).collect();

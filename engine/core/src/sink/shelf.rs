@@ -19,7 +19,7 @@ use tidemill_operators::format::{Encoder, OutputFormat};
 use tidemill_operators::key::KeyEncoder;
 use tidemill_operators::meter::Meter;
 use tidemill_operators::shards::{Mark, ShardSet, ShardSink};
-use tidemill_operators::time::Stay;
+use tidemill_operators::time::Step;
 use tidemill_operators::{Batch, Time};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
@@ -108,13 +108,13 @@ pub fn shelf<'scope, S: ShardSink>(
         builder.set_notify_for(port, FrontierInterest::Always);
     }
     // A mark has an edge of its own: epochs go on while a checkpoint is written, and the reverse.
-    let data = || (0..mark_port).map(|port| (port, Antichain::from_elem(Stay)));
+    let data = || (0..mark_port).map(|port| (port, Antichain::from_elem(Step::STAY)));
     let (output, parts) = builder.new_output_connection::<Vec<PreparedPart>, _>(data());
     let mut part_output =
         OutputBuilder::<Time, CapacityContainerBuilder<Vec<PreparedPart>>>::from(output);
     let (_taken_output, taken) = builder.new_output_connection::<Vec<()>, _>(data());
-    let (output, kept) =
-        builder.new_output_connection::<Vec<S::Part>, _>([(mark_port, Antichain::from_elem(Stay))]);
+    let (output, kept) = builder
+        .new_output_connection::<Vec<S::Part>, _>([(mark_port, Antichain::from_elem(Step::STAY))]);
     let mut kept_output =
         OutputBuilder::<Time, CapacityContainerBuilder<Vec<S::Part>>>::from(output);
     let mine = ShardSet::of_worker(scope.worker().index(), scope.worker().peers());

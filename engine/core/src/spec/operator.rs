@@ -3,16 +3,21 @@
 use tidemill_operators::Type;
 use tidemill_operators::explode::List;
 use tidemill_operators::keyed::Arrival;
+use tidemill_operators::reject::OnError;
 use tidemill_operators::window::Windows;
 
 use crate::diagnostic::Mistakes;
+use crate::spec::contract::{self, PolicySpec};
+use crate::spec::operator::beside::Beside;
 use crate::spec::operator::state::StateSpec;
 use crate::spec::read::{self, Entries, Text};
 use crate::spec::tree::{Node, Value};
 
 mod aggregate;
+mod beside;
 mod explode;
 mod join;
+mod lots;
 mod ordered;
 mod parse;
 mod route;
@@ -20,9 +25,10 @@ pub(crate) mod state;
 mod window;
 
 pub(crate) use join::JoinSpec;
+pub(crate) use lots::LotsSpec;
 
 /// The kinds of operators, by the key that holds what they do.
-pub(crate) const KINDS: [&str; 11] = [
+pub(crate) const KINDS: [&str; 15] = [
     "filter",
     "select",
     "route",
@@ -34,7 +40,14 @@ pub(crate) const KINDS: [&str; 11] = [
     "top",
     "join",
     "state",
+    "split",
+    "sample",
+    "weighted",
+    "expect",
 ];
+
+/// How many rounds a loop may have.
+const MAX_ROUNDS: u32 = 1_000;
 
 /// An operator as written.
 #[derive(Debug)]
@@ -44,6 +57,11 @@ pub(crate) struct OperatorSpec {
     pub(crate) from: Option<Vec<Text>>,
     /// `None` when it could not be read.
     pub(crate) body: Option<BodySpec>,
+    /// The tags that are not wanted.
+    pub(crate) drop: Vec<Text>,
+    pub(crate) policy: PolicySpec,
+    /// How often a record goes round at most: makes it the head of a loop.
+    pub(crate) max_rounds: Option<(Text, u32)>,
 }
 
 /// What an operator does, as written.
@@ -51,7 +69,7 @@ pub(crate) struct OperatorSpec {
 pub(crate) enum BodySpec {
     Filter(Text),
     Select(Vec<NamedSpec>),
-    Route { rules: Vec<(Text, Text)>, otherwise: Option<Text>, all: bool, drop: Vec<Text> },
+    Route { rules: Vec<(Text, Text)>, otherwise: Option<Text>, all: bool },
     Parse { column: Text, regex: Text, fields: Vec<(Text, Type)> },
     Aggregate { by: Vec<NamedSpec>, compute: Vec<(Text, Text)>, per_file: bool },
     Dedupe { by: Vec<NamedSpec>, keep: Arrival, order: Vec<Text> },
@@ -61,6 +79,8 @@ pub(crate) enum BodySpec {
     Session { on: Text, gap_us: i64, by: Vec<NamedSpec> },
     State(Box<StateSpec>),
     Join(JoinSpec),
+    Lots(LotsSpec),
+    Expect(Vec<(Text, OnError)>),
 }
 
 impl OperatorSpec {
@@ -98,7 +118,8 @@ pub(crate) enum ExprSpec {
 /// Reads an operator.
 pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> OperatorSpec {
     let Some(mut entries) = Entries::open(node, "an operator", mistakes) else {
-        return OperatorSpec { name, from: None, body: None };
+        let (drop, policy) = (Vec::new(), PolicySpec::default());
+        return OperatorSpec { name, from: None, body: None, drop, policy, max_rounds: None };
     };
     let from = from(&mut entries, mistakes);
     let mut bodies = Vec::new();
@@ -107,8 +128,10 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Oper
             bodies.push((kind, node));
         }
     }
-    let is_route = bodies.iter().any(|(kind, _)| *kind == "route");
-    let beside = route::Beside::take(&mut entries, is_route, mistakes);
+    let policy = contract::policy(&mut entries, mistakes);
+    let max_rounds = max_rounds(&mut entries, mistakes);
+    let kind = bodies.first().map(|(kind, _)| *kind);
+    let mut beside = Beside::take(&mut entries, kind, mistakes);
     if bodies.is_empty() && entries.rest().next().is_none() {
         let hint = format!("say what it does, with one of {}", crate::diagnostic::listed(KINDS));
         entries.wrong(mistakes, "an operator needs a kind".to_owned(), Some(hint));
@@ -120,6 +143,7 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Oper
         bodies.clear();
     }
     entries.finish(mistakes);
+    let drop = std::mem::take(&mut beside.drop);
     let body = bodies.pop().and_then(|(kind, node)| match kind {
         "filter" => read::text(node, "`filter`", mistakes).map(BodySpec::Filter),
         "select" => select(node, mistakes),
@@ -131,9 +155,22 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Oper
         "explode" => explode::read(node, mistakes),
         "state" => state::read(node, mistakes),
         "join" => join::read(node, mistakes),
+        "expect" => contract::expect(node, mistakes).map(BodySpec::Expect),
+        "split" => lots::split(node, mistakes),
+        "sample" => lots::sample(node, mistakes),
+        "weighted" => lots::weighted(node, beside, mistakes),
         _ => aggregate::read(node, mistakes),
     });
-    OperatorSpec { name, from, body }
+    OperatorSpec { name, from, body, drop, policy, max_rounds }
+}
+
+/// Reads `max_rounds`.
+fn max_rounds(entries: &mut Entries, mistakes: &mut Mistakes<'_>) -> Option<(Text, u32)> {
+    let node = entries.take("max_rounds")?;
+    let text = Text { text: "max_rounds".to_owned(), place: node.owner, path: node.path.clone() };
+    let rounds = read::number(node, "`max_rounds`", (1, MAX_ROUNDS), mistakes);
+    // One that is wrong makes a loop still: then that is the only mistake.
+    Some((text, rounds.unwrap_or(1)))
 }
 
 /// Reads `from`: a port or a list of ports.

@@ -12,6 +12,20 @@ const NAME_CHARACTERS_MAX: usize = 64;
 /// The longest name of a column, in bytes.
 const COLUMN_BYTES_MAX: usize = 256;
 
+/// The units of a size, in bytes.
+const SIZE_UNITS: [(&str, usize); 7] = [
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("kB", 1_000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("B", 1),
+];
+/// The units of a duration, in milliseconds.
+const DURATION_UNITS: [(&str, usize); 5] =
+    [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+
 /// A scalar with its place.
 #[derive(Clone, Debug)]
 pub(crate) struct Text {
@@ -206,17 +220,8 @@ pub(crate) fn size(
     (least, most): (usize, usize),
     mistakes: &mut Mistakes<'_>,
 ) -> Option<usize> {
-    const UNITS: [(&str, usize); 7] = [
-        ("KiB", 1 << 10),
-        ("MiB", 1 << 20),
-        ("GiB", 1 << 30),
-        ("kB", 1_000),
-        ("MB", 1_000_000),
-        ("GB", 1_000_000_000),
-        ("B", 1),
-    ];
     let written = text(node, what, mistakes)?;
-    let bytes = with_unit(&written.text, &UNITS, 1);
+    let bytes = with_unit(&written.text, &SIZE_UNITS, 1);
     if let Some(bytes) = bytes.filter(|bytes| (least..=most).contains(bytes)) {
         return Some(bytes);
     }
@@ -233,11 +238,10 @@ pub(crate) fn duration(
     (least, most): (Duration, Duration),
     mistakes: &mut Mistakes<'_>,
 ) -> Option<Duration> {
-    const UNITS: [(&str, usize); 5] =
-        [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
     let written = text(node, what, mistakes)?;
     // A bare number says nothing about its unit, so 0 is the factor that refuses it.
-    let millis = with_unit(&written.text, &UNITS, 0).and_then(|millis| u64::try_from(millis).ok());
+    let millis =
+        with_unit(&written.text, &DURATION_UNITS, 0).and_then(|millis| u64::try_from(millis).ok());
     let duration = millis.map(Duration::from_millis);
     if let Some(duration) = duration.filter(|duration| (least..=most).contains(duration)) {
         return Some(duration);
@@ -251,6 +255,17 @@ pub(crate) fn duration(
     None
 }
 
+/// Returns whether a text is a size, whatever its bounds.
+pub(crate) fn is_size(text: &str) -> bool {
+    with_unit(text, &SIZE_UNITS, 1).is_some()
+}
+
+/// Returns whether a text is a duration, whatever its bounds.
+pub(crate) fn is_duration(text: &str) -> bool {
+    text.ends_with(|last: char| !last.is_ascii_digit())
+        && with_unit(text, &DURATION_UNITS, 0).is_some()
+}
+
 fn with_unit(text: &str, units: &[(&str, usize)], bare: usize) -> Option<usize> {
     let found = units.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)));
     let (digits, factor) = found.unwrap_or((text, bare));
@@ -261,6 +276,20 @@ fn with_unit(text: &str, units: &[(&str, usize)], bare: usize) -> Option<usize> 
 pub(crate) fn name(key: &Key, path: &str, what: &str, mistakes: &mut Mistakes<'_>) -> Text {
     let name = Text { text: key.name.clone(), place: key.place, path: path.to_owned() };
     check_name(&name, what, mistakes);
+    name
+}
+
+/// Returns a key as the name of an operator: one of a group's instance is called `instance/name`.
+pub(crate) fn operator_name(key: &Key, path: &str, mistakes: &mut Mistakes<'_>) -> Text {
+    let name = Text { text: key.name.clone(), place: key.place, path: path.to_owned() };
+    for part in key.name.split('/') {
+        let before = mistakes.len();
+        let part = Text { text: part.to_owned(), ..name.clone() };
+        check_name(&part, "an operator", mistakes);
+        if mistakes.len() > before {
+            break; // what is wrong with one part need not be said of the next
+        }
+    }
     name
 }
 

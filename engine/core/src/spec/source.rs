@@ -2,9 +2,10 @@
 
 use tidemill_operators::Type;
 use tidemill_operators::format::{CsvOptions, Format};
+use tidemill_operators::reject::OnError;
 
 use crate::diagnostic::{Mistakes, quoted};
-use crate::judge::MaxRejects;
+use crate::spec::contract::{self, ContractSpec, PolicySpec};
 use crate::spec::read::{self, Entries, Text};
 use crate::spec::taking::{self, Taking};
 use crate::spec::tree::{Node, Value};
@@ -31,7 +32,10 @@ pub(crate) struct SourceSpec {
     pub(crate) patterns: Vec<Text>,
     pub(crate) record_bytes_max: usize,
     pub(crate) inflate_ratio_max: u32,
-    pub(crate) max_rejects: Option<MaxRejects>,
+    pub(crate) policy: PolicySpec,
+    /// Conditions, and what fails with a record that breaks one.
+    pub(crate) expect: Vec<(Text, OnError)>,
+    pub(crate) contract: Option<ContractSpec>,
     pub(crate) taking: Taking,
 }
 
@@ -61,7 +65,9 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Sour
         patterns: Vec::new(),
         record_bytes_max: RECORD_BYTES_MAX_DEFAULT,
         inflate_ratio_max: INFLATE_RATIO_MAX_DEFAULT,
-        max_rejects: None,
+        policy: PolicySpec::default(),
+        expect: Vec::new(),
+        contract: None,
         taking: Taking::default(),
     };
     let Some(mut entries) = Entries::open(node, "a source", mistakes) else { return source };
@@ -80,8 +86,12 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Sour
             read::number(node, "`max_inflate_ratio`", INFLATE_RATIO_MAX_BOUNDS, mistakes)
                 .unwrap_or(INFLATE_RATIO_MAX_DEFAULT);
     }
-    if let Some(node) = entries.take("max_rejects") {
-        source.max_rejects = max_rejects(node, mistakes);
+    source.policy = contract::policy(&mut entries, mistakes);
+    if let Some(node) = entries.take("expect") {
+        source.expect = contract::expect(node, mistakes).unwrap_or_default();
+    }
+    if let Some(node) = entries.take("contract") {
+        source.contract = contract::contract(node, mistakes);
     }
     source.taking = taking::parse(&mut entries, mistakes);
     if let Some(node) = entries.take("pattern") {
@@ -135,17 +145,6 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Sour
     }
     entries.finish(mistakes);
     source
-}
-
-fn max_rejects(node: Node, mistakes: &mut Mistakes<'_>) -> Option<MaxRejects> {
-    let written = read::text(node, "`max_rejects`", mistakes)?;
-    let limit = MaxRejects::parse(&written.text);
-    if limit.is_none() {
-        let message = format!("`max_rejects` cannot be {}", quoted(&written.text));
-        let hint = "it is a number of records such as 100, or a share such as 0.5%".to_owned();
-        written.wrong(mistakes, message, Some(hint));
-    }
-    limit
 }
 
 fn refuse_csv_keys(entries: &mut Entries, format: &str, mistakes: &mut Mistakes<'_>) {

@@ -5,6 +5,7 @@
 //! The file is bounded before it is read: bytes, depth, nodes, and what aliases may repeat.
 
 use std::fmt;
+use std::ops::Range;
 
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::options::{DuplicateKeyPolicy, MergeKeyPolicy};
@@ -13,11 +14,11 @@ use serde_saphyr::{Location, Spanned};
 use crate::diagnostic::{Mistakes, Place};
 
 /// The longest pipeline file, in bytes.
-pub(crate) const FILE_BYTES_MAX: usize = 1024 * 1024;
+pub const FILE_BYTES_MAX: usize = 1024 * 1024;
 /// How deep values may be nested.
 const DEPTH_MAX: usize = 32;
 /// How many values a file may hold.
-const NODES_MAX: usize = 50_000;
+pub(crate) const NODES_MAX: usize = 50_000;
 /// How many values aliases may repeat.
 const REPEATED_NODES_MAX: usize = 2_000;
 /// How many bytes may be marked for repetition by anchors.
@@ -67,14 +68,52 @@ impl Value {
     }
 }
 
-/// Reads a YAML file, or notes why it cannot be read.
+/// Reads the pipeline file, or notes why it cannot be read.
 pub(crate) fn read(mistakes: &mut Mistakes<'_>) -> Option<Node> {
-    let yaml = mistakes.yaml();
+    let all = 0..mistakes.yaml().len();
+    read_part(all, mistakes)
+}
+
+/// Reads the file that stands in a part of the text of all files.
+pub(crate) fn read_part(part: Range<usize>, mistakes: &mut Mistakes<'_>) -> Option<Node> {
+    let start = part.start;
+    let yaml = mistakes.yaml().get(part).unwrap_or_default();
+    let (place, message, hint) = match read_text(yaml) {
+        Ok(mut node) => {
+            shift(&mut node, start);
+            return Some(node);
+        }
+        Err(wrong) => wrong,
+    };
+    mistakes.add(Place { start: place.start + start, ..place }, "", message, hint);
+    None
+}
+
+/// Moves the places of a value to where its file stands.
+fn shift(node: &mut Node, by: usize) {
+    if by == 0 {
+        return;
+    }
+    node.place.start += by;
+    node.owner.start += by;
+    match &mut node.value {
+        Value::Null | Value::Scalar(_) => {}
+        Value::List(items) => items.iter_mut().for_each(|item| shift(item, by)),
+        Value::Map(entries) => {
+            for (key, value) in entries {
+                key.place.start += by;
+                shift(value, by);
+            }
+        }
+    }
+}
+
+/// Reads one file, or returns what is wrong with it, where, and what to do about it.
+fn read_text(yaml: &str) -> Result<Node, (Place, String, Option<String>)> {
     if yaml.len() > FILE_BYTES_MAX {
         let message =
             format!("the file has {} bytes; at most {FILE_BYTES_MAX} are read", yaml.len());
-        mistakes.add(Place::default(), "", message, None);
-        return None;
+        return Err((Place::default(), message, None));
     }
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
@@ -91,24 +130,22 @@ pub(crate) fn read(mistakes: &mut Mistakes<'_>) -> Option<Node> {
         merge_keys: MergeKeyPolicy::Error,
         with_snippet: false,
     };
-    match serde_saphyr::from_str_with_options::<Spanned<Raw>>(yaml, options) {
-        Ok(raw) => Some(node(yaml, raw, None, String::new())),
-        Err(error) => {
+    serde_saphyr::from_str_with_options::<Spanned<Raw>>(yaml, options)
+        .map(|raw| node(yaml, raw, None, String::new()))
+        .map_err(|error| {
             let error = error.without_snippet();
             let place = error.location().map_or(Place::default(), |at| located(yaml, at));
             // The place is told apart from the text, so the text need not end with it.
             let text = error.to_string();
             let text = text.split(" at line ").next().unwrap_or_default();
             match limit(text) {
-                Some(message) => mistakes.add(place, "", message, None),
+                Some(message) => (place, message, None),
                 None => {
                     let message = format!("not readable as YAML: {text}");
-                    mistakes.add(place, "", message, syntax_hint(yaml, place, text));
+                    (place, message, syntax_hint(yaml, place, text))
                 }
             }
-            None
-        }
-    }
+        })
 }
 
 /// Returns what is said of a file that is YAML and goes beyond what a pipeline file may hold.

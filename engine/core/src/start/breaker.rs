@@ -10,10 +10,8 @@ use std::time::SystemTime;
 use tidemill_store::{AcceptedFile, Home, Journal, Outcome, Verdict, crash};
 
 use crate::board::to_us;
+use crate::code::FileCode;
 use crate::start::StartError;
-
-/// The code of a file that was set aside because it crashes the process.
-pub(super) const CRASHES: &str = "crashes_the_process";
 
 /// Draws the conclusions from all markers, and removes them; returns the files that must run alone,
 /// and how many were set aside.
@@ -85,7 +83,10 @@ fn set_aside(journal: &mut Journal, file: &AcceptedFile, what: &str) -> Result<(
         id: *id,
         pipeline: pipeline.clone(),
         epoch: *epoch,
-        verdict: Verdict::Quarantined { code: CRASHES.to_owned(), detail },
+        verdict: Verdict::Quarantined {
+            code: FileCode::CrashesTheProcess.word().to_owned(),
+            detail,
+        },
         hash: None,
         records: 0,
         rejected: 0,

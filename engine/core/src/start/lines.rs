@@ -1,6 +1,7 @@
 //! Lines: each part's end of each pipeline.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
@@ -12,12 +13,13 @@ use crate::checkpoint::keeper::PackPlace;
 use crate::checkpoint::restore::restore_table;
 use crate::checkpoint::schedule::Schedule;
 use crate::checkpoint::{table_fingerprint, table_state};
+use crate::dry_run::TableShape;
 use crate::engine::tables::Place;
 use crate::ingest::backlog::Backlog;
 use crate::ingest::coordinator::Command;
 use crate::intake::{self, Patterns};
 use crate::ledger;
-use crate::plan::{OnDelete, Plan, SinkKind, SourcePlan};
+use crate::plan::{OnDelete, Plan, SinkKind, SinkPlan, SourcePlan};
 use crate::publish::{self, Published};
 use crate::receipt;
 use crate::sink::table::{Columns, Table};
@@ -125,6 +127,9 @@ pub(super) fn ledger_lines(
             skips: false,
             checkpoints: found.folder,
             behind: VecDeque::new(),
+            trial: None,
+            tables: table_shapes(plan),
+            held: VecDeque::new(),
             corrects: false,
             // What an earlier life left.
             may_discard: true,
@@ -137,6 +142,16 @@ pub(super) fn ledger_lines(
         }
     };
     config.plans.iter().zip(folders).zip(ends).map(line).collect()
+}
+
+/// Returns the columns of the tables of a plan, by the sink's place.
+fn table_shapes(plan: &Plan) -> BTreeMap<usize, TableShape> {
+    let shape = |(at, sink): (usize, &SinkPlan)| {
+        let SinkKind::Table { key, schema, .. } = &sink.kind else { return None };
+        let columns = Arc::new(Columns::new(schema.clone(), key));
+        Some((at, TableShape { name: sink.name.clone(), columns }))
+    };
+    plan.sinks.iter().enumerate().filter_map(shape).collect()
 }
 
 /// Returns the sources whose inputs are removed when somebody deletes them from `processed/`.

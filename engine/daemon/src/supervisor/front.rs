@@ -117,7 +117,7 @@ mod tests {
                 let once = SubmitOptions { resend_for: Duration::ZERO, ..SubmitOptions::default() };
                 client.submit_file(file.path(), once, |_, _| {}).await.unwrap_err()
             });
-            assert_eq!(error.to_string(), format!("E-STARTING: {text}"));
+            assert_eq!(error.to_string(), format!("starting: {text}"));
         }
         let standing = front.standing.take().unwrap();
         standing.end.send(()).unwrap();

@@ -49,7 +49,16 @@ pub struct Wish {
 }
 
 /// By which kills a failpoint came to be reached: in the very next life, or in a later one.
-type LedTo = BTreeMap<&'static str, [Vec<String>; 2]>;
+type LedTo = BTreeMap<&'static str, [Vec<Turn>; 2]>;
+
+/// A time at which the undisturbed run reaches a failpoint.
+#[derive(Clone, Debug)]
+struct Turn {
+    /// In which phase of the script.
+    phase: usize,
+    /// What arms it.
+    point: String,
+}
 
 /// The torture of one shape.
 pub struct Campaign<'a> {
@@ -71,8 +80,8 @@ struct Undisturbed {
     whole: Duration,
     /// How long a run takes that finds nothing to do.
     idle: Duration,
-    /// How often each process reached which failpoint.
-    counts: Vec<BTreeMap<&'static str, usize>>,
+    /// How often each process reached which failpoint, in each phase of the script.
+    counts: Vec<Vec<BTreeMap<&'static str, usize>>>,
 }
 
 impl<'a> Campaign<'a> {
@@ -96,8 +105,15 @@ impl<'a> Campaign<'a> {
             homes: 0,
         };
         let mut site = campaign.site("undisturbed")?;
-        site.drop_files(usize::MAX)?;
-        let first = campaign.undisturbed_life(&mut site)?;
+        let (mut whole, mut counts) = (Duration::ZERO, Vec::new());
+        while site.to_do() > 0 {
+            let left = site.to_do();
+            site.go_on(usize::MAX)?;
+            anyhow::ensure!(site.to_do() < left, "{}", campaign.not_begun(&site)?);
+            let life = campaign.undisturbed_life(&mut site)?;
+            whole += life.took;
+            counts.push((0..shape.processes).map(|process| life.counts(process)).collect());
+        }
         campaign.expected = Outcome::of(&site, &subject.pipeline)?;
         let not_taken = campaign.expected.not_taken();
         anyhow::ensure!(
@@ -106,13 +122,22 @@ impl<'a> Campaign<'a> {
             not_taken.join(", ")
         );
         let second = campaign.undisturbed_life(&mut site)?;
-        let counts = (0..shape.processes).map(|process| first.counts(process)).collect();
-        campaign.undisturbed = Undisturbed { whole: first.took, idle: second.took, counts };
-        campaign.tally.undisturbed_seconds = report::seconds(first.took);
+        campaign.undisturbed = Undisturbed { whole, idle: second.took, counts };
+        campaign.tally.undisturbed_seconds = report::seconds(whole);
         let again = Outcome::of(&site, &subject.pipeline)?;
         let verdict = campaign.expected.compare(&again);
         campaign.tally.count(&verdict, site.root);
         Ok(campaign)
+    }
+
+    /// Says why a phase of the script does not begin.
+    fn not_begun(&self, site: &Site) -> anyhow::Result<String> {
+        let left = Outcome::of(site, &self.subject.pipeline)?;
+        let not_taken = left.not_taken().join(", ");
+        Ok(match not_taken.is_empty() {
+            true => "an input has no second name in retained/ though it is finished".to_owned(),
+            false => format!("no source of the pipeline takes {not_taken}; leave it out"),
+        })
     }
 
     /// Returns what the undisturbed run left.
@@ -184,21 +209,21 @@ impl<'a> Campaign<'a> {
     fn kill_at_random(&mut self, kills: usize) -> anyhow::Result<()> {
         let mut site = self.next_site()?;
         let mut verdict = Verdict::default();
-        site.drop_files(site.to_drop().div_ceil(2))?;
+        site.go_on(site.to_do().div_ceil(2))?;
         for left in (1..=kills).rev() {
             // What is left to be dropped is spread over the lives that are left.
-            let share = site.to_drop().div_ceil(left);
+            let share = site.to_do().div_ceil(left);
             let whole = self.expected_life(&site, share);
             let mode = if self.dice.below(3) == 0 { Mode::Serve } else { Mode::Once };
             let kill_at = self.dice.instant(whole);
             let drop_at = self.dice.instant(whole);
             let one = self.shape.processes > 1 && self.dice.below(2) == 0;
             if self.dice.below(2) == 0 {
-                site.drop_files(share)?;
+                site.go_on(share)?;
             }
             let mut life = self.start(&mut site, mode, None)?;
             if drop_at < kill_at && !life.wait_until(drop_at)? {
-                site.drop_files(share.min(site.to_drop()))?;
+                site.go_on(share.min(site.to_do()))?;
             }
             let late = life.wait_until(kill_at)?;
             if !late && one && life.kill_one(self.dice.below(self.shape.processes))? {
@@ -228,8 +253,8 @@ impl<'a> Campaign<'a> {
     /// Returns how long a life should take from now on, if it is not disturbed.
     fn expected_life(&self, site: &Site, share: usize) -> Duration {
         let Undisturbed { whole, idle, .. } = self.undisturbed;
-        let all = self.subject.inputs.len().max(1);
-        let there = all.saturating_sub(site.to_drop()) + share;
+        let all = self.subject.actions().max(1);
+        let there = all.saturating_sub(site.to_do()) + share;
         let open = there.saturating_sub(site.finished()).min(all);
         idle + whole.saturating_sub(idle).mul_f64(open as f64 / all as f64)
     }
@@ -266,8 +291,8 @@ impl<'a> Campaign<'a> {
                 return Ok(());
             }
             for attempt in 0..ATTEMPTS {
-                let Some(point) = self.some_turn(name, attempt) else { break };
-                if self.kill_at_point(name, &point, &mut led_to)? {
+                let Some(turn) = self.some_turn(name, attempt) else { break };
+                if self.kill_at_point(name, &turn, &mut led_to)? {
                     break;
                 }
             }
@@ -290,35 +315,47 @@ impl<'a> Campaign<'a> {
 
     /// Returns one of the times at which the undisturbed run reaches a failpoint; `None` if it does
     /// not.
-    fn some_turn(&mut self, name: &'static str, attempt: usize) -> Option<String> {
-        let who: Vec<(usize, usize)> = self
-            .undisturbed
-            .counts
-            .iter()
-            .enumerate()
-            .filter_map(|(process, counts)| counts.get(name).map(|count| (process, *count)))
+    fn some_turn(&mut self, name: &'static str, attempt: usize) -> Option<Turn> {
+        let phases = self.undisturbed.counts.iter().enumerate();
+        let who: Vec<(usize, usize, usize)> = phases
+            .flat_map(|(phase, processes)| {
+                let processes = processes.iter().enumerate();
+                processes.filter_map(move |(process, counts)| {
+                    counts.get(name).map(|count| (phase, process, *count))
+                })
+            })
             .collect();
-        let (process, count) = *who.get(self.dice.below(who.len()))?;
+        let (phase, process, count) = *who.get(self.dice.below(who.len()))?;
         if attempt > 0 {
             // Work may have gone to another process: the first time it is reached, by any.
-            return Some(format!("{name}=kill"));
+            return Some(Turn { phase, point: format!("{name}=kill") });
         }
         let turn = 1 + self.dice.below(count);
-        Some(format!("process={process}:{name}@{turn}=kill"))
+        Some(Turn { phase, point: format!("process={process}:{name}@{turn}=kill") })
+    }
+
+    /// Returns a new home in which everything before a phase is finished, and that phase is begun.
+    fn site_at(&mut self, phase: usize) -> anyhow::Result<Site> {
+        let mut site = self.next_site()?;
+        for _ in 0..phase {
+            site.go_on(usize::MAX)?;
+            self.undisturbed_life(&mut site)?;
+        }
+        site.go_on(usize::MAX)?;
+        Ok(site)
     }
 
     /// Kills a life at a failpoint and the next one in its recovery. Returns whether it was reached.
     fn kill_at_point(
         &mut self,
         name: &'static str,
-        point: &str,
+        turn: &Turn,
         led_to: &mut LedTo,
     ) -> anyhow::Result<bool> {
-        let mut site = self.next_site()?;
+        let mut site = self.site_at(turn.phase)?;
         let mut verdict = Verdict::default();
-        site.drop_files(usize::MAX)?;
         let mut next = None;
-        let reached = self.life_to_point(&mut site, point, &mut verdict)?.is_some();
+        let reached = self.life_to_point(&mut site, &turn.point, &mut verdict)?.is_some();
         if reached {
             self.tally.points.push(name);
             let again = format!("{ANY}@{}=kill", 1 + self.dice.below(RECOVERY_POINTS));
@@ -328,20 +365,19 @@ impl<'a> Campaign<'a> {
         let last = self.finish(site, verdict)?;
         // What the very next life reached comes of this kill alone, so that one is tried first.
         for name in next.iter().flat_map(|ended| &ended.reached).flatten() {
-            led_to.entry(name).or_default()[0].push(point.to_owned());
+            led_to.entry(name).or_default()[0].push(turn.clone());
         }
         for name in last.iter().flat_map(|ended| &ended.reached).flatten() {
-            led_to.entry(name).or_default()[1].push(point.to_owned());
+            led_to.entry(name).or_default()[1].push(turn.clone());
         }
         Ok(reached)
     }
 
     /// Kills a life at one failpoint, and its recovery at another.
-    fn kill_in_recovery(&mut self, name: &'static str, first: &str) -> anyhow::Result<bool> {
-        let mut site = self.next_site()?;
+    fn kill_in_recovery(&mut self, name: &'static str, first: &Turn) -> anyhow::Result<bool> {
+        let mut site = self.site_at(first.phase)?;
         let mut verdict = Verdict::default();
-        site.drop_files(usize::MAX)?;
-        self.life_to_point(&mut site, first, &mut verdict)?;
+        self.life_to_point(&mut site, &first.point, &mut verdict)?;
         let reached = self.life_to_point(&mut site, &format!("{name}=kill"), &mut verdict)?;
         let reached = reached.is_some();
         if reached {
@@ -380,11 +416,24 @@ impl<'a> Campaign<'a> {
         Ok(Some(ended))
     }
 
-    /// Drops what is left, lets the home finish undisturbed, and compares it.
+    /// Does what is left, lets the home finish undisturbed, and compares it.
     fn finish(&mut self, mut site: Site, mut verdict: Verdict) -> anyhow::Result<Option<Ended>> {
-        site.drop_files(usize::MAX)?;
-        let life = self.start(&mut site, Mode::Once, None)?;
-        let ended = life.end(self.patience())?;
+        // A phase begins when everything before it is finished.
+        let ended = loop {
+            site.go_on(usize::MAX)?;
+            let left = site.to_do();
+            let life = self.start(&mut site, Mode::Once, None)?;
+            let ended = life.end(self.patience())?;
+            let went_well = ended.as_ref().is_some_and(Ended::is_well);
+            site.go_on(usize::MAX)?;
+            if !went_well || (left == 0 && site.to_do() == 0) {
+                break ended;
+            }
+            if site.to_do() == left {
+                verdict.failed.push("what comes next could not begin".to_owned());
+                break ended;
+            }
+        };
         match &ended {
             Some(ended) if ended.is_well() => match Outcome::of(&site, &self.subject.pipeline) {
                 Ok(found) => {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rustix::process::{Pid, Signal, kill_process};
-use tidemill_store::failpoint;
+use tidemill_store::{failpoint, trial};
 
 use super::site::{Shape, Site, Subject};
 
@@ -85,6 +85,9 @@ impl Life {
             }
         }
         command.env(failpoint::TRACE_VARIABLE, &trace);
+        if subject.corrects() {
+            command.env(trial::VARIABLE, trial::CORRECTIONS);
+        }
         if let Some(failpoint) = failpoint {
             command.env(failpoint::VARIABLE, failpoint);
         }

@@ -97,6 +97,8 @@ pub struct Report {
     pub pipeline: String,
     /// The inputs of each home.
     pub inputs: usize,
+    /// How often an input is replaced or removed in each home.
+    pub corrected: usize,
     /// What the dice were thrown with.
     pub seed: u64,
     /// Whether every home ended like the undisturbed one.
@@ -137,7 +139,12 @@ impl Report {
                 format!("{:.1} s", one.seconds),
             ]);
         }
-        let mut text = format!("{}, {} inputs, seed {}\n\n", self.pipeline, self.inputs, self.seed);
+        let corrected = match self.corrected {
+            0 => String::new(),
+            times => format!(", {times} times replaced or removed"),
+        };
+        let Self { pipeline, inputs, seed, .. } = self;
+        let mut text = format!("{pipeline}, {inputs} inputs{corrected}, seed {seed}\n\n");
         text += &table(&rows);
         for one in &self.shapes {
             text += &details(one);
@@ -221,8 +228,14 @@ mod tests {
         tally.count(&verdict, "bad".into());
         assert!(!tally.is_equal());
         assert_eq!((tally.homes, tally.lost, tally.doubled, tally.failed), (2, 2, 0, 1));
-        let report =
-            Report { pipeline: "p".into(), inputs: 4, seed: 9, equal: false, shapes: vec![tally] };
+        let report = Report {
+            pipeline: "p".into(),
+            inputs: 4,
+            corrected: 0,
+            seed: 9,
+            equal: false,
+            shapes: vec![tally],
+        };
         let text = report.text();
         for part in ["-n 2 -w 3", "bad: lost: out/b", "bad: failed: exit status: 70", "NOT EQUAL"] {
             assert!(text.contains(part), "{part} is not in {text}");

@@ -7,6 +7,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use tidemill_store::name::variant;
+
+use super::script::{Action, Script};
 
 /// What is tortured: the same for every home of a campaign.
 #[derive(Clone, Debug)]
@@ -21,7 +24,24 @@ pub struct Subject {
     pub pipeline: String,
     /// The inputs: their names, and where they are.
     pub inputs: BTreeMap<String, PathBuf>,
+    /// What is done with them, in every home.
+    pub script: Script,
 }
+
+impl Subject {
+    /// Returns whether files are replaced and removed.
+    pub fn corrects(&self) -> bool {
+        self.script.len() > 1
+    }
+
+    /// Returns how much is done to a home.
+    pub fn actions(&self) -> usize {
+        self.script.iter().map(Vec::len).sum()
+    }
+}
+
+/// Versions that an input can have.
+const VERSIONS: u64 = 2;
 
 /// How many processes and workers a run has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +69,9 @@ pub struct Site {
     pub folder: PathBuf,
     /// How many lives the home has had.
     pub lives: usize,
-    incoming: VecDeque<String>,
+    /// What is still to be done, by phase.
+    todo: VecDeque<(usize, Action)>,
+    phase: usize,
 }
 
 impl Site {
@@ -67,24 +89,70 @@ impl Site {
                 format!("copy {} into {}", source.display(), incoming.display())
             })?;
         }
-        let incoming = subject.inputs.keys().cloned().collect();
-        Ok(Self { root, home, folder, lives: 0, incoming })
+        let phases = subject.script.iter().enumerate();
+        let todo = phases.flat_map(|(phase, all)| all.iter().map(move |one| (phase, one.clone())));
+        Ok(Self { root, home, folder, lives: 0, todo: todo.collect(), phase: 0 })
     }
 
-    /// Drops the next inputs, in the order of their names, as a person would: by moving them in.
-    pub fn drop_files(&mut self, count: usize) -> anyhow::Result<()> {
+    /// Does the next things, in their order, as a person would: moves inputs in, deletes others. Does
+    /// fewer where a phase has to wait until what is under way is finished.
+    pub fn go_on(&mut self, count: usize) -> anyhow::Result<()> {
         for _ in 0..count {
-            let Some(name) = self.incoming.pop_front() else { return Ok(()) };
-            let source = self.root.join("incoming").join(&name);
-            std::fs::rename(&source, self.folder.join("unprocessed").join(&name))
-                .with_context(|| format!("drop {}", source.display()))?;
+            let Some((phase, action)) = self.todo.front().cloned() else { return Ok(()) };
+            if phase > self.phase {
+                if !self.is_idle() {
+                    return Ok(());
+                }
+                self.phase = phase;
+            }
+            if !self.act(&action)? {
+                return Ok(());
+            }
+            self.todo.pop_front();
         }
         Ok(())
     }
 
-    /// Returns how many inputs are still to be dropped.
-    pub fn to_drop(&self) -> usize {
-        self.incoming.len()
+    /// Does one thing; returns whether its time had come.
+    fn act(&self, action: &Action) -> anyhow::Result<bool> {
+        let unprocessed = self.folder.join("unprocessed");
+        match action {
+            Action::Drop(name) => {
+                let source = self.root.join("incoming").join(name);
+                std::fs::rename(&source, unprocessed.join(name))
+                    .with_context(|| format!("drop {}", source.display()))?;
+            }
+            Action::Replace(name, with) => {
+                let copy = self.root.join("incoming").join(name);
+                std::fs::copy(with, &copy)
+                    .and_then(|_| std::fs::rename(&copy, unprocessed.join(name)))
+                    .with_context(|| format!("drop another {name}"))?;
+            }
+            Action::Remove(name) => {
+                let stored = (1..=VERSIONS).rev().map(|version| variant(name, version));
+                let processed = self.folder.join("processed");
+                // One that was set aside is not there.
+                let there = stored.into_iter().find(|stored| processed.join(stored).exists());
+                let Some(stored) = there else { return Ok(true) };
+                // Its bytes are wanted once more: it must have its second name.
+                if !self.folder.join("retained").join(&stored).exists() {
+                    return Ok(false);
+                }
+                std::fs::remove_file(processed.join(&stored))
+                    .with_context(|| format!("delete {stored} from processed/"))?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Returns whether no input waits or is under way.
+    fn is_idle(&self) -> bool {
+        ["unprocessed", "underprocess"].iter().all(|name| count(&self.folder.join(name)) == 0)
+    }
+
+    /// Returns how much is still to be done.
+    pub fn to_do(&self) -> usize {
+        self.todo.len()
     }
 
     /// Returns how many files lie in `processed/` and `quarantine/`, roughly.

@@ -1,20 +1,21 @@
 //! Tables on the wire: questions, rows, and the codes of what a table refuses.
 
+use tidemill_engine::code::RequestCode;
 use tidemill_engine::engine::tables::{Cell, Question, TableError, TableReport, TableRow};
 use tidemill_proto::v1;
 use tidemill_proto::v1::cell::Kind;
 use tonic::Code;
 
 /// Returns the status code and the stable word for what a table refuses, as `tables.proto` lists them.
-pub(super) fn code_and_word(error: &TableError) -> (Code, &'static str) {
+pub(super) fn code_and_word(error: &TableError) -> (Code, RequestCode) {
     match error {
-        TableError::Pipeline(_) => (Code::NotFound, "E-PIPELINE"),
-        TableError::Unknown(_) => (Code::NotFound, "E-TABLE"),
-        TableError::Rebuilding { .. } => (Code::Unavailable, "E-REBUILDING"),
-        TableError::KeepsNothing { .. } => (Code::FailedPrecondition, "E-ROWS"),
-        TableError::Question { .. } => (Code::InvalidArgument, "E-ARGUMENT"),
-        TableError::Forgotten { .. } => (Code::OutOfRange, "E-EPOCH-OLD"),
-        TableError::Ahead { .. } => (Code::FailedPrecondition, "E-EPOCH"),
+        TableError::Pipeline(_) => (Code::NotFound, RequestCode::NoPipeline),
+        TableError::Unknown(_) => (Code::NotFound, RequestCode::NoTable),
+        TableError::Rebuilding { .. } => (Code::Unavailable, RequestCode::Rebuilding),
+        TableError::KeepsNothing { .. } => (Code::FailedPrecondition, RequestCode::KeepsNoRows),
+        TableError::Question { .. } => (Code::InvalidArgument, RequestCode::BadArgument),
+        TableError::Forgotten { .. } => (Code::OutOfRange, RequestCode::EpochForgotten),
+        TableError::Ahead { .. } => (Code::FailedPrecondition, RequestCode::EpochAhead),
     }
 }
 

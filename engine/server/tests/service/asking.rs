@@ -49,7 +49,10 @@ async fn a_list_is_filtered_and_paged_newest_first() {
     for phase in [0, 99, -1] {
         let request = v1::ListSubmissionsRequest { phase: Some(phase), ..Default::default() };
         let status = raw.list(request).await.unwrap_err();
-        assert_eq!((status.code(), word(&status).as_str()), (Code::InvalidArgument, "E-ARGUMENT"));
+        assert_eq!(
+            (status.code(), word(&status).as_str()),
+            (Code::InvalidArgument, "bad_argument")
+        );
     }
     let request = v1::ListSubmissionsRequest { limit: u32::MAX, ..Default::default() };
     assert_eq!(raw.list(request).await.unwrap().into_inner().submissions.len(), 5);
@@ -75,8 +78,8 @@ async fn a_quarantined_file_is_tried_again_as_a_new_submission() {
         (again.retry_of, again.phase, &*again.name),
         (Some(bad), Phase::Accepted, "a.jsonl")
     );
-    assert_eq!(client.retry(good).await.unwrap_err().word(), Some("E-RETRY"));
-    assert_eq!(client.retry(99).await.unwrap_err().word(), Some("E-NOT-FOUND"));
+    assert_eq!(client.retry(good).await.unwrap_err().word(), Some("no_retry"));
+    assert_eq!(client.retry(99).await.unwrap_err().word(), Some("not_found"));
 }
 
 #[tokio::test]
@@ -145,10 +148,10 @@ async fn operators_and_latencies_are_those_of_the_pipeline_asked_for() {
     assert_eq!((histogram.len(), histogram.min(), histogram.max()), (1000, 1, 1000));
     assert_eq!(histogram.value_at_quantile(0.5), 500);
 
-    let expected = Some("E-PIPELINE");
+    let expected = Some("no_pipeline");
     assert_eq!(client.operators(Some("x")).await.unwrap_err().word(), expected);
     let error = client.latency(Some("x")).await.unwrap_err();
-    assert_eq!(error.to_string(), "E-PIPELINE: no pipeline is called \"x\"; running: logs, bills");
+    assert_eq!(error.to_string(), "no_pipeline: no pipeline is called \"x\"; running: logs, bills");
 }
 
 #[tokio::test]
@@ -165,7 +168,7 @@ async fn pipelines_are_listed_without_their_text_and_shown_with_it() {
     assert_eq!((one.nodes[0].role.as_str(), one.edges[0].to.as_str()), ("source", "out"));
     assert!(!format!("{one:?}").contains("secret"), "the server's folder stays its own affair");
     for name in [None, Some("x")] {
-        assert_eq!(client.pipeline(name).await.unwrap_err().word(), Some("E-PIPELINE"));
+        assert_eq!(client.pipeline(name).await.unwrap_err().word(), Some("no_pipeline"));
     }
 }
 

@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
+use tidemill_engine::control::ControlError;
+use tidemill_engine::dry_run::DryRun;
 use tidemill_engine::engine::tables::{TableError, TableHandle, TableObserver, TableReport};
 use tidemill_engine::engine::{
-    ClientId, Deploy, DeployError, DeployReport, Observer, Replaces, SubmitError, Target, Upload,
-    spool,
+    ClientId, Deploy, DeployError, DeployReport, Draining, Observer, Replaces, Subject,
+    SubmitError, Target, Upload, spool,
 };
 use tidemill_engine::report::{
     Condition, Corrections, EdgeReport, NodeReport, OperatorReport, OutputReport, Phase,
@@ -60,7 +62,7 @@ impl Fake {
             report.phase = phase;
             report.bytes_read = bytes_read;
             if phase == Phase::Quarantined {
-                report.reason = Some(("E-FORMAT".into(), "not a jsonl file".into()));
+                report.reason = Some(("bad_format".into(), "not a jsonl file".into()));
             }
             if phase.is_final() {
                 report.finished_at = Some(moment(3));
@@ -131,6 +133,9 @@ impl Fake {
             retry_of: None,
             retried_as: None,
             corrections: Corrections::default(),
+            retained_bytes: None,
+            waits_for: None,
+            attempts: Vec::new(),
         };
         state.reports.insert(id, report);
         state.contents.insert(id, bytes.to_vec());
@@ -164,6 +169,31 @@ impl Backend for Fake {
         Err(DeployError::Busy)
     }
 
+    fn pause(&self, subject: &Subject) -> Result<bool, ControlError> {
+        match subject.part.as_deref() {
+            None | Some("in" | "out") => Ok(true),
+            Some(name) => Err(ControlError::Part {
+                pipeline: subject.pipeline.clone(),
+                name: name.to_owned(),
+                known: "in, out".into(),
+            }),
+        }
+    }
+
+    fn resume(&self, _subject: &Subject) -> Result<bool, ControlError> {
+        Ok(false)
+    }
+
+    fn drain(&self, pipeline: Option<&str>) -> Result<Vec<Draining>, ControlError> {
+        let pipeline = pipeline.unwrap_or("logs").to_owned();
+        Ok(vec![Draining { pipeline, accepted: 0, done: true, holds: Vec::new() }])
+    }
+
+    fn stop_drained(&self, _pipeline: Option<&str>) -> Result<(), ControlError> {
+        self.refuse("it is stopping");
+        Ok(())
+    }
+
     fn retry(&self, id: u64) -> Result<Option<SubmissionReport>, SubmitError> {
         let Some(old) = self.state().reports.get(&id).cloned() else { return Ok(None) };
         if old.phase != Phase::Quarantined {
@@ -192,6 +222,18 @@ impl Backend for Fake {
 
     fn spool(&self) -> &Path {
         self.0.spool.path()
+    }
+
+    fn try_upload(&self, upload: &Upload) -> Result<DryRun, SubmitError> {
+        let bytes = std::fs::read(&upload.path).expect("the upload lies where it is said to lie");
+        let (name, records) = (upload.name.clone(), bytes.len() as u64);
+        Ok(DryRun { name, records, ..DryRun::default() })
+    }
+
+    fn try_removal(&self, target: &Target) -> Result<Option<DryRun>, SubmitError> {
+        let Target::Id(id) = target else { return Ok(None) };
+        let known = self.state().reports.contains_key(id);
+        Ok(known.then(|| DryRun { corrects: Some(*id), removes: true, ..DryRun::default() }))
     }
 
     fn remove(&self, target: &Target) -> Result<Option<SubmissionReport>, SubmitError> {
@@ -316,6 +358,7 @@ impl Backend for Fake {
             committed: 2,
             quarantined: 3,
             committed_epoch: 4,
+            holds: Vec::new(),
         };
         vec![pipeline("logs"), pipeline("bills")]
     }
@@ -337,6 +380,7 @@ impl Backend for Fake {
             frontier: Some((9, u64::MAX)),
             state_entries: 10,
             state_bytes: 1_000,
+            retained_bytes: 77,
         };
         vec![row("logs", 0), row("logs", 1), row("bills", 0)]
     }

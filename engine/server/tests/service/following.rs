@@ -27,7 +27,7 @@ async fn a_wait_ends_when_the_submission_is_final_whenever_that_is() {
     engine.after_look(move |engine| engine.change(id, P::Quarantined, 0));
     let done = client.wait(id, LONG).await.unwrap();
     assert_eq!(done.phase, Phase::Quarantined);
-    assert_eq!(done.reason.unwrap().code, "E-FORMAT");
+    assert_eq!(done.reason.unwrap().code, "bad_format");
     assert!(done.finished_at.is_some());
 
     let id = engine.accept("after.jsonl");
@@ -53,14 +53,14 @@ async fn a_wait_that_is_too_short_or_for_nothing_says_so() {
     let error = client.wait(id, Duration::from_millis(1)).await.unwrap_err();
     assert!(matches!(error, Error::NotFinal { .. }), "{error}");
     let error = client.wait(99, LONG).await.unwrap_err();
-    assert_eq!(error.word(), Some("E-NOT-FOUND"));
+    assert_eq!(error.word(), Some("not_found"));
     let error = client.get(99).await.unwrap_err();
-    assert_eq!(error.to_string(), "E-NOT-FOUND: no submission has the id 99");
+    assert_eq!(error.to_string(), "not_found: no submission has the id 99");
 
     let mut raw = SubmissionsClient::new(front.channel().await);
     let timeout = Some(prost_types::Duration { seconds: -1, nanos: 0 });
     let status = raw.wait(v1::WaitRequest { id, timeout }).await.unwrap_err();
-    assert_eq!((status.code(), word(&status).as_str()), (Code::InvalidArgument, "E-ARGUMENT"));
+    assert_eq!((status.code(), word(&status).as_str()), (Code::InvalidArgument, "bad_argument"));
 }
 
 async fn watch(client: &Client, pipeline: Option<&str>, ids: &[u64]) -> tidemill_client::Watch {
@@ -123,9 +123,9 @@ async fn a_watch_of_everything_sees_changes_in_order() {
     assert_eq!(seen, expected);
     front.stop();
     let error = all.next().await.unwrap().unwrap_err();
-    assert_eq!(error.word(), Some("E-DRAIN"));
+    assert_eq!(error.word(), Some("draining"));
     let error = other.next().await.unwrap().unwrap_err();
-    assert_eq!(error.word(), Some("E-DRAIN"), "no change of another pipeline came before");
+    assert_eq!(error.word(), Some("draining"), "no change of another pipeline came before");
 }
 
 #[tokio::test]
@@ -142,7 +142,7 @@ async fn a_watcher_that_falls_behind_is_told_and_the_engine_is_not_held_up() {
             Err(error) => break error,
         }
     };
-    assert_eq!(error.word(), Some("E-LAGGED"), "{error}");
+    assert_eq!(error.word(), Some("lagged"), "{error}");
     assert!(watch.next().await.is_none());
 }
 
@@ -151,8 +151,8 @@ async fn a_watch_of_something_unknown_or_too_much_is_refused() {
     let front = Front::start_with(|config| config.limits.page_max = 2).await;
     let client = front.client().await;
     let filter = |ids: &[u64]| WatchFilter { pipeline: None, ids: ids.to_vec() };
-    assert_eq!(client.watch(filter(&[1])).await.unwrap_err().word(), Some("E-NOT-FOUND"));
-    assert_eq!(client.watch(filter(&[1, 2, 3])).await.unwrap_err().word(), Some("E-ARGUMENT"));
+    assert_eq!(client.watch(filter(&[1])).await.unwrap_err().word(), Some("not_found"));
+    assert_eq!(client.watch(filter(&[1, 2, 3])).await.unwrap_err().word(), Some("bad_argument"));
 }
 
 #[tokio::test]
@@ -170,6 +170,6 @@ async fn a_stopping_server_ends_waits() {
     };
     let (waited, ()) = tokio::join!(wait, stop);
     let error = waited.unwrap_err();
-    assert_eq!(error.word(), Some("E-DRAIN"), "{error}");
+    assert_eq!(error.word(), Some("draining"), "{error}");
     assert!(error.is_temporary());
 }

@@ -51,9 +51,9 @@ async fn break_off(front: &Front, id: &str, parts: Vec<Part>, kept: u64) {
     until(|| std::fs::metadata(&path).is_ok_and(|file| file.len() == kept)).await;
     // Two uploads with one id at once: the second is told so, and the first is unharmed.
     let status = front.send(vec![attempt(id, 1, 0)]).await.unwrap_err();
-    assert_eq!((status.code(), word(&status).as_str()), (Code::Unavailable, "E-ID-BUSY"));
+    assert_eq!((status.code(), word(&status).as_str()), (Code::Unavailable, "id_busy"));
     let status = received(front, id).await.unwrap_err();
-    assert_eq!((status.code(), word(&status).as_str()), (Code::Unavailable, "E-ID-BUSY"));
+    assert_eq!((status.code(), word(&status).as_str()), (Code::Unavailable, "id_busy"));
     call.abort();
     while received(front, id).await.is_err() {
         tokio::task::yield_now().await;
@@ -109,18 +109,18 @@ async fn what_cannot_be_right_is_refused_and_what_came_before_is_not_lost() {
     let id = SubmissionId::make().to_string();
     break_off(&front, &id, vec![attempt(&id, 6, 0), chunk(0, b"abc")], 3).await;
     let invalid = |word| (Code::InvalidArgument, word);
-    refused(&front, vec![attempt(&id, 6, 4), chunk(4, b"e")], invalid("E-OFFSET")).await;
-    refused(&front, vec![attempt(&id, 6, 3), chunk(4, b"e")], invalid("E-OFFSET")).await;
-    refused(&front, vec![attempt(&id, 6, 3), chunk(0, b"a")], invalid("E-OFFSET")).await;
-    refused(&front, vec![attempt(&id, 6, 7)], invalid("E-ARGUMENT")).await;
-    refused(&front, vec![attempt(&id, 6, 3), chunk(3, b"defg")], invalid("E-SIZE")).await;
-    refused(&front, vec![attempt(&id, 6, 3), bare_end()], invalid("E-SIZE")).await;
+    refused(&front, vec![attempt(&id, 6, 4), chunk(4, b"e")], invalid("wrong_offset")).await;
+    refused(&front, vec![attempt(&id, 6, 3), chunk(4, b"e")], invalid("wrong_offset")).await;
+    refused(&front, vec![attempt(&id, 6, 3), chunk(0, b"a")], invalid("wrong_offset")).await;
+    refused(&front, vec![attempt(&id, 6, 7)], invalid("bad_argument")).await;
+    refused(&front, vec![attempt(&id, 6, 3), chunk(3, b"defg")], invalid("wrong_size")).await;
+    refused(&front, vec![attempt(&id, 6, 3), bare_end()], invalid("wrong_size")).await;
     let without_hash = vec![attempt(&id, 3, 3), bare_end()];
-    refused(&front, without_hash, invalid("E-ARGUMENT")).await;
+    refused(&front, without_hash, invalid("bad_argument")).await;
     assert_eq!(received(&front, &id).await.unwrap(), 3);
     // Bytes that are known to be wrong are not gone on with.
     let wrong = vec![attempt(&id, 3, 3), end(hash_of(b"other"))];
-    refused(&front, wrong, invalid("E-HASH")).await;
+    refused(&front, wrong, invalid("wrong_hash")).await;
     assert_eq!(received(&front, &id).await.unwrap(), 0);
     assert_eq!(front.engine.spooled(), 0);
     assert!(front.engine.contents().is_empty());
@@ -130,13 +130,13 @@ async fn what_cannot_be_right_is_refused_and_what_came_before_is_not_lost() {
 async fn an_id_is_a_uuid_that_tells_its_time() {
     let front = Front::start().await;
     for id in ["", "1", "../../etc/passwd", "f47ac10b-58cc-4372-a567-0e02b2c3d479"] {
-        refused(&front, vec![attempt(id, 1, 0)], (Code::InvalidArgument, "E-ID")).await;
+        refused(&front, vec![attempt(id, 1, 0)], (Code::InvalidArgument, "bad_id")).await;
         let status = received(&front, id).await.unwrap_err();
-        assert_eq!(word(&status), "E-ID");
+        assert_eq!(word(&status), "bad_id");
     }
     let Part::Header(mut header) = attempt("", 1, 1) else { unreachable!() };
     header.client_submission_id = None;
-    refused(&front, vec![Part::Header(header)], (Code::InvalidArgument, "E-ARGUMENT")).await;
+    refused(&front, vec![Part::Header(header)], (Code::InvalidArgument, "bad_argument")).await;
 }
 
 #[tokio::test]
@@ -151,7 +151,7 @@ async fn an_id_that_has_another_file_is_refused() {
     };
     let answer = front.send(all("a.jsonl", b"abc", true)).await.unwrap();
     assert_eq!(front.send(all("a.jsonl", b"abc", true)).await.unwrap().id, answer.id);
-    let used = (Code::AlreadyExists, "E-ID-USED");
+    let used = (Code::AlreadyExists, "id_used");
     refused(&front, all("a.jsonl", b"abd", true), used).await;
     refused(&front, all("b.jsonl", b"abc", true), used).await;
     assert_eq!((front.engine.contents().len(), front.engine.spooled()), (1, 0));
@@ -200,7 +200,7 @@ async fn a_client_that_may_not_send_again_tells_the_first_failure() {
     let client = front.client().await;
     let options = SubmitOptions { resend_for: Duration::ZERO, ..Default::default() };
     let error = client.submit_bytes_with("a.jsonl", "a", options).await.unwrap_err();
-    assert_eq!(error.word(), Some("E-DRAIN"), "{error}");
+    assert_eq!(error.word(), Some("draining"), "{error}");
 }
 
 #[test]

@@ -46,7 +46,7 @@ impl Standing {
 fn check_refused<T: std::fmt::Debug>(answer: Result<T, Status>, text: &str) {
     let status = answer.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::Unavailable, text));
-    assert_eq!(status.metadata().get(CODE_KEY).unwrap(), "E-STARTING");
+    assert_eq!(status.metadata().get(CODE_KEY).unwrap(), "starting");
 }
 
 #[tokio::test]

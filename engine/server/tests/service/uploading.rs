@@ -84,24 +84,24 @@ async fn an_upload_that_is_not_what_it_says_leaves_nothing() {
     };
     let other_hash = blake3::hash(b"other").to_string();
     let invalid = |word| (Code::InvalidArgument, word);
-    let size = invalid("E-SIZE");
+    let size = invalid("wrong_size");
     check(&front, vec![header("a.jsonl", 1)], size).await;
     check(&front, vec![header("a.jsonl", 3), chunk(0, b"a")], size).await;
     check(&front, vec![header("a.jsonl", 3), chunk(0, b"a"), end("0".repeat(64))], size).await;
     check(&front, vec![header("a.jsonl", 1), chunk(0, b"ab")], size).await;
     check(&front, vec![header("a.jsonl", 0), chunk(0, b"a")], size).await;
-    let hash = invalid("E-HASH");
+    let hash = invalid("wrong_hash");
     check(&front, with("logs", Some(&other_hash)), hash).await;
     check(&front, vec![header("a.jsonl", 1), chunk(0, b"a"), end(&other_hash)], hash).await;
     check(&front, vec![header("a.jsonl", 0), end(&other_hash)], hash).await;
-    check(&front, with("logs", Some("abc")), invalid("E-ARGUMENT")).await;
-    check(&front, vec![header("a.jsonl", 1), chunk(0, b"a"), end("ü")], invalid("E-ARGUMENT"))
+    check(&front, with("logs", Some("abc")), invalid("bad_argument")).await;
+    check(&front, vec![header("a.jsonl", 1), chunk(0, b"a"), end("ü")], invalid("bad_argument"))
         .await;
-    let offset = invalid("E-OFFSET");
+    let offset = invalid("wrong_offset");
     check(&front, vec![header("a.jsonl", 9), chunk(0, b"a"), chunk(2, b"b")], offset).await;
     check(&front, vec![header("a.jsonl", 9), chunk(0, b"ab"), chunk(1, b"b")], offset).await;
     check(&front, vec![header("a.jsonl", 9), chunk(u64::MAX, b"a")], offset).await;
-    let stream = invalid("E-STREAM");
+    let stream = invalid("bad_stream");
     check(&front, vec![], stream).await;
     check(&front, vec![header("a.jsonl", 0)], stream).await;
     check(&front, vec![header("a.jsonl", 1), chunk(0, b"a")], stream).await;
@@ -111,16 +111,16 @@ async fn an_upload_that_is_not_what_it_says_leaves_nothing() {
     check(&front, vec![header("a.jsonl", 1), chunk(0, b"")], stream).await;
     let after = vec![header("a.jsonl", 1), chunk(0, b"a"), end(blake3::hash(b"a")), chunk(1, b"b")];
     check(&front, after, stream).await;
-    check(&front, name("a/b.jsonl"), invalid("E-NAME")).await;
-    check(&front, name("../b.jsonl"), invalid("E-NAME")).await;
-    check(&front, name("a\nb.jsonl"), invalid("E-NAME")).await;
-    check(&front, name(""), invalid("E-NAME")).await;
-    check(&front, name(&"x".repeat(10_000)), invalid("E-NAME")).await;
-    check(&front, name("a.csv"), invalid("E-SOURCE")).await;
-    check(&front, with("nothing", None), (Code::NotFound, "E-PIPELINE")).await;
-    check(&front, with("", None), (Code::NotFound, "E-PIPELINE")).await;
-    check(&front, with(&"x".repeat(10_000), None), invalid("E-ARGUMENT")).await;
-    let too_big = (Code::OutOfRange, "E-TOO-BIG");
+    check(&front, name("a/b.jsonl"), invalid("bad_name")).await;
+    check(&front, name("../b.jsonl"), invalid("bad_name")).await;
+    check(&front, name("a\nb.jsonl"), invalid("bad_name")).await;
+    check(&front, name(""), invalid("bad_name")).await;
+    check(&front, name(&"x".repeat(10_000)), invalid("bad_name")).await;
+    check(&front, name("a.csv"), invalid("no_source")).await;
+    check(&front, with("nothing", None), (Code::NotFound, "no_pipeline")).await;
+    check(&front, with("", None), (Code::NotFound, "no_pipeline")).await;
+    check(&front, with(&"x".repeat(10_000), None), invalid("bad_argument")).await;
+    let too_big = (Code::OutOfRange, "too_big");
     check(&front, vec![header("a.jsonl", (1 << 20) + 1)], too_big).await;
     check(&front, vec![header("a.jsonl", u64::MAX)], too_big).await;
     let oversize = vec![header("a.jsonl", 1 << 20), chunk(0, &bytes(1 << 20))];
@@ -128,7 +128,7 @@ async fn an_upload_that_is_not_what_it_says_leaves_nothing() {
     let message = v1::SubmitRequest { part: None };
     let mut client = SubmissionsClient::new(front.channel().await);
     let status = client.submit(tokio_stream::iter([message])).await.unwrap_err();
-    assert_eq!(word(&status), "E-STREAM");
+    assert_eq!(word(&status), "bad_stream");
 }
 
 #[tokio::test]
@@ -137,9 +137,9 @@ async fn the_real_client_hears_a_refusal_while_it_is_still_sending() {
     let client = front.client().await;
     for _ in 0..20 {
         let error = client.submit_bytes("a.jsonl", bytes(5 << 20), Some("logs")).await.unwrap_err();
-        assert_eq!(error.word(), Some("E-TOO-BIG"), "{error}");
+        assert_eq!(error.word(), Some("too_big"), "{error}");
         let error = client.submit_bytes("a.csv", bytes(1 << 20), Some("logs")).await.unwrap_err();
-        assert_eq!(error.word(), Some("E-SOURCE"), "{error}");
+        assert_eq!(error.word(), Some("no_source"), "{error}");
     }
     assert_eq!(front.engine.spooled(), 0);
 }
@@ -173,7 +173,7 @@ async fn an_upload_that_stalls_is_cut_off() {
         sender.send(v1::SubmitRequest { part: Some(part) }).await.unwrap();
     }
     let status = client.submit(ReceiverStream::new(messages)).await.unwrap_err();
-    assert_eq!((status.code(), word(&status).as_str()), (Code::DeadlineExceeded, "E-SLOW"));
+    assert_eq!((status.code(), word(&status).as_str()), (Code::DeadlineExceeded, "too_slow"));
     assert_eq!(front.engine.spooled(), 0);
     drop(sender);
 }
@@ -190,7 +190,7 @@ async fn an_upload_that_drips_is_cut_off() {
     let head = v1::SubmitRequest { part: Some(header("a.jsonl", 1 << 30)) };
     let drips = std::iter::once(head).chain((0..).map(drip));
     let status = client.submit(tokio_stream::iter(drips)).await.unwrap_err();
-    assert_eq!((status.code(), word(&status).as_str()), (Code::DeadlineExceeded, "E-SLOW"));
+    assert_eq!((status.code(), word(&status).as_str()), (Code::DeadlineExceeded, "too_slow"));
     assert_eq!(front.engine.spooled(), 0);
 }
 
@@ -199,14 +199,14 @@ async fn an_engine_that_takes_no_files_says_so_without_its_paths() {
     let front = Front::start().await;
     front.engine.refuse("/srv/secret/journal.db: disk full");
     let status = front.send(vec![header("a.jsonl", 1), chunk(0, b"a")]).await.unwrap_err();
-    assert_eq!((status.code(), word(&status).as_str()), (Code::Unavailable, "E-DRAIN"));
+    assert_eq!((status.code(), word(&status).as_str()), (Code::Unavailable, "draining"));
     assert!(!status.message().contains("secret"), "{status}");
 }
 
 #[tokio::test]
 async fn a_disk_without_room_refuses_before_the_first_byte() {
     let front = Front::start_with(|config| config.limits.disk_free_bytes_min = u64::MAX).await;
-    check(&front, vec![header("a.jsonl", 1)], (Code::ResourceExhausted, "E-SPACE")).await;
+    check(&front, vec![header("a.jsonl", 1)], (Code::ResourceExhausted, "no_space")).await;
 }
 
 #[tokio::test]
@@ -233,7 +233,7 @@ async fn a_stopping_server_lets_an_upload_finish_and_cuts_off_one_that_does_not(
             assert_eq!(call.await.unwrap().unwrap().into_inner().bytes, 2);
         } else {
             let status = call.await.unwrap().unwrap_err();
-            assert_eq!((status.code(), word(&status).as_str()), (Code::Unavailable, "E-DRAIN"));
+            assert_eq!((status.code(), word(&status).as_str()), (Code::Unavailable, "draining"));
             drop(sender);
         }
         served.await.unwrap().unwrap();

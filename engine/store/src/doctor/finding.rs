@@ -160,6 +160,11 @@ codes! {
         "an old version is gone that a start may need"
         "A checkpoint holds its rows, and its correction came behind it. The next start cannot begin with that checkpoint and reads the files in processed/ again."
         "Put it back into retained/, or let the next start take longer; the next checkpoint makes it unnecessary."
+    /// A checkpoint that counts cannot be used.
+    Checkpoint Warning "D-CHECKPOINT"
+        "a checkpoint is damaged"
+        "The next start uses the one before it, or reads the files in processed/ again."
+        "Nothing, if every input is there: the next checkpoint makes it unnecessary. Look at the disk."
     /// A file is in two of the four folders.
     InputDoubled Warning "D-INPUT-DOUBLED"
         "a file lies in two folders"

@@ -113,6 +113,8 @@ impl Round<'_> {
                 journal.prepare("SELECT id, name, finished_epoch FROM pipeline ORDER BY name")?;
             let pipeline = |row: &Row<'_>| {
                 let finished_epoch = row.get::<_, i64>(2)?.cast_unsigned();
+                let finished_epoch =
+                    crate::journal::pass_void(journal, row.get(0)?, finished_epoch)?;
                 Ok(Pipeline { id: row.get(0)?, name: row.get(1)?, finished_epoch })
             };
             all.query_map([], pipeline)?.collect()
@@ -200,10 +202,16 @@ const RULES: [(&str, &str); 8] = [
         "epochs are dense",
         "SELECT 'pipeline ' || p.name || ' gave ' || (p.next_epoch - 1) || ' epochs; its files have '
                 || count(s.id) || ' from ' || coalesce(min(s.epoch), 0) || ' to '
-                || coalesce(max(s.epoch), 0)
-         FROM pipeline p LEFT JOIN submission s ON s.pipeline = p.id AND s.verdict <> 3 GROUP BY p.id
-         HAVING count(s.id) <> p.next_epoch - 1 OR coalesce(max(s.epoch), 0) <> p.next_epoch - 1
-                OR coalesce(min(s.epoch), 1) <> 1",
+                || coalesce(max(s.epoch), 0) || ', and ' || v.count || ' are void'
+         FROM pipeline p
+         JOIN (SELECT q.id, coalesce(sum(count), 0) AS count, min(first) AS first,
+                      coalesce(max(first + count - 1), 0) AS last
+               FROM pipeline q LEFT JOIN void ON void.pipeline = q.id GROUP BY q.id) v ON v.id = p.id
+         LEFT JOIN submission s ON s.pipeline = p.id AND s.verdict <> 3 GROUP BY p.id
+         HAVING count(s.id) + v.count <> p.next_epoch - 1
+                OR max(coalesce(max(s.epoch), 0), v.last) <> p.next_epoch - 1
+                OR coalesce(min(coalesce(min(s.epoch), v.first), coalesce(v.first, min(s.epoch))), 1)
+                   <> 1",
     ),
     (
         "epochs are finished in order",

@@ -34,7 +34,7 @@ impl Given {
         let files: Vec<AcceptedFile> =
             ["a.csv", "b.csv", "c.csv"].map(|name| given.accept(&mut journal, name)).into();
         given.commit(&home, &mut journal, &files[0], true);
-        let verdict = Verdict::Quarantined { code: "E-FORMAT".into(), detail: "no".into() };
+        let verdict = Verdict::Quarantined { code: "bad_format".into(), detail: "no".into() };
         let outcome = outcome(&files[1], verdict);
         journal.finish(std::slice::from_ref(&outcome)).unwrap();
         let reason = Reason::of(&files[1], &outcome, None);

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::read::unsigned;
 use super::schema::of;
 use super::write::now_us;
-use super::{Journal, JournalError, JournalReader, PartRow};
+use super::{Journal, JournalError, JournalReader, PartRow, void};
 use crate::{disk, failpoint};
 
 /// How many checkpoints of a pipeline are kept: the newest, and one in case that one is damaged.
@@ -67,15 +67,17 @@ impl Journal {
     ) -> Result<(), JournalError> {
         let stop = JournalError::failpoint("add a checkpoint");
         self.write("add a checkpoint", |transaction, pipelines| {
-            let counters = pipelines
-                .get(pipeline)
-                .filter(|counters| row.epoch <= counters.finished_epoch)
-                .ok_or_else(|| {
-                    let epoch = row.epoch;
-                    JournalError::invariant(format!(
-                        "a checkpoint of {pipeline} at epoch {epoch}, which is not finished"
-                    ))
-                })?;
+            let refuse = || {
+                let epoch = row.epoch;
+                JournalError::invariant(format!(
+                    "a checkpoint of {pipeline} at epoch {epoch}, which is not finished"
+                ))
+            };
+            let counters = pipelines.get(pipeline).ok_or_else(refuse)?;
+            let finished = void::pass(transaction, counters.id, counters.finished_epoch)?;
+            if row.epoch > finished {
+                return Err(refuse().into());
+            }
             if !disk::is_plain_name(&row.manifest) {
                 return Err(JournalError::invariant("the name of a manifest is a path").into());
             }

@@ -72,6 +72,26 @@ pub struct Retired {
     pub stored_name: String,
 }
 
+/// Who reads the inputs of a source again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NeededBy {
+    /// Nobody: nothing is kept of them.
+    Nobody,
+    /// Starts, which build a state from them.
+    Starts,
+}
+
+/// The inputs of a source that lie in `retained/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetainedBytes {
+    /// The source.
+    pub source: String,
+    /// How many.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
 pub(super) const TABLES: &str = "
 -- submissions that replace another one (removes = 0) or take it away (removes = 1); `corrects` is
 -- null where nothing was left to correct
@@ -326,12 +346,14 @@ impl Journal {
     }
 
     /// Returns the retained inputs of a source that are current, were committed before a time
-    /// (microseconds since 1970), and that nothing is about to correct.
+    /// (microseconds since 1970), and that neither a correction under way nor a start needs: one that
+    /// begins with any of the checkpoints that are kept.
     pub fn expired(
         &self,
         pipeline: &str,
         source: &str,
         before_us: i64,
+        needed: NeededBy,
     ) -> Result<Vec<Retired>, JournalError> {
         let ask = || -> rusqlite::Result<Vec<Retired>> {
             let mut statement = self.connection().prepare_cached(
@@ -340,11 +362,15 @@ impl Journal {
                  WHERE p.name = ?1 AND s.source = ?2 AND r.kept_at_us < ?3
                  AND s.id NOT IN (SELECT x.corrects FROM correction x
                      JOIN submission n ON n.id = x.submission
-                     WHERE x.corrects IS NOT NULL AND n.verdict IN (0, 1))",
+                     WHERE x.corrects IS NOT NULL AND n.verdict IN (0, 1))
+                 AND s.id NOT IN (SELECT u.submission FROM unsettled u)
+                 AND (?4 OR s.epoch <=
+                     (SELECT min(k.epoch) FROM checkpoint k WHERE k.pipeline = s.pipeline))",
             )?;
             let row =
                 |row: &Row<'_>| Ok(Retired { id: unsigned(row, 0)?, stored_name: row.get(1)? });
-            statement.query_map(params![pipeline, source, before_us], row)?.collect()
+            let by_nobody = needed == NeededBy::Nobody;
+            statement.query_map(params![pipeline, source, before_us, by_nobody], row)?.collect()
         };
         ask().map_err(of("list what is retained", &self.path()))
     }
@@ -509,6 +535,34 @@ impl JournalReader {
         ask().map_err(of("look up the corrections of a submission", self.path()))
     }
 
+    /// Returns how many inputs of each source of a pipeline lie in `retained/`, and their bytes.
+    pub fn retained(&self, pipeline: &str) -> Result<Vec<RetainedBytes>, JournalError> {
+        let sql = "SELECT s.source, count(*), sum(s.bytes) FROM retained r
+             JOIN submission s ON s.id = r.submission
+             WHERE s.pipeline = (SELECT id FROM pipeline WHERE name = ?1) GROUP BY s.source";
+        let row = |row: &Row<'_>| {
+            Ok(RetainedBytes {
+                source: row.get(0)?,
+                files: unsigned(row, 1)?,
+                bytes: unsigned(row, 2)?,
+            })
+        };
+        let ask = || -> rusqlite::Result<Vec<RetainedBytes>> {
+            self.connection().prepare_cached(sql)?.query_map([pipeline], row)?.collect()
+        };
+        ask().map_err(of("add up what is retained", self.path()))
+    }
+
+    /// Returns how many bytes of an input lie in `retained/`; `None`: it does not.
+    pub fn retained_bytes(&self, id: u64) -> Result<Option<u64>, JournalError> {
+        let sql = "SELECT s.bytes FROM retained r JOIN submission s ON s.id = r.submission
+             WHERE r.submission = ?1";
+        self.connection()
+            .prepare_cached(sql)
+            .and_then(|mut s| s.query_row([id.cast_signed()], |row| unsigned(row, 0)).optional())
+            .map_err(of("look up what is retained", self.path()))
+    }
+
     /// Returns the newest committed file of a name that nothing corrects; `pipeline` says of which
     /// pipeline.
     pub fn current(&self, pipeline: &str, name: &str) -> Result<Option<u64>, JournalError> {
@@ -555,7 +609,7 @@ impl JournalReader {
 }
 
 /// Returns why a submission that is known cannot be taken away.
-fn why_not(connection: &Connection, id: u64) -> rusqlite::Result<Option<String>> {
+pub(super) fn why_not(connection: &Connection, id: u64) -> rusqlite::Result<Option<String>> {
     let Some(one) = look(connection, id)? else { return Ok(Some("it is not known".into())) };
     let by = match one.corrected_by {
         Some(by) => look(connection, by)?.map(|look| (by, look)),

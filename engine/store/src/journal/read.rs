@@ -167,8 +167,10 @@ impl JournalReader {
 
     /// Returns how many submissions of a pipeline stand where; zeros for one that is not known.
     pub fn counts(&self, pipeline: &str) -> Result<Counts, JournalError> {
-        let sql = "SELECT next_epoch - 1 - committed - quarantined, committed, quarantined
-                   FROM pipeline WHERE name = ?1";
+        let sql = "SELECT next_epoch - 1 - committed - quarantined
+                       - (SELECT coalesce(sum(count), 0) FROM void WHERE pipeline = p.id),
+                       committed, quarantined
+                   FROM pipeline p WHERE name = ?1";
         let counts = |row: &Row<'_>| {
             Ok(Counts {
                 accepted: unsigned(row, 0)?,

@@ -12,7 +12,8 @@ use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::{
-    JournalError, checkpoint, client_id, correct, dedupe, deployment, receipt, retry, shelf, strike,
+    JournalError, checkpoint, client_id, correct, dedupe, deployment, hold, receipt, retry, shelf,
+    strike, void,
 };
 use crate::barrier;
 use crate::disk::{self, DiskError};
@@ -146,7 +147,7 @@ FROM submission s JOIN pipeline p ON p.id = s.pipeline;
 ";
 
 /// The tables of the topics that have a file of their own.
-const TOPICS: [&str; 9] = [
+const TOPICS: [&str; 11] = [
     client_id::TABLES,
     dedupe::TABLES,
     checkpoint::TABLES,
@@ -155,6 +156,8 @@ const TOPICS: [&str; 9] = [
     strike::TABLES,
     correct::TABLES,
     shelf::TABLES,
+    hold::TABLES,
+    void::TABLES,
     deployment::TABLES,
 ];
 

@@ -273,7 +273,7 @@ fn place(
 }
 
 /// Returns what the part that speaks last of a place put there; nothing if it took it away.
-fn version_at(
+pub(super) fn version_at(
     connection: &Connection,
     pipeline: i64,
     sink: &str,

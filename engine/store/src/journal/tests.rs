@@ -67,7 +67,7 @@ pub(crate) fn finish_some(journal: &mut Journal, pipeline: &str, count: usize) {
 }
 
 pub(super) fn quarantined(file: &AcceptedFile) -> Outcome {
-    let verdict = Verdict::Quarantined { code: "E-FORMAT".into(), detail: "no".into() };
+    let verdict = Verdict::Quarantined { code: "bad_format".into(), detail: "no".into() };
     Outcome { verdict, ..committed(file, vec![]) }
 }
 

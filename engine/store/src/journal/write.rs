@@ -8,7 +8,7 @@ use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
@@ -19,7 +19,7 @@ use super::schema::{self, of};
 use super::shelf::{self, Replaced};
 use super::{
     AcceptedFile, Correction, Generation, Journal, JournalError, JournalReader, NewFile, Outcome,
-    Part, Replaces, Verdict, client_id, correct, dedupe, read,
+    Part, Replaces, Verdict, client_id, correct, dedupe, read, void,
 };
 use crate::barrier;
 use crate::disk::{self, Full};
@@ -226,6 +226,10 @@ impl Journal {
                     let detail = format!("pipeline {} has no accepted files", outcome.pipeline);
                     return Err(JournalError::invariant(detail).into());
                 };
+                if outcome.epoch != counters.finished_epoch + 1 {
+                    let finished = void::pass(transaction, counters.id, counters.finished_epoch)?;
+                    counters.finished_epoch = finished;
+                }
                 check_order(counters, outcome)?;
                 replaced.extend(finish_one(transaction, counters.id, generation, outcome)?);
                 receipt::insert(transaction, books, outcome, receipts.get(&outcome.id))?;
@@ -443,6 +447,18 @@ pub(super) fn check_new(file: &NewFile) -> Result<(), JournalError> {
         return refuse(format!("{} cannot be the number of a submission", file.id));
     }
     Ok(())
+}
+
+/// Returns what the outputs of a file would be named after that is accepted now.
+pub(super) fn names_of(
+    transaction: &Transaction<'_>,
+    pipeline: i64,
+    root: &Path,
+    file: &NewFile,
+) -> Result<String, Trouble> {
+    let taken = Folder::look(&root.join(&file.pipeline));
+    let stored_name = free_name(transaction, pipeline, &file.name, &taken)?;
+    Ok(name::output_name(&stored_name).to_string())
 }
 
 fn with_names(file: &NewFile, stored_name: String, epoch: u64, now: i64) -> AcceptedFile {

@@ -19,7 +19,7 @@ use crate::queue::Identity;
 /// Why a file is in `quarantine/`: the content of its `.reason.json`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
-    /// A stable word that programs may compare, `E-...`.
+    /// A stable word that programs may compare.
     pub code: String,
     /// What happened, for a person.
     pub text: String,
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn a_quarantined_file_lies_beside_its_reason() {
         let (_folder, folders) = given();
-        let reason = Reason { code: "E-FORMAT".into(), text: "no".into(), ..Reason::default() };
+        let reason = Reason { code: "bad_format".into(), text: "no".into(), ..Reason::default() };
         for _ in 0..3 {
             quarantine(&folders, "7-a.csv", "a~2.csv", &reason).unwrap();
             assert_eq!(fs::read(folders.quarantine.join("a~2.csv")).unwrap(), b"a");

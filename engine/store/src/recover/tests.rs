@@ -104,7 +104,7 @@ impl Run {
         let verdict = if ends_well {
             Verdict::Committed { parts: vec![small, big] }
         } else {
-            Verdict::Quarantined { code: "E-REJECTS".into(), detail: "too many".into() }
+            Verdict::Quarantined { code: "too_many_rejects".into(), detail: "too many".into() }
         };
         let outcome = Outcome {
             id: file.id,
@@ -222,7 +222,7 @@ fn a_crash_after_any_step_of_a_quarantine_ends_in_the_same_files() {
         assert_eq!(names, expected, "after {steps} steps");
         let reason: Reason =
             serde_json::from_str(&found["p/quarantine/März.csv.reason.json"]).unwrap();
-        assert_eq!((reason.code.as_str(), reason.name.as_str()), ("E-REJECTS", NAME));
+        assert_eq!((reason.code.as_str(), reason.name.as_str()), ("too_many_rejects", NAME));
     }
 }
 

@@ -7,7 +7,7 @@ use crate::diagnostic::{Mistakes, place_in, quoted};
 use crate::spec::{ExprSpec, NamedSpec, Text};
 
 /// Checks every item, also behind one that is wrong, so that all mistakes are noted.
-pub(super) fn every<'i, I: 'i, O>(
+pub(in crate::graph) fn every<'i, I: 'i, O>(
     items: impl IntoIterator<Item = &'i I>,
     check: impl FnMut(&'i I) -> Option<O>,
 ) -> Option<Vec<O>> {
@@ -21,7 +21,11 @@ pub(super) fn kinds(columns: &[(String, Expr)]) -> Vec<Column> {
 }
 
 /// Compiles an expression that is true or false.
-pub(super) fn condition(text: &Text, schema: &Schema, mistakes: &mut Mistakes<'_>) -> Option<Expr> {
+pub(in crate::graph) fn condition(
+    text: &Text,
+    schema: &Schema,
+    mistakes: &mut Mistakes<'_>,
+) -> Option<Expr> {
     let expr = expression(text, schema, mistakes)?;
     if expr.kind() != Type::Bool {
         let message = format!("a condition is true or false; this is {}", article(expr.kind()));
@@ -102,6 +106,6 @@ pub(super) fn named(
 }
 
 /// Returns the names of the columns, for hints.
-pub(super) fn column_names(schema: &Schema) -> impl Iterator<Item = &str> {
+pub(in crate::graph) fn column_names(schema: &Schema) -> impl Iterator<Item = &str> {
     schema.columns().iter().map(|column| column.name.as_str())
 }

@@ -97,6 +97,16 @@ fn a_hostile_file_is_refused_quickly() {
     check(&format!(
         "pipeline: p\nsources:\n  s:\n   format: jsonl\n   fields:\n{wide}sinks: {{ o: {{ from: s, files: {{ format: csv }} }} }}\n"
     ));
+    // Everything reads everything.
+    let names: Vec<String> = (0..400).map(|at| format!("o{at}")).collect();
+    let all = names.join(", ");
+    let circles: String = names
+        .iter()
+        .map(|name| format!("  {name}: {{ from: [s, {all}], max_rounds: 9, filter: tru }}\n"))
+        .collect();
+    check(&format!(
+        "pipeline: p\nsources: {{ s: {{ format: text }} }}\noperators:\n{circles}sinks: {{ o: {{ from: o1, files: {{ format: raw }} }} }}\n"
+    ));
     let many: String =
         (0..5_000).map(|at| format!("  o{at}: {{ from: s{at}, filter: tru }}\n")).collect();
     check(&format!(

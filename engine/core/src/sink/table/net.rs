@@ -98,6 +98,11 @@ impl Net {
         &self.bytes[row.begin..row.begin + row.len as usize]
     }
 
+    /// Returns the key columns of a row.
+    pub(crate) fn key(&self, at: usize) -> &[u8] {
+        &self.row(at)[..self.rows[at].key as usize]
+    }
+
     /// Returns how often a row is added.
     pub(crate) fn diff(&self, at: usize) -> i64 {
         self.rows[at].diff

@@ -1,42 +1,10 @@
-//! Route: what a `route` says, and the keys beside it, as written. Derived.
+//! Route: what a `route` says, as written. Derived.
 
 use crate::diagnostic::Mistakes;
 use crate::spec::operator::BodySpec;
-use crate::spec::read::{self, Entries, Text};
+use crate::spec::operator::beside::Beside;
+use crate::spec::read::{self, Text};
 use crate::spec::tree::Node;
-
-/// The keys that may stand beside `route`.
-pub(super) struct Beside {
-    all: bool,
-    drop: Vec<Text>,
-}
-
-impl Beside {
-    /// Takes them; beside another kind they are mistakes.
-    pub(super) fn take(entries: &mut Entries, route: bool, mistakes: &mut Mistakes<'_>) -> Self {
-        let mut beside = Self { all: false, drop: Vec::new() };
-        if !route {
-            for name in ["match", "drop"] {
-                if entries.rest().any(|key| key.name == name)
-                    && let Some(node) = entries.take(name)
-                {
-                    let message = format!("`{name}` belongs to `route`");
-                    mistakes.add(node.owner, &node.path, message, None);
-                }
-            }
-            return beside;
-        }
-        if let Some(node) = entries.take("match") {
-            let words = [("first", false), ("all", true)];
-            beside.all = read::choice(node, "`match`", &words, mistakes).unwrap_or_default();
-        }
-        if let Some(node) = entries.take("drop") {
-            beside.drop = read::texts(node, "`drop`", mistakes).unwrap_or_default();
-            read::check_once(&beside.drop, mistakes);
-        }
-        beside
-    }
-}
 
 /// Reads the body of a `route`.
 pub(super) fn read(node: Node, beside: Beside, mistakes: &mut Mistakes<'_>) -> Option<BodySpec> {
@@ -72,5 +40,5 @@ pub(super) fn read(node: Node, beside: Beside, mistakes: &mut Mistakes<'_>) -> O
         let hint = "for example `route: { failed: status >= 500, ok: else }`".to_owned();
         mistakes.add(owner, &path, "`route` has no condition", hint);
     }
-    Some(BodySpec::Route { rules, otherwise, all: beside.all, drop: beside.drop })
+    Some(BodySpec::Route { rules, otherwise, all: beside.all })
 }

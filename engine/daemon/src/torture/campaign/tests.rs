@@ -2,6 +2,7 @@
 //! exactly once, in a few lines of shell.
 
 use super::*;
+use crate::torture::script::plain;
 use std::os::unix::fs::PermissionsExt;
 
 /// Tortures a program that takes the files of `$in` one by one; returns what was found.
@@ -22,7 +23,9 @@ fn tally(body: &str) -> Tally {
         std::fs::write(&path, format!("line {n}\n")).unwrap();
         inputs.insert(format!("in-{n}"), path);
     }
+    let script = plain(&inputs);
     let subject = Subject {
+        script,
         program,
         yaml: folder.path().join("p.yaml"),
         temporary: folder.path().to_path_buf(),

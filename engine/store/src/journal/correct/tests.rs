@@ -297,3 +297,83 @@ fn recovery_moves_what_a_committed_correction_retires() {
     assert_eq!(read(folders.retained.join("a~2.csv")), "two");
     assert_eq!(journal.unsettled().unwrap(), []);
 }
+
+#[test]
+fn a_retained_input_expires_once_every_checkpoint_that_is_kept_holds_it() {
+    let (_folder, _home, mut journal) = given();
+    journal.retain("p", vec!["s".into()]);
+    let files: Vec<AcceptedFile> =
+        ["a", "b"].map(|name| accept(&mut journal, name, Replaces::Nothing)).into();
+    let source = files[0].source.clone();
+    journal.retain("p", vec![source.clone()]);
+    files.iter().for_each(|file| commit(&mut journal, file));
+    let expired = |journal: &Journal, before, needed| -> Vec<u64> {
+        let found = journal.expired("p", &source, before, needed).unwrap();
+        found.into_iter().map(|one| one.id).collect()
+    };
+    let later = i64::MAX;
+    assert_eq!(expired(&journal, later, NeededBy::Nobody), [0; 0], "they are not settled");
+    journal.settle(&[files[0].id, files[1].id]).unwrap();
+    assert_eq!(expired(&journal, 0, NeededBy::Nobody), [0; 0], "they are young");
+    assert_eq!(expired(&journal, later, NeededBy::Nobody), [files[0].id, files[1].id]);
+    assert_eq!(expired(&journal, later, NeededBy::Starts), [0; 0], "there is no checkpoint");
+    let mut checkpoint = |epoch| {
+        let (manifest, hash) = (format!("m{epoch}"), [0; 32]);
+        let row = CheckpointRow { epoch, generation: 1, manifest, hash, bytes: 1, took_ms: 1 };
+        journal.add_checkpoint("p", &row).unwrap();
+    };
+    checkpoint(1);
+    checkpoint(2);
+    assert_eq!(expired(&journal, later, NeededBy::Starts), [files[0].id]);
+    // What is about to be corrected is read once more.
+    accept(&mut journal, "a", Replaces::SameName);
+    assert_eq!(expired(&journal, later, NeededBy::Starts), [0; 0]);
+}
+
+#[test]
+fn void_epochs_are_finished_with_what_comes_before_them() {
+    let (_folder, _home, mut journal) = given();
+    let one = accept(&mut journal, "a", Replaces::Nothing);
+    assert_eq!(journal.void_epochs("p", 2).unwrap(), 2);
+    let two = accept(&mut journal, "b", Replaces::Nothing);
+    assert_eq!((one.epoch, two.epoch), (1, 4));
+    let checkpoint = |journal: &mut Journal, epoch| {
+        let (manifest, hash) = (format!("m{epoch}"), [0; 32]);
+        let row = CheckpointRow { epoch, generation: 1, manifest, hash, bytes: 1, took_ms: 1 };
+        journal.add_checkpoint("p", &row)
+    };
+    assert!(journal.finish(&[committed(&two, vec![])]).is_err(), "the first comes first");
+    commit(&mut journal, &one);
+    assert!(checkpoint(&mut journal, 4).is_err());
+    checkpoint(&mut journal, 3).unwrap();
+    let counts = journal.reader().unwrap().counts("p").unwrap();
+    assert_eq!((counts.accepted, counts.committed), (1, 1));
+    commit(&mut journal, &two);
+    assert_eq!(journal.void_epochs("p", 2).unwrap(), 5);
+    assert_eq!(journal.void_epochs("p", 2).unwrap(), 7);
+    checkpoint(&mut journal, 8).unwrap();
+    let three = accept(&mut journal, "c", Replaces::Nothing);
+    commit(&mut journal, &three);
+    assert_eq!(three.epoch, 9);
+}
+
+#[test]
+fn to_ask_what_a_file_would_be_gives_it_no_name() {
+    let (_folder, _home, mut journal) = given();
+    let one = accept(&mut journal, "a.csv", Replaces::Nothing);
+    let ask = |journal: &mut Journal, replaces| {
+        let file = NewFile { replaces, ..new_file(journal, "p", "a.csv") };
+        journal.would_accept(&file).unwrap()
+    };
+    for _ in 0..2 {
+        let would = ask(&mut journal, Replaces::Nothing);
+        assert_eq!((would.replaces, &*would.output_name), (None, "a~2.csv"));
+        let would = ask(&mut journal, Replaces::SameName);
+        assert_eq!((would.replaces, &*would.output_name), (Some(one.id), "a.csv"));
+    }
+    assert_eq!(journal.correctable(one.id).unwrap(), Err("it is not finished".to_owned()));
+    commit(&mut journal, &one);
+    assert_eq!(journal.correctable(one.id).unwrap().map(|file| file.id), Ok(one.id));
+    let two = accept(&mut journal, "a.csv", Replaces::Nothing);
+    assert_eq!((two.epoch, &*two.output_name), (2, "a~2.csv"));
+}

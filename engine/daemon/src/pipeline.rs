@@ -1,0 +1,243 @@
+//! Pipeline: reads pipeline files, with the files they include, the parameters they are given and the
+//! environment. Owns what a file may read, and from where; never what it means.
+//!
+//! An included file is found from the folder of the one that includes it and lies in the folder of the first
+//! one or below, unless its path is absolute. Only plain files are opened.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use tidemill_engine::plan::{
+    Alone, FILE_BYTES_MAX, GivenValue, IncludedFile, Refusal, Surroundings, plan_in, read_values,
+};
+use tidemill_engine::{Diagnostic, Plan};
+
+use crate::complain;
+use crate::flags::ParamFlags;
+
+/// The beginning of the variables that give values to parameters.
+const VARIABLES: &str = "TIDEMILL_PARAM_";
+
+/// The mistakes in one pipeline file.
+pub struct Mistakes {
+    file: String,
+    yaml: String,
+    /// The mistakes, by place.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Mistakes {
+    /// Shows them to a person.
+    pub fn complain(&self) {
+        for diagnostic in &self.diagnostics {
+            complain(diagnostic.render(&self.file, &self.yaml).trim_end());
+            complain("");
+        }
+        let count = self.diagnostics.len();
+        let mistakes =
+            if count == 1 { "1 mistake".to_owned() } else { format!("{count} mistakes") };
+        complain(&format!("{}: {mistakes}", self.file));
+    }
+}
+
+/// The values that are given to parameters, for all pipeline files of a command.
+#[derive(Debug, Default)]
+pub struct Values {
+    flags: BTreeMap<String, String>,
+    file: BTreeMap<String, String>,
+    file_name: String,
+    /// The parameters that some file has.
+    asked: RefCell<BTreeSet<String>>,
+}
+
+impl Values {
+    /// Reads what the flags say; `None` for a mistake, which is told.
+    pub fn gather(flags: &ParamFlags) -> anyhow::Result<Option<Self>> {
+        let mut values = Self::default();
+        for written in &flags.param {
+            let Some((name, value)) = written.split_once('=') else {
+                complain(&format!("error: --param {written}: write --param NAME=VALUE"));
+                return Ok(None);
+            };
+            if values.flags.insert(name.to_owned(), value.to_owned()).is_some() {
+                complain(&format!("error: --param {name} is given twice"));
+                return Ok(None);
+            }
+        }
+        if let Some(path) = &flags.params {
+            let yaml = std::fs::read_to_string(path)
+                .with_context(|| format!("read the file of parameters {}", path.display()))?;
+            let file = path.display().to_string();
+            match read_values(&yaml) {
+                Ok(read) => values.file.extend(read),
+                Err(diagnostics) => {
+                    Mistakes { file, yaml, diagnostics }.complain();
+                    return Ok(None);
+                }
+            }
+            values.file_name = file;
+        }
+        Ok(Some(values))
+    }
+
+    /// Tells of every value that no file has a parameter for; returns whether there is none.
+    pub fn all_known(&self) -> bool {
+        let asked = self.asked.borrow();
+        let flags = self.flags.keys().map(|name| (name, "--param".to_owned()));
+        let file = self.file.keys().map(|name| (name, self.file_name.clone()));
+        let mut known = true;
+        for (name, origin) in flags.chain(file).filter(|(name, _)| !asked.contains(*name)) {
+            known = false;
+            let hint = tidemill_engine::plan::name_hint(name, asked.iter().map(String::as_str));
+            let hint = hint.map_or(String::new(), |hint| format!("; {hint}"));
+            complain(&format!("error: {origin}: there is no parameter `{name}`{hint}"));
+        }
+        known
+    }
+
+    fn value(&self, name: &str) -> Option<GivenValue> {
+        self.asked.borrow_mut().insert(name.to_owned());
+        let given = |value: &String, origin: &str| GivenValue {
+            value: value.clone(),
+            origin: origin.to_owned(),
+        };
+        if let Some(value) = self.flags.get(name) {
+            return Some(given(value, "--param"));
+        }
+        for variable in
+            [format!("{VARIABLES}{name}"), format!("{VARIABLES}{}", name.to_uppercase())]
+        {
+            if let Ok(value) = std::env::var(&variable) {
+                return Some(given(&value, &variable));
+            }
+        }
+        self.file.get(name).map(|value| given(value, &self.file_name))
+    }
+}
+
+/// Reads and plans a pipeline file with the values of the environment; the mistakes are ready to be shown.
+pub fn load(path: &Path) -> anyhow::Result<Result<Plan, Mistakes>> {
+    load_with(path, &Values::default())
+}
+
+/// Reads and plans a pipeline file with values for its parameters.
+pub fn load_with(path: &Path, values: &Values) -> anyhow::Result<Result<Plan, Mistakes>> {
+    let yaml = std::fs::read_to_string(path)
+        .with_context(|| format!("read the pipeline file {}", path.display()))?;
+    let file = path.display().to_string();
+    // A pipe has no folder; it stands for itself.
+    let planned = match path.canonicalize() {
+        Ok(real) => plan_in(&yaml, &Folder::of(path, real, values)),
+        Err(_) => plan_in(&yaml, &Alone),
+    };
+    Ok(planned.map_err(|diagnostics| Mistakes { file, yaml, diagnostics }))
+}
+
+/// Plans the text of a pipeline file that was read before, with all that it includes.
+pub fn load_text(path: &Path, yaml: String) -> Result<Plan, Mistakes> {
+    let file = path.display().to_string();
+    plan_in(&yaml, &Alone).map_err(|diagnostics| Mistakes { file, yaml, diagnostics })
+}
+
+/// The place where a pipeline file lies.
+struct Folder<'v> {
+    values: &'v Values,
+    root: String,
+    files: RefCell<HashMap<String, Known>>,
+}
+
+/// A file that was read.
+struct Known {
+    /// How it is called in messages.
+    name: PathBuf,
+    /// What it includes by a relative path lies in here.
+    limit: PathBuf,
+}
+
+impl<'v> Folder<'v> {
+    fn of(path: &Path, real: PathBuf, values: &'v Values) -> Self {
+        let root = real.to_string_lossy().into_owned();
+        let limit = real.parent().unwrap_or(&real).to_owned();
+        let known = Known { name: path.to_owned(), limit };
+        Self { values, files: RefCell::new(HashMap::from([(root.clone(), known)])), root }
+    }
+}
+
+impl Surroundings for Folder<'_> {
+    fn file(&self) -> Option<(String, String)> {
+        let name = self.files.borrow().get(&self.root)?.name.display().to_string();
+        Some((self.root.clone(), name))
+    }
+
+    fn include(&self, path: &str, from: Option<&str>) -> Result<IncludedFile, Refusal> {
+        let from = from.unwrap_or(&self.root);
+        let mut files = self.files.borrow_mut();
+        let including =
+            files.get(from).ok_or_else(|| Refusal::new("its folder is not known", None))?;
+        let written = Path::new(path);
+        let folder = Path::new(from).parent().unwrap_or(Path::new("/"));
+        let real = folder.join(written).canonicalize().map_err(|error| {
+            Refusal::new(
+                error.to_string(),
+                Some(format!("it is looked for in {}", folder.display())),
+            )
+        })?;
+        let (name, limit) = if written.is_absolute() {
+            (written.to_owned(), real.parent().unwrap_or(&real).to_owned())
+        } else if real.starts_with(&including.limit) {
+            (beside(&including.name, written), including.limit.clone())
+        } else {
+            let message = format!("it is not below {}", including.limit.display());
+            let hint = "give its absolute path if it shall be read from there".to_owned();
+            return Err(Refusal::new(message, hint));
+        };
+        let text = read(&real).map_err(|message| Refusal::new(message, None))?;
+        let id = real.to_string_lossy().into_owned();
+        let shown = name.display().to_string();
+        files.entry(id.clone()).or_insert(Known { name, limit });
+        Ok(IncludedFile { id, name: shown, text })
+    }
+
+    fn environment(&self, name: &str) -> Result<String, Refusal> {
+        std::env::var(name).map_err(|error| match error {
+            std::env::VarError::NotPresent => {
+                let message = format!("the environment has no variable `{name}`");
+                Refusal::new(message, format!("set it: `{name}=VALUE tidemill ...`"))
+            }
+            std::env::VarError::NotUnicode(_) => {
+                Refusal::new(format!("the variable `{name}` is not UTF-8"), None)
+            }
+        })
+    }
+
+    fn parameter(&self, name: &str) -> Option<GivenValue> {
+        self.values.value(name)
+    }
+}
+
+/// Returns how a file is called that another one includes by a relative path.
+fn beside(including: &Path, path: &Path) -> PathBuf {
+    match including.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.join(path),
+        _ => path.to_owned(),
+    }
+}
+
+/// Reads a plain file of text, or says why not.
+fn read(path: &Path) -> Result<String, String> {
+    let is_file = std::fs::metadata(path).map_err(|error| error.to_string())?.is_file();
+    if !is_file {
+        return Err("it is not a plain file".to_owned()); // to open a pipe could last for ever
+    }
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    let most = u64::try_from(FILE_BYTES_MAX).unwrap_or(u64::MAX);
+    file.take(most + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    if bytes.len() > FILE_BYTES_MAX {
+        return Err(format!("it has more than {FILE_BYTES_MAX} bytes"));
+    }
+    String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())
+}
