@@ -14,8 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tidemill_store::checkpoint::Manifest;
 use tidemill_store::{
     AcceptedFile, Book, CLIENT_IDS_KEPT, Deployed, Folders, Journal, JournalError, NewDeployment,
-    NewFile, Outcome, Part, PartBody, Receipt, Replaced, Retried, Verdict, barrier, failpoint,
-    queue,
+    NewFile, Outcome, Part, PartBody, Receipt, Replaced, Retried, Verdict, barrier, queue,
 };
 use timely::scheduling::activate::SyncActivator;
 
@@ -29,7 +28,6 @@ use crate::dry_run::TableShape;
 use crate::fault::{self, FaultKind};
 use crate::ingest::backlog::Backlog;
 use crate::ingest::coordinator::Command;
-use crate::ingest::order::FileOrder;
 use crate::plan::Retention;
 use crate::publish::Job;
 use crate::receipt;
@@ -364,13 +362,7 @@ impl Ledger {
                 Event::End => ended = true,
             }
         }
-        if let Some(deployed) = &self.deployed {
-            // Its files lie where the next life finds them; whoever waits asks again.
-            let is_other = |file: &NewFile| file.pipeline != *deployed;
-            accepts.retain(|(files, _): &(Vec<NewFile>, _)| files.iter().all(is_other));
-            retries.retain(|(_, file, _): &(_, Box<NewFile>, _)| is_other(file));
-            removals.clear();
-        }
+        self.leave_to_the_next(&mut accepts, &mut retries, &mut removals);
         self.accept(accepts)?;
         for (of, file, reply) in retries {
             // Whoever asked may have gone; the file is accepted all the same.
@@ -461,17 +453,6 @@ impl Ledger {
             }
         }
         Ok(())
-    }
-
-    fn begin(&mut self, pipeline: usize, order: FileOrder) {
-        let line = &self.lines[pipeline];
-        if !self.stopping && self.deployed.is_none() {
-            // A coordinator that has ended leaves the file for the next life.
-            let _ = line.commands.send(Command::File(order));
-            let _ = line.wake.activate();
-            failpoint::reach("order-given")
-                .unwrap_or_else(|error| fault::disk("order a file", &error));
-        }
     }
 
     fn finish(&mut self, answers: Vec<(usize, Answer)>) -> Result<(), JournalError> {
@@ -625,21 +606,5 @@ impl Ledger {
             finished_at_us: to_us(SystemTime::now()),
         };
         (outcome, staged)
-    }
-
-    fn stop(&mut self) {
-        self.stopping = true;
-        for line in &mut self.lines {
-            // What the coordinator has not begun is forgotten; it counts as if it were not.
-            let running = self.running.values().filter(|file| file.pipeline == line.name);
-            let running = running.map(|file| file.identity.bytes);
-            // What is tried and not undone is in no checkpoint.
-            let checkpoint = match &line.trial {
-                None => line.schedule.due_at_end(Instant::now(), running),
-                Some(_) => None,
-            };
-            let _ = line.commands.send(Command::Stop { checkpoint });
-            let _ = line.wake.activate();
-        }
     }
 }

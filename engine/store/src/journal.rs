@@ -18,6 +18,7 @@ mod retry;
 pub(crate) mod schema;
 mod shelf;
 mod strike;
+mod versions;
 mod void;
 mod write;
 
