@@ -14,7 +14,8 @@
 //! assert_eq!(files[0].content.iter().filter(|&&byte| byte == b'\n').count(), 10);
 //! ```
 //!
-//! Map, in reading order: [`random`], [`calendar`], [`generate`], [`limit`], [`run`], [`rounds`].
+//! Map, in reading order: [`random`], [`calendar`], [`generate`], [`limit`], [`run`], [`rounds`],
+//! [`corrections`].
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -25,4 +26,5 @@ pub mod generate;
 pub mod limit;
 pub mod run;
 
+pub mod corrections;
 pub mod rounds;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
+use tidemill_bench::corrections;
 use tidemill_bench::generate::{self, Dataset};
 use tidemill_bench::limit::{self, LimitJob};
 use tidemill_bench::rounds;
@@ -63,6 +64,24 @@ enum Command {
         /// Timed runs of each.
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1_000))]
         runs: u32,
+        /// Where the runs write.
+        #[arg(long, default_value = "target/bench-data/work")]
+        work: PathBuf,
+        /// The binary to measure. Default: the one beside this program.
+        #[arg(long)]
+        tidemill: Option<PathBuf>,
+        /// Workers of tidemill.
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1_024))]
+        workers: u32,
+    },
+    /// Measure what replacing one small file among many costs.
+    Corrections {
+        /// How many files are committed before, one row each.
+        #[arg(long, value_delimiter = ',', default_value = "1000,10000")]
+        files: Vec<usize>,
+        /// How many are replaced.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        corrections: u32,
         /// Where the runs write.
         #[arg(long, default_value = "target/bench-data/work")]
         work: PathBuf,
@@ -149,6 +168,18 @@ fn obey(arguments: Arguments) -> Result<ExitCode> {
                 tidemill: tidemill.unwrap_or_else(|| beside.with_file_name("tidemill")),
                 workers: workers as usize,
                 timeout: Duration::from_secs(600),
+            })?;
+            println!("{table}");
+        }
+        Command::Corrections { files, corrections, work, tidemill, workers } => {
+            let beside = std::env::current_exe().context("find this program")?;
+            let table = corrections::run(&corrections::Options {
+                files,
+                corrections: corrections as usize,
+                work,
+                tidemill: tidemill.unwrap_or_else(|| beside.with_file_name("tidemill")),
+                workers: workers as usize,
+                timeout: Duration::from_secs(1_200),
             })?;
             println!("{table}");
         }

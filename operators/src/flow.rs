@@ -5,8 +5,8 @@
 //! | state  | none                                                                 |
 //! | errors | a record that cannot be processed leaves by `rejects`; the file goes on |
 //!
-//! Rows that are taken back (difference -1) go the way they went when they came, and count nowhere:
-//! what was rejected of them then is not told again.
+//! Rows that are taken back (difference -1) go the way they went when they came, and count nowhere. What
+//! was rejected of them then leaves by `rejects` as taken back, for whoever keeps rejected records.
 
 use arrow_array::{Array, BooleanArray};
 use timely::container::CapacityContainerBuilder;
@@ -18,7 +18,7 @@ use timely::progress::operate::FrontierInterest;
 
 use crate::batch::{Batch, position_line, position_offset};
 use crate::expr::{Evaluated, RowError};
-use crate::reject::{EpochRejects, OnError, REJECT_RAW_BYTES_MAX, Reject, RejectCode};
+use crate::reject::{EpochRejects, OnError, REJECT_RAW_BYTES_MAX, Reject, RejectCode, Standing};
 use crate::tally::Tally;
 use crate::time::Time;
 
@@ -97,10 +97,10 @@ impl Emit {
         }
     }
 
-    /// Forgets everything but what is sent out.
-    fn forget_counts(&mut self) {
-        self.rejects.clear();
+    /// Forgets everything but what is sent out; returns what was rejected.
+    fn forget_counts(&mut self) -> Vec<Reject> {
         (self.filtered, self.copies) = (0, 0);
+        std::mem::take(&mut self.rejects)
     }
 
     /// Returns what was sent out by each tag so far.
@@ -195,12 +195,18 @@ where
         drop(capabilities);
         move |_frontiers| {
             input.for_each_stamp(|capability, batches| {
-                let Some(epoch) = capability.least().map(|time| time.epoch) else { return };
+                let Some(time) = capability.least().copied() else { return };
+                let epoch = time.epoch;
                 for batch in batches.map(std::mem::take) {
                     let origin = batch.origin;
                     if batch.diff < 0 {
                         logic.apply(batch, &mut emit);
-                        emit.forget_counts();
+                        let rejects = emit.forget_counts();
+                        if !rejects.is_empty() {
+                            let standing = Standing::TakenBack;
+                            let rejects = EpochRejects { epoch, origin, standing, rejects };
+                            reject_output.activate().session(&capability).give(rejects);
+                        }
                         for (output, given) in outputs.iter_mut().zip(&mut emit.tags) {
                             for mut batch in given.drain(..) {
                                 output.activate().session(&capability).give_container(&mut batch);
@@ -220,9 +226,12 @@ where
                     tally.filtered(epoch, std::mem::take(&mut emit.filtered));
                     tally.copied(epoch, std::mem::take(&mut emit.copies));
                     if !emit.rejects.is_empty() {
-                        let rejects = std::mem::take(&mut emit.rejects);
+                        let mut rejects = std::mem::take(&mut emit.rejects);
+                        let round = tally.round(&time);
+                        rejects.iter_mut().for_each(|reject| reject.round = round);
                         tally.rejected(epoch, rejects.len());
-                        let rejects = EpochRejects { epoch, origin, rejects };
+                        let standing = Standing::There;
+                        let rejects = EpochRejects { epoch, origin, standing, rejects };
                         reject_output.activate().session(&capability).give(rejects);
                     }
                 }

@@ -123,6 +123,17 @@ pub struct Reject {
     pub on_error: OnError,
 }
 
+/// What rejects speak of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Standing {
+    /// Records that are there.
+    There,
+    /// Records that are taken back: they were rejected when they came, and count nowhere now.
+    TakenBack,
+    /// No records of the file, but what is told of a key. It is never taken back.
+    Told,
+}
+
 /// Rejects of one batch; what flows on the `errors` tag of an operator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EpochRejects {
@@ -130,6 +141,8 @@ pub struct EpochRejects {
     pub epoch: u64,
     /// Where the rejected records were read.
     pub origin: Origin,
+    /// What they speak of.
+    pub standing: Standing,
     /// The records, in the order in which they were met.
     pub rejects: Vec<Reject>,
 }

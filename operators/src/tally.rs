@@ -11,7 +11,7 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 
 use crate::meter::Meter;
-use crate::time::Time;
+use crate::time::{Time, Turns};
 
 /// What one node did with the records of one epoch. A record is a row that is there (difference +1);
 /// rows that are taken back count nowhere.
@@ -69,7 +69,7 @@ pub struct Tallies {
 impl Tallies {
     /// Returns where one node counts; `meter` counts the same for life.
     pub fn node(&self, node: usize, meter: Meter) -> Tally {
-        Tally { meter, node, open: Rc::clone(&self.open) }
+        Tally { meter, node, turns: None, open: Rc::clone(&self.open) }
     }
 
     /// Takes out the counts of every epoch that the frontier has passed; `None` means all.
@@ -92,6 +92,7 @@ impl Tallies {
 pub struct Tally {
     meter: Meter,
     node: usize,
+    turns: Option<Turns>,
     open: Open,
 }
 
@@ -99,6 +100,16 @@ impl Tally {
     /// Returns a tally that nobody reads.
     pub fn alone(meter: Meter) -> Self {
         Tallies::default().node(0, meter)
+    }
+
+    /// Returns the same for a node inside of a loop.
+    pub fn inside(self, turns: Option<Turns>) -> Self {
+        Self { turns, ..self }
+    }
+
+    /// Returns how often what flows at a time went round in the innermost loop around the node.
+    pub fn round(&self, time: &Time) -> u32 {
+        self.turns.map_or(0, |turns| u32::try_from(turns.of(time)).unwrap_or(u32::MAX))
     }
 
     /// Returns the counters for life.

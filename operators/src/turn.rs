@@ -21,7 +21,7 @@ use timely::progress::operate::FrontierInterest;
 
 use crate::batch::Batch;
 use crate::flow::reject_row;
-use crate::reject::{EpochRejects, RejectCode};
+use crate::reject::{EpochRejects, Reject, RejectCode, Standing};
 use crate::tally::Tally;
 use crate::time::{Time, Turns};
 
@@ -96,13 +96,13 @@ pub fn turn<'scope>(
                 let rounds = back.turns.of(&time);
                 for mut batch in batches.map(std::mem::take) {
                     if rounds >= u64::from(back.max_rounds) {
-                        // What is taken back was rejected when it came, and is not told again.
+                        // What is taken back was rejected when it came, and counts nowhere.
                         if batch.diff > 0 {
                             tally.took(time.epoch, batch.len(), 0);
                             tally.rejected(time.epoch, batch.len());
-                            let rejects = back.reject(&batch, &time);
-                            rejected.activate().session(&capability).give(rejects);
                         }
+                        let rejects = back.reject(&batch, &time);
+                        rejected.activate().session(&capability).give(rejects);
                         continue;
                     }
                     if let Some(most) = back.rows_max {
@@ -149,12 +149,17 @@ impl Back {
             around.concat(),
             self.max_rounds
         );
-        let reject =
-            |row| reject_row(&self.head, batch, row, RejectCode::MaxRounds, reason.clone());
+        let round = u32::try_from(self.turns.of(time)).unwrap_or(u32::MAX);
+        let reject = |row| Reject {
+            round,
+            ..reject_row(&self.head, batch, row, RejectCode::MaxRounds, reason.clone())
+        };
+        let standing = if batch.diff > 0 { Standing::There } else { Standing::TakenBack };
         EpochRejects {
             epoch: time.epoch,
             origin: batch.origin,
-            rejects: (0..batch.len()).map(reject).collect(),
+            standing,
+            rejects: (0..batch.len()).map(reject).collect::<Vec<Reject>>(),
         }
     }
 

@@ -101,7 +101,8 @@ fn a_batch_goes_round_as_often_as_it_may_and_is_rejected_then() {
     let seen = run(vec![(Time::new(3, 5), rows(5, 2, 1))], 3, 1, None);
     assert_eq!(seen.again, [(3, 5, 0, 2), (3, 5, 1, 2), (3, 5, 2, 2)]);
     assert_eq!(seen.rejects.len(), 2);
-    assert_eq!((seen.rejects[1].line, seen.rejects[1].code), (1, RejectCode::MaxRounds));
+    let last = &seen.rejects[1];
+    assert_eq!((last.line, last.code, last.round), (1, RejectCode::MaxRounds, 3));
     assert_eq!(
         seen.rejects[0].message,
         "it went back to head 3 times, last by fix.more, in round 0 of outer; max_rounds is 3"

@@ -17,6 +17,7 @@
  *               sync      a sync fails with EIO and what it should have synced is lost: the kernel
  *                         calls the pages clean, so the next sync of the same file says yes
  *               kill      the process is killed before the call
+ *               read      a call that reads from a file fails with EIO; no other call is counted
  *
  *   FAULTS_LOOKS=FILE     how files look to Rust: lines of `inode inode-shown modified-ns-shown`. A disk
  *                         that comes back after a power cut has the inodes and times of before; one
@@ -56,10 +57,10 @@ struct record {
 
 #define MAGIC 0x6d6c6474u
 
-enum { KIND_NONE, KIND_EIO, KIND_ENOSPC, KIND_SHORT, KIND_EINTR, KIND_SYNC, KIND_KILL };
+enum { KIND_NONE, KIND_EIO, KIND_ENOSPC, KIND_SHORT, KIND_EINTR, KIND_SYNC, KIND_KILL, KIND_READ };
 
 /* What a call can suffer, besides EIO and the end of the process. */
-enum { CAN_FILL = 1, CAN_SHORT = 2, CAN_INTR = 4, CAN_SYNC = 8 };
+enum { CAN_FILL = 1, CAN_SHORT = 2, CAN_INTR = 4, CAN_SYNC = 8, CAN_READ = 16 };
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -88,8 +89,8 @@ static void start(void) {
     only = getenv("FAULTS_ONLY");
     pretend = sync && !strcmp(sync, "pretend");
     if (getenv("FAULTS_LOOKS")) read_looks(getenv("FAULTS_LOOKS"));
-    static const char *const names[] = {"", "eio", "enospc", "short", "eintr", "sync", "kill"};
-    for (int i = 1; what && i <= KIND_KILL; i++)
+    static const char *const names[] = {"", "eio", "enospc", "short", "eintr", "sync", "kill", "read"};
+    for (int i = 1; what && i <= KIND_READ; i++)
         if (!strcmp(what, names[i])) kind = i;
     if (what && !kind) { dprintf(2, "faults: no kind %s\n", what); _exit(125); }
 }
@@ -165,7 +166,7 @@ static void note(const struct stat *found) {
 static int fails(int can) {
     int hit = kind == KIND_EIO || kind == KIND_KILL || (kind == KIND_ENOSPC && can & CAN_FILL) ||
               (kind == KIND_SHORT && can & CAN_SHORT) || (kind == KIND_EINTR && can & CAN_INTR) ||
-              (kind == KIND_SYNC && can & CAN_SYNC);
+              (kind == KIND_SYNC && can & CAN_SYNC) || (kind == KIND_READ && can & CAN_READ);
     size_t path_len = strlen(current), only_len = only ? strlen(only) : 0;
     if (!hit || path_len < only_len || strcmp(current + path_len - only_len, only_len ? only : current + path_len)) return 0;
     counted++;
@@ -317,6 +318,22 @@ ssize_t copy_file_range(int in, off64_t *from, int out, off64_t *to, size_t len,
     if (!path_of_fd(out, path) || !mine(path)) return syscall(SYS_copy_file_range, in, from, out, to, len, flags);
     return done(-1, ENOSYS);
 }
+
+/* ---- reading */
+
+static ssize_t reading(int fd, void *bytes, size_t len, off_t at) {
+    char path[PATH_MAX];
+    pthread_once(&once, start);
+    if (kind == KIND_READ && path_of_fd(fd, path) && mine(path)) {
+        int fault = fails(CAN_READ);
+        pthread_mutex_unlock(&lock);
+        if (fault) { errno = EIO; return -1; }
+    }
+    return at < 0 ? syscall(SYS_read, fd, bytes, len) : syscall(SYS_pread64, fd, bytes, len, at);
+}
+ssize_t read(int fd, void *bytes, size_t len) { return reading(fd, bytes, len, -1); }
+ssize_t pread(int fd, void *bytes, size_t len, off_t at) { return reading(fd, bytes, len, at); }
+ssize_t pread64(int fd, void *bytes, size_t len, off64_t at) { return reading(fd, bytes, len, at); }
 
 /* ---- looking */
 

@@ -42,10 +42,13 @@ pub enum Kind {
     Sync,
     /// The process is killed before the call.
     Kill,
+    /// A call that reads from a file fails with EIO. Not among those that a sweep lets happen: what
+    /// is read is no change of the disk.
+    Read,
 }
 
 impl Kind {
-    /// All kinds, in the order in which they are reported.
+    /// All kinds that a sweep lets happen, in the order in which they are reported.
     pub const ALL: [Kind; 6] =
         [Kind::Eio, Kind::Enospc, Kind::Short, Kind::Eintr, Kind::Sync, Kind::Kill];
 
@@ -58,6 +61,7 @@ impl Kind {
             Kind::Eintr => "eintr",
             Kind::Sync => "sync",
             Kind::Kill => "kill",
+            Kind::Read => "read",
         }
     }
 }
@@ -111,6 +115,20 @@ pub fn between(command: &mut Command, home: &Path, log: Option<&Path>, fault: Op
             command.env("FAULTS_ONLY", only);
         }
     }
+}
+
+/// Returns what puts the library in front of a process that works on `home`, which must exist, with a
+/// fault and nothing else: variables of its environment.
+pub fn variables(home: &Path, fault: Fault) -> Vec<(&'static str, String)> {
+    let Fault { kind, at, times, only } = fault;
+    vec![
+        ("LD_PRELOAD", library().display().to_string()),
+        ("FAULTS_BELOW", home.canonicalize().unwrap().display().to_string()),
+        ("FAULTS_KIND", kind.word().to_owned()),
+        ("FAULTS_AT", at.to_string()),
+        ("FAULTS_TIMES", times.to_string()),
+        ("FAULTS_ONLY", only.to_owned()),
+    ]
 }
 
 /// Returns the built library. It is compiled once for each version of its source.

@@ -74,12 +74,13 @@ impl Case {
             }
             let path = format!("rejects/{name}.jsonl");
             let found = String::from_utf8_lossy(out.get(&path).map_or(b"", Vec::as_slice));
-            let mut found: Vec<(u64, String, String)> = found
+            let mut found: Vec<(u64, String, u64, String)> = found
                 .lines()
                 .map(|line| {
                     let row: serde_json::Value = serde_json::from_str(line).unwrap();
                     let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
-                    (row["line"].as_u64().unwrap_or_default(), text("operator"), text("code"))
+                    let number = |name: &str| row[name].as_u64().unwrap_or(u64::MAX);
+                    (number("line"), text("operator"), number("round"), text("code"))
                 })
                 .collect();
             found.sort();

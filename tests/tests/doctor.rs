@@ -59,7 +59,7 @@ fn a_healthy_home_is_told_to_be_healthy() {
         ended.expect_code(0);
         assert!(ended.stdout.ends_with("\nhealthy\n"), "{ended}");
         assert!(ended.stdout.contains("2 committed, 1 quarantined, 0 under way"), "{ended}");
-        assert!(ended.stdout.contains("1 quarantined as E-"), "{ended}");
+        assert!(ended.stdout.contains("1 quarantined as bad_format"), "{ended}");
         assert_eq!(findings(&site, more), ["D-QUARANTINE x1"]);
     }
     assert_eq!(tree::difference(&before, &tree::read(&site.home())), None, "it changed something");
@@ -185,4 +185,41 @@ fn what_is_no_home_is_a_mistake_of_usage() {
     let site = Site::new(NODE, PIPELINE);
     let ended = site.call(&["doctor", "nowhere"]);
     ended.expect_code(2).expect_said("there is no home at nowhere");
+}
+
+#[test]
+fn a_checkpoint_that_is_damaged_or_gone_is_told() {
+    let mut site = site();
+    site.always(&["--checkpoint-every", "10ms"]);
+    let mut running = site.start(Shape::ALONE);
+    running.submit("more.csv", b"shop,amount\nwest,1\n");
+    running.wait_for_checkpoint(4);
+    running.stop();
+    site.always(&["--checkpoint-every", "1h"]);
+    let folder = site.home().join("ckpt/orders");
+    let packs = || {
+        let files = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+        let mut packs: Vec<_> =
+            files.filter(|path| !path.to_string_lossy().contains("manifest")).collect();
+        packs.sort();
+        packs
+    };
+    let damaged = |more: &[&str]| {
+        let found = findings(&site, more);
+        found.into_iter().any(|finding| finding.starts_with("D-CHECKPOINT-DAMAGED"))
+    };
+    let pack = packs().first().unwrap().clone();
+    let mut bytes = fs::read(&pack).unwrap();
+    assert!(!damaged(&["--deep"]));
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&pack, &bytes).unwrap();
+    assert!(damaged(&["--deep"]) && !damaged(&[]), "only its hash tells");
+    fs::write(&pack, &bytes[..bytes.len() - 1]).unwrap();
+    assert!(damaged(&[]));
+    fs::remove_file(&pack).unwrap();
+    assert!(damaged(&[]));
+    examine(&site, &[]).expect_code(1);
+    // The next start begins without it, and says nothing of it any more.
+    site.once(Shape::ALONE).expect_code(0);
+    assert!(!damaged(&["--deep"]));
 }

@@ -112,6 +112,26 @@ fn a_reject_knows_its_line_and_byte_in_a_file_that_is_cut() {
 }
 
 #[test]
+fn rejected_records_read_as_rows_are_those_of_rejects_in_the_order_of_the_file() {
+    let mut made = jsonl("big.jsonl");
+    let handled = "  handled: { from: \"*.errors\", filter: line > 0 and round = 0 }\nsinks:\n  \
+                   handled: { from: handled, files: { format: jsonl } }";
+    let pipeline = JSONL.replace("sinks:", handled);
+    let expected = Tree::from([
+        ("kept/big.jsonl".to_owned(), std::mem::take(&mut made.kept).into_bytes()),
+        ("handled/big.jsonl".to_owned(), std::mem::take(&mut made.rejects).into_bytes()),
+    ]);
+    for shape in [Shape::ALONE, Shape::new(2, 2)] {
+        let site = Site::new(NODE, &pipeline);
+        site.put("big.jsonl", made.text.as_bytes());
+        site.once(shape).expect_code(0);
+        if let Some(difference) = tree::difference(&expected, &site.out()) {
+            panic!("{shape}:\n{difference}");
+        }
+    }
+}
+
+#[test]
 fn a_reject_knows_its_line_and_byte_in_a_gzip_file() {
     let made = jsonl("big.jsonl.gz");
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());

@@ -436,17 +436,23 @@ fn once_later(site: &mut Site, seconds: u64) {
 #[test]
 fn retained_inputs_go_after_their_days_and_corrections_find_them_in_processed() {
     let mut site = Site::new(NODE, &with("corrections: { days: 2 }"));
-    site.put("a.csv", A);
-    site.put("b.csv", B);
-    site.once(Shape::ALONE).expect_code(0);
+    site.always(&["--checkpoint-every", "10ms"]);
+    let mut running = site.start(Shape::ALONE);
+    for (epoch, (name, bytes)) in (1..).zip([("a.csv", A), ("b.csv", B), ("c.csv", B)]) {
+        running.wait(running.submit(name, bytes).id);
+        running.wait_for_checkpoint(epoch);
+    }
+    running.stop();
+    site.always(&["--checkpoint-every", "1h"]);
     once_later(&mut site, DAY);
-    assert_eq!(site.names("retained"), ["a.csv", "b.csv"]);
+    assert_eq!(site.names("retained"), ["a.csv", "b.csv", "c.csv"]);
+    // Of the two checkpoints that are kept one does not hold the last file.
     once_later(&mut site, 3 * DAY);
-    assert_eq!(site.names("retained"), [""; 0]);
+    assert_eq!(site.names("retained"), ["c.csv"]);
     let running = site.start(Shape::ALONE);
     running.wait(replace(&running, "a.csv", b"user,n\nann,3\n").id);
     running.stop();
-    check_against(&site, PIPELINE, &[("a.csv", b"user,n\nann,3\n"), ("b.csv", B)]);
+    check_against(&site, PIPELINE, &[("a.csv", b"user,n\nann,3\n"), ("b.csv", B), ("c.csv", B)]);
     let doctor = site.call(&["doctor", "home", "--deep"]);
     assert!(doctor.stdout.contains("healthy"), "{}", doctor.stdout);
 }
@@ -461,12 +467,51 @@ fn a_retained_input_that_a_start_still_needs_stays_whatever_its_age() {
     // No checkpoint was taken: the next start reads the input, and processed/ is empty.
     running.kill();
     fs::remove_file(site.folder("processed").join("a.csv")).unwrap();
+    for _ in 0..2 {
+        once_later(&mut site, 30 * DAY);
+        check_against(&site, PIPELINE, &[("a.csv", A)]);
+        assert_eq!(site.names("retained"), ["a.csv"]);
+    }
+    site.always(&["--checkpoint-every", "10ms"]);
+    let mut running = site.start(Shape::ALONE);
+    for epoch in 2..4 {
+        running.wait(running.submit(&format!("{epoch}.csv"), B).id);
+        running.wait_for_checkpoint(epoch);
+    }
+    running.stop();
+    site.always(&["--checkpoint-every", "1h"]);
+    // Nothing needs its bytes any more.
     once_later(&mut site, 30 * DAY);
-    check_against(&site, PIPELINE, &[("a.csv", A)]);
-    assert_eq!(site.names("retained"), ["a.csv"]);
-    // The end of that life wrote one; then nothing needs the bytes.
-    once_later(&mut site, 30 * DAY);
-    assert_eq!(site.names("retained"), [""; 0]);
+    assert_eq!(site.names("retained"), ["3.csv"]);
     site.once(Shape::ALONE).expect_code(0);
-    check_against(&site, PIPELINE, &[("a.csv", A)]);
+    check_against(&site, PIPELINE, &[("2.csv", B), ("3.csv", B), ("a.csv", A)]);
+}
+
+/// Each removal gives the next file an output, and the next removal, in the same commit, takes it away.
+#[test]
+fn an_output_that_a_file_is_given_right_before_its_removal_goes_with_it() {
+    let yaml = "
+pipeline: sales
+sources:
+  rows: { format: csv, fields: { user: string }, pattern: \"*.csv\", corrections: forever, on_delete: retract }
+operators:
+  first: { from: rows, dedupe: { by: [user] } }
+sinks:
+  first: { from: first, files: { format: csv, empty: skip } }
+";
+    let site = Site::new(NODE, yaml);
+    let running = site.start(Shape::new(1, 2));
+    for n in 10..40 {
+        site.put(&format!("{n}.csv"), b"user\nann\n");
+    }
+    running.wait_for_finished(30);
+    running.stop();
+    assert_eq!(site.names("out").len(), 1);
+    tree::read(&site.folder("processed"))
+        .keys()
+        .for_each(|name| fs::remove_file(site.folder("processed").join(name)).unwrap());
+    site.once(Shape::new(1, 2)).expect_code(0);
+    assert_eq!(site.names("out"), [""; 0]);
+    let doctor = site.call(&["doctor", "home", "--deep"]);
+    assert!(doctor.stdout.contains("healthy"), "{}", doctor.stdout);
 }

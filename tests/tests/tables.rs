@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use tidemill_client::{Cell, Client, Error, TableChange, TableFollow, TableQuestion, TableRow};
 use tidemill_tests::process::wait_until;
-use tidemill_tests::{Running, Shape, Site, Tree, tree};
+use tidemill_tests::{Process, Running, Shape, Site, Tree, tree};
 
 const NODE: &str = env!("CARGO_BIN_EXE_node");
 
@@ -387,6 +387,10 @@ fn a_follower_goes_on_behind_a_restart_or_is_told_to_begin_anew() {
     running.kill();
     let running = site.start(Shape::ALONE);
     let totals = question("totals");
+    // The command waits for that by itself.
+    let follow = ["table", "totals", "--follow", "--json", "--after", "3"];
+    let mut follower = site.command(&follow);
+    let mut follower = Process::start(follower.args(["--server", &running.address]));
     // Until the table is whole it says so, and nothing else.
     wait_until("the table is whole", || {
         match running.ask(running.client().subscribe(&totals, Some(3))).map(drop) {
@@ -406,6 +410,8 @@ fn a_follower_goes_on_behind_a_restart_or_is_told_to_begin_anew() {
     let sent = running.submit("4.csv", &orders(4));
     running.ask(upto(&mut follow, sent.epoch, &mut rows, &mut told));
     assert_eq!(running.ask(scanned(running.client(), &totals)).unwrap(), (4, rows));
+    let changed = follower.line(|line| line.contains("\"epoch\":4"));
+    assert!(changed.is_some(), "{}", follower.ended());
     running.stop();
 }
 

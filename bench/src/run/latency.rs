@@ -201,7 +201,7 @@ fn is_there((path, size): &(PathBuf, u64)) -> bool {
 }
 
 /// A port that was free a moment ago; the engine says so if somebody else was faster.
-fn free_address() -> Result<String> {
+pub fn free_address() -> Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").context("find a free port")?;
     Ok(listener.local_addr().context("find a free port")?.to_string())
 }

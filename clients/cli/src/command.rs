@@ -17,7 +17,7 @@ pub enum ClientCommand {
     Files(Files),
     /// Show everything about one file: phase, outputs, times, reason, and where each record went
     File(File),
-    /// Try quarantined files again
+    /// Try quarantined files again, and at once those that wait to be tried again
     ///
     /// A quarantined file becomes a new submission under its old name, as it lies in quarantine/
     /// now. Exit code 1 when one of them cannot be tried again.
@@ -160,7 +160,7 @@ pub struct File {
 /// Arguments of `retry`.
 #[derive(Clone, Debug, Args)]
 pub struct Retry {
-    /// The id of a quarantined file, as `files` prints it
+    /// The id of a file that is quarantined or waits to be tried again, as `files` prints it
     #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
     pub id: Option<u64>,
     /// All quarantined files that were not tried again yet
@@ -309,6 +309,8 @@ pub struct Deploy {
 #[derive(Clone, Debug, Args)]
 pub struct Pause {
     /// What: a pipeline, or one of its sources or sinks
+    ///
+    /// Where a source and a sink have one name: PIPELINE.source:NAME or PIPELINE.sink:NAME.
     #[arg(required = true, value_name = "PIPELINE[.SOURCE|.SINK]")]
     pub targets: Vec<String>,
     /// What every client command takes.

@@ -67,7 +67,7 @@ fn tell(
     } else {
         writeln!(output.out, "{}: {word}", human::name(target))?;
         // What it was about is said already.
-        for hold in holding.holds.iter().filter(|hold| name(hold) != target) {
+        for hold in holding.holds.iter().filter(|hold| !is_meant(hold, target)) {
             writeln!(output.out, "  {}", still(hold))?;
         }
     }
@@ -92,6 +92,11 @@ fn name(hold: &Hold) -> String {
         true => hold.pipeline.clone(),
         false => format!("{}.{}", hold.pipeline, hold.part),
     }
+}
+
+/// Returns whether something that is held back is what was just spoken of.
+fn is_meant(hold: &Hold, target: &str) -> bool {
+    name(hold) == target || target == format!("{}.{}:{}", hold.pipeline, hold.kind, hold.part)
 }
 
 fn still(hold: &Hold) -> String {

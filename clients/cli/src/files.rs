@@ -142,9 +142,11 @@ fn text(submission: &Submission) -> String {
     if let Some(waits) = &submission.waits_for {
         lines.push(("waits for", human::name(waits)));
     }
-    for (index, attempt) in submission.attempts.iter().enumerate() {
-        let title = if index == 0 { "attempts" } else { "" };
-        lines.push((title, failed(attempt)));
+    if !submission.attempts.is_empty() {
+        // The one that is under way, or was the last, is none of those that failed and were repeated.
+        let more = usize::from(submission.waits_for.is_none());
+        lines.push(("attempts", (submission.attempts.len() + more).to_string()));
+        lines.extend(submission.attempts.iter().map(|attempt| ("", failed(attempt))));
     }
     if let Some(reason) = &submission.reason {
         let (code, text) = (human::name(&reason.code), human::name(&reason.text));

@@ -22,6 +22,9 @@ pub(crate) async fn run(command: Retry, output: &mut Output<'_>) -> anyhow::Resu
             Ok(submission) if command.common.json => {
                 writeln!(output.out, "{}", json::submission(&submission))?;
             }
+            Ok(submission) if submission.id == *id => {
+                writeln!(output.out, "{id} {}: tried again now", human::name(&submission.name))?;
+            }
             Ok(submission) => {
                 let name = human::name(&submission.name);
                 writeln!(output.out, "{id} {name}: retried as {}", submission.id)?;

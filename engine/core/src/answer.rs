@@ -22,6 +22,7 @@ use timely::progress::operate::FrontierInterest;
 
 use crate::checkpoint::KeptPart;
 use crate::ingest::order::{Opening, ReadEvent, ReadNote};
+use crate::retry::Class;
 use crate::sink::body::Prepared;
 use crate::sink::parts::{PreparedPart, least};
 
@@ -39,6 +40,8 @@ pub struct Answer {
     pub hash: Option<[u8; 32]>,
     /// Why the file cannot count, if it cannot: a stable word and the text.
     pub failure: Option<(String, String)>,
+    /// What kind of failure that is.
+    pub class: Class,
     /// Its outputs.
     pub parts: Vec<PreparedPart>,
     /// The rows that tables gained and lost, by the sink's place in the plan.
@@ -193,7 +196,7 @@ struct Open {
     parts: Vec<PreparedPart>,
     rows: Vec<(usize, Batch)>,
     hash: Option<[u8; 32]>,
-    failure: Option<(String, String)>,
+    failure: Option<(Class, String, String)>,
     records: u64,
     counts: Vec<Counts>,
     read_at: Option<SystemTime>,
@@ -211,15 +214,18 @@ impl Open {
                 self.hash = Some(hash);
                 None
             }
-            ReadEvent::Failed { code, detail } => {
-                // Several pieces may fail for one reason; which one is heard first is chance.
-                let failure = Some((code, detail));
-                if self.failure.is_none() || failure < self.failure {
-                    self.failure = failure;
-                }
-                None
-            }
+            ReadEvent::Failed { code, detail } => self.fail((Class::Permanent, code, detail)),
+            ReadEvent::FailedForNow { class, code, detail } => self.fail((class, code, detail)),
         }
+    }
+
+    /// Several pieces may fail for one reason; which one is heard first is chance. What is lasting
+    /// decides.
+    fn fail(&mut self, failure: (Class, String, String)) -> Option<Heard> {
+        if self.failure.as_ref().is_none_or(|before| failure < *before) {
+            self.failure = Some(failure);
+        }
+        None
     }
 
     fn count(&mut self, counts: EpochCounts) {
@@ -234,6 +240,10 @@ impl Open {
     fn answer(mut self, epoch: u64) -> Answer {
         let opening = self.opening.expect("every epoch is announced before it is complete");
         let answered_at = SystemTime::now();
+        let (class, failure) = match self.failure {
+            Some((class, code, detail)) => (class, Some((code, detail))),
+            None => (Class::default(), None),
+        };
         let parts = &mut self.parts;
         parts.sort_by(|one, two| (one.sink, one.of, &one.name).cmp(&(two.sink, two.of, &two.name)));
         Answer {
@@ -241,7 +251,8 @@ impl Open {
             submission: opening.submission,
             replay: opening.replay,
             hash: self.hash,
-            failure: self.failure,
+            failure,
+            class,
             parts: self.parts,
             rows: self.rows,
             records: self.records,

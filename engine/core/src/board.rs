@@ -3,7 +3,7 @@
 //! Derived state in memory: only what is not finished is held here; what is finished is asked of the
 //! journal. Written by the threads around the dataflow, never by a worker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -46,6 +46,8 @@ struct Lane {
     committed: u64,
     quarantined: u64,
     committed_epoch: u64,
+    /// Files that are tried again, though they were tried often enough.
+    parked: BTreeSet<u64>,
     /// Whether nothing of it can be committed before a sink is resumed.
     stuck: bool,
     latencies: Vec<Histogram<u64>>,
@@ -125,6 +127,7 @@ impl Board {
             quarantined: counts.quarantined,
             committed_epoch,
             stuck: false,
+            parked: BTreeSet::new(),
             latencies: STAGES.iter().map(|_| histogram()).collect(),
         };
         Self {
@@ -230,6 +233,40 @@ impl Board {
         self.tell(&report);
     }
 
+    /// A file is not finished this time and will be tried again; `parked`, if it was tried often
+    /// enough already.
+    pub fn postponed(&self, pipeline: usize, id: u64, parked: bool) {
+        let report = {
+            let mut lanes = self.lanes();
+            let lane = &mut lanes[pipeline];
+            let Some(live) = lane.live.get_mut(&id) else { return };
+            let report = &mut live.report;
+            (report.phase, report.epoch) = (Phase::Accepted, 0);
+            (report.bytes_read, report.records, report.rejected) = (0, 0, 0);
+            report.waits_for = Some("waiting to retry".to_owned());
+            let report = report.clone();
+            if parked {
+                lane.parked.insert(id);
+            }
+            report
+        };
+        self.finishing.notify_all();
+        self.tell(&report);
+    }
+
+    /// A file that was postponed begins again, in another epoch.
+    pub fn begins_again(&self, pipeline: usize, id: u64, epoch: u64) {
+        let report = {
+            let mut lanes = self.lanes();
+            let lane = &mut lanes[pipeline];
+            lane.parked.remove(&id);
+            let Some(live) = lane.live.get_mut(&id) else { return };
+            (live.report.epoch, live.report.waits_for) = (epoch, None);
+            live.report.clone()
+        };
+        self.tell(&report);
+    }
+
     /// Nothing of a pipeline can be committed before a sink is resumed, or something can again.
     pub fn stuck(&self, pipeline: usize, stuck: bool) {
         self.lanes()[pipeline].stuck = stuck;
@@ -309,7 +346,8 @@ impl Board {
     /// Returns whether nothing is left to do: no file is pending that can be finished by itself, and
     /// all tables are whole.
     pub fn is_idle(&self) -> bool {
-        let is_idle = |lane: &Lane| (lane.live.is_empty() || lane.stuck) && lane.rebuilding == 0;
+        let is_waiting = |lane: &Lane| lane.stuck || lane.live.len() == lane.parked.len();
+        let is_idle = |lane: &Lane| is_waiting(lane) && lane.rebuilding == 0;
         self.lanes().iter().all(is_idle)
     }
 

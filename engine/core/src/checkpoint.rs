@@ -112,7 +112,8 @@ pub fn state_parts(kind: &OperatorKind) -> &'static [StatePart] {
         | OperatorKind::Window { .. }
         | OperatorKind::Expect { .. }
         | OperatorKind::Explode { .. }
-        | OperatorKind::Lots { .. } => &[],
+        | OperatorKind::Lots { .. }
+        | OperatorKind::Errors { .. } => &[],
         OperatorKind::Aggregate { spec, .. } if spec.holds() => &[TOTALS, HELD],
         OperatorKind::Aggregate { .. } => &[TOTALS],
         OperatorKind::Session { .. }

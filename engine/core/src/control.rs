@@ -75,6 +75,17 @@ pub enum ControlError {
         /// Its sources and sinks, separated by commas.
         known: String,
     },
+    /// A source and a sink are called so.
+    #[error(
+        "pipeline {pipeline} has a source and a sink called {name}; say {pipeline}.source:{name} or \
+         {pipeline}.sink:{name}"
+    )]
+    Ambiguous {
+        /// The pipeline.
+        pipeline: String,
+        /// What was asked for.
+        name: String,
+    },
     /// The engine is ending.
     #[error("it is stopping")]
     Stopping,
@@ -123,11 +134,19 @@ impl Control {
         };
         let Some(part) = part else { return Ok((at, None)) };
         let line = &lines[at];
-        if line.sources.iter().any(|name| name == part) {
-            return Ok((at, Some(Held::Source(part.to_owned()))));
-        }
-        if line.sinks.iter().any(|name| name == part) {
-            return Ok((at, Some(Held::Sink(part.to_owned()))));
+        let (kind, name) = part.split_once(':').unwrap_or(("", part));
+        let source = line.sources.iter().find(|one| *one == name && matches!(kind, "" | "source"));
+        let sink = line.sinks.iter().find(|one| *one == name && matches!(kind, "" | "sink"));
+        match (source, sink) {
+            (Some(_), Some(_)) => {
+                return Err(ControlError::Ambiguous {
+                    pipeline: line.name.clone(),
+                    name: name.to_owned(),
+                });
+            }
+            (Some(name), None) => return Ok((at, Some(Held::Source(name.clone())))),
+            (None, Some(name)) => return Ok((at, Some(Held::Sink(name.clone())))),
+            (None, None) => {}
         }
         let known: Vec<&str> = line.sources.iter().chain(&line.sinks).map(|name| &**name).collect();
         Err(ControlError::Part {
@@ -239,8 +258,9 @@ fn reports(line: &Line) -> Vec<HoldReport> {
             Held::Source(name) => (HoldReport::SOURCE, name.clone(), waits_for(Some(name))),
             Held::Sink(name) => (HoldReport::SINK, name.clone(), 0),
         };
-        let pipeline = line.name.clone();
-        HoldReport { pipeline, kind: kind.to_owned(), part, since: *since, files_waiting }
+        let shares_its_name = line.sources.contains(&part) && line.sinks.contains(&part);
+        let (pipeline, kind, since) = (line.name.clone(), kind.to_owned(), *since);
+        HoldReport { pipeline, kind, part, since, files_waiting, shares_its_name }
     };
     line.held.iter().map(report).collect()
 }
@@ -268,7 +288,11 @@ fn condition(hold: HoldReport) -> Condition {
             format!("sink {part} of {pipeline} is paused: files that reach it are not committed"),
         ),
     };
-    let target = if part.is_empty() { pipeline.clone() } else { format!("{pipeline}.{part}") };
+    let target = match (part.is_empty(), hold.shares_its_name) {
+        (true, _) => pipeline.clone(),
+        (false, false) => format!("{pipeline}.{part}"),
+        (false, true) => format!("{pipeline}.{}:{part}", hold.kind),
+    };
     Condition {
         code: code.into(),
         since: *since,
@@ -284,7 +308,7 @@ mod tests {
 
     const YAML: &str = "pipeline: p\nsources:\n  a: { format: text, pattern: \"*.a\" }\n  \
                         b: { format: text }\nsinks:\n  o: { from: a, files: { format: raw } }\n  \
-                        q: { from: b, files: { format: raw } }\n";
+                        b: { from: b, files: { format: raw } }\n";
 
     fn given(holds: &[Held]) -> Control {
         let plans = [plan::plan(YAML).unwrap()];
@@ -312,7 +336,7 @@ mod tests {
         check(&[Held::Source("a".into())], [false, true], &[]);
         check(&[Held::Sink("o".into())], [true, true], &["o"]);
         check(&[Held::Sink("rejects".into())], [true, true], &["rejects"]);
-        check(&[Held::Source("b".into()), Held::Sink("q".into())], [true, false], &["q"]);
+        check(&[Held::Source("b".into()), Held::Sink("b".into())], [true, false], &["b"]);
         // The file was changed since, and has it no more.
         check(&[Held::Source("gone".into())], [true, true], &[]);
     }
@@ -330,9 +354,16 @@ mod tests {
         check("p", None, "None");
         check("p", Some("a"), "Some(Source(\"a\"))");
         check("p", Some("o"), "Some(Sink(\"o\"))");
+        check("p", Some("sink:o"), "Some(Sink(\"o\"))");
+        check("p", Some("source:b"), "Some(Source(\"b\"))");
+        check("p", Some("sink:b"), "Some(Sink(\"b\"))");
+        let both = "pipeline p has a source and a sink called b; say p.source:b or p.sink:b";
+        check("p", Some("b"), both);
         check("q", None, "no pipeline is called \"q\"; running: p");
-        let known = "it has a, b, o, q, rejects";
+        let known = "it has a, b, o, b, rejects";
         check("p", Some("x"), &format!("pipeline p has no source or sink called \"x\"; {known}"));
+        let gone = format!("pipeline p has no source or sink called \"source:o\"; {known}");
+        check("p", Some("source:o"), &gone);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 const SHOWN_CHARACTERS_MAX: usize = 120;
 
 /// One mistake in a pipeline file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Diagnostic {
     /// The line, counted from 1.
     pub line: u32,
@@ -34,7 +34,7 @@ pub struct Diagnostic {
     pub within: Option<String>,
     /// The line as it stands in an included file.
     #[serde(skip)]
-    excerpt: Option<String>,
+    pub(crate) excerpt: Option<String>,
 }
 
 impl Diagnostic {

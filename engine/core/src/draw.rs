@@ -26,6 +26,21 @@ pub(crate) struct Shown {
     pub(crate) detail: String,
 }
 
+impl Shown {
+    /// Returns the name as seen from inside of a group; `None` for what is not in it.
+    pub(crate) fn inside(&self, group: &str) -> Option<&str> {
+        if group.is_empty() {
+            return Some(&self.name);
+        }
+        self.name.strip_prefix(group)?.strip_prefix('/')
+    }
+
+    /// Returns the group in which it stands, if it does.
+    pub(crate) fn group(&self) -> Option<&str> {
+        self.name.rsplit_once('/').map(|(group, _)| group)
+    }
+}
+
 /// One edge as it is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Edge {
@@ -60,9 +75,12 @@ pub(crate) fn picture(plan: &Plan) -> Picture {
     };
     let mut edges = Vec::new();
     for (at, operator) in plan.operators.iter().enumerate() {
+        let to = index(NodeId::Operator(at));
+        let errors = operator.kind.errors_of().map(index);
+        edges.extend(errors.map(|from| Edge { from, to, tag: "errors".to_owned() }));
         for input in &operator.inputs {
             let tag = plan.port(input.from).tag.clone();
-            edges.push(Edge { from: index(input.from.node), to: index(NodeId::Operator(at)), tag });
+            edges.push(Edge { from: index(input.from.node), to, tag });
         }
     }
     // `rejects` is the last sink, so leaving it out moves no other.
@@ -85,16 +103,8 @@ pub(crate) fn picture(plan: &Plan) -> Picture {
 pub fn mermaid(plan: &Plan) -> String {
     let picture = picture(plan);
     let mut out = String::from("flowchart LR\n");
-    for (at, node) in picture.nodes.iter().enumerate() {
-        let text = format!("{}<br/><small>{}</small>", escaped(&node.name), escaped(&node.kind));
-        let (open, close) = match node.role.as_str() {
-            "source" => ("([", "])"),
-            "sink" => ("[(", ")]"),
-            _ => ("[", "]"),
-        };
-        // Writing to a String cannot fail.
-        let _ = writeln!(out, "  n{at}{open}\"{text}\"{close}");
-    }
+    let mut boxes = 0;
+    draw_level(&picture, "", 1, &mut boxes, &mut out);
     for edge in &picture.edges {
         let label = match edge.tag.as_str() {
             "" => String::new(),
@@ -104,6 +114,40 @@ pub fn mermaid(plan: &Plan) -> String {
         let _ = writeln!(out, "  n{} {arrow}{label} n{}", edge.from, edge.to);
     }
     out
+}
+
+/// Draws the nodes of a group, each group in it in a box of its own; `` is outside of all groups.
+fn draw_level(picture: &Picture, group: &str, depth: usize, boxes: &mut usize, out: &mut String) {
+    let margin = "  ".repeat(depth);
+    let mut drawn: Vec<String> = Vec::new();
+    for (at, node) in picture.nodes.iter().enumerate() {
+        let Some(inside) = node.inside(group) else { continue };
+        // Writing to a String cannot fail.
+        match inside.split_once('/') {
+            None => {
+                let text =
+                    format!("{}<br/><small>{}</small>", escaped(inside), escaped(&node.kind));
+                let (open, close) = match node.role.as_str() {
+                    "source" => ("([", "])"),
+                    "sink" => ("[(", ")]"),
+                    _ => ("[", "]"),
+                };
+                let _ = writeln!(out, "{margin}n{at}{open}\"{text}\"{close}");
+            }
+            Some((inner, _)) => {
+                let full =
+                    if group.is_empty() { inner.to_owned() } else { format!("{group}/{inner}") };
+                if drawn.contains(&full) {
+                    continue;
+                }
+                let _ = writeln!(out, "{margin}subgraph g{boxes} [\"{}\"]", escaped(inner));
+                *boxes += 1;
+                draw_level(picture, &full, depth + 1, boxes, out);
+                let _ = writeln!(out, "{margin}end");
+                drawn.push(full);
+            }
+        }
+    }
 }
 
 /// Returns text that is safe inside markup: no character of it is taken for a tag or an attribute.
@@ -193,6 +237,32 @@ mod tests {
             check_well_formed(&picture);
             assert!(picture.starts_with("<svg xmlns="));
         }
+    }
+
+    #[test]
+    fn a_group_is_drawn_as_a_box() {
+        let yaml = "pipeline: p\nsources: { s: { format: text } }\n\
+                    operators:\n  x/a: { from: s, filter: line = 'a' }\n  \
+                    y: { from: s, filter: line = 'y' }\n  \
+                    x/z/b: { from: x/a, filter: line = 'b' }\n\
+                    sinks: { o: { from: [x/z/b, y], files: { format: raw } } }\n";
+        assert_eq!(
+            mermaid(&good(yaml)),
+            "flowchart LR\n  \
+             n0([\"s<br/><small>text</small>\"])\n  \
+             subgraph g0 [\"x\"]\n    \
+             n1[\"a<br/><small>filter</small>\"]\n    \
+             subgraph g1 [\"z\"]\n      \
+             n3[\"b<br/><small>filter</small>\"]\n    \
+             end\n  \
+             end\n  \
+             n2[\"y<br/><small>filter</small>\"]\n  \
+             n4[(\"o<br/><small>files</small>\")]\n  \
+             n0 --> n1\n  n0 --> n2\n  n1 --> n3\n  n3 --> n4\n  n2 --> n4\n"
+        );
+        let picture = svg(&good(yaml));
+        check_well_formed(&picture);
+        assert_eq!(picture.matches("class=\"group\"").count(), 2, "{picture}");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidemill_store::journal::VerdictRow;
-use tidemill_store::{Filter, Folders, JournalError, JournalReader, SubmissionRow};
+use tidemill_store::{Attempt, Filter, Folders, JournalError, JournalReader, SubmissionRow};
 
 use crate::board::{self, Board};
 use crate::control::Control;
@@ -27,8 +27,8 @@ use crate::ledger::Event;
 use crate::plan::{self, Plan};
 use crate::receipt;
 use crate::report::{
-    Condition, OperatorReport, OutputReport, Phase, PipelineReport, ReceiptReport, StageLatency,
-    SubmissionFilter, SubmissionReport,
+    AttemptReport, Condition, OperatorReport, OutputReport, Phase, PipelineReport, ReceiptReport,
+    StageLatency, SubmissionFilter, SubmissionReport,
 };
 use crate::space::Space;
 use crate::stats::Stats;
@@ -152,16 +152,27 @@ impl Engine {
             .collect()
     }
 
-    /// Adds which submissions belong to the same file, and which correct each other.
+    /// Adds which submissions belong to the same file, which correct each other, and which attempts
+    /// at it failed.
     fn with_retries(&self, report: SubmissionReport) -> Result<SubmissionReport, SubmitError> {
         let retries = self.journal().retries(report.id);
         let retries = retries.map_err(|error| unavailable("look up", &error))?;
         let corrections = self.journal().corrections(report.id);
         let corrections = corrections.map_err(|error| unavailable("look up", &error))?;
+        let attempts = self.journal().attempts(report.id);
+        let attempts = attempts.map_err(|error| unavailable("look up", &error))?;
+        let attempts = attempts.into_iter().map(attempt_report).collect();
         let (retry_of, retried_as) = (retries.retry_of, retries.retried_as);
         let retained_bytes = self.journal().retained_bytes(report.id);
         let retained_bytes = retained_bytes.map_err(|error| unavailable("look up", &error))?;
-        Ok(SubmissionReport { retry_of, retried_as, corrections, retained_bytes, ..report })
+        Ok(SubmissionReport {
+            retry_of,
+            retried_as,
+            corrections,
+            retained_bytes,
+            attempts,
+            ..report
+        })
     }
 
     /// Registers a function that hears of each change of each submission.
@@ -258,6 +269,17 @@ impl Engine {
     fn journal(&self) -> MutexGuard<'_, JournalReader> {
         // A query that panicked has ended the process.
         self.parts.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn attempt_report(attempt: Attempt) -> AttemptReport {
+    AttemptReport {
+        number: attempt.number,
+        failed_at: board::from_us(attempt.failed_at_us),
+        class: attempt.why.class,
+        code: attempt.why.code,
+        text: attempt.why.detail,
+        next_at: board::from_us(attempt.why.next_at_us),
     }
 }
 

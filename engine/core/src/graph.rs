@@ -30,6 +30,7 @@ mod names;
 
 mod contract;
 mod demands;
+mod errors;
 mod flow;
 pub(crate) mod loops;
 mod operators;
@@ -169,6 +170,12 @@ pub enum OperatorKind {
         /// The weight of each port.
         weights: Vec<u64>,
     },
+    /// Gives the rejected records of a source or operator as rows. It stands in no pipeline file: it is
+    /// there where an operator or a table reads a tag `errors`.
+    Errors {
+        /// Whose they are.
+        of: NodeId,
+    },
     /// Gives each record the session of its key in which it lies.
     Session {
         /// The records of a key, in the order of their event time.
@@ -227,6 +234,7 @@ impl OperatorKind {
             OperatorKind::Join { .. } => "join",
             OperatorKind::Expect { .. } => "expect",
             OperatorKind::Lots { kind, .. } => kind.word(),
+            OperatorKind::Errors { .. } => "errors",
         }
     }
 
@@ -235,6 +243,14 @@ impl OperatorKind {
         match self {
             OperatorKind::Join(join) => join.lefts,
             _ => inputs,
+        }
+    }
+
+    /// Returns the node whose rejected records it reads, if it reads any.
+    pub const fn errors_of(&self) -> Option<NodeId> {
+        match self {
+            OperatorKind::Errors { of } => Some(*of),
+            _ => None,
         }
     }
 
@@ -248,7 +264,8 @@ impl OperatorKind {
             | OperatorKind::Window { .. }
             | OperatorKind::Expect { .. }
             | OperatorKind::Explode { .. }
-            | OperatorKind::Lots { .. } => false,
+            | OperatorKind::Lots { .. }
+            | OperatorKind::Errors { .. } => false,
             OperatorKind::Aggregate { .. }
             | OperatorKind::State { .. }
             | OperatorKind::Session { .. }
@@ -377,6 +394,8 @@ pub(crate) struct GraphSink {
     pub(crate) name: String,
     pub(crate) inputs: Vec<Input>,
     pub(crate) errors_of: Vec<NodeId>,
+    /// The nodes of whose keys it is told, and whose rejected records others read.
+    pub(crate) told_of: Vec<NodeId>,
     pub(crate) kind: SinkKind,
 }
 
@@ -403,17 +422,29 @@ pub(crate) fn check(spec: &mut PipelineSpec, mistakes: &mut Mistakes<'_>) -> Opt
     let sources: Option<Vec<GraphSource>> = sources.into_iter().collect();
     let mut sinks: Vec<GraphSink> = sinks.into_iter().collect::<Option<_>>()?;
     let sources = sources?;
+    let mut loops = names.loops;
     let operators = flow.into_operators()?;
     contract::check_policies(spec, &names.order, &operators, mistakes);
-    sinks.push(rejects(&sources, &operators));
-    let (name, loops) = (spec.name.as_ref()?.text.clone(), names.loops);
+    let operators = errors::insert(&sources, operators, &mut sinks, &mut loops);
+    let rejects = rejects(&sources, &operators, &sinks);
+    sinks.push(rejects);
+    let name = spec.name.as_ref()?.text.clone();
     Some(Graph { name, sources, operators, sinks, loops })
 }
 
 /// Returns the sink of all rejected records that no sink of the file reads.
-fn rejects(sources: &[GraphSource], operators: &[GraphOperator]) -> GraphSink {
+fn rejects(sources: &[GraphSource], operators: &[GraphOperator], sinks: &[GraphSink]) -> GraphSink {
     let of_sources = sources.iter().enumerate().filter(|(_, source)| !source.errors_used);
     let of_operators = operators.iter().enumerate().filter(|(_, operator)| !operator.errors_used);
+    // What is told of a key is no record: it is not among the rows that an operator or table reads.
+    let is_told = |at: usize| {
+        let node = NodeId::Operator(at);
+        sinks.iter().any(|sink| sink.errors_of.contains(&node))
+    };
+    let told_of = operators.iter().enumerate().filter(|(at, operator)| {
+        operator.errors_used && operator.kind.keeps_state() && !is_told(*at)
+    });
+    let told_of = told_of.map(|(at, _)| NodeId::Operator(at)).collect();
     GraphSink {
         name: "rejects".to_owned(),
         inputs: Vec::new(),
@@ -421,6 +452,7 @@ fn rejects(sources: &[GraphSource], operators: &[GraphOperator]) -> GraphSink {
             .map(|(at, _)| NodeId::Source(at))
             .chain(of_operators.map(|(at, _)| NodeId::Operator(at)))
             .collect(),
+        told_of,
         kind: SinkKind::Rejects,
     }
 }

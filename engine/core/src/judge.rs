@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 
 use tidemill_operators::expect::Expectation;
-use tidemill_operators::reject::{EpochRejects, OnError};
+use tidemill_operators::reject::{EpochRejects, OnError, Standing};
 use tidemill_operators::{Reject, RejectCode, Time};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
@@ -159,7 +159,8 @@ pub fn count_rejects<'scope>(
     rejects.unary::<CapacityContainerBuilder<Vec<Tally>>, _, _, _>(Pipeline, title, |_, _| {
         move |input, output| {
             input.for_each_stamp(|capability, batches| {
-                for some in batches.flat_map(|batch| batch.drain(..)) {
+                let there = |some: &EpochRejects| some.standing == Standing::There;
+                for some in batches.flat_map(|batch| batch.drain(..)).filter(there) {
                     // Usually they are all of one operator.
                     let mut by_operator: BTreeMap<&str, Vec<&Reject>> = BTreeMap::new();
                     for reject in &some.rejects {
@@ -281,7 +282,7 @@ impl Case {
                 self.found.totals.iter_mut().zip(&totals).for_each(|(one, two)| one.add(two));
             }
             // It fails without us, and not all of it was counted.
-            ReadEvent::Failed { .. } => self.failed = true,
+            ReadEvent::Failed { .. } | ReadEvent::FailedForNow { .. } => self.failed = true,
             ReadEvent::Hashed { .. } | ReadEvent::TakenBack { .. } => {}
         }
     }

@@ -14,12 +14,12 @@ use std::time::{Duration, Instant, SystemTime};
 use tidemill_store::checkpoint::Manifest;
 use tidemill_store::{
     AcceptedFile, Book, CLIENT_IDS_KEPT, Deployed, Folders, Journal, JournalError, NewDeployment,
-    NewFile, Outcome, Part, PartBody, Receipt, Replaced, Retried, Verdict, barrier, queue,
+    NewFile, Outcome, Receipt, Replaced, Retried, Verdict, barrier, queue,
 };
 use timely::scheduling::activate::SyncActivator;
 
 use crate::answer::{Answer, Heard};
-use crate::board::{Board, Milestones, to_us};
+use crate::board::{Board, Milestones};
 use crate::checkpoint::keeper::Keeper;
 use crate::checkpoint::schedule::Schedule;
 use crate::checkpoint::{KeptPart, RestoreOrder};
@@ -31,17 +31,18 @@ use crate::ingest::coordinator::Command;
 use crate::plan::Retention;
 use crate::publish::Job;
 use crate::receipt;
-use crate::sink::body::Prepared;
-use crate::sink::parts::PreparedPart;
+use crate::retry::Policy;
 use crate::space::Space;
 use crate::turns::{Turn, Turns};
 
 mod control;
 mod correct;
+mod decide;
 mod deploy;
 mod dry_run;
 mod keep;
 mod order;
+mod postpone;
 mod retry;
 mod shelf;
 
@@ -85,6 +86,13 @@ pub enum Event {
         file: Box<NewFile>,
         /// Who waits for the answer.
         reply: Sender<Retried>,
+    },
+    /// A file that waits to be tried again is to be tried at once.
+    TryNow {
+        /// The submission.
+        id: u64,
+        /// Told whether it waited.
+        reply: Sender<bool>,
     },
     /// A committed file is to be taken away.
     Remove(Removal),
@@ -167,6 +175,8 @@ pub struct Line {
     pub schedule: Schedule,
     /// Of each source, whether something is kept of its files.
     pub stateful: Vec<bool>,
+    /// How reading a file of each source is tried again.
+    pub retry: Vec<Policy>,
     /// How long inputs of each source are retained for corrections.
     pub retention: Vec<Retention>,
     /// The epoch that was restored: what came up to it is not read again.
@@ -197,6 +207,8 @@ pub struct Ledger {
     publisher: Sender<Job>,
     keeping: Keeping,
     running: BTreeMap<u64, AcceptedFile>,
+    /// Files that wait to be tried again, by number.
+    postponed: BTreeMap<u64, postpone::Waiting>,
     space: Space,
     /// Who may begin when.
     turns: Turns,
@@ -232,7 +244,8 @@ impl Ledger {
         turns: Turns,
         control: Control,
     ) -> Self {
-        let (running, stopping, tried, deployed) = (BTreeMap::new(), false, 0, None);
+        let (running, postponed) = (BTreeMap::new(), BTreeMap::new());
+        let (stopping, tried, deployed) = (false, 0, None);
         Self {
             journal,
             lines,
@@ -240,6 +253,7 @@ impl Ledger {
             publisher,
             keeping,
             running,
+            postponed,
             space,
             turns,
             tried,
@@ -280,6 +294,7 @@ impl Ledger {
         self.discard_expired()?;
         loop {
             self.give_turns()?;
+            let due = self.try_again_due()?;
             if forgot.elapsed() >= FORGET_EVERY {
                 let before = SystemTime::now() - CLIENT_IDS_KEPT - FORGET_MARGIN;
                 let Self { journal, space, .. } = &mut self;
@@ -288,7 +303,7 @@ impl Ledger {
                 self.lines.iter_mut().for_each(|line| line.may_discard = true);
                 forgot = Instant::now();
             }
-            let patience = if self.turns.is_waiting() { TURN } else { IDLE };
+            let patience = if self.turns.is_waiting() { TURN } else { IDLE.min(due) };
             let first = match events.recv_timeout(patience) {
                 Ok(event) => Some(event),
                 Err(RecvTimeoutError::Timeout) => None,
@@ -319,6 +334,7 @@ impl Ledger {
         let mut retries = Vec::new();
         let mut removals = Vec::new();
         let mut deploys = Vec::new();
+        let mut now = Vec::new();
         let mut trials = Vec::new();
         let mut changes = Vec::new();
         let mut refreshes = Vec::new();
@@ -327,6 +343,7 @@ impl Ledger {
             match event {
                 Event::Accept { files, reply } => accepts.push((files, reply)),
                 Event::Retry { of, file, reply } => retries.push((of, file, reply)),
+                Event::TryNow { id, reply } => now.push((id, reply)),
                 Event::Remove(removal) => removals.push(removal),
                 Event::Deploy { new, reply } => deploys.push((new, reply)),
                 Event::Try(asked) => trials.push(asked),
@@ -368,6 +385,10 @@ impl Ledger {
             // Whoever asked may have gone; the file is accepted all the same.
             let _ = reply.send(self.retry(of, &file)?);
         }
+        for (id, reply) in now {
+            // Whoever asked may have gone; it is tried all the same.
+            let _ = reply.send(self.try_now(id)?);
+        }
         for removal in removals {
             self.remove(removal)?;
         }
@@ -406,6 +427,7 @@ impl Ledger {
         if all.is_empty() {
             return Ok(());
         }
+        self.try_corrected_again(&all)?;
         let Self { journal, space, .. } = self;
         let accepted = space.insist("writing the journal", || journal.accept(&all))?;
         let mut accepted = accepted.into_iter();
@@ -439,6 +461,7 @@ impl Ledger {
             // What waits for another file has not begun either.
             let behind = self.lines.iter().flat_map(|line| &line.behind);
             let behind = behind.filter(|one| matches!(one, Waiting::File(..))).count();
+            let behind = behind + self.postponed.len();
             let idle = self.board.outstanding() <= self.turns.held() + behind;
             match self.turns.next(idle) {
                 None => return Ok(()),
@@ -458,6 +481,7 @@ impl Ledger {
     fn finish(&mut self, answers: Vec<(usize, Answer)>) -> Result<(), JournalError> {
         let mut jobs = Vec::with_capacity(answers.len());
         let mut receipts = HashMap::with_capacity(answers.len());
+        let mut waiting_again = Vec::new();
         let finished: Vec<usize> = answers.iter().map(|(pipeline, _)| *pipeline).collect();
         let mut tried = Vec::new();
         for (pipeline, mut answer) in answers {
@@ -499,11 +523,16 @@ impl Ledger {
             if answer.failure.is_none() {
                 receipts.insert(file.id, receipt::receipt(&self.lines[pipeline].book, &answer));
             }
+            let postponed = self.postponement(pipeline, &file, &answer)?;
             let (mut outcome, staged) = self.decide(pipeline, &mut answer);
+            if let Some((why, waiting)) = postponed {
+                outcome.verdict = Verdict::Postponed(why);
+                waiting_again.push(waiting);
+            }
             let mut retired = None;
             if file.correction.is_some() && answer.failure.is_none() {
                 retired = self.journal.corrected_by(file.id)?;
-                self.take_outputs_away(retired.as_ref(), &mut outcome)?;
+                self.take_outputs_away(retired.as_ref(), &mut outcome, &jobs)?;
             }
             if !barrier::holds("move-after-commit") {
                 let folders = &self.lines[pipeline].folders;
@@ -533,6 +562,7 @@ impl Ledger {
             shelf::tell(&mut jobs, replaced);
             self.publish(jobs);
         }
+        waiting_again.into_iter().for_each(|waiting| self.wait_again(waiting));
         // What they are compared with is what was committed before them.
         for (pipeline, answer) in tried {
             self.tried(pipeline, answer)?;
@@ -559,52 +589,5 @@ impl Ledger {
             // The publisher ends after the ledger.
             let _ = self.publisher.send(job);
         }
-    }
-
-    /// Returns what becomes of a file, and the staged parts that must be removed.
-    fn decide(&self, pipeline: usize, answer: &mut Answer) -> (Outcome, Vec<PathBuf>) {
-        let mut staged = Vec::new();
-        let parts = std::mem::take(&mut answer.parts);
-        let verdict = match &answer.failure {
-            Some((code, detail)) => {
-                staged.extend(parts.into_iter().filter_map(|part| match part.body {
-                    Prepared::Staged(path) => Some(path),
-                    _ => None,
-                }));
-                Verdict::Quarantined { code: code.clone(), detail: detail.clone() }
-            }
-            None => {
-                let part = |part: PreparedPart| Part {
-                    sink: self.lines[pipeline].sinks[part.sink].clone(),
-                    name: part.name,
-                    of: part.of,
-                    bytes: part.bytes,
-                    hash: part.hash,
-                    body: match part.body {
-                        Prepared::Inline(bytes) => PartBody::Inline(bytes),
-                        Prepared::Staged(path) => PartBody::Staged(path),
-                        // Only what is read again is added up, and nothing of that is committed.
-                        Prepared::Digest | Prepared::Same => PartBody::Inline(Vec::new()),
-                        Prepared::Removed => PartBody::Removed,
-                    },
-                    before: Vec::new(),
-                };
-                let says = |part: &PreparedPart| !matches!(part.body, Prepared::Same);
-                let parts = parts.into_iter().filter(says).map(part);
-                Verdict::Committed { parts: shelf::placed(parts.collect()) }
-            }
-        };
-        let outcome = Outcome {
-            id: answer.submission,
-            pipeline: self.lines[pipeline].name.clone(),
-            epoch: answer.epoch,
-            verdict,
-            hash: answer.hash,
-            records: answer.records,
-            rejected: answer.rejected,
-            answered_at_us: to_us(answer.answered_at),
-            finished_at_us: to_us(SystemTime::now()),
-        };
-        (outcome, staged)
     }
 }

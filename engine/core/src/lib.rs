@@ -7,11 +7,11 @@
 //! Map, in reading order. Definition: `spec` (as written), `graph` (checked), [`plan`](mod@plan)
 //! (ordered and pruned), [`draw`]; `render` (plan to dataflow). Data: `intake` (files are claimed),
 //! `ledger` (the journal's one writer), `ingest` (files to batches), `sink` (batches to staged
-//! parts), [`code`] (what went wrong, in words), `judge` (too many rejects), `account` (what was counted), `answer` (an epoch is complete),
+//! parts), [`code`] (what went wrong, in words), `judge` (too many rejects), `errors` (rejects as rows), `account` (what was counted), `answer` (an epoch is complete),
 //! `receipt` (it balances), [`checkpoint`] (state that outlives the process), `publish` (what is
 //! committed becomes visible). Around
 //! them: [`mod@start`], `worker`, [`mesh`], `board` and `stats` (what is known), [`control`] (what a
-//! person holds back), [`engine`] and
+//! person holds back), [`retry`] (what is tried again), [`engine`] and
 //! [`report`] (what the outside sees), [`space`] (whether the disk has room), [`fault`] (why a process
 //! ends).
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -32,6 +32,7 @@ pub mod account;
 pub mod answer;
 pub mod checkpoint;
 pub mod contract;
+pub mod errors;
 pub mod judge;
 pub mod receipt;
 pub mod render;
@@ -43,6 +44,7 @@ pub mod dry_run;
 pub mod intake;
 pub mod ledger;
 pub mod publish;
+pub mod retry;
 pub mod stats;
 pub mod turns;
 
@@ -56,6 +58,8 @@ pub mod deploy;
 
 pub mod engine;
 pub mod report;
+
+pub mod schema;
 
 pub use diagnostic::Diagnostic;
 pub use engine::Engine;

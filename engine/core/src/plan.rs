@@ -139,8 +139,26 @@ pub struct SinkPlan {
     pub inputs: Vec<Input>,
     /// The nodes whose rejected records it reads.
     pub errors_of: Vec<NodeId>,
+    /// The nodes of whose keys it is told, and whose rejected records operators or tables read.
+    pub told_of: Vec<NodeId>,
     /// What it writes.
     pub kind: SinkKind,
+}
+
+impl OperatorPlan {
+    /// Returns every node it reads, by records or by rejected records.
+    pub fn upstream(&self) -> impl Iterator<Item = NodeId> {
+        let inputs = self.inputs.iter().map(|input| input.from.node);
+        inputs.chain(self.kind.errors_of())
+    }
+}
+
+impl SinkPlan {
+    /// Returns every node it reads, by records, by rejected records or by what is told of its keys.
+    pub fn upstream(&self) -> impl Iterator<Item = NodeId> {
+        let inputs = self.inputs.iter().map(|input| input.from.node);
+        inputs.chain(self.errors_of.iter().chain(&self.told_of).copied())
+    }
 }
 
 impl Plan {
@@ -274,6 +292,7 @@ fn from_graph(graph: Graph, yaml: &str) -> Plan {
             name: sink.name,
             inputs: sink.inputs,
             errors_of: sink.errors_of,
+            told_of: sink.told_of,
             kind: sink.kind,
         });
     }

@@ -239,6 +239,22 @@ impl Publisher {
                 weight,
             } => {
                 self.discard(&staged);
+                if let Verdict::Postponed(why) = &outcome.verdict {
+                    // The ledger has told the board, and tries it again.
+                    let (line, name) = (&self.lines[pipeline].name, &file.name);
+                    tracing::warn!(
+                        pipeline = line,
+                        file = name,
+                        submission = file.id,
+                        code = why.code,
+                        "waits to be tried again ({}): {}",
+                        why.class,
+                        why.detail
+                    );
+                    self.apply(pipeline, outcome.epoch, &[]);
+                    self.lines[pipeline].backlog.release(weight);
+                    return Ok(());
+                }
                 let whole = self.make_visible(pipeline, &file, &outcome)?;
                 if let Some(retired) = retired {
                     self.retire(pipeline, &retired)?;
@@ -265,6 +281,7 @@ impl Publisher {
                             report.phase = Phase::Quarantined;
                             report.reason = Some((code.clone(), detail.clone()));
                         }
+                        Verdict::Postponed(_) => {}
                     }
                 });
                 self.lines[pipeline].backlog.release(weight);
@@ -369,6 +386,7 @@ impl Publisher {
                     .insist("setting a file aside", aside)
                     .map_err(disk("move the input to quarantine/"))?;
             }
+            Verdict::Postponed(_) => return Ok(false),
         }
         Ok(whole)
     }

@@ -38,6 +38,8 @@ pub fn book(plan: &Plan) -> Book {
             tags: vec![source.output.tag.clone()],
             inputs: Vec::new(),
             errors_of: Vec::new(),
+            rejected_of: Vec::new(),
+            told_of: Vec::new(),
         });
     }
     for operator in &plan.operators {
@@ -53,6 +55,8 @@ pub fn book(plan: &Plan) -> Book {
             tags: operator.outputs.iter().map(|port| port.tag.clone()).collect(),
             inputs: inputs(&operator.inputs),
             errors_of: Vec::new(),
+            rejected_of: operator.kind.errors_of().map(|of| place(plan, of)).into_iter().collect(),
+            told_of: Vec::new(),
         });
     }
     for sink in &plan.sinks {
@@ -69,6 +73,8 @@ pub fn book(plan: &Plan) -> Book {
             tags: Vec::new(),
             inputs: inputs(&sink.inputs),
             errors_of: sink.errors_of.iter().map(|node| place(plan, *node)).collect(),
+            rejected_of: Vec::new(),
+            told_of: sink.told_of.iter().map(|node| place(plan, *node)).collect(),
         });
     }
     Book { nodes }
@@ -130,7 +136,11 @@ pub fn report(file: &SubmissionRow, row: &ReceiptRow) -> ReceiptReport {
         copies: counts.copies,
         reported: counts.reported,
         fed_by: (node.inputs.iter().map(port))
-            .chain(node.errors_of.iter().map(|from| format!("{}.errors", name(*from))))
+            .chain(
+                (node.errors_of.iter().chain(&node.rejected_of))
+                    .map(|from| format!("{}.errors", name(*from))),
+            )
+            .chain(node.told_of.iter().map(|from| format!("{}.told", name(*from))))
             .collect(),
     };
     let mut outputs = Vec::new();

@@ -10,13 +10,13 @@ use std::rc::Rc;
 use std::sync::mpsc::Receiver;
 
 use tidemill_operators::meter::Meter;
-use tidemill_operators::reject::EpochRejects;
+use tidemill_operators::reject::{EpochRejects, Standing};
 use tidemill_operators::tally::{Tallies, Tally};
 use tidemill_operators::time::Step;
 use tidemill_operators::{Batch, Time};
 use timely::Container;
 use timely::dataflow::operators::core::{ConnectLoop, Feedback, Map as _};
-use timely::dataflow::operators::vec::Broadcast;
+use timely::dataflow::operators::vec::{Broadcast, Filter as _};
 use timely::dataflow::operators::{Concatenate, Probe};
 use timely::dataflow::{ProbeHandle, Scope, Stream, StreamVec};
 use timely::scheduling::Activator;
@@ -36,7 +36,7 @@ use crate::ingest::checks::Checks;
 use crate::ingest::coordinator::{Command, Loads, coordinator};
 use crate::ingest::digest::digest;
 use crate::ingest::flow::Flow;
-use crate::ingest::order::{Opening, ReadEvent, ReadNote};
+use crate::ingest::order::{Opening, ReadNote};
 use crate::ingest::reader::{Reader, reader};
 use crate::judge::{Rules, count_rejects, judge};
 use crate::plan::{Input, NodeId, OperatorPlan, Plan, PortId, SinkKind, SinkPlan};
@@ -110,6 +110,7 @@ pub fn render(worker: &mut Worker, plan: &Plan, fittings: Fittings) -> Rendered 
             flow: Flow::default(),
             streams: BTreeMap::new(),
             rejects: BTreeMap::new(),
+            readings: None,
             of_records: Vec::new(),
             tallies: Tallies::default(),
             frontiers: Vec::new(),
@@ -140,6 +141,8 @@ struct Rendering<'scope, 'plan> {
     flow: Flow,
     streams: BTreeMap<PortId, Batches<'scope>>,
     rejects: BTreeMap<NodeId, Rejects<'scope>>,
+    /// What is said of the reading of files, and their announcements.
+    readings: Option<(StreamVec<'scope, Time, ReadNote>, StreamVec<'scope, Time, Opening>)>,
     /// Rejects of records of files, not of what was made of them behind state.
     of_records: Vec<Rejects<'scope>>,
     tallies: Tallies,
@@ -175,6 +178,7 @@ impl<'scope> Rendering<'scope, '_> {
             notes.push(read.0);
         }
         let read = together(self.scope, notes);
+        self.readings = Some((read.clone(), orders.openings.clone()));
         let title = format!("Digest {}/", self.plan.name);
         let hashed = digest(self.scope, &title, orders.openings.clone(), read.clone());
         let notes = together(self.scope, vec![read.clone(), hashed]);
@@ -250,8 +254,7 @@ impl<'scope> Rendering<'scope, '_> {
                     files(self.scope, &title, ways, openings, file, around, meter)
                 }
                 Some(file) => {
-                    let all = sink.errors_of.iter().filter_map(|node| self.rejects.get(node));
-                    let all = together(self.scope, all.cloned().collect());
+                    let all = self.rejected(sink);
                     rejects(&title, all, read.clone(), openings, file, around, meter)
                 }
             };
@@ -290,7 +293,7 @@ impl<'scope> Rendering<'scope, '_> {
     /// The epochs that failed while they were read, on every worker.
     fn poison(&self, notes: StreamVec<'scope, Time, ReadNote>) -> StreamVec<'scope, Time, u64> {
         notes
-            .flat_map(|note| matches!(note.event, ReadEvent::Failed { .. }).then_some(note.epoch))
+            .flat_map(|note| note.event.is_failure().then_some(note.epoch))
             .container::<Vec<u64>>()
             .broadcast()
     }
@@ -348,6 +351,17 @@ impl<'scope> Rendering<'scope, '_> {
         }
     }
 
+    /// All that a sink of rejected records is told.
+    fn rejected(&self, sink: &SinkPlan) -> Rejects<'scope> {
+        let of = |node: &NodeId| self.rejects.get(node).cloned();
+        let told = |rejects: Rejects<'scope>| {
+            rejects.filter(|some: &EpochRejects| some.standing == Standing::Told)
+        };
+        let all = sink.errors_of.iter().filter_map(of);
+        let all = all.chain(sink.told_of.iter().filter_map(of).map(told));
+        together(self.scope, all.collect())
+    }
+
     fn stream(&self, input: &Input) -> Batches<'scope> {
         self.streams[&input.from].clone()
     }
@@ -355,7 +369,12 @@ impl<'scope> Rendering<'scope, '_> {
     fn seat(&self, node: NodeId, tags: usize, fed_by: Vec<(String, usize)>) -> (Tally, Gauge) {
         let (name, kind) = (self.plan.node_name(node), kind_word(self.plan, node));
         let (meter, gauge) = self.stats.seat(self.plan, name, &kind, self.index, tags, fed_by);
-        (self.tallies.node(place(self.plan, node), meter), gauge)
+        let innermost = match node {
+            NodeId::Operator(at) => self.plan.around(at).last(),
+            NodeId::Source(_) => None,
+        };
+        let tally = self.tallies.node(place(self.plan, node), meter);
+        (tally.inside(innermost.map(|one| one.turns)), gauge)
     }
 
     fn sink_seat(&self, sink: &SinkPlan) -> (Meter, Gauge) {
@@ -379,6 +398,13 @@ impl<'scope> Rendering<'scope, '_> {
 
 /// Returns whether some operator before this one keeps state.
 fn follows_state(plan: &Plan, operator: &OperatorPlan) -> bool {
+    if let Some(of) = operator.kind.errors_of() {
+        // A rejected record is what it was before the operator that rejected it.
+        return match of {
+            NodeId::Source(_) => false,
+            NodeId::Operator(at) => follows_state(plan, &plan.operators[at]),
+        };
+    }
     let at = plan.operators.iter().position(|one| std::ptr::eq(one, operator));
     // Without what goes back in loops a plan has no circles, so this ends.
     at.is_some_and(|at| {

@@ -127,6 +127,8 @@ pub struct HoldReport {
     pub since: SystemTime,
     /// How many files wait for it in `unprocessed/`.
     pub files_waiting: u64,
+    /// Whether a source and a sink of the pipeline are called so.
+    pub shares_its_name: bool,
 }
 
 impl HoldReport {

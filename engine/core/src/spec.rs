@@ -15,10 +15,14 @@ pub(crate) mod surroundings;
 pub(crate) mod contract;
 pub(crate) mod correcting;
 mod operator;
+pub(crate) mod retry;
 mod sink;
 mod source;
 pub(crate) mod taking;
+mod words;
 
+#[cfg(test)]
+pub(crate) use operator::KINDS;
 pub(crate) use operator::state::{DROP, StateSpec, VariableSpec};
 pub(crate) use operator::{BodySpec, ExprSpec, JoinSpec, LotsSpec, NamedSpec, OperatorSpec};
 pub(crate) use read::Text;
@@ -26,6 +30,7 @@ pub(crate) use sink::{EmptyFiles, SinkBody, SinkSpec};
 pub(crate) use source::SourceSpec;
 
 use crate::diagnostic::{Mistakes, Place};
+use crate::retry::Policy;
 use compose::{Demand, flat};
 use read::Entries;
 use surroundings::Surroundings;
@@ -57,11 +62,15 @@ pub(crate) fn parse(
     let flat = if composed.changed { Some(flat_text(&composed.root, mistakes)?) } else { None };
     let compose::Composed { root, demands, .. } = composed;
     let mut top = Entries::open(root, "a pipeline file", mistakes)?;
+    for key in compose::OWN_KEYS {
+        top.take(key); // composition has it; so it is one of the names that are offered
+    }
     let name = top.require("pipeline", mistakes);
     let name = name.and_then(|node| read::text(node, "`pipeline`, the name,", mistakes));
     if let Some(name) = &name {
         read::check_name(name, "the pipeline", mistakes);
     }
+    let retry = retry::parse(&mut top, mistakes).over(Policy::STANDARD);
     let sources = top.require("sources", mistakes);
     let sources = sources.and_then(|node| section(node, "sources", source::parse, mistakes));
     let operators = top.take("operators");
@@ -83,6 +92,10 @@ pub(crate) fn parse(
         }
     }
     top.finish(mistakes);
+    let mut sources = sources;
+    for source in sources.iter_mut().flatten() {
+        source.taking.retry = source.retry.over(retry);
+    }
     Some(PipelineSpec {
         name,
         sources: sources.unwrap_or_default(),

@@ -292,8 +292,11 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         order.into_iter().for_each(|order| ledger.restore(pipeline, order));
     }
     skips.into_iter().for_each(|pipeline| ledger.skips(pipeline));
-    for earlier::Earlier { pipeline, file, replay } in earlier {
-        ledger.resume(pipeline, file, replay)?;
+    for earlier::Earlier { pipeline, file, replay, again_at_us } in earlier {
+        match again_at_us {
+            Some(at_us) => ledger.postponed_before(pipeline, file, at_us),
+            None => ledger.resume(pipeline, file, replay)?,
+        }
     }
     failpoint::reach("recover-files-resumed")?;
     let ledger_thread = spawn("tidemill:ledger", move || {

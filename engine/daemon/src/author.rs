@@ -13,6 +13,10 @@ use crate::{USAGE, complain, say};
 /// `tidemill check`
 pub fn check(flags: &CheckFlags) -> anyhow::Result<u8> {
     let Some(values) = Values::gather(&flags.params)? else { return Ok(USAGE) };
+    if flags.flat && flags.pipelines.len() > 1 {
+        complain("error: --flat prints one pipeline file");
+        return Ok(USAGE);
+    }
     let mut code = 0;
     let mut report = Vec::new();
     for path in &flags.pipelines {

@@ -29,6 +29,8 @@ pub enum Command {
     Graph(GraphFlags),
     /// Print the settings that are in force, and where each comes from
     Config(ConfigFlags),
+    /// Print the JSON schema of pipeline files, for editors: `tidemill schema > tidemill.schema.json`
+    Schema,
     /// Prove that a pipeline survives: kill it again and again over copies of the inputs, and compare
     /// every byte with a run that nobody disturbed (0 if all is equal)
     Torture(TortureFlags),

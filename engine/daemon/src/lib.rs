@@ -49,6 +49,7 @@ pub fn main() -> ExitCode {
         Command::Check(flags) => author::check(&flags),
         Command::Graph(flags) => author::graph(&flags),
         Command::Config(flags) => author::config(&flags),
+        Command::Schema => say(tidemill_engine::schema::text().as_bytes()).map(|()| 0),
         Command::Torture(flags) => torture::torture(&flags),
         Command::Doctor(flags) => doctor::doctor(&flags),
         Command::Completions { shell } => {

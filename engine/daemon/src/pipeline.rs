@@ -23,8 +23,10 @@ const VARIABLES: &str = "TIDEMILL_PARAM_";
 
 /// The mistakes in one pipeline file.
 pub struct Mistakes {
-    file: String,
-    yaml: String,
+    /// The name of the file.
+    pub file: String,
+    /// Its text.
+    pub yaml: String,
     /// The mistakes, by place.
     pub diagnostics: Vec<Diagnostic>,
 }

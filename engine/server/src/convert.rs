@@ -58,6 +58,9 @@ fn code_and_word(refusal: &Refusal) -> (Code, RequestCode) {
             (Code::NotFound, RequestCode::NoPipeline)
         }
         Refusal::Control(ControlError::Part { .. }) => (Code::NotFound, RequestCode::NoPart),
+        Refusal::Control(ControlError::Ambiguous { .. }) => {
+            (Code::InvalidArgument, RequestCode::NoPart)
+        }
         Refusal::Control(ControlError::Stopping) => (Code::Unavailable, RequestCode::Draining),
         Refusal::Submit(SubmitError::Paused { .. }) => (Code::Unavailable, RequestCode::Paused),
         Refusal::Submit(SubmitError::Name { .. }) | Refusal::Name { .. } => {

@@ -5,6 +5,7 @@
 //! [`Journal::accept`] and [`Journal::finish`] have returned survives a crash and a loss of power.
 //! Never touches the files it speaks of, except to see which names are taken.
 
+mod attempt;
 mod checkpoint;
 mod client_id;
 mod correct;
@@ -31,6 +32,7 @@ use rusqlite::{Connection, ErrorCode, ffi};
 use crate::disk::{self, DiskError, Full};
 use crate::queue::Identity;
 
+pub use attempt::{Attempt, Postponed};
 pub use checkpoint::{CheckpointRow, Committed};
 pub use client_id::{CLIENT_IDS_KEPT, ClientId, ClientIdError};
 pub use correct::{Correction, Corrections, NeededBy, Removed, Replaces, RetainedBytes, Retired};
@@ -184,6 +186,8 @@ pub enum Verdict {
         /// What happened, for a person.
         detail: String,
     },
+    /// It failed for a reason that may pass, left nothing, and is tried again later.
+    Postponed(Postponed),
 }
 
 /// What a commit does to one output file: it puts bytes in its place, or takes it away.

@@ -114,11 +114,12 @@ pub mod trial;
 pub use disk::{DiskError, Full, space};
 pub use home::{Folders, Home, HomeError};
 pub use journal::{
-    AcceptedFile, CLIENT_IDS_KEPT, CheckpointRow, ClientId, ClientIdError, Committed, Correction,
-    Corrections, Counts, Dedupe, Deployed, Deployment, Filter, Generation, Held, Hold, Journal,
-    JournalError, JournalReader, NeededBy, NewDeployment, NewFile, Outcome, OutcomeRow, Output,
-    Part, PartBody, PartRow, Phase, ReceiptRow, Removed, Replaced, Replaces, RetainedBytes,
-    Retired, Retried, Retries, SubmissionRow, Verdict, VerdictRow, Version, WouldBe, deployments,
+    AcceptedFile, Attempt, CLIENT_IDS_KEPT, CheckpointRow, ClientId, ClientIdError, Committed,
+    Correction, Corrections, Counts, Dedupe, Deployed, Deployment, Filter, Generation, Held, Hold,
+    Journal, JournalError, JournalReader, NeededBy, NewDeployment, NewFile, Outcome, OutcomeRow,
+    Output, Part, PartBody, PartRow, Phase, Postponed, ReceiptRow, Removed, Replaced, Replaces,
+    RetainedBytes, Retired, Retried, Retries, SubmissionRow, Verdict, VerdictRow, Version, WouldBe,
+    deployments,
 };
 pub use publish::{PublishError, publish, replace_file, sync_published};
 pub use queue::spool::{self, sweep_spool};

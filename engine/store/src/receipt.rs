@@ -63,9 +63,15 @@ pub struct Node {
     /// What feeds it: a node, by its place in the book, and its port.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<(usize, usize)>,
-    /// The nodes whose rejected records it reads.
+    /// The nodes of which it reads all that they reject and report.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors_of: Vec<usize>,
+    /// The nodes of which it reads the rejected records, and not what they report.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rejected_of: Vec<usize>,
+    /// The nodes of which it reads what they report, and not the rejected records.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub told_of: Vec<usize>,
 }
 
 /// The nodes of a pipeline: what the counts of a receipt stand for.
@@ -219,11 +225,17 @@ impl Book {
             let Some(from) = self.nodes.get(*from) else { return out.at("?", "") };
             out.at(&from.name, from.tags.get(*port).map_or("?", String::as_str))
         });
-        let errors =
-            node.errors_of.iter().map(|from| match self.nodes.get(*from).zip(counts.get(*from)) {
-                Some((node, count)) => refused(node, count),
-                None => Term::of(0, "rejected by").at("?", ""),
-            });
+        let of = |from: &usize, term: for<'a> fn(&'a Node, &NodeCounts) -> Term<'a>| match self
+            .nodes
+            .get(*from)
+            .zip(counts.get(*from))
+        {
+            Some((node, count)) => term(node, count),
+            None => Term::of(0, "rejected by").at("?", ""),
+        };
+        let errors = (node.errors_of.iter().map(|from| of(from, refused)))
+            .chain(node.rejected_of.iter().map(|from| of(from, rejected)))
+            .chain(node.told_of.iter().map(|from| of(from, reported)));
         equal(
             (node.role.word(), &node.name),
             std::iter::once(Term::of(count.taken, word)),
@@ -255,6 +267,16 @@ fn check_node(node: &Node, count: &NodeCounts) -> Result<(), Imbalance> {
 fn refused<'a>(node: &'a Node, count: &NodeCounts) -> Term<'a> {
     let both = count.rejected.saturating_add(count.reported);
     Term::of(both, "rejected by").at(&node.name, "")
+}
+
+/// What of it is records.
+fn rejected<'a>(node: &'a Node, count: &NodeCounts) -> Term<'a> {
+    Term::of(count.rejected, "rejected by").at(&node.name, "")
+}
+
+/// What of it is told of keys.
+fn reported<'a>(node: &'a Node, count: &NodeCounts) -> Term<'a> {
+    Term::of(count.reported, "reported by").at(&node.name, "")
 }
 
 impl Receipt {

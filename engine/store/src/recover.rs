@@ -119,7 +119,8 @@ pub fn recover(
     settle_finished(home, journal, &folders, &mut recovery)?;
     for pipeline in pipelines {
         let retried = journal.retries_under_way(pipeline)?;
-        for file in journal.unfinished(pipeline)? {
+        let waiting = journal.postponed(pipeline)?.into_iter().map(|(file, _)| file);
+        for file in journal.unfinished(pipeline)?.into_iter().chain(waiting) {
             if let Some(retried) = retried.iter().find(|retried| retried.id == file.id) {
                 queue::take_back(&folders[*pipeline], &retried.stored_name, &file.claimed_name)?;
             }
@@ -209,6 +210,8 @@ fn settle_one(
             let reason = Reason::of(file, outcome, plan_hash);
             queue::quarantine(folders, &file.claimed_name, &file.stored_name, &reason)
         }
+        // It is not finished, and stays where it is.
+        Verdict::Postponed(_) => return Ok(true),
     };
     match moved {
         Ok(()) => Ok(true),

@@ -26,7 +26,7 @@ use super::groups::{Drain, Drained, Groups};
 use super::{AggregateSpec, TakenBack};
 use crate::batch::Batch;
 use crate::key::Key;
-use crate::reject::{EpochRejects, Reject};
+use crate::reject::{EpochRejects, Reject, Standing};
 use crate::tally::Tally;
 use crate::time::{Step, Time};
 
@@ -121,22 +121,26 @@ pub fn gather<'s>(
                 let hold = Capabilities { for_partials, for_held };
                 for batch in batches {
                     let mut inputs = evaluate(batch);
-                    if batch.diff < 0 {
-                        // Taken back: it counts nowhere, and what was rejected was told when it came.
-                        epochs.add(time.epoch, &hold, batch, inputs);
-                        continue;
-                    }
-                    tally.took(time.epoch, batch.len(), 0);
+                    // Taken back: it counts nowhere.
+                    let is_there = batch.diff > 0;
                     if !inputs.rejects.is_empty() {
-                        tally.rejected(time.epoch, inputs.rejects.len());
+                        if is_there {
+                            tally.rejected(time.epoch, inputs.rejects.len());
+                        }
                         name_operator(&mut inputs.rejects, &operator);
                         let rejected = EpochRejects {
                             epoch: time.epoch,
                             origin: batch.origin,
+                            standing: if is_there { Standing::There } else { Standing::TakenBack },
                             rejects: inputs.rejects.split_off(0),
                         };
                         rejects.session(&stamp).give(rejected);
                     }
+                    if !is_there {
+                        epochs.add(time.epoch, &hold, batch, inputs);
+                        continue;
+                    }
+                    tally.took(time.epoch, batch.len(), 0);
                     let merged = epochs.add(time.epoch, &hold, batch, inputs);
                     tally.merged(time.epoch, merged);
                 }

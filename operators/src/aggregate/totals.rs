@@ -34,7 +34,7 @@ use crate::batch::{Batch, Origin, rows_without_columns};
 use crate::keep::keep;
 use crate::key::{Key, decode_columns};
 use crate::keyed;
-use crate::reject::{EpochRejects, OnError, Reject, RejectCode};
+use crate::reject::{EpochRejects, OnError, Reject, RejectCode, Standing};
 use crate::shards::{Mark, ShardSink, shard_of};
 use crate::tally::Tally;
 use crate::time::Time;
@@ -234,7 +234,8 @@ fn present<'s>(
                         correction.overflows.into_iter().map(overflow).collect();
                     tally.reported(time.epoch, reported.len());
                     let epoch = time.epoch;
-                    let reported = EpochRejects { epoch, origin, rejects: reported };
+                    let standing = Standing::Told;
+                    let reported = EpochRejects { epoch, origin, standing, rejects: reported };
                     rejects.session(&one.for_rejects).give(reported);
                 }
             }

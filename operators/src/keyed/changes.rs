@@ -30,7 +30,7 @@ use super::said::{Said, TROUBLE};
 use crate::batch::{Batch, Origin};
 use crate::flow::Flow;
 use crate::key::Key;
-use crate::reject::{EpochRejects, OnError, Reject, RejectCode};
+use crate::reject::{EpochRejects, OnError, Reject, RejectCode, Standing};
 use crate::tally::Tally;
 use crate::time::Time;
 use crate::types::Column;
@@ -145,7 +145,8 @@ fn reject_all(
         on_error: OnError::Reject,
     };
     let origin = Origin { submission: epoch, chunk: Time::END, offset: 0 };
-    EpochRejects { epoch, origin, rejects: troubles.into_iter().map(reject).collect() }
+    let rejects = troubles.into_iter().map(reject).collect();
+    EpochRejects { epoch, origin, standing: Standing::Told, rejects }
 }
 
 struct Changing<L> {

@@ -23,7 +23,7 @@ use super::layout::RowLayout;
 use super::pile::{Drain, Pile};
 use crate::batch::Batch;
 use crate::key::KeyEncoder;
-use crate::reject::{EpochRejects, Reject};
+use crate::reject::{EpochRejects, Reject, Standing};
 use crate::tally::Tally;
 use crate::time::{Step, Time};
 
@@ -87,14 +87,12 @@ pub fn gather<'s>(
                 let Some(capability) = stamp.retain_least(0) else { return };
                 for batch in batches {
                     let mut inputs = evaluate(batch);
-                    if batch.diff < 0 {
-                        // Taken back: it counts nowhere, and what was rejected was told when it came.
-                        epochs.add(time.epoch, &capability, batch, &inputs, &layout);
-                        continue;
-                    }
-                    tally.took(time.epoch, batch.len(), 0);
+                    // Taken back: it counts nowhere.
+                    let is_there = batch.diff > 0;
                     if !inputs.rejects.is_empty() {
-                        tally.rejected(time.epoch, inputs.rejects.len());
+                        if is_there {
+                            tally.rejected(time.epoch, inputs.rejects.len());
+                        }
                         for reject in
                             inputs.rejects.iter_mut().filter(|one| one.operator.is_empty())
                         {
@@ -103,10 +101,16 @@ pub fn gather<'s>(
                         let rejected = EpochRejects {
                             epoch: time.epoch,
                             origin: batch.origin,
+                            standing: if is_there { Standing::There } else { Standing::TakenBack },
                             rejects: std::mem::take(&mut inputs.rejects),
                         };
                         rejects.session(&stamp).give(rejected);
                     }
+                    if !is_there {
+                        epochs.add(time.epoch, &capability, batch, &inputs, &layout);
+                        continue;
+                    }
+                    tally.took(time.epoch, batch.len(), 0);
                     let merged = epochs.add(time.epoch, &capability, batch, &inputs, &layout);
                     tally.merged(time.epoch, merged);
                 }

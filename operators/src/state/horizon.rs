@@ -30,7 +30,7 @@ use crate::batch::{Origin, position_offset};
 use crate::flow::without_terminator;
 use crate::key::Key;
 use crate::keyed::Update;
-use crate::reject::{EpochRejects, OnError, Reject, RejectCode};
+use crate::reject::{EpochRejects, OnError, Reject, RejectCode, Standing};
 use crate::shards::shard_of;
 use crate::tally::Tally;
 use crate::time::Time;
@@ -117,7 +117,8 @@ pub fn horizon<'s>(
                 for (origin, reject) in late {
                     known.with.tally.reported(epoch, 1);
                     let reject = Reject { operator: operator.clone(), ..reject };
-                    let told = EpochRejects { epoch, origin, rejects: vec![reject] };
+                    let (standing, late) = (Standing::Told, vec![reject]);
+                    let told = EpochRejects { epoch, origin, standing, rejects: late };
                     rejects.activate().session(&one.for_rejects).give(told);
                 }
                 if one.rows.is_empty() {

@@ -13,8 +13,8 @@ const STEPS_MAX: usize = 20_000;
 pub struct Expected {
     /// The rows of each sink, in input order; those of one record by their text.
     pub outputs: BTreeMap<String, Vec<String>>,
-    /// Line, operator and code of what is rejected, sorted.
-    pub rejects: Vec<(u64, String, String)>,
+    /// Line, operator, round and code of what is rejected, sorted.
+    pub rejects: Vec<(u64, String, u64, String)>,
 }
 
 /// A record on its way.
@@ -75,7 +75,10 @@ pub fn file(graph: &Graph, text: &str) -> Option<Expected> {
             }
             Work::Trip { modulus } => {
                 if record.b % modulus == 0 {
-                    reject(&mut expected, &record, record.next, "expression");
+                    let around = node.around.last();
+                    let round = around.and_then(|head| record.rounds.get(head)).copied();
+                    let why = (round.unwrap_or_default(), "expression");
+                    reject(&mut expected, &record, record.next, why);
                 } else {
                     out(0, &record);
                 }
@@ -134,7 +137,7 @@ fn leave(
             let rounds = record.rounds.entry(next).or_default();
             *rounds += 1;
             if *rounds > most {
-                reject(expected, &record, next, "max_rounds");
+                reject(expected, &record, next, (most, "max_rounds"));
                 continue;
             }
         }
@@ -144,6 +147,6 @@ fn leave(
     }
 }
 
-fn reject(expected: &mut Expected, record: &Record, operator: usize, code: &str) {
-    expected.rejects.push((record.line, format!("n{operator}"), code.to_owned()));
+fn reject(expected: &mut Expected, record: &Record, operator: usize, (round, code): (u64, &str)) {
+    expected.rejects.push((record.line, format!("n{operator}"), round, code.to_owned()));
 }

@@ -31,7 +31,7 @@ const TEXT_CHARACTERS_MAX: usize = 40;
 
 const STYLE: &str = "\
 svg{color-scheme:light dark;font-family:ui-sans-serif,system-ui,sans-serif}\
-.ground{fill:#fff}.box{fill:#f6f8fa;stroke:#afb8c1}.source .box{fill:#ddf4ff;stroke:#54aeff}\
+.ground{fill:#fff}.group{fill:none;stroke:#818b98;stroke-dasharray:6 4}.box{fill:#f6f8fa;stroke:#afb8c1}.source .box{fill:#ddf4ff;stroke:#54aeff}\
 .sink .box{fill:#dafbe1;stroke:#4ac26b}.name{fill:#1f2328;font-size:14px;font-weight:600}\
 .kind,.tag{fill:#59636e;font-size:11px}.edge{fill:none;stroke:#818b98;stroke-width:1.5}\
 .arrow{fill:#818b98}.errors,.back{stroke-dasharray:4 4}.tag{paint-order:stroke;stroke:#fff;stroke-width:4px}\
@@ -69,6 +69,7 @@ pub fn svg(plan: &Plan) -> String {
          height=\"100%\"/>\n",
         escaped(&plan.name)
     );
+    draw_groups(&mut out, &picture, &boxes);
     let ends = ends(&picture.edges, &tags, &layout.routes, &boxes);
     let mut labels = String::new();
     let mut labelled = HashSet::new();
@@ -104,6 +105,50 @@ pub fn svg(plan: &Plan) -> String {
     out.push_str(&labels);
     out.push_str("</svg>\n");
     out
+}
+
+/// Draws a box around each group, where nothing else stands between its operators.
+fn draw_groups(out: &mut String, picture: &Picture, boxes: &[Box]) {
+    let mut groups: Vec<&str> = Vec::new();
+    for group in picture.nodes.iter().filter_map(Shown::group) {
+        let ends = group.match_indices('/').map(|(at, _)| at).chain([group.len()]);
+        for outer in ends.filter_map(|end| group.get(..end)) {
+            if !groups.contains(&outer) {
+                groups.push(outer);
+            }
+        }
+    }
+    for group in groups {
+        let (mut left, mut right) = (f64::MAX, f64::MIN);
+        let (mut top, mut bottom) = (f64::MAX, f64::MIN);
+        for (_, at) in
+            picture.nodes.iter().zip(boxes).filter(|(node, _)| node.inside(group).is_some())
+        {
+            (left, right) = (left.min(at.left), right.max(at.left + at.width));
+            top = top.min(at.middle - at.height / 2.0);
+            bottom = bottom.max(at.middle + at.height / 2.0);
+        }
+        let stranger = picture.nodes.iter().zip(boxes).any(|(node, at)| {
+            node.inside(group).is_none()
+                && at.left < right
+                && at.left + at.width > left
+                && at.middle - at.height / 2.0 < bottom
+                && at.middle + at.height / 2.0 > top
+        });
+        if stranger {
+            continue; // the box would say that it belongs to the group
+        }
+        let _ = writeln!(
+            out,
+            "<rect class=\"group\" x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{:.1}\" rx=\"12\">\
+             <title>{}</title></rect>",
+            left - 9.0,
+            top - 9.0,
+            right - left + 18.0,
+            bottom - top + 18.0,
+            escaped(group)
+        );
+    }
 }
 
 fn draw_node(out: &mut String, node: &Shown, at: &Box) {

@@ -26,6 +26,9 @@ impl Engine {
             return Err(SubmitError::Unavailable { reason: "it is stopping".into() });
         }
         self.check_space()?;
+        if let Some(report) = self.try_now(id)? {
+            return Ok(Some(report));
+        }
         let until = Instant::now() + SETTLE_WAIT_MAX;
         loop {
             let row = self.journal().submission(id);
@@ -63,6 +66,17 @@ impl Engine {
                 Retried::NotQuarantined => return Err(no("it is still being set aside".into())),
             }
         }
+    }
+
+    /// Tries a file at once that waits to be tried again; `None` if it does not.
+    fn try_now(&self, id: u64) -> Result<Option<SubmissionReport>, SubmitError> {
+        let (reply, answer) = channel();
+        let ended = || SubmitError::Unavailable { reason: "it is stopping".into() };
+        self.parts.events.send(Event::TryNow { id, reply }).map_err(|_| ended())?;
+        if !answer.recv().map_err(|_| ended())? {
+            return Ok(None);
+        }
+        self.submission(id)
     }
 
     fn retry_row(&self, row: &SubmissionRow) -> Result<Retried, SubmitError> {

@@ -8,10 +8,11 @@ use tidemill_operators::{Schema, Type};
 
 use crate::contract::Policy;
 use crate::diagnostic::{Mistakes, quoted};
+use crate::graph::errors::ERRORS;
 use crate::graph::names::{Names, Read};
 use crate::graph::{
-    COLUMNS_MAX, GraphOperator, GraphPort, GraphSource, Input, NodeId, OperatorKind, loops,
-    operators,
+    COLUMNS_MAX, GraphOperator, GraphPort, GraphSource, Input, NodeId, OperatorKind, PortId,
+    error_schema, loops, operators,
 };
 use crate::spec::{OperatorSpec, PipelineSpec, Text};
 
@@ -48,18 +49,27 @@ pub(crate) struct Draft {
     pub(crate) ports: Vec<(String, Stream, bool)>,
     pub(crate) policy: Policy,
     pub(crate) errors_used: bool,
+    /// The records that it rejects.
+    pub(crate) errors: Stream,
 }
 
 /// All streams of a pipeline.
 pub(crate) struct Flow {
     sources: Vec<Stream>,
+    /// The records that each source rejects.
+    source_errors: Vec<Stream>,
     operators: Vec<Draft>,
 }
 
 impl Flow {
-    /// Returns the stream that a `from` leads to; `None` for rejected records and unknown names.
+    /// Returns the stream that a `from` leads to; `None` for unknown names.
     pub(crate) fn stream(&self, read: Read) -> Option<&Stream> {
-        let Read::Port(port) = read else { return None };
+        let port = match read {
+            Read::Port(port) => port,
+            Read::Errors(NodeId::Source(at)) => return self.source_errors.get(at),
+            Read::Errors(NodeId::Operator(at)) => return Some(&self.operators.get(at)?.errors),
+            Read::Unknown => return None,
+        };
         match port.node {
             NodeId::Source(at) => self.sources.get(at),
             NodeId::Operator(at) => {
@@ -77,6 +87,28 @@ impl Flow {
             },
             _ => None,
         }
+    }
+
+    /// Returns the name of a source or operator of which the records of a `from` were rejected, by its
+    /// place in the spec's order; what is left of them is cut.
+    pub(crate) fn rejected_before(&self, read: Read) -> Option<NodeId> {
+        let mut ahead = match read {
+            Read::Errors(node) => return Some(node),
+            Read::Port(port) => vec![port.node],
+            Read::Unknown => return None,
+        };
+        let mut seen = BTreeSet::new();
+        while let Some(node) = ahead.pop() {
+            let NodeId::Operator(at) = node else { continue };
+            let Some(draft) = self.operators.get(at).filter(|_| seen.insert(at)) else { continue };
+            for input in draft.inputs.iter().flatten() {
+                if input.from.port == ERRORS {
+                    return Some(input.from.node);
+                }
+                ahead.push(input.from.node);
+            }
+        }
+        None
     }
 
     /// Returns the name of an aggregate that the records of a `from` have passed: what comes out of it
@@ -134,14 +166,17 @@ pub(crate) fn check(
         has_place: true,
         append_only: source.as_ref().is_some_and(|one| one.taking.correcting.append_only),
     };
-    let mut flow = Flow { sources: sources.iter().map(source).collect(), operators: Vec::new() };
+    let sources: Vec<Stream> = sources.iter().map(source).collect();
+    let mut flow = Flow {
+        source_errors: sources.iter().map(rejected_of).collect(),
+        sources,
+        operators: Vec::new(),
+    };
     for (at, written) in names.order.iter().enumerate() {
         let operator = &spec.operators[*written];
         let from = operator.from.as_deref().unwrap_or_default();
         let reads = &names.operators[at];
         let (reads_from, reads_with) = reads.split_at(from.len().min(reads.len()));
-        refuse_errors(from, reads_from, mistakes);
-        refuse_errors(operator.with(), reads_with, mistakes);
         // What goes back is not known yet: it is compared with what enters once all is.
         let (entering, leading) = loops::entering(from, reads_from, names.back(at));
         let arriving = Arriving {
@@ -213,21 +248,15 @@ pub(crate) fn inputs(reads: &[Read]) -> Option<Vec<Input>> {
         .iter()
         .map(|read| match read {
             Read::Port(port) => Some(Input { from: *port }),
-            Read::Errors(_) | Read::Unknown => None,
+            Read::Errors(node) => Some(Input { from: PortId { node: *node, port: ERRORS } }),
+            Read::Unknown => None,
         })
         .collect()
 }
 
-/// Notes every `from` that leads to rejected records.
-pub(crate) fn refuse_errors(from: &[Text], reads: &[Read], mistakes: &mut Mistakes<'_>) {
-    for (from, read) in from.iter().zip(reads) {
-        if matches!(read, Read::Errors(_)) {
-            let message = "rejected records can only be read by a `files` sink";
-            let hint =
-                format!("for example `{{ from: {}, files: {{ format: jsonl }} }}`", from.text);
-            from.wrong(mistakes, message, hint);
-        }
-    }
+/// Returns the stream of what is rejected of the records of a stream: each stands where its record does.
+pub(crate) fn rejected_of(stream: &Stream) -> Stream {
+    Stream { schema: Some(error_schema()), ..stream.clone() }
 }
 
 /// Returns the one stream that several inputs make together, and notes where they differ.

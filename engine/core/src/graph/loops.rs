@@ -12,6 +12,7 @@ use tidemill_operators::time::Turns;
 
 use crate::diagnostic::{Mistakes, listed, quoted};
 use crate::graph::names::{Read, tags};
+use crate::graph::patterns::strongly_connected;
 use crate::graph::{NodeId, PortId};
 use crate::spec::{BodySpec, PipelineSpec, Text};
 
@@ -140,6 +141,7 @@ pub(crate) fn check(
                 operator.name.wrong(mistakes, message, hint);
             }
         }
+        note_own_errors(spec, reads, one, mistakes);
         if !can_leave(spec, reads, sinks, one)
             && let Some((at, _)) = &head.max_rounds
         {
@@ -159,7 +161,8 @@ pub(crate) fn check(
 /// Returns the operators that an operator reads, and by which input.
 fn upstream(reads: &[Vec<Read>], at: usize) -> impl Iterator<Item = Edge> {
     reads[at].iter().enumerate().filter_map(|(input, read)| match read {
-        Read::Port(PortId { node: NodeId::Operator(from), .. }) => Some((input, *from)),
+        Read::Port(PortId { node: NodeId::Operator(from), .. })
+        | Read::Errors(NodeId::Operator(from)) => Some((input, *from)),
         _ => None,
     })
 }
@@ -171,60 +174,24 @@ fn circles(
     among: &BTreeSet<usize>,
     back: &BTreeSet<Edge>,
 ) -> Vec<BTreeSet<usize>> {
-    let feeders = |at: usize| -> Vec<usize> {
+    let feeders = |at: usize| -> BTreeSet<usize> {
+        if !among.contains(&at) {
+            return BTreeSet::new();
+        }
         upstream(reads, at)
             .filter(|(input, from)| among.contains(from) && !back.contains(&(at, *input)))
             .map(|(_, from)| from)
             .collect()
     };
-    let mut search = Search::default();
-    for at in among {
-        if !search.met.contains_key(at) {
-            search.visit(*at, &feeders);
-        }
+    let edges: Vec<BTreeSet<usize>> = (0..reads.len()).map(feeders).collect();
+    let mut together: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
+    for (at, circle) in strongly_connected(&edges).into_iter().enumerate() {
+        together.entry(circle).or_default().insert(at);
     }
-    search.circles
-}
-
-/// Tarjan, Depth-first search and linear graph algorithms, 1972.
-#[derive(Default)]
-struct Search {
-    /// When each operator was met, and whether it is on the stack.
-    met: BTreeMap<usize, (usize, bool)>,
-    stack: Vec<usize>,
-    circles: Vec<BTreeSet<usize>>,
-}
-
-impl Search {
-    /// As deep as a pipeline has operators, which are at most a thousand.
-    fn visit(&mut self, at: usize, feeders: &dyn Fn(usize) -> Vec<usize>) -> usize {
-        let own = self.met.len();
-        let mut least = own;
-        let mut alone = true;
-        self.met.insert(at, (own, true));
-        self.stack.push(at);
-        for from in feeders(at) {
-            alone &= from != at;
-            let reached = match self.met.get(&from) {
-                None => self.visit(from, feeders),
-                Some((met, true)) => *met,
-                Some((_, false)) => continue,
-            };
-            least = least.min(reached);
-        }
-        if least == own
-            && let Some(first) = self.stack.iter().position(|one| *one == at)
-        {
-            let circle: BTreeSet<usize> = self.stack.drain(first..).collect();
-            for one in &circle {
-                self.met.entry(*one).and_modify(|met| met.1 = false);
-            }
-            if circle.len() > 1 || !alone {
-                self.circles.push(circle);
-            }
-        }
-        least
-    }
+    let goes_round = |circle: &BTreeSet<usize>| {
+        circle.len() > 1 || circle.iter().any(|at| edges[*at].contains(at))
+    };
+    together.into_values().filter(goes_round).collect()
 }
 
 /// Returns where a circle is entered, and notes a second entrance.
@@ -236,9 +203,10 @@ fn head(
 ) -> usize {
     let enters = |at: usize| {
         reads[at].iter().position(|read| match read {
-            Read::Port(PortId { node: NodeId::Operator(from), .. }) => !circle.contains(from),
-            Read::Port(_) => true,
-            Read::Errors(_) | Read::Unknown => false,
+            Read::Port(PortId { node: NodeId::Operator(from), .. })
+            | Read::Errors(NodeId::Operator(from)) => !circle.contains(from),
+            Read::Port(_) | Read::Errors(_) => true,
+            Read::Unknown => false,
         })
     };
     let entrances: Vec<usize> = circle.iter().copied().filter(|at| enters(*at).is_some()).collect();
@@ -340,6 +308,28 @@ fn note_no_loop(
             }
             None => format!("the heads of loops are {}", listed(heads)),
         };
+        text.wrong(mistakes, message, hint);
+    }
+}
+
+/// Notes who reads, inside of a loop, what went round too often: it would never end.
+fn note_own_errors(
+    spec: &PipelineSpec,
+    reads: &[Vec<Read>],
+    one: &Loop,
+    mistakes: &mut Mistakes<'_>,
+) {
+    let own = Read::Errors(NodeId::Operator(one.head));
+    for at in &one.body {
+        let Some(input) = reads[*at].iter().position(|read| *read == own) else { continue };
+        let text = spec.operators[*at].reads().and_then(|reads| reads.get(input).copied());
+        let Some(text) = text else { continue };
+        let head = quoted(&spec.operators[one.head].name.text);
+        let message = format!(
+            "what went round too often leaves by {}, and so cannot stay in the loop",
+            quoted(&text.text)
+        );
+        let hint = format!("let an operator or a sink behind the loop of {head} read it");
         text.wrong(mistakes, message, hint);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use crate::diagnostic::{Mistakes, listed, place_in, quoted};
 use crate::graph::loops::{self, Loop};
-use crate::graph::{NodeId, PortId};
+use crate::graph::{NodeId, PortId, errors};
 use crate::spec::{BodySpec, OperatorSpec, PipelineSpec, Text};
 
 /// The port of `parse` for records that do not match.
@@ -97,7 +97,7 @@ pub(crate) fn resolve(spec: &PipelineSpec, mistakes: &mut Mistakes<'_>) -> Names
         all_known &= from.is_some() && !reads.contains(&Read::Unknown);
         reads
     };
-    let written: Vec<Vec<Read>> =
+    let mut written: Vec<Vec<Read>> =
         spec.operators.iter().map(|operator| resolve(operator.reads(), mistakes)).collect();
     let sinks: Vec<Vec<Read>> = spec
         .sinks
@@ -110,6 +110,7 @@ pub(crate) fn resolve(spec: &PipelineSpec, mistakes: &mut Mistakes<'_>) -> Names
         .iter()
         .map(|demand| resolve(Some(demand.ports.iter().collect()), mistakes))
         .collect();
+    errors::refuse_circles(spec, &mut written, mistakes);
     let mut loops = loops::find(spec, &written, all_known, mistakes);
     if all_known {
         loops::check(spec, &written, &sinks, &loops, mistakes);
@@ -258,7 +259,17 @@ impl Resolver<'_> {
         }
         let sources = self.spec.sources.iter().map(|source| source.name.text.as_str());
         let operators = self.spec.operators.iter().map(|operator| operator.name.text.as_str());
-        let hint = mistakes.nearest_hint(name, sources.chain(operators), "there are");
+        // Other tools put something else between a name and its tag.
+        let parts = name.split_once(['/', ':', ' ', '>']);
+        let hint = match parts.map(|(node, tag)| (node.trim_end_matches('-'), tag.trim())) {
+            Some((node, _)) if self.known.contains_key(node) && name.contains("->") => {
+                Some(format!("say only what is read: {}", quoted(node)))
+            }
+            Some((node, tag)) if self.known.contains_key(node) => {
+                Some(format!("a tag stands behind a dot: {}", quoted(&format!("{node}.{tag}"))))
+            }
+            _ => mistakes.nearest_hint(name, sources.chain(operators), "there are"),
+        };
         let place = place_in(mistakes.yaml(), from.place, &from.text, 0..name.len());
         let message = format!("no source or operator is called {}", quoted(name));
         mistakes.add(place, &from.path, message, hint);
@@ -300,7 +311,8 @@ fn order(reads: &[Vec<Read>], loops: &[Loop]) -> Vec<usize> {
     let upstream = |at: usize| {
         let back = &back;
         reads[at].iter().enumerate().filter_map(move |(input, read)| match read {
-            Read::Port(PortId { node: NodeId::Operator(from), .. }) => {
+            Read::Port(PortId { node: NodeId::Operator(from), .. })
+            | Read::Errors(NodeId::Operator(from)) => {
                 (!back.contains(&(at, input))).then_some(*from)
             }
             _ => None,

@@ -5,7 +5,7 @@ use tidemill_operators::Schema;
 use crate::contract::Policy;
 use crate::diagnostic::{Mistakes, quoted};
 use crate::graph::contract;
-use crate::graph::flow::{Arriving, Draft, Stream};
+use crate::graph::flow::{Arriving, Draft, Stream, rejected_of};
 use crate::graph::names::{Names, UNMATCHED, tags};
 use crate::graph::operators::column::{every, kinds, named};
 use crate::graph::{NodeId, OperatorKind};
@@ -18,6 +18,7 @@ mod join;
 mod lots;
 pub(crate) mod ordered;
 mod parse;
+mod slips;
 mod state;
 mod window;
 
@@ -36,6 +37,7 @@ pub(crate) fn check(
         Some(body) => body_of(operator, body, &input, &other, mistakes),
         None => (None, Stream { schema: None, ..input.clone() }),
     };
+    let errors = rejected_of(&input);
     let mut ports = Vec::new();
     for (port, tag) in tags(operator).unwrap_or_default().into_iter().enumerate() {
         let used = names.is_read(node, port);
@@ -59,6 +61,7 @@ pub(crate) fn check(
             max_rejects: operator.policy.max_rejects,
         },
         errors_used: names.errors_read(node),
+        errors,
     }
 }
 

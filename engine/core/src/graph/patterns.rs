@@ -83,6 +83,14 @@ pub(crate) fn expand(spec: &mut PipelineSpec, mistakes: &mut Mistakes<'_>) {
             operator.from = None; // what is unknown of a join is all of it
         }
     }
+    for demand in &mut spec.demands {
+        // What a group demands of a port it demands of all that a pattern matches.
+        let ports = std::mem::take(&mut demand.ports);
+        for text in ports {
+            let one = |one: Match| Text { text: one.name, ..text.clone() };
+            demand.ports.extend(matches(&nodes, &text.text, &mut left).into_iter().map(one));
+        }
+    }
     for (sink, found) in spec.sinks.iter_mut().zip(&sinks) {
         let own = Reader { at: None, circles: &circles, nodes: &nodes };
         if let Some(from) = &mut sink.from
@@ -202,7 +210,7 @@ fn circles(spec: &PipelineSpec, nodes: &[Node], reads: &[Vec<Vec<Match>>]) -> Ve
 }
 
 /// Returns the number of each node's component (Tarjan 1972, without recursion).
-fn strongly_connected(edges: &[BTreeSet<usize>]) -> Vec<usize> {
+pub(crate) fn strongly_connected(edges: &[BTreeSet<usize>]) -> Vec<usize> {
     const UNSEEN: usize = usize::MAX;
     let (mut index, mut low) = (vec![UNSEEN; edges.len()], vec![UNSEEN; edges.len()]);
     let mut component = vec![UNSEEN; edges.len()];

@@ -4,7 +4,7 @@ use tidemill_operators::Schema;
 use tidemill_operators::format::OutputFormat;
 
 use crate::diagnostic::{Mistakes, quoted};
-use crate::graph::flow::{Flow, Stream, inputs, merge, refuse_errors};
+use crate::graph::flow::{Flow, Stream, inputs, merge};
 use crate::graph::names::{Names, Read};
 use crate::graph::{GraphSink, NodeId, OperatorKind, SinkKind, error_schema};
 use crate::sink::changes;
@@ -50,11 +50,15 @@ fn check_one(
         .iter()
         .filter_map(|read| if let Read::Errors(node) = read { Some(*node) } else { None })
         .collect();
-    if !errors_of.is_empty() && matches!(body, SinkBody::Files { .. }) {
-        let kind = errors(body, from, reads, mistakes);
-        return Some(GraphSink { name, inputs: Vec::new(), errors_of, kind: kind? });
+    // Files of nothing but rejected records also hold what is told of keys.
+    if !errors_of.is_empty()
+        && errors_of.len() == reads.len()
+        && matches!(body, SinkBody::Files { .. })
+    {
+        let (inputs, told_of) = (Vec::new(), Vec::new());
+        let kind = errors(body, mistakes)?;
+        return Some(GraphSink { name, inputs, errors_of, told_of, kind });
     }
-    refuse_errors(from, reads, mistakes);
     let stream = merge(flow, from, reads, mistakes);
     let kind = match body {
         SinkBody::Files { format, format_at, empty } => {
@@ -78,31 +82,25 @@ fn check_one(
             }
         }
     };
-    Some(GraphSink { name, inputs: inputs(reads)?, errors_of, kind })
+    let (errors_of, told_of) = (Vec::new(), Vec::new());
+    Some(GraphSink { name, inputs: inputs(reads)?, errors_of, told_of, kind })
 }
 
 /// Checks a sink of rejected records.
-fn errors(
-    body: &SinkBody,
-    from: &[Text],
-    reads: &[Read],
-    mistakes: &mut Mistakes<'_>,
-) -> Option<SinkKind> {
-    for (from, read) in from.iter().zip(reads) {
-        if !matches!(read, Read::Errors(_)) {
-            let message = "a sink reads either records or rejected records";
-            from.wrong(mistakes, message, Some("make two sinks".to_owned()));
-        }
-    }
+fn errors(body: &SinkBody, mistakes: &mut Mistakes<'_>) -> Option<SinkKind> {
     let SinkBody::Files { format, format_at, empty } = body else { return None };
     if *format == OutputFormat::Raw {
-        let message = "rejected records are written with their reason, which `raw` cannot hold";
-        let hint = "write them as jsonl or csv; the record is in the column `raw`".to_owned();
-        format_at.wrong(mistakes, message, hint);
+        refuse_raw(format_at, mistakes);
     }
     let empty = *empty == EmptyFiles::Write;
     let format = format.clone();
     Some(SinkKind::Files { format, schema: error_schema(), empty, changing: false })
+}
+
+fn refuse_raw(format_at: &Text, mistakes: &mut Mistakes<'_>) {
+    let message = "rejected records are written with their reason, which `raw` cannot hold";
+    let hint = "write them as jsonl or csv; the record is in the column `raw`".to_owned();
+    format_at.wrong(mistakes, message, hint);
 }
 
 fn files(
@@ -116,6 +114,10 @@ fn files(
     const TABLE: &str = "write a `table`: `table: { format: csv, key: [...] }`";
     let mut changing = false;
     for (from, read) in from.iter().zip(reads) {
+        if *format == OutputFormat::Raw && flow.rejected_before(*read).is_some() {
+            refuse_raw(format_at, mistakes);
+            continue;
+        }
         if let Some(aggregate) =
             flow.aggregate_before(*read).filter(|_| *format == OutputFormat::Raw)
         {

@@ -385,6 +385,7 @@ impl State {
             let file = reading.file();
             let old = |old: &FileOrder| OldVersion {
                 submission: old.rows_of,
+                name: old.name.clone(),
                 bytes: old.identity.bytes,
                 hash: old.hash,
             };

@@ -143,8 +143,8 @@ impl Open {
     fn note(&mut self, event: ReadEvent) {
         match event {
             ReadEvent::Chunk { chunk, hash, .. } => self.own.note(chunk, hash),
-            ReadEvent::TakenBack { chunk, hash } => self.old.note(chunk, hash),
-            ReadEvent::Failed { .. } => self.failed = true,
+            ReadEvent::TakenBack { chunk, hash, .. } => self.old.note(chunk, hash),
+            ReadEvent::Failed { .. } | ReadEvent::FailedForNow { .. } => self.failed = true,
             ReadEvent::Hashed { .. } | ReadEvent::Framed(_) | ReadEvent::Summed { .. } => {}
         }
     }

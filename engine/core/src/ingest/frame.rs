@@ -32,6 +32,9 @@ pub fn head_end(bytes: &[u8], lines: u32, whole: bool) -> Edge {
             None if number == lines && end < bytes.len() => end = bytes.len(),
             None => return Edge::Missing(too_few(lines)),
         }
+        if end > FRAME_BYTES_MAX {
+            return Edge::Missing(too_long());
+        }
     }
     Edge::At(end)
 }
@@ -44,14 +47,22 @@ pub fn tail_start(bytes: &[u8], lines: u32, whole: bool) -> Edge {
         return if whole { Edge::Missing(too_few(lines)) } else { Edge::More };
     }
     for number in 1..=lines {
-        match memrchr(b'\n', &bytes[..start]) {
-            // The line end belongs to the line before.
-            Some(found) if number == lines => return Edge::At(found + 1),
-            Some(found) => start = found,
-            None if whole && number == lines => return Edge::At(0),
-            None if whole => return Edge::Missing(too_few(lines)),
+        let begin = match memrchr(b'\n', &bytes[..start]) {
+            Some(found) => found + 1,
+            None if whole => 0,
             None => return Edge::More,
+        };
+        if bytes.len() - begin > FRAME_BYTES_MAX {
+            return Edge::Missing(too_long());
         }
+        if number == lines {
+            return Edge::At(begin);
+        }
+        if begin == 0 {
+            return if whole { Edge::Missing(too_few(lines)) } else { Edge::More };
+        }
+        // The line end belongs to the line before.
+        start = begin - 1;
     }
     Edge::At(bytes.len())
 }
@@ -94,13 +105,9 @@ fn too_few(lines: u32) -> String {
     }
 }
 
-fn too_long() -> String {
+/// Returns the reason why lines are not found in the bytes that are looked at.
+pub fn too_long() -> String {
     format!("it is longer than {FRAME_BYTES_MAX} bytes")
-}
-
-/// Returns the reason why a trailer was not found in the last bytes of a file.
-pub fn tail_too_long() -> String {
-    too_long()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use crate::contract::Framed;
 use crate::contract::total::Total;
 use crate::ingest::digest::ChunkHash;
 use crate::ingest::inflate::Compression;
+use crate::retry::Class;
 
 /// One accepted file, ready to be read as one epoch.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -108,6 +109,8 @@ pub struct Opening {
 pub struct OldVersion {
     /// Its submission.
     pub submission: u64,
+    /// The name under which it came, for people.
+    pub name: String,
     /// Its size in bytes.
     pub bytes: u64,
     /// The hash its bytes must have.
@@ -149,6 +152,10 @@ pub enum ReadEvent {
     TakenBack {
         /// Its number.
         chunk: u64,
+        /// Lines before its first record that hold no record (a header).
+        skipped_lines: u32,
+        /// Lines of its records.
+        lines: u32,
         /// What is known of that version's hash by its bytes.
         hash: ChunkHash,
     },
@@ -171,4 +178,20 @@ pub enum ReadEvent {
         /// What happened, for a person.
         detail: String,
     },
+    /// The file cannot be read now, for a reason that may pass: nothing of this reading may count.
+    FailedForNow {
+        /// Which kind of reason.
+        class: Class,
+        /// A stable word.
+        code: String,
+        /// What happened, for a person.
+        detail: String,
+    },
+}
+
+impl ReadEvent {
+    /// Returns whether nothing of the epoch may count.
+    pub fn is_failure(&self) -> bool {
+        matches!(self, ReadEvent::Failed { .. } | ReadEvent::FailedForNow { .. })
+    }
 }

@@ -25,6 +25,7 @@ use crate::ingest::digest::{ChunkHash, hash_piece};
 use crate::ingest::frame::{self, Edge, FRAME_BYTES_MAX};
 use crate::ingest::inflate::{Compression, InflateError, Inflater};
 use crate::ingest::order::FileOrder;
+use crate::retry::Class;
 
 /// How much is read at a time when a record goes on behind the end of its range, in bytes.
 const TAIL_BYTES: usize = 32 << 10;
@@ -42,16 +43,24 @@ pub struct FileFailure {
     pub code: FileCode,
     /// What happened, for a person.
     pub detail: String,
+    /// Whether it may pass.
+    pub class: Class,
 }
 
 impl FileFailure {
     fn new(code: FileCode, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into() }
+        Self { code, detail: detail.into(), class: Class::Permanent }
     }
 
     fn read(path: &Path, error: &io::Error) -> Self {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        Self::new(FileCode::Unreadable, format!("read {name}: {error}"))
+        let class = Class::of_read(error);
+        Self { class, ..Self::new(FileCode::Unreadable, format!("read {name}: {error}")) }
+    }
+
+    /// The file is not where it must be: on a shared disk it may come back.
+    fn gone(detail: &str) -> Self {
+        Self { class: Class::Transient, ..Self::changed(detail) }
     }
 
     fn changed(detail: impl Into<String>) -> Self {
@@ -66,7 +75,11 @@ impl From<InflateError> for FileFailure {
             InflateError::Damaged { .. } => FileCode::BadFormat,
             InflateError::Disk(_) => FileCode::Unreadable,
         };
-        Self::new(code, error.to_string())
+        let class = match &error {
+            InflateError::Disk(error) => Class::of_read(error),
+            InflateError::Bomb { .. } | InflateError::Damaged { .. } => Class::Permanent,
+        };
+        Self { class, ..Self::new(code, error.to_string()) }
     }
 }
 
@@ -150,7 +163,7 @@ fn find_tail(
                 len = (len * 8).min(longest);
                 continue;
             }
-            Edge::More => frame::tail_too_long(),
+            Edge::More => frame::too_long(),
             Edge::Missing(why) => why,
         };
         // Whatever it is, the file does not count; all of it is read as records.
@@ -224,6 +237,9 @@ pub fn read_range(
     let mut bytes = buffers.take((end - from) as usize);
     read_exactly(&file, &mut bytes, from, order)?;
     unchanged(&file, order)?;
+    if start == 0 {
+        is_as_ordered(order, &bytes)?;
+    }
     // While they are in the cache, and before more is read behind them.
     let hash = hash_piece(&bytes[(start - from) as usize..], start, size);
     let preamble = match known {
@@ -237,7 +253,9 @@ pub fn read_range(
     // What stands behind the records is read for the hash alone.
     let records_end = preamble.records_end.unwrap_or(size);
     bytes.truncate((records_end.max(from) - from).min(bytes.len() as u64) as usize);
-    let first = if start <= preamble.bytes {
+    let first = if start > 0 && start >= records_end {
+        bytes.len()
+    } else if start <= preamble.bytes {
         // The first range with records in it begins right behind the preamble.
         (preamble.bytes - from).min(bytes.len() as u64) as usize
     } else {
@@ -304,6 +322,16 @@ fn complete_last_record(
     Ok(bytes.len())
 }
 
+/// Checks that a file is not packed that was not seen to be: whoever ordered it could not read it.
+fn is_as_ordered(order: &FileOrder, bytes: &[u8]) -> Result<(), FileFailure> {
+    let found = Compression::of(bytes);
+    if order.compression != Compression::None || found == Compression::None {
+        return Ok(());
+    }
+    let detail = format!("its first bytes could not be read before; it is {}", found.word());
+    Err(FileFailure { class: Class::Transient, ..FileFailure::new(FileCode::Unreadable, detail) })
+}
+
 fn over_long(start: &[u8], offset: u32, plan: &ReadPlan) -> Reject {
     Reject {
         line: 0,
@@ -329,7 +357,7 @@ fn open_checked(order: &FileOrder) -> Result<File, FileFailure> {
     }
     let file = opened.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound if order.is_taken_back() => FileFailure::changed("it is gone"),
-        io::ErrorKind::NotFound => FileFailure::changed("it is gone from underprocess/"),
+        io::ErrorKind::NotFound => FileFailure::gone("it is gone from underprocess/"),
         _ => FileFailure::read(&order.path, &error),
     })?;
     unchanged(&file, order)?;
@@ -440,9 +468,9 @@ impl StreamReader {
                 bytes.truncate(start);
             }
             Edge::More | Edge::Missing(_) if self.offset > 0 => {
-                self.framed.push(frame::missing(false, frame::tail_too_long()));
+                self.framed.push(frame::missing(false, frame::too_long()));
             }
-            Edge::More => self.framed.push(frame::missing(false, frame::tail_too_long())),
+            Edge::More => self.framed.push(frame::missing(false, frame::too_long())),
             Edge::Missing(why) => self.framed.push(frame::missing(false, why)),
         }
         Vec::new()
@@ -486,6 +514,9 @@ impl StreamReader {
 
         let mut first = 0;
         if self.preamble.is_none() {
+            if self.offset == 0 {
+                is_as_ordered(&self.order, &bytes)?;
+            }
             self.refuse_nesting(&bytes)?;
             match find_preamble(&bytes, plan, self.ended, self.frame.head)? {
                 Some(mut preamble) => {

@@ -6,7 +6,7 @@
 //! | errors | a bad record is rejected; a file that cannot be read is noted as failed     |
 //!
 //! The version that a file takes the place of is read beside it, at the same times: its rows leave with
-//! the difference -1 and as rows of its own submission, its rejects not at all.
+//! the difference -1 and as rows of its own submission, its rejects as taken back.
 //!
 //! Reads with fuel: about one piece per activation, so that nothing else on the worker waits long.
 //! A file that is not cut (compressed, or with line breaks inside records) is read by one reader,
@@ -15,7 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tidemill_operators::format::{self, Header, HeaderEnd, Parser, ReadPlan};
-use tidemill_operators::reject::EpochRejects;
+use tidemill_operators::reject::{EpochRejects, Standing};
 use tidemill_operators::tally::Tally;
 use tidemill_operators::{Batch, Origin, Reject, Time};
 use tidemill_store::{crash, trial};
@@ -35,6 +35,7 @@ use crate::ingest::coordinator::{Loads, PIECE_BYTES, STREAM_WINDOW};
 use crate::ingest::flow::Flow;
 use crate::ingest::order::{Piece, PieceOrder, ReadEvent, ReadNote};
 use crate::ingest::piece::{self, Chunk, FileFailure, Preamble, StreamReader};
+use crate::retry::Class;
 
 /// Bytes read in one activation before others get their turn.
 const FUEL_BYTES: u64 = PIECE_BYTES;
@@ -152,6 +153,22 @@ struct Outputs<'a> {
     batches: OutputBuilderSession<'a, Time, Builder<Batch>>,
     rejects: OutputBuilderSession<'a, Time, Builder<Vec<EpochRejects>>>,
     notes: OutputBuilderSession<'a, Time, Builder<Vec<ReadNote>>>,
+}
+
+impl Outputs<'_> {
+    /// Says that records could not be read.
+    fn reject(
+        &mut self,
+        at: &Capability<Time>,
+        origin: Origin,
+        standing: Standing,
+        rejects: Vec<Reject>,
+    ) {
+        if !rejects.is_empty() {
+            let epoch = at.time().epoch;
+            self.rejects.session(at).give(EpochRejects { epoch, origin, standing, rejects });
+        }
+    }
 }
 
 /// A stream that is being read, with its capabilities at the next chunk.
@@ -303,17 +320,6 @@ impl Reading {
         let parsed = self.parser.parse(&chunk.buffer, chunk.range.clone(), header);
         let origin =
             Origin { submission: order.file.rows_of, chunk: time.chunk, offset: chunk.offset };
-        if order.file.is_taken_back() {
-            let batch = parsed.batch.map(|batch| Batch { origin, diff: -1, ..batch });
-            // It goes the way it went when it came.
-            let batch = batch.map(|batch| self.checks.divide(&self.name, batch).0);
-            if let Some(mut batch) = batch.filter(|batch| !batch.is_empty()) {
-                outputs.batches.session(&held[0]).give_container(&mut batch);
-            }
-            let note = ReadEvent::TakenBack { chunk: time.chunk, hash: chunk.hash };
-            outputs.notes.session(&held[2]).give(self.note(order, note));
-            return;
-        }
         let mut rejects: Vec<Reject> = parsed.rejects;
         let over_long = u32::from(chunk.too_long.is_some());
         if let Some(mut reject) = chunk.too_long {
@@ -323,7 +329,25 @@ impl Reading {
         for reject in &mut rejects {
             reject.operator.clone_from(&self.name);
         }
+        let (skipped_lines, lines) = (chunk.skipped_lines, parsed.lines + over_long);
         let unread = rejects.len() as u64;
+        if order.file.is_taken_back() {
+            let batch = parsed.batch.map(|batch| Batch { origin, diff: -1, ..batch });
+            // It goes the way it went when it came.
+            let batch = batch.map(|batch| {
+                let (batch, broken) = self.checks.divide(&self.name, batch);
+                rejects.extend(broken);
+                batch
+            });
+            if let Some(mut batch) = batch.filter(|batch| !batch.is_empty()) {
+                outputs.batches.session(&held[0]).give_container(&mut batch);
+            }
+            outputs.reject(&held[1], origin, Standing::TakenBack, rejects);
+            let (chunk, hash) = (time.chunk, chunk.hash);
+            let note = ReadEvent::TakenBack { chunk, skipped_lines, lines, hash };
+            outputs.notes.session(&held[2]).give(self.note(order, note));
+            return;
+        }
         if let Some(totals) = self.checks.totals(parsed.batch.as_ref()) {
             outputs.notes.session(&held[2]).give(self.note(order, ReadEvent::Summed { totals }));
         }
@@ -337,8 +361,8 @@ impl Reading {
         self.tally.rejected(time.epoch, rejects.len());
         let note = ReadEvent::Chunk {
             chunk: time.chunk,
-            skipped_lines: chunk.skipped_lines,
-            lines: parsed.lines + over_long,
+            skipped_lines,
+            lines,
             records,
             rejected: unread,
             bytes: chunk.packed_bytes,
@@ -349,13 +373,7 @@ impl Reading {
             self.tally.gave(time.epoch, 0, batch.len(), chunk.range.len());
             outputs.batches.session(&held[0]).give_container(&mut batch);
         }
-        if !rejects.is_empty() {
-            outputs.rejects.session(&held[1]).give(EpochRejects {
-                epoch: time.epoch,
-                origin,
-                rejects,
-            });
-        }
+        outputs.reject(&held[1], origin, Standing::There, rejects);
         outputs.notes.session(&held[2]).give(self.note(order, note));
     }
 
@@ -383,11 +401,18 @@ impl Reading {
         outputs: &mut Outputs<'_>,
     ) {
         self.failed.insert(order.file.epoch);
+        let class = failure.class;
         let event = match order.file.is_taken_back() {
             false => {
                 ReadEvent::Failed { code: failure.code.word().to_owned(), detail: failure.detail }
             }
             true => old_version_lost(order.file.rows_of, &failure.detail),
+        };
+        let event = match event {
+            ReadEvent::Failed { code, detail } if class != Class::Permanent => {
+                ReadEvent::FailedForNow { class, code, detail }
+            }
+            event => event,
         };
         outputs.notes.session(&held[2]).give(self.note(order, event));
     }

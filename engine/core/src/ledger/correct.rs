@@ -3,11 +3,14 @@
 //! A correction is read only when what it corrects is finished: what it takes back is known only then.
 //! Until then it waits, and all behind it, because epochs are given out in their order.
 
+use std::collections::BTreeSet;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
+use tidemill_store::name::CHANGES_ENDING;
 use tidemill_store::{
-    AcceptedFile, JournalError, NeededBy, Outcome, Part, Removed, Retired, Verdict, queue, trial,
+    AcceptedFile, JournalError, NeededBy, Outcome, Part, PartBody, Removed, Retired, Verdict,
+    queue, trial,
 };
 
 use crate::board::to_us;
@@ -16,6 +19,7 @@ use crate::ingest::order::FileOrder;
 use crate::ledger::order::compression_of;
 use crate::ledger::{Ledger, Line, Waiting, shelf};
 use crate::plan::Retention;
+use crate::publish::Job;
 
 /// What was asked of the ledger: to take a file away.
 pub struct Removal {
@@ -110,18 +114,33 @@ impl Ledger {
     }
 
     /// Lets a commit take away the outputs of the version that it corrects; where it puts one of its
-    /// own, that is enough.
+    /// own, that is enough. What `before` does to them is committed with it, so that the journal does
+    /// not know it yet: a later file may have given that version an output a moment ago.
     pub(super) fn take_outputs_away(
         &self,
         old: Option<&AcceptedFile>,
         outcome: &mut Outcome,
+        before: &[Job],
     ) -> Result<(), JournalError> {
         let (Some(old), Verdict::Committed { parts }) = (old, &mut outcome.verdict) else {
             return Ok(());
         };
-        let removed = self.journal.outputs_of(old.id)?;
-        let removed = removed.iter().map(|one| Part::removed(old.id, &one.sink, &one.name));
-        parts.extend(removed);
+        let known = self.journal.outputs_of(old.id)?.into_iter();
+        let mut places: BTreeSet<(String, String)> =
+            known.map(|one| (one.sink, one.name)).collect();
+        let same = |one: &&Outcome| one.pipeline == outcome.pipeline;
+        for earlier in before.iter().filter_map(Job::outcome).filter(same) {
+            let Verdict::Committed { parts } = &earlier.verdict else { continue };
+            // What a changelog said stays.
+            for part in parts.iter().filter(|part| !part.sink.ends_with(CHANGES_ENDING)) {
+                let place = (part.sink.clone(), part.name.clone());
+                match part.of == old.id && !matches!(part.body, PartBody::Removed) {
+                    true => places.insert(place),
+                    false => places.remove(&place),
+                };
+            }
+        }
+        parts.extend(places.iter().map(|(sink, name)| Part::removed(old.id, sink, name)));
         *parts = shelf::placed(std::mem::take(parts));
         Ok(())
     }

@@ -137,7 +137,7 @@ impl Ledger {
             Tried::Remove(of) => format!("submission {of}"),
         };
         let busy = |reason: &str| Ok(Err(SubmitError::NoDryRun { what, reason: reason.into() }));
-        if self.control.paused_sinks(pipeline).iter().next().is_some() {
+        if !self.control.paused_sinks(pipeline).is_empty() {
             return busy("a sink of its pipeline is paused");
         }
         if self.lines[pipeline].trial.is_some() {
@@ -292,7 +292,7 @@ impl Ledger {
     ) -> Result<Vec<PathBuf>, JournalError> {
         let line = &self.lines[pipeline];
         let (mut outcome, mut staged) = self.decide(pipeline, answer);
-        self.take_outputs_away(trial.old.as_ref(), &mut outcome)?;
+        self.take_outputs_away(trial.old.as_ref(), &mut outcome, &[])?;
         let Verdict::Committed { parts } = outcome.verdict else { return Ok(staged) };
         for part in parts {
             if let PartBody::Staged(path) = &part.body {

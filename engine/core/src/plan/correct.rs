@@ -27,8 +27,7 @@ impl Plan {
 
     /// Returns whether the outputs of a sink follow from one file alone: nothing before it keeps state.
     pub fn is_linear(&self, sink: &SinkPlan) -> bool {
-        let inputs = sink.inputs.iter().map(|input| input.from.node);
-        let mut ahead: Vec<NodeId> = inputs.chain(sink.errors_of.iter().copied()).collect();
+        let mut ahead: Vec<NodeId> = sink.upstream().collect();
         let mut seen = BTreeSet::new();
         while let Some(node) = ahead.pop() {
             let NodeId::Operator(at) = node else { continue };
@@ -39,7 +38,7 @@ impl Plan {
             if operator.kind.keeps_state() {
                 return false;
             }
-            ahead.extend(operator.inputs.iter().map(|input| input.from.node));
+            ahead.extend(operator.upstream());
         }
         true
     }
@@ -96,11 +95,17 @@ impl Plan {
     /// Returns a source and every operator that its records can reach.
     fn behind(&self, source: usize) -> BTreeSet<NodeId> {
         let mut behind = BTreeSet::from([NodeId::Source(source)]);
-        // Each operator stands after all that it reads from, but for what goes back in a loop: that
-        // can only come from what is behind the head already.
-        for (at, operator) in self.operators.iter().enumerate() {
-            if operator.inputs.iter().any(|input| behind.contains(&input.from.node)) {
-                behind.insert(NodeId::Operator(at));
+        // Each operator stands after all that it reads from, but for what goes back in a loop: what a
+        // second source brings into its middle comes to its head by another round.
+        loop {
+            let known = behind.len();
+            for (at, operator) in self.operators.iter().enumerate() {
+                if operator.upstream().any(|node| behind.contains(&node)) {
+                    behind.insert(NodeId::Operator(at));
+                }
+            }
+            if behind.len() == known {
+                break;
             }
         }
         behind

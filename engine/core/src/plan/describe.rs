@@ -42,6 +42,12 @@ pub fn describe(plan: &Plan) -> (Vec<NodeReport>, Vec<EdgeReport>) {
             Some(one) => format!("{detail}; {}", loop_detail(plan, one)),
         };
         nodes.push(node(&operator.name, "operator", operator.kind.word(), detail));
+        edges.extend(operator.kind.errors_of().map(|node| EdgeReport {
+            from: plan.node_name(node).to_owned(),
+            tag: "errors".to_owned(),
+            to: operator.name.clone(),
+            columns: columns(&error_schema()),
+        }));
         for input in &operator.inputs {
             let port = plan.port(input.from);
             edges.push(EdgeReport {
@@ -113,9 +119,11 @@ fn sink_edges(plan: &Plan, sink: &SinkPlan) -> Vec<EdgeReport> {
             columns: columns(&port.shape.schema),
         }
     });
-    let errors = sink.errors_of.iter().map(|node| EdgeReport {
+    let errors = sink.errors_of.iter().map(|node| (node, "errors"));
+    let errors = errors.chain(sink.told_of.iter().map(|node| (node, "told")));
+    let errors = errors.map(|(node, tag)| EdgeReport {
         from: plan.node_name(*node).to_owned(),
-        tag: "errors".to_owned(),
+        tag: tag.to_owned(),
         to: sink.name.clone(),
         columns: columns(&error_schema()),
     });
@@ -220,6 +228,7 @@ fn operator_detail<'t>(kind: &OperatorKind, tag: impl Fn(usize) -> &'t str) -> S
             }
         }
         OperatorKind::Join(join) => join_detail(join, std::iter::empty()),
+        OperatorKind::Errors { .. } => "rejected records, with their reason".to_owned(),
         OperatorKind::Lots { by, weights, .. } => {
             let by: Vec<String> = by.iter().map(named).collect();
             let gap = if by.is_empty() { "" } else { " by " };

@@ -93,7 +93,7 @@ fn state_hash(plan: &Plan, mut ahead: Vec<NodeId>, own: String) -> String {
                 line(&mut part, "from", &inputs(plan, &operator.inputs));
                 rounds(&mut part, plan, at);
                 kind(&mut part, &operator.kind);
-                ahead.extend(operator.inputs.iter().map(|input| input.from.node));
+                ahead.extend(operator.upstream());
             }
         }
         parts.insert(part);
@@ -147,6 +147,10 @@ fn canonical(plan: &Plan) -> String {
         line(&mut part, "from", &inputs(plan, &sink.inputs));
         let errors: Vec<&str> = sink.errors_of.iter().map(|node| plan.node_name(*node)).collect();
         line(&mut part, "errors", &errors);
+        if !sink.told_of.is_empty() {
+            let told: Vec<&str> = sink.told_of.iter().map(|node| plan.node_name(*node)).collect();
+            line(&mut part, "told", &told);
+        }
         sink_kind(&mut part, &sink.kind);
         parts.push(part);
     }
@@ -272,6 +276,8 @@ fn kind(text: &mut String, kind: &OperatorKind) {
             line(text, "count", count);
             line(text, "rank", rank);
         }
+        // Whose they are is in its name.
+        OperatorKind::Errors { .. } => line(text, "schema", &error_schema()),
         OperatorKind::Expect { expectations } => {
             for one in expectations {
                 line(text, "expect", &(spaced(one.condition.text()), one.on_error));

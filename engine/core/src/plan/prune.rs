@@ -132,6 +132,7 @@ fn of_operator(operator: &GraphOperator, outputs: &[Need]) -> Need {
                 rejects |= rule.is_fallible();
             }
         }
+        OperatorKind::Errors { .. } => {}
         OperatorKind::Lots { by, .. } => {
             for (_, value) in by {
                 need.columns.extend(value.columns().iter().cloned());
@@ -248,8 +249,14 @@ fn of_other_side(operator: &GraphOperator, outputs: &[Need]) -> Need {
 fn joined(graph: &Graph) -> Vec<bool> {
     let mut joined: Vec<bool> = Vec::with_capacity(graph.operators.len());
     for operator in &graph.operators {
+        // Rejected records are put into order where they become rows.
         let upstream = operator.inputs.iter().any(|input| is_joined(&joined, input.from.node));
-        joined.push(operator.inputs.len() > 1 || upstream);
+        // Those of a loop become rows round by round.
+        let comes_round = match operator.kind.errors_of() {
+            Some(NodeId::Operator(of)) => graph.loops.iter().any(|one| one.body.contains(&of)),
+            _ => false,
+        };
+        joined.push(operator.inputs.len() > 1 || upstream || comes_round);
     }
     joined
 }
@@ -262,9 +269,16 @@ fn forget_origin_behind_aggregates(graph: &Graph, needs: &mut Needs) {
     let mut behind: Vec<bool> = Vec::with_capacity(graph.operators.len());
     for (operator, needs) in graph.operators.iter().zip(&mut needs.operators) {
         let loses_places = |kind: &OperatorKind| matches!(kind, OperatorKind::Aggregate { spec, .. } if !spec.is_per_file());
+        // A rejected record stands where it stood before its operator.
+        let rejecting = match operator.kind.errors_of() {
+            Some(NodeId::Operator(of)) => graph.operators.get(of),
+            _ => Some(operator),
+        };
         let is_behind = loses_places(&operator.kind)
-            || (operator.inputs.iter().take(operator.lefts()))
-                .any(|input| is_joined(&behind, input.from.node));
+            || rejecting.is_some_and(|one| {
+                let mut inputs = one.inputs.iter().take(one.lefts());
+                inputs.any(|input| is_joined(&behind, input.from.node))
+            });
         behind.push(is_behind);
         for need in needs.iter_mut().filter(|_| is_behind) {
             need.raw = false;
@@ -372,6 +386,7 @@ pub(super) fn operator(operator: GraphOperator, needs: &[Need]) -> OperatorPlan 
         | OperatorKind::Explode { .. }
         | OperatorKind::Expect { .. }
         | OperatorKind::Lots { .. }
+        | OperatorKind::Errors { .. }
         | OperatorKind::Aggregate { .. } => {}
     }
     let whole = matches!(kind, OperatorKind::Aggregate { .. });

@@ -14,6 +14,7 @@ use timely::dataflow::operators::core::feedback::Handle;
 use timely::dataflow::operators::core::{ConnectLoop, Feedback};
 use timely::dataflow::operators::vec::Map;
 
+use crate::code::FileCode;
 use crate::ingest::order::{ReadEvent, ReadNote};
 use crate::plan::LoopPlan;
 use crate::render::{Batches, Rejects, Rendering, together};
@@ -71,7 +72,7 @@ impl<'scope> Rendering<'scope, '_> {
                         epoch: grown.epoch,
                         submission: grown.submission,
                         event: ReadEvent::Failed {
-                            code: crate::code::FileCode::Loop.word().to_owned(),
+                            code: FileCode::Loop.word().to_owned(),
                             detail: grown.detail,
                         },
                     }));

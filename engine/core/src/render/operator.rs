@@ -17,7 +17,9 @@ use timely::dataflow::StreamVec;
 
 use crate::checkpoint::reuse::after;
 use crate::checkpoint::{operator_state, state_parts};
+use crate::errors::{Errors, errors};
 use crate::plan::{NodeId, OperatorKind, OperatorPlan, PortId};
+use crate::receipt::place as place_of;
 use crate::render::aggregate::{KeptAggregate, What, aggregate};
 use crate::render::keyed::evaluation;
 use crate::render::{Batches, Rendering, follows_state, together};
@@ -105,6 +107,17 @@ impl<'scope> Rendering<'scope, '_> {
             OperatorKind::Explode { column, list, element } => {
                 let logic = Explode::new(column.clone(), list.clone(), element.clone(), shape(0));
                 stateless(&title, name, input, tags, tally, logic)
+            }
+            OperatorKind::Errors { of } => {
+                let has_line = match of {
+                    NodeId::Source(_) => true,
+                    NodeId::Operator(of) => !follows_state(self.plan, &self.plan.operators[*of]),
+                };
+                let (place, shape) = (place_of(self.plan, node), shape(0));
+                let (notes, openings) =
+                    self.readings.clone().expect("files are read before records are rejected");
+                let with = Errors { place, shape, has_line, tally };
+                errors(&title, self.rejects[of].clone(), notes, openings, with)
             }
             OperatorKind::Lots { by, seed, weights, .. } => {
                 let used = |tag: usize| operator.outputs[tag].used;

@@ -52,8 +52,7 @@ pub(super) fn changelog(plan: &Plan, index: usize, sink: &SinkPlan) -> Option<Ch
 /// Returns the sources from which records can come to a sink.
 fn sources_of(plan: &Plan, sink: &SinkPlan) -> BTreeSet<usize> {
     let mut sources = BTreeSet::new();
-    let mut ahead: Vec<NodeId> = sink.inputs.iter().map(|input| input.from.node).collect();
-    ahead.extend(&sink.errors_of);
+    let mut ahead: Vec<NodeId> = sink.upstream().collect();
     let mut seen = BTreeSet::new();
     while let Some(node) = ahead.pop() {
         if !seen.insert(node) {
@@ -64,7 +63,7 @@ fn sources_of(plan: &Plan, sink: &SinkPlan) -> BTreeSet<usize> {
                 sources.insert(at);
             }
             NodeId::Operator(at) => {
-                ahead.extend(plan.operators[at].inputs.iter().map(|input| input.from.node));
+                ahead.extend(plan.operators[at].upstream());
             }
         }
     }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, BinaryViewArray, Int64Array, RecordBatch, StringViewArray};
 use tidemill_operators::format::Encoder;
 use tidemill_operators::meter::Meter;
-use tidemill_operators::reject::EpochRejects;
+use tidemill_operators::reject::{EpochRejects, Standing};
 use tidemill_operators::{Batch, Reject, Time};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
@@ -79,7 +79,9 @@ pub fn rejects<'scope>(
                     let Some(time) = capability.least().copied() else { return };
                     let end = || OpenPart::new(capability.delayed(&Time::end(time.epoch), 0));
                     let file = writer.file(time.epoch, end);
-                    for some in batches.flat_map(|batch| batch.drain(..)) {
+                    // What was told of a record that is taken back goes with the output it stands in.
+                    let told = |some: &EpochRejects| some.standing != Standing::TakenBack;
+                    for some in batches.flat_map(|batch| batch.drain(..)).filter(told) {
                         let offset = some.origin.offset;
                         let ahead = file.ahead.entry(time.chunk).or_default();
                         ahead.extend(
@@ -275,7 +277,7 @@ fn to_batch(file: &str, first_line: u64, mut rejects: Vec<Placed>) -> Batch {
 }
 
 /// Returns bytes as text: what is not UTF-8 as `\xNN`.
-fn readable(bytes: &[u8]) -> String {
+pub(crate) fn readable(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         text.push_str(chunk.valid());

@@ -30,7 +30,7 @@ use substitute::Substitution;
 const SECTIONS: [&str; 5] = ["params", "groups", "sources", "operators", "sinks"];
 
 /// The keys that only composition knows.
-const OWN_KEYS: [&str; 3] = ["include", "params", "groups"];
+pub(super) const OWN_KEYS: [&str; 3] = ["include", "params", "groups"];
 
 /// A pipeline file in which everything is put in.
 pub(crate) struct Composed {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::diagnostic::{Mistakes, Place, listed, quoted};
 use crate::spec::tree::{Key, Node, Value};
+use crate::spec::words;
 
 /// The longest name of a pipeline, source, operator, sink or tag, in characters.
 const NAME_CHARACTERS_MAX: usize = 64;
@@ -81,13 +82,22 @@ impl Entries {
         mistakes: &mut Mistakes<'_>,
     ) -> Option<Node> {
         let taken = self.take(name);
-        // A key that is nearly this one is reported as unknown, with the right name.
-        let misspelled = || self.entries.iter().any(|(key, _)| likely(&key.name, name));
-        if taken.is_none() && !misspelled() {
+        if taken.is_none() && !self.is_meant(name) {
             let message = format!("{} needs {}", self.what, quoted(name));
-            mistakes.add(self.owner, &self.path, message, None);
+            mistakes.add(self.owner, &self.path, message, words::example_of(self.what, name));
         }
         taken
+    }
+
+    /// Returns whether another key probably stands for this one: it is reported as unknown, with the
+    /// right name, and this one is not missed.
+    pub(crate) fn is_meant(&self, name: &str) -> bool {
+        let stands_for = |key: &Key| {
+            likely(&key.name, name)
+                || words::meant(self.what, &key.name).is_some_and(|(meant, _)| meant == name)
+                || key.name.split_once(':').is_some_and(|(before, _)| before == name)
+        };
+        self.rest().any(stands_for)
     }
 
     /// Returns the keys that nobody has taken.
@@ -102,9 +112,15 @@ impl Entries {
 
     /// Notes every key that nobody asked for.
     pub(crate) fn finish(self, mistakes: &mut Mistakes<'_>) {
+        #[cfg(test)]
+        asked::note("keys", self.what, self.asked.iter().copied());
         for (key, node) in &self.entries {
             let message = format!("{} has no {}", self.what, quoted(&key.name));
-            let hint = mistakes.nearest_hint(&key.name, self.asked.iter().copied(), "it takes");
+            let written = words::meant(self.what, &key.name).map(|(_, hint)| hint);
+            let written = written.or_else(|| words::misspelled(&key.name, &self.asked));
+            let hint = written.or_else(|| {
+                mistakes.nearest_hint(&key.name, self.asked.iter().copied(), "it takes")
+            });
             mistakes.add(key.place, &node.path, message, hint);
         }
     }
@@ -152,7 +168,7 @@ pub(crate) fn texts(node: Node, what: &str, mistakes: &mut Mistakes<'_>) -> Opti
 fn wrong_kind<T>(node: &Node, what: &str, wanted: &str, mistakes: &mut Mistakes<'_>) -> Option<T> {
     let place = if matches!(node.value, Value::Null) { node.owner } else { node.place };
     let message = format!("{what} is {wanted}, not {}", node.value.what());
-    mistakes.add(place, &node.path, message, None);
+    mistakes.add(place, &node.path, message, words::example(what, &node.value));
     None
 }
 
@@ -163,11 +179,15 @@ pub(crate) fn choice<T: Copy>(
     choices: &[(&'static str, T)],
     mistakes: &mut Mistakes<'_>,
 ) -> Option<T> {
+    #[cfg(test)]
+    asked::note("words", what, choices.iter().map(|(name, _)| *name));
     let written = text(node, what, mistakes)?;
     let found = choices.iter().find(|(name, _)| *name == written.text);
     if found.is_none() {
         let names = choices.iter().map(|(name, _)| *name);
-        let hint = mistakes.nearest_hint(&written.text, names, "it is one of");
+        let all: Vec<&str> = names.clone().collect();
+        let hint = words::choice_meant(&written.text, &all)
+            .or_else(|| mistakes.nearest_hint(&written.text, names, "it is one of"));
         written.wrong(mistakes, format!("{what} cannot be {}", quoted(&written.text)), hint);
     }
     found.map(|(_, choice)| *choice)
@@ -350,4 +370,32 @@ pub(crate) fn check_once<'t>(
 /// Returns the names of a list for a hint.
 pub(crate) fn names_of<'t>(names: impl IntoIterator<Item = &'t Text>) -> String {
     listed(names.into_iter().map(|name| name.text.as_str()))
+}
+
+/// What is asked of files, so that the schema can be held against it.
+#[cfg(test)]
+pub(crate) mod asked {
+    use std::cell::RefCell;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    type Asked = BTreeMap<String, BTreeSet<String>>;
+
+    thread_local! {
+        static ASKED: RefCell<Asked> = RefCell::default();
+    }
+
+    pub(crate) fn note<'n>(kind: &str, what: &str, names: impl Iterator<Item = &'n str>) {
+        ASKED.with_borrow_mut(|asked| {
+            let of = asked.entry(format!("{kind} of {what}")).or_default();
+            of.extend(names.map(str::to_owned));
+        });
+    }
+
+    pub(crate) fn forget() {
+        ASKED.with_borrow_mut(BTreeMap::clear);
+    }
+
+    pub(crate) fn all() -> Asked {
+        ASKED.with_borrow(Clone::clone)
+    }
 }

@@ -60,6 +60,15 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Sink
         return SinkSpec { name, from: None, body: None };
     };
     let from = operator::from(&mut entries, mistakes);
+    if entries.rest().any(|key| key.name == "retry")
+        && let Some(node) = entries.take("retry")
+    {
+        let message = "a sink has no `retry`: while the disk is full its outputs wait for as long as \
+                       it takes, and a disk that refuses otherwise ends the process (74)";
+        let hint =
+            "say `retry` at the pipeline or a source: that is how reading a file is repeated";
+        mistakes.add(node.owner, &node.path, message, hint.to_owned());
+    }
     let files = entries.take("files");
     let table = entries.take("table");
     let body = match (files, table) {

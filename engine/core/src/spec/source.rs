@@ -7,6 +7,7 @@ use tidemill_operators::reject::OnError;
 use crate::diagnostic::{Mistakes, quoted};
 use crate::spec::contract::{self, ContractSpec, PolicySpec};
 use crate::spec::read::{self, Entries, Text};
+use crate::spec::retry::{self, RetrySpec};
 use crate::spec::taking::{self, Taking};
 use crate::spec::tree::{Node, Value};
 
@@ -37,6 +38,8 @@ pub(crate) struct SourceSpec {
     pub(crate) expect: Vec<(Text, OnError)>,
     pub(crate) contract: Option<ContractSpec>,
     pub(crate) taking: Taking,
+    /// What it says of trying again; its pipeline says the rest.
+    pub(crate) retry: RetrySpec,
 }
 
 /// One column of a source as written.
@@ -69,6 +72,7 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Sour
         expect: Vec::new(),
         contract: None,
         taking: Taking::default(),
+        retry: RetrySpec::default(),
     };
     let Some(mut entries) = Entries::open(node, "a source", mistakes) else { return source };
     let words =
@@ -94,6 +98,7 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Sour
         source.contract = contract::contract(node, mistakes);
     }
     source.taking = taking::parse(&mut entries, mistakes);
+    source.retry = retry::parse(&mut entries, mistakes);
     if let Some(node) = entries.take("pattern") {
         source.patterns = patterns(node, mistakes);
     } else {
@@ -205,7 +210,7 @@ fn required_fields(
     mistakes: &mut Mistakes<'_>,
 ) -> Option<Vec<FieldSpec>> {
     let Some(node) = node else {
-        if !entries.rest().any(|key| crate::diagnostic::nearest(&key.name, ["fields"]).is_some()) {
+        if !entries.is_meant("fields") {
             let hint = "name the columns that are read: `fields: { host: string, status: int }`";
             entries.wrong(mistakes, "a source needs `fields`".to_owned(), Some(hint.to_owned()));
         }
@@ -295,6 +300,11 @@ pub(super) fn check_globs(patterns: &[Text], mistakes: &mut Mistakes<'_>) {
                 "an empty pattern takes no file",
                 Some("\"*\" takes all".to_owned()),
             );
+        } else if pattern.text.starts_with('^') || pattern.text.ends_with('$') {
+            let message = "a pattern is a glob, not a regular expression";
+            let hint =
+                "for example \"*.log\": `*` stands for any characters, `?` for one".to_owned();
+            pattern.wrong(mistakes, message, hint);
         } else if let Err(error) = globset::Glob::new(&pattern.text) {
             let message = format!("{} is no pattern: {}", quoted(&pattern.text), error.kind());
             pattern.wrong(mistakes, message, None);

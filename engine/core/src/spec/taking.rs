@@ -6,6 +6,7 @@
 use tidemill_store::Dedupe;
 
 use crate::diagnostic::Mistakes;
+use crate::retry::Policy;
 use crate::spec::correcting::{self, Correcting};
 use crate::spec::read::{self, Entries};
 use crate::spec::source::check_globs;
@@ -31,7 +32,7 @@ pub enum Order {
 }
 
 /// How a source takes files.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Taking {
     /// Which of its files count as the same.
     pub dedupe: Dedupe,
@@ -43,6 +44,8 @@ pub struct Taking {
     pub ignore: Vec<String>,
     /// Whether and how its files may be replaced and removed later.
     pub correcting: Correcting,
+    /// How reading one of them is tried again when it fails.
+    pub retry: Policy,
 }
 
 impl Default for Taking {
@@ -53,6 +56,7 @@ impl Default for Taking {
             priority: 0,
             ignore: IGNORED_DEFAULT.map(str::to_owned).to_vec(),
             correcting: Correcting::default(),
+            retry: Policy::STANDARD,
         }
     }
 }

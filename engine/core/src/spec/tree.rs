@@ -195,18 +195,61 @@ fn syntax_hint(yaml: &str, place: Place, text: &str) -> Option<String> {
         let value = here.get(..end)?.trim_end();
         return Some(format!("put the value between quotes: \"{value}\""));
     }
+    if let Some(hint) = structure_hint(yaml.get(..line_start)?, line, text) {
+        return Some(hint);
+    }
     let value = line.split_once(": ").map_or(line, |(_, value)| value).trim_start();
     match value.chars().next()? {
-        '\'' | '"' => Some(
-            "a value that begins with a quote ends with it; put the whole expression between the other \
-             kind of quotes"
+        _ if text.contains("unclosed quote") => {
+            Some("end the value with the quote it begins with".to_owned())
+        }
+        _ if text.contains("unknown escape") => Some(
+            "between double quotes `\\` begins an escape: put a regular expression between single quotes"
                 .to_owned(),
         ),
+        '\'' | '"' => Some(QUOTED.to_owned()),
+        _ if text.contains("-quoted scalar") => Some(QUOTED.to_owned()),
         _ if text.starts_with("mapping values") => {
             Some("put a value that holds `: ` between quotes".to_owned())
         }
         _ => None,
     }
+}
+
+const QUOTED: &str = "a value that begins with a quote ends with it; put the whole expression between \
+                      the other kind of quotes";
+
+/// Returns what is probably wrong with how lines, braces and brackets stand, at a line and those
+/// before it.
+fn structure_hint(before: &str, line: &str, text: &str) -> Option<String> {
+    let indent = |line: &str| line.len() - line.trim_start_matches(' ').len();
+    let written = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
+    let above = before.lines().rev().find(written);
+    if text.contains("mismatched bracket") || text.contains("expected ',' or") {
+        return Some("close each `{` with `}` and each `[` with `]`".to_owned());
+    }
+    if text.contains("simple key expected") {
+        let key = line.trim();
+        return Some(format!("put a colon behind the key: `{key}:`"));
+    }
+    if text.contains("did not find expected key") {
+        return Some("keys of one map begin in the same column".to_owned());
+    }
+    let above = above?;
+    if !text.starts_with("mapping values") {
+        return None;
+    }
+    // `key:value` is one word; a line below it that has a colon is then no key.
+    if let Some((key, value)) = above.trim().split_once(':')
+        && !value.is_empty()
+        && !value.starts_with(' ')
+        && !key.contains([' ', '"', '\'', '{', '['])
+    {
+        return Some(format!("a blank follows the colon, in the line above: `{key}: {value}`"));
+    }
+    let has_value = above.trim().split_once(": ").is_some_and(|(_, value)| !value.is_empty());
+    let deeper = indent(line) > indent(above) && has_value;
+    deeper.then(|| "it is indented deeper than the line above: begin both in one column".to_owned())
 }
 
 /// What the YAML reader hands over, before places are computed.

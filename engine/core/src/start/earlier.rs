@@ -23,6 +23,8 @@ pub(super) struct Earlier {
     pub(super) file: AcceptedFile,
     /// Whether it was committed, and is read again only to rebuild tables.
     pub(super) replay: bool,
+    /// When it is tried again, if it waits for that: microseconds since 1970.
+    pub(super) again_at_us: Option<i64>,
 }
 
 /// Returns what earlier lives left of each pipeline: committed files that its checkpoint does not hold,
@@ -72,9 +74,13 @@ pub(super) fn earlier(
                 tracing::info!(pipeline = plan.name, files = replay.len(), "rebuilding tables");
             }
             let replay = replay.into_iter();
-            all.extend(replay.map(|file| Earlier { pipeline, file, replay: true }));
+            let again_at_us = None;
+            all.extend(replay.map(|file| Earlier { pipeline, file, replay: true, again_at_us }));
         }
-        for mut file in journal.unfinished(&plan.name)? {
+        let unfinished = journal.unfinished(&plan.name)?.into_iter().map(|file| (file, None));
+        let postponed = journal.postponed(&plan.name)?.into_iter();
+        let postponed = postponed.map(|(file, at)| (file, Some(at)));
+        for (mut file, again_at_us) in unfinished.chain(postponed) {
             if !find_source(plan, patterns, &mut file) {
                 let (pipeline, AcceptedFile { name, source, .. }) = (plan.name.clone(), file);
                 return Err(StartError::NoSource { pipeline, name, source_name: source });
@@ -84,7 +90,7 @@ pub(super) fn earlier(
             if let Found::Same(identity) = look_for(&path, &file)? {
                 file.identity = identity;
             }
-            all.push(Earlier { pipeline, file, replay: false });
+            all.push(Earlier { pipeline, file, replay: false, again_at_us });
         }
     }
     Ok((all, skip))

@@ -161,7 +161,7 @@ codes! {
         "A checkpoint holds its rows, and its correction came behind it. The next start cannot begin with that checkpoint and reads the files in processed/ again."
         "Put it back into retained/, or let the next start take longer; the next checkpoint makes it unnecessary."
     /// A checkpoint that counts cannot be used.
-    Checkpoint Warning "D-CHECKPOINT"
+    Checkpoint Warning "D-CHECKPOINT-DAMAGED"
         "a checkpoint is damaged"
         "The next start uses the one before it, or reads the files in processed/ again."
         "Nothing, if every input is there: the next checkpoint makes it unnecessary. Look at the disk."

@@ -201,14 +201,16 @@ const RULES: [(&str, &str); 8] = [
     (
         "epochs are dense",
         "SELECT 'pipeline ' || p.name || ' gave ' || (p.next_epoch - 1) || ' epochs; its files have '
-                || count(s.id) || ' from ' || coalesce(min(s.epoch), 0) || ' to '
+                || count(s.epoch) || ' from ' || coalesce(min(s.epoch), 0) || ' to '
                 || coalesce(max(s.epoch), 0) || ', and ' || v.count || ' are void'
          FROM pipeline p
          JOIN (SELECT q.id, coalesce(sum(count), 0) AS count, min(first) AS first,
                       coalesce(max(first + count - 1), 0) AS last
                FROM pipeline q LEFT JOIN void ON void.pipeline = q.id GROUP BY q.id) v ON v.id = p.id
-         LEFT JOIN submission s ON s.pipeline = p.id AND s.verdict <> 3 GROUP BY p.id
-         HAVING count(s.id) + v.count <> p.next_epoch - 1
+         LEFT JOIN
+              (SELECT pipeline, epoch FROM submission WHERE verdict <> 3 AND epoch > 0
+               UNION ALL SELECT pipeline, epoch FROM attempt) s ON s.pipeline = p.id GROUP BY p.id
+         HAVING count(s.epoch) + v.count <> p.next_epoch - 1
                 OR max(coalesce(max(s.epoch), 0), v.last) <> p.next_epoch - 1
                 OR coalesce(min(coalesce(min(s.epoch), v.first), coalesce(v.first, min(s.epoch))), 1)
                    <> 1",
@@ -218,7 +220,8 @@ const RULES: [(&str, &str); 8] = [
         "SELECT 'pipeline ' || p.name || ' has finished epochs up to ' || p.finished_epoch
                 || ', but submission ' || s.id || ' (epoch ' || s.epoch || ') has verdict ' || s.verdict
          FROM pipeline p JOIN submission s ON s.pipeline = p.id
-         WHERE (s.verdict = 0) <> (s.epoch > p.finished_epoch) LIMIT 1",
+         WHERE (s.verdict = 0) <> (s.epoch > p.finished_epoch)
+               AND (s.verdict <> 0 OR s.epoch > 0) LIMIT 1",
     ),
     (
         "counters agree with rows",

@@ -59,9 +59,11 @@ impl Journal {
         shelf::last_words(connection, unsettled).map_err(of("read the shelf", &self.path()))
     }
 
-    /// Returns the files of a pipeline that are accepted only, in the order of epochs.
+    /// Returns the files of a pipeline that are accepted only, in the order of epochs; without those
+    /// that wait to be tried again and have none.
     pub fn unfinished(&self, pipeline: &str) -> Result<Vec<AcceptedFile>, JournalError> {
-        let which = "s.pipeline = (SELECT id FROM pipeline WHERE name = ?1) AND s.verdict = 0";
+        let which = "s.pipeline = (SELECT id FROM pipeline WHERE name = ?1) AND s.verdict = 0
+                     AND s.epoch > 0";
         let sql = format!("{SELECT} WHERE {which} ORDER BY s.epoch");
         files(self.connection(), &sql, [pipeline]).map_err(of("list the unfinished", &self.path()))
     }
@@ -167,9 +169,12 @@ impl JournalReader {
 
     /// Returns how many submissions of a pipeline stand where; zeros for one that is not known.
     pub fn counts(&self, pipeline: &str) -> Result<Counts, JournalError> {
+        // An attempt that failed has used an epoch up; its file waits without one, or has another.
         let sql = "SELECT next_epoch - 1 - committed - quarantined
-                       - (SELECT coalesce(sum(count), 0) FROM void WHERE pipeline = p.id),
-                       committed, quarantined
+                       - (SELECT coalesce(sum(count), 0) FROM void WHERE pipeline = p.id)
+                       - (SELECT count(*) FROM attempt a WHERE a.pipeline = p.id)
+                       + (SELECT count(*) FROM submission s WHERE s.pipeline = p.id
+                          AND s.verdict = 0 AND s.epoch < 0), committed, quarantined
                    FROM pipeline p WHERE name = ?1";
         let counts = |row: &Row<'_>| {
             Ok(Counts {

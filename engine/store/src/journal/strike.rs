@@ -58,7 +58,7 @@ impl Journal {
                         "INSERT INTO strike SELECT s.id, 1 FROM submission s
                          JOIN pipeline p ON p.id = s.pipeline
                          JOIN plan ON plan.pipeline = p.name AND plan.generation = ?1
-                         WHERE s.verdict = 0
+                         WHERE s.verdict = 0 AND s.epoch > 0
                          ON CONFLICT DO UPDATE SET strikes = strikes + 1",
                     )?
                     .execute([generation])?;

@@ -19,7 +19,7 @@ use super::schema::{self, of};
 use super::shelf::{self, Replaced};
 use super::{
     AcceptedFile, Correction, Generation, Journal, JournalError, JournalReader, NewFile, Outcome,
-    Part, Replaces, Verdict, client_id, correct, dedupe, read, void,
+    Part, Replaces, Verdict, attempt, client_id, correct, dedupe, read, void,
 };
 use crate::barrier;
 use crate::disk::{self, Full};
@@ -183,7 +183,7 @@ impl Journal {
         Ok(accepted)
     }
 
-    /// Commits or sets aside files: the commit point.
+    /// Commits files, sets them aside, or postpones them: the commit point.
     ///
     /// One transaction, durable on return. Of each pipeline the epochs must follow one another
     /// without a gap; staged parts must have been synced before.
@@ -231,6 +231,11 @@ impl Journal {
                     counters.finished_epoch = finished;
                 }
                 check_order(counters, outcome)?;
+                if let Verdict::Postponed(why) = &outcome.verdict {
+                    attempt::postpone(transaction, counters.id, outcome, why)?;
+                    counters.finished_epoch = outcome.epoch;
+                    continue;
+                }
                 replaced.extend(finish_one(transaction, counters.id, generation, outcome)?);
                 receipt::insert(transaction, books, outcome, receipts.get(&outcome.id))?;
                 counters.finished_epoch = outcome.epoch;
@@ -244,6 +249,7 @@ impl Journal {
                         counters.quarantined += 1;
                         correct::set_aside(transaction, outcome.id)?;
                     }
+                    Verdict::Postponed(_) => {}
                 }
             }
             save_counters(transaction, pipelines)?;
@@ -562,6 +568,10 @@ fn finish_one(
     let (verdict, code, detail, parts): (i64, _, _, &[Part]) = match &outcome.verdict {
         Verdict::Committed { parts } => (1, None, None, parts),
         Verdict::Quarantined { code, detail } => (2, Some(code), Some(detail), &[]),
+        Verdict::Postponed(_) => {
+            let detail = format!("submission {} is tried again and not finished", outcome.id);
+            return Err(JournalError::invariant(detail).into());
+        }
     };
     let changed = transaction
         .prepare_cached(

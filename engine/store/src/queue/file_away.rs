@@ -54,7 +54,7 @@ impl Reason {
     pub fn of(file: &AcceptedFile, outcome: &Outcome, plan_hash: Option<String>) -> Reason {
         let (code, text) = match &outcome.verdict {
             Verdict::Quarantined { code, detail } => (code.clone(), detail.clone()),
-            Verdict::Committed { .. } => Default::default(),
+            Verdict::Committed { .. } | Verdict::Postponed(_) => Default::default(),
         };
         let hash = outcome.hash.or(file.hash);
         Reason {

@@ -10,6 +10,8 @@ fn node(name: &str, role: Role, tags: &[&str], inputs: &[(usize, usize)]) -> Nod
         tags: tags.iter().map(|tag| (*tag).to_string()).collect(),
         inputs: inputs.to_vec(),
         errors_of: Vec::new(),
+        rejected_of: Vec::new(),
+        told_of: Vec::new(),
     }
 }
 

@@ -124,7 +124,7 @@ impl Run {
     fn parts(&self) -> Vec<Part> {
         match &self.outcome.as_ref().unwrap().verdict {
             Verdict::Committed { parts } => parts.clone(),
-            Verdict::Quarantined { .. } => vec![],
+            Verdict::Quarantined { .. } | Verdict::Postponed(_) => vec![],
         }
     }
 

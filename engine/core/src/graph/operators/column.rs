@@ -4,6 +4,7 @@ use tidemill_operators::expr::{Expr, ExprError, compile};
 use tidemill_operators::{Column, Schema, Type};
 
 use crate::diagnostic::{Mistakes, place_in, quoted};
+use crate::graph::operators::slips;
 use crate::spec::{ExprSpec, NamedSpec, Text};
 
 /// Checks every item, also behind one that is wrong, so that all mistakes are noted.
@@ -50,7 +51,14 @@ pub(super) fn expression(
     schema: &Schema,
     mistakes: &mut Mistakes<'_>,
 ) -> Option<Expr> {
-    noted(text, compile(&text.text, schema), mistakes)
+    let compiled = noted(text, compile(&text.text, schema), mistakes)?;
+    if let Some(slip) = slips::find(&text.text) {
+        let part = slip.at..slip.at + slip.len;
+        let place = place_in(mistakes.yaml(), text.place, &text.text, part);
+        mistakes.add(place, &text.path, slip.message, slip.hint);
+        return None;
+    }
+    Some(compiled)
 }
 
 /// Notes the mistakes of an expression at their places in the file.
@@ -67,7 +75,8 @@ pub(super) fn noted<T>(
                 let word = rest.find(|next: char| !(next.is_alphanumeric() || next == '_'));
                 let end = error.at + word.unwrap_or(rest.len());
                 let place = place_in(mistakes.yaml(), text.place, &text.text, error.at..end);
-                mistakes.add(place, &text.path, error.message, error.hint);
+                let hint = slips::hint(&text.text, &error.message, error.hint);
+                mistakes.add(place, &text.path, error.message, hint);
             }
             None
         }
@@ -84,7 +93,9 @@ pub(super) fn named(
     let value = match &column.expression {
         ExprSpec::Sql(sql) => expression(sql, schema, mistakes)?,
         ExprSpec::Column if schema.column(&name.text).is_none() => {
-            let hint = if name.text.contains(['(', ' ', '+', '*', '/']) {
+            let hint = if name.text == "*" {
+                Some("all columns come along where nothing is selected: leave it out".to_owned())
+            } else if name.text.contains(['(', ' ', '+', '*', '/']) {
                 Some(format!("give an expression a name: `{{ name: {} }}`", name.text))
             } else {
                 mistakes.nearest_hint(&name.text, column_names(schema), "the columns are")

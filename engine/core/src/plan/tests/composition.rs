@@ -121,6 +121,24 @@ sinks: { o: { from: big, files: { format: '${FORMAT}' } } }
 }
 
 #[test]
+fn a_condition_that_stands_as_a_key_takes_parameters() {
+    let yaml = "
+pipeline: p
+params: { LEAST: { type: int, default: 5 } }
+sources:
+  s: { format: csv, expect: { 'n > ${LEAST}': fail_file, \"word <> '$${LEAST}'\": reject }, fields: { n: int, word: string } }
+sinks: { o: { from: s, files: { format: csv } } }
+";
+    let flat = "
+pipeline: p
+sources:
+  s: { format: csv, expect: { n > 5: fail_file, \"word <> '$${LEAST}'\": reject }, fields: { n: int, word: string } }
+sinks: { o: { from: s, files: { format: csv } } }
+";
+    check(&Shelf::default(), yaml, flat);
+}
+
+#[test]
 fn a_value_is_never_read_as_yaml() {
     let yaml = "
 pipeline: p

@@ -1,15 +1,16 @@
-//! Every mistake of `mistakes.txt` is reported as it stands there: all of a file at once, each with
-//! line, column, message and hint.
+//! Every mistake of `mistakes.txt` and of `newcomer.txt` is reported as it stands there: all of a file at
+//! once, each with line, column, message and hint.
 //!
-//! A case is `# what it is about`, the pipeline file, a line `---`, and one line
-//! `line:column message / hint` for each mistake, in order. `mistakes.txt` shows the language from
-//! its wrong side; adding a case needs no Rust.
+//! `newcomer.txt` holds what people get wrong in their first hour, `mistakes.txt` everything else. A case
+//! is `# what it is about`, the pipeline file, a line `---`, and one line `line:column message / hint` for
+//! each mistake, in order. They show the language from its wrong side; adding a case needs no Rust.
 
 use std::fmt::Write as _;
 
 use crate::plan::plan;
 
-const CASES: &str = include_str!("mistakes.txt");
+const MISTAKES: &str = include_str!("mistakes.txt");
+const NEWCOMER: &str = include_str!("newcomer.txt");
 
 struct Case {
     title: String,
@@ -17,10 +18,10 @@ struct Case {
     expected: String,
 }
 
-fn cases() -> Vec<Case> {
+fn cases(text: &str) -> Vec<Case> {
     let mut cases: Vec<Case> = Vec::new();
     let mut in_expected = true;
-    for line in CASES.lines() {
+    for line in text.lines() {
         if in_expected && line.starts_with("# ") {
             cases.push(Case { title: line.into(), yaml: String::new(), expected: String::new() });
             in_expected = false;
@@ -45,10 +46,10 @@ fn found(yaml: &str) -> String {
     out
 }
 
-#[test]
-fn each_mistake_is_reported_with_its_place_and_a_hint() {
-    let cases = cases();
-    assert!(cases.len() >= 40, "only {} cases", cases.len());
+#[track_caller]
+fn check(text: &str) {
+    let cases = cases(text);
+    assert!(cases.len() >= 60, "only {} cases: were some lost?", cases.len());
     let mut wrong = String::new();
     for case in cases {
         let found = found(&case.yaml);
@@ -57,6 +58,16 @@ fn each_mistake_is_reported_with_its_place_and_a_hint() {
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
+fn each_mistake_is_reported_with_its_place_and_a_hint() {
+    check(MISTAKES);
+}
+
+#[test]
+fn what_goes_wrong_in_the_first_hour_is_told_with_its_place_and_the_fix() {
+    check(NEWCOMER);
 }
 
 #[test]

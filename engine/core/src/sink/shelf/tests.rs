@@ -203,7 +203,12 @@ fn run(given: &Given, epochs: &[Epoch]) -> Said {
                 name: format!("f{number}"),
                 output_name: format!("f{number}"),
                 replay: epoch.replay,
-                old: epoch.old.map(|submission| OldVersion { submission, bytes: 0, hash: None }),
+                old: epoch.old.map(|submission| OldVersion {
+                    submission,
+                    name: String::new(),
+                    bytes: 0,
+                    hash: None,
+                }),
                 removes: epoch.removes,
             });
             poison.advance_to(time);

@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 
+use crate::spec::compose::substitute::has_conditions;
 use crate::spec::tree::{Node, Value};
 
 /// Returns a tree as YAML.
@@ -43,8 +44,9 @@ fn block(node: &Node, indent: usize, out: &mut String) {
     };
     match &node.value {
         Value::Map(entries) => {
+            let conditions = has_conditions(&node.path);
             for (key, node) in entries {
-                entry(format!("{}:", quoted(&key.name, false)), node);
+                entry(format!("{}:", quoted(&key.name, conditions)), node);
             }
         }
         Value::List(items) => items.iter().for_each(|item| entry("-".to_owned(), item)),

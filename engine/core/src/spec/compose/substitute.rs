@@ -28,7 +28,7 @@ impl<'s> Substitution<'s> {
         self.complete
     }
 
-    /// Puts values into all scalars of a value. Keys are names and stay what they are.
+    /// Puts values into all scalars of a value. Keys are names and stay what they are, unless they are conditions.
     pub(super) fn apply(
         &mut self,
         node: &mut Node,
@@ -49,8 +49,16 @@ impl<'s> Substitution<'s> {
                 }
             }
             Value::Map(entries) => {
+                let conditions = has_conditions(&node.path);
                 for (key, value) in entries {
-                    self.key(key, value, mistakes);
+                    if conditions && key.name.contains("${") {
+                        let at = (key.place, value.path.as_str());
+                        if let Some(name) = self.text(&key.name, at, scope, mistakes) {
+                            key.name = name;
+                        }
+                    } else {
+                        self.key(key, value, mistakes);
+                    }
                     self.apply(value, scope, mistakes);
                 }
             }
@@ -174,4 +182,9 @@ impl<'s> Substitution<'s> {
             }
         }
     }
+}
+
+/// Returns whether the keys of a map are expressions: those of `expect`.
+pub(super) fn has_conditions(path: &str) -> bool {
+    path.ends_with(".expect")
 }

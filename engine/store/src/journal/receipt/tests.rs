@@ -43,6 +43,8 @@ fn book() -> Book {
         tags: if role == Role::Source { vec![String::new()] } else { vec![] },
         inputs: inputs.to_vec(),
         errors_of: vec![],
+        rejected_of: vec![],
+        told_of: vec![],
     };
     Book { nodes: vec![node("rows", Role::Source, &[]), node("out", Role::Files, &[(0, 0)])] }
 }

@@ -152,7 +152,7 @@ fn recovery_is_told_the_last_word_on_a_place_and_what_may_lie_there() {
         let unsettled = journal.unsettled().unwrap().into_iter();
         let parts = |outcome: Outcome| match outcome.verdict {
             Verdict::Committed { parts } => parts,
-            Verdict::Quarantined { .. } => vec![],
+            Verdict::Quarantined { .. } | Verdict::Postponed(_) => vec![],
         };
         unsettled.map(|(file, outcome)| (file.epoch, parts(outcome))).collect()
     };
