@@ -7,8 +7,9 @@
 //!
 //! Map, in reading order: [`tree`] (what lies in folders), [`process`] (one process and what it
 //! says), [`disk`] (a small one, to be filled), [`site`] (a home and how it is fed), [`scenario`]
-//! (homes that are folders of the repository), [`schema`] (whether a document fits one), [`torment`] (what is killed again and again),
-//! [`corrections`] (random pipelines whose files change), [`loops`] (random pipelines with loops),
+//! (homes that are folders of the repository), [`schema`] (whether a document fits
+//! one), [`torment`] (what is killed again and again),
+//! [`corrections`] (random pipelines whose files change), [`deploys`] (a pipeline that changes), [`loops`] (random pipelines with loops),
 //! [`oracle`] (slow programs that know the right answer).
 
 #![allow(
@@ -29,6 +30,8 @@ pub mod torment;
 
 pub mod corrections;
 pub mod loops;
+
+pub mod deploys;
 
 pub mod oracle;
 

@@ -317,6 +317,13 @@ impl Running<'_> {
         line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap() << 10
     }
 
+    /// Returns the memory that the first process has at the moment, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap() << 10
+    }
+
     /// Waits until the log has a line that holds `text`.
     #[track_caller]
     pub fn wait_for_log(&mut self, text: &str) {

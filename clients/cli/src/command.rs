@@ -37,6 +37,12 @@ pub enum ClientCommand {
     ///
     /// Rows come in the order of the key. Exit code 1 when the table cannot be asked.
     Table(TableRows),
+    /// Let a changed pipeline file take over in a running server, or add a pipeline
+    ///
+    /// Files under way are finished by the old file, the next ones by the new one. With --dry-run it
+    /// only says what would happen to each part. Exit code 1 when a file does not take over; then
+    /// everything is as it was.
+    Deploy(Deploy),
     /// Let a pipeline, or one of its sources or sinks, wait until it is resumed
     ///
     /// A pipeline or a source that is paused takes no new files: they stay in unprocessed/. A sink
@@ -274,6 +280,26 @@ pub struct TableRows {
     /// Print csv instead of text; with --follow the columns epoch and diff come first
     #[arg(long, conflicts_with = "json")]
     pub csv: bool,
+    /// What every client command takes.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Arguments of `deploy`.
+#[derive(Clone, Debug, Args)]
+pub struct Deploy {
+    /// The pipeline files
+    #[arg(required = true, value_name = "PIPELINE.yaml")]
+    pub pipelines: Vec<PathBuf>,
+    /// What to send in the place of each file, where it is not the file's own text.
+    #[arg(skip)]
+    pub texts: Vec<Option<String>>,
+    /// Only say what would happen: what is kept, what is rebuilt, what is refused
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Give up, and change nothing, when files under way are not finished after so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub timeout: u64,
     /// What every client command takes.
     #[command(flatten)]
     pub common: Common,

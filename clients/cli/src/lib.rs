@@ -10,6 +10,7 @@ mod command;
 mod output;
 
 mod control;
+mod deploy;
 mod dry_run;
 mod files;
 mod latency;
@@ -28,8 +29,8 @@ mod table;
 use std::io;
 
 pub use command::{
-    ClientCommand, Common, Drain, File, Files, Latency, Pause, PhaseArgument, Remove, Retry, Stats,
-    Submit, TableRows, Tables,
+    ClientCommand, Common, Deploy, Drain, File, Files, Latency, Pause, PhaseArgument, Remove,
+    Retry, Stats, Submit, TableRows, Tables,
 };
 pub use output::Output;
 
@@ -54,6 +55,7 @@ pub async fn execute(command: ClientCommand, output: &mut Output<'_>) -> anyhow:
         ClientCommand::Latency(command) => latency::run(command, output).await,
         ClientCommand::Tables(command) => tables::list(command, output).await,
         ClientCommand::Table(command) => tables::rows(command, output).await,
+        ClientCommand::Deploy(command) => deploy::run(command, output).await,
         ClientCommand::Pause(command) => control::pause(command, output).await,
         ClientCommand::Resume(command) => control::resume(command, output).await,
         ClientCommand::Drain(command) => control::drain(command, output).await,

@@ -261,7 +261,7 @@ impl Client {
         IntrospectionClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
-    fn pipelines_client(&self) -> PipelinesClient<Channel> {
+    pub(crate) fn pipelines_client(&self) -> PipelinesClient<Channel> {
         PipelinesClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 }

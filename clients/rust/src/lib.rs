@@ -21,7 +21,7 @@
 //! ```
 //!
 //! Map, in reading order: `model` (the values), `id`, `error`, `client` (connection and questions),
-//! `retry` (asking again while the server is away), `submit` (sending a file), `tables` (rows of
+//! `retry` (asking again while the server is away), `submit` (sending a file), `deploy` (handing over a pipeline file), `tables` (rows of
 //! tables), `watch` (changes as a stream), `convert` (from the wire).
 
 mod error;
@@ -29,6 +29,7 @@ mod id;
 mod model;
 
 mod client;
+mod deploy;
 mod dry_run;
 mod retry;
 mod submit;
@@ -38,6 +39,7 @@ mod watch;
 mod convert;
 
 pub use client::Client;
+pub use deploy::{DeployedPart, Deployment};
 pub use dry_run::{DryRun, OutputChange, SinkChanges, TableChanges};
 pub use error::Error;
 /// Latencies are decoded into histograms of this crate.

@@ -19,6 +19,7 @@ pub mod find;
 pub mod gather;
 pub mod keeper;
 pub mod restore;
+pub mod reuse;
 pub mod schedule;
 
 use serde::{Deserialize, Serialize};

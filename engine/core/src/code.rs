@@ -135,6 +135,14 @@ words! {
         Draining = "draining",
         /// The server is about to serve again.
         Starting = "starting",
+        /// A pipeline file has mistakes.
+        BadPipelineFile = "bad_pipeline_file",
+        /// A pipeline file cannot take over.
+        NoDeploy = "no_deploy",
+        /// Another deployment is under way.
+        DeployBusy = "deploy_busy",
+        /// Files under way were not finished in time.
+        DeployLate = "deploy_late",
         /// A mistake of the server's own.
         Internal = "internal",
         /// No such table.

@@ -5,6 +5,7 @@
 
 mod control;
 mod correct;
+mod deploy;
 mod dry_run;
 mod retry;
 mod submit;
@@ -21,7 +22,7 @@ use tidemill_store::{Attempt, Filter, Folders, JournalError, JournalReader, Subm
 
 use crate::board::{self, Board};
 use crate::control::Control;
-use crate::intake::{Numbers, Patterns};
+use crate::intake::{Held, Numbers, Patterns};
 use crate::ledger::Event;
 use crate::plan::{self, Plan};
 use crate::receipt;
@@ -34,6 +35,7 @@ use crate::stats::Stats;
 
 pub use control::{Draining, Subject};
 pub use correct::Target;
+pub use deploy::{Deploy, DeployError, DeployReport};
 pub use submit::{SubmitError, Upload};
 /// Which earlier file an upload takes the place of.
 pub use tidemill_store::Replaces;
@@ -63,6 +65,18 @@ pub(crate) struct Parts {
     pub(crate) taking: Mutex<BTreeSet<ClientId>>,
     pub(crate) space: Space,
     pub(crate) tables: Arc<tables::Tables>,
+    /// Which pipeline takes no files for a moment.
+    pub(crate) held: Held,
+    /// The plan that takes over when this life has ended.
+    pub(crate) next: Mutex<Option<Box<Plan>>>,
+    /// The home.
+    pub(crate) root: PathBuf,
+    /// Whether states may go on without inputs that are gone.
+    pub(crate) forget_missing: bool,
+    /// Why nothing can be deployed here.
+    pub(crate) no_deploys: Option<&'static str>,
+    /// Held by the one that is being deployed.
+    pub(crate) deploying: Mutex<()>,
     pub(crate) control: Control,
 }
 

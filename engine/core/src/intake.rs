@@ -14,7 +14,7 @@ mod watch;
 
 use std::ffi::OsStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -86,6 +86,31 @@ impl Numbers {
     }
 }
 
+/// Which pipeline takes no files for a moment, because another text is to take over. Clones are the
+/// same.
+#[derive(Clone, Debug)]
+pub struct Held {
+    pipeline: Arc<AtomicUsize>,
+}
+
+impl Default for Held {
+    fn default() -> Self {
+        Self { pipeline: Arc::new(AtomicUsize::new(usize::MAX)) }
+    }
+}
+
+impl Held {
+    /// Returns whether a pipeline is held.
+    pub fn is_held(&self, pipeline: usize) -> bool {
+        self.pipeline.load(Ordering::Acquire) == pipeline
+    }
+
+    /// Holds one pipeline, or none.
+    pub fn hold(&self, pipeline: Option<usize>) {
+        self.pipeline.store(pipeline.unwrap_or(usize::MAX), Ordering::Release);
+    }
+}
+
 /// The intake of all pipelines.
 pub struct Intake {
     inboxes: Vec<Inbox>,
@@ -97,6 +122,7 @@ pub struct Intake {
     patience: Patience,
     stop: Arc<AtomicBool>,
     space: Space,
+    held: Held,
     control: Control,
 }
 
@@ -112,6 +138,7 @@ impl Intake {
         stop: Arc<AtomicBool>,
         space: Space,
         journal: JournalReader,
+        held: Held,
         control: Control,
     ) -> Self {
         let deleted = lines
@@ -122,7 +149,19 @@ impl Intake {
             .collect();
         let inbox = |line: Line| Inbox::new(line.name, line.folders, line.patterns);
         let inboxes = lines.into_iter().map(inbox).collect();
-        Self { deleted, journal, inboxes, numbers, board, ledger, patience, stop, space, control }
+        Self {
+            deleted,
+            journal,
+            inboxes,
+            numbers,
+            board,
+            ledger,
+            patience,
+            stop,
+            space,
+            held,
+            control,
+        }
     }
 
     /// Takes what is there and waits until nothing is left that may become complete.
@@ -259,6 +298,7 @@ impl Intake {
             // A pipeline that is behind does not keep files from the others.
             while !self.stopped()
                 && !self.space.is_short()
+                && !self.held.is_held(pipeline)
                 && self.board.pending(pipeline) < PENDING_MAX
             {
                 let claimed = self.claim_group(pipeline)?;

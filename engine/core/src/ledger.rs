@@ -13,8 +13,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tidemill_store::checkpoint::Manifest;
 use tidemill_store::{
-    AcceptedFile, Book, CLIENT_IDS_KEPT, Folders, Journal, JournalError, NewFile, Outcome, Receipt,
-    Replaced, Retried, Verdict, barrier, failpoint, queue,
+    AcceptedFile, Book, CLIENT_IDS_KEPT, Deployed, Folders, Journal, JournalError, NewDeployment,
+    NewFile, Outcome, Receipt, Replaced, Retried, Verdict, barrier, queue,
 };
 use timely::scheduling::activate::SyncActivator;
 
@@ -28,7 +28,6 @@ use crate::dry_run::TableShape;
 use crate::fault::{self, FaultKind};
 use crate::ingest::backlog::Backlog;
 use crate::ingest::coordinator::Command;
-use crate::ingest::order::FileOrder;
 use crate::plan::Retention;
 use crate::publish::Job;
 use crate::receipt;
@@ -39,6 +38,7 @@ use crate::turns::{Turn, Turns};
 mod control;
 mod correct;
 mod decide;
+mod deploy;
 mod dry_run;
 mod keep;
 mod order;
@@ -128,6 +128,13 @@ pub enum Event {
         /// Which pipeline.
         pipeline: usize,
     },
+    /// A text is to take over a pipeline once all of its files are finished.
+    Deploy {
+        /// What takes over.
+        new: Box<NewDeployment>,
+        /// Who waits for the answer.
+        reply: Sender<Deployed>,
+    },
     /// Something is held back, or not any more.
     Control(Change),
     /// Says when everything that was finished before it is visible, tables included.
@@ -210,6 +217,8 @@ pub struct Ledger {
     /// What a person holds back.
     control: Control,
     stopping: bool,
+    /// The pipeline that another text has taken over: what comes now is for the next life.
+    deployed: Option<String>,
 }
 
 /// Who writes checkpoints, and where they say that they have.
@@ -236,7 +245,7 @@ impl Ledger {
         control: Control,
     ) -> Self {
         let (running, postponed) = (BTreeMap::new(), BTreeMap::new());
-        let (stopping, tried) = (false, 0);
+        let (stopping, tried, deployed) = (false, 0, None);
         Self {
             journal,
             lines,
@@ -250,6 +259,7 @@ impl Ledger {
             tried,
             control,
             stopping,
+            deployed,
         }
     }
 
@@ -323,6 +333,7 @@ impl Ledger {
         let mut flushes = Vec::new();
         let mut retries = Vec::new();
         let mut removals = Vec::new();
+        let mut deploys = Vec::new();
         let mut now = Vec::new();
         let mut trials = Vec::new();
         let mut changes = Vec::new();
@@ -334,6 +345,7 @@ impl Ledger {
                 Event::Retry { of, file, reply } => retries.push((of, file, reply)),
                 Event::TryNow { id, reply } => now.push((id, reply)),
                 Event::Remove(removal) => removals.push(removal),
+                Event::Deploy { new, reply } => deploys.push((new, reply)),
                 Event::Try(asked) => trials.push(asked),
                 Event::Heard {
                     pipeline,
@@ -367,6 +379,7 @@ impl Ledger {
                 Event::End => ended = true,
             }
         }
+        self.leave_to_the_next(&mut accepts, &mut retries, &mut removals);
         self.accept(accepts)?;
         for (of, file, reply) in retries {
             // Whoever asked may have gone; the file is accepted all the same.
@@ -395,6 +408,10 @@ impl Ledger {
             let Self { journal, space, .. } = self;
             space.insist("writing the journal", || journal.settle(&settled))?;
             self.lines.iter_mut().for_each(|line| line.may_discard |= line.corrects);
+        }
+        // Last: what came with it in one group was there before it.
+        for (new, reply) in deploys {
+            let _ = reply.send(self.deploy(&new)?);
         }
         for reply in flushes {
             let _ = reply.send(());
@@ -440,7 +457,7 @@ impl Ledger {
 
     /// Lets those begin whose turn it is.
     fn give_turns(&mut self) -> Result<(), JournalError> {
-        while self.turns.is_waiting() && !self.stopping {
+        while self.turns.is_waiting() && !self.stopping && self.deployed.is_none() {
             // What waits for another file has not begun either.
             let behind = self.lines.iter().flat_map(|line| &line.behind);
             let behind = behind.filter(|one| matches!(one, Waiting::File(..))).count();
@@ -459,17 +476,6 @@ impl Ledger {
             }
         }
         Ok(())
-    }
-
-    fn begin(&mut self, pipeline: usize, order: FileOrder) {
-        let line = &self.lines[pipeline];
-        if !self.stopping {
-            // A coordinator that has ended leaves the file for the next life.
-            let _ = line.commands.send(Command::File(order));
-            let _ = line.wake.activate();
-            failpoint::reach("order-given")
-                .unwrap_or_else(|error| fault::disk("order a file", &error));
-        }
     }
 
     fn finish(&mut self, answers: Vec<(usize, Answer)>) -> Result<(), JournalError> {
@@ -582,22 +588,6 @@ impl Ledger {
         for job in jobs {
             // The publisher ends after the ledger.
             let _ = self.publisher.send(job);
-        }
-    }
-
-    fn stop(&mut self) {
-        self.stopping = true;
-        for line in &mut self.lines {
-            // What the coordinator has not begun is forgotten; it counts as if it were not.
-            let running = self.running.values().filter(|file| file.pipeline == line.name);
-            let running = running.map(|file| file.identity.bytes);
-            // What is tried and not undone is in no checkpoint.
-            let checkpoint = match &line.trial {
-                None => line.schedule.due_at_end(Instant::now(), running),
-                Some(_) => None,
-            };
-            let _ = line.commands.send(Command::Stop { checkpoint });
-            let _ = line.wake.activate();
         }
     }
 }

@@ -55,6 +55,8 @@ pub mod fault;
 pub mod space;
 pub mod start;
 
+pub mod deploy;
+
 pub mod engine;
 pub mod report;
 
@@ -67,5 +69,5 @@ pub use engine::Engine;
 pub use intake::Patience;
 pub use plan::{Plan, plan};
 pub use space::Reserve;
-pub use start::{Config, Running, Summary, run_member, start};
+pub use start::{Config, Ended, Running, Summary, run_member, start};
 pub use tidemill_store::failpoint;

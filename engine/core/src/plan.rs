@@ -21,7 +21,7 @@ use crate::spec;
 use crate::testing::{self, AuthorTest};
 
 mod correct;
-mod describe;
+pub(crate) mod describe;
 pub(crate) mod hash;
 mod prune;
 

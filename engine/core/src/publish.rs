@@ -139,6 +139,8 @@ pub struct Published {
     pub last: Option<Instant>,
     /// How long that took.
     pub took: Duration,
+    /// The epoch of the checkpoint that its rows come from: what is read again up to it is in them.
+    pub restored: u64,
 }
 
 /// The publisher's end of one pipeline.
@@ -423,6 +425,9 @@ impl Publisher {
 
     fn apply(&mut self, pipeline: usize, epoch: u64, rows: &[(usize, Batch)]) {
         for (sink, published) in &mut self.lines[pipeline].tables {
+            if epoch <= published.restored {
+                continue;
+            }
             let mine = rows.iter().filter(|(to, _)| to == sink).map(|(_, batch)| batch);
             published.table.apply(epoch, mine);
         }

@@ -28,6 +28,7 @@ use crate::account::account;
 use crate::answer::{Heard, Said, answers};
 use crate::checkpoint::gather::gather;
 use crate::checkpoint::keeper::{Keeper, PackPlace};
+use crate::checkpoint::reuse::Partial;
 use crate::checkpoint::{self, KeptPart, Order, StatePart, operator_fingerprint, operator_state};
 use crate::ingest::backlog::Backlog;
 use crate::ingest::buffers::Buffers;
@@ -74,6 +75,8 @@ pub struct Fittings {
     pub keeper: Keeper,
     /// Who sees everything that leaves a node, if anybody does.
     pub tap: Option<Tap>,
+    /// Which states go on with a checkpoint while others are made again, if that is so.
+    pub partial: Option<Partial>,
 }
 
 /// The dataflow of a pipeline on one worker.
@@ -104,6 +107,7 @@ pub fn render(worker: &mut Worker, plan: &Plan, fittings: Fittings) -> Rendered 
             backlog: fittings.backlog,
             keeper: fittings.keeper,
             tap: fittings.tap,
+            partial: fittings.partial,
             kept: Vec::new(),
             orders: None,
             buffers: Buffers::default(),
@@ -133,6 +137,7 @@ struct Rendering<'scope, 'plan> {
     backlog: Backlog,
     keeper: Keeper,
     tap: Option<Tap>,
+    partial: Option<Partial>,
     /// What was written of each operator's state, for each mark.
     kept: Vec<StreamVec<'scope, Time, KeptPart>>,
     /// What the coordinator tells everybody; there if the plan keeps state.

@@ -5,7 +5,7 @@
 //! back: no more files, dataflows end, everything said is committed, published and settled.
 
 mod breaker;
-mod earlier;
+pub(crate) mod earlier;
 mod error;
 mod exit;
 mod lines;
@@ -32,13 +32,14 @@ use crate::answer::Heard;
 use crate::board::Board;
 use crate::checkpoint::find::{Base, find};
 use crate::checkpoint::keeper::Keeper;
+use crate::checkpoint::reuse::Partial;
 use crate::control::Control as Holds;
 use crate::engine::Engine;
 use crate::engine::tables::Tables;
 use crate::fault::{self, FaultKind};
 use crate::ingest::backlog::Backlog;
 use crate::ingest::coordinator::{Command, Loads};
-use crate::intake::{Intake, Numbers, Patience, Patterns};
+use crate::intake::{Held, Intake, Numbers, Patience, Patterns};
 use crate::ledger::{Event, Keeping, Ledger};
 use crate::mesh::{self, Control, MeshConfig};
 use crate::plan::Plan;
@@ -85,6 +86,10 @@ pub struct Config {
     pub checkpoint_every: Duration,
     /// Who sees everything that leaves a node; for tests of a pipeline's author only.
     pub tap: Option<Tap>,
+    /// Whether to forget what was deployed: `plans` are what counts from now on.
+    pub forget_deployed: bool,
+    /// Why no other pipeline file can take over while this engine runs; `None` if one can.
+    pub no_deploys: Option<&'static str>,
 }
 
 /// What an engine did in its life.
@@ -102,6 +107,27 @@ pub struct Summary {
     pub rejected: u64,
 }
 
+impl Summary {
+    /// Adds what a later life did. What is left is what that one left.
+    pub fn add(&mut self, later: Summary) {
+        self.committed += later.committed;
+        self.quarantined += later.quarantined;
+        self.left = later.left;
+        self.records += later.records;
+        self.rejected += later.rejected;
+    }
+}
+
+/// How the life of an engine ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// What it did.
+    pub summary: Summary,
+    /// The pipeline that takes over, or comes in addition: all files of its predecessor are finished,
+    /// and the journal has its text.
+    pub next: Option<Box<Plan>>,
+}
+
 /// A started engine in process 0.
 pub struct Running {
     engine: Engine,
@@ -114,10 +140,11 @@ impl Running {
         &self.engine
     }
 
-    /// Waits for the end: of `once`, or after [`Engine::stop`].
-    pub fn wait(self) -> Summary {
+    /// Waits for the end: of `once`, or after [`Engine::stop`] or [`Engine::deploy`].
+    pub fn wait(self) -> Ended {
         // A panic anywhere has ended the process already.
-        self.ending.join().unwrap_or_default()
+        let summary = self.ending.join().unwrap_or_default();
+        Ended { summary, next: self.engine.take_next() }
     }
 }
 
@@ -130,6 +157,9 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         space.insist::<Vec<Folders>, HomeError>("making the folders", made)?;
     let mut journal = space.insist("opening the journal", || Journal::open(&home))?;
     let processes = config.mesh.as_ref().map_or(1, |mesh| mesh.endpoints.len());
+    if config.forget_deployed {
+        space.insist("writing the journal", || journal.forget_deployments())?;
+    }
     let facts = Generation {
         binary_version: env!("CARGO_PKG_VERSION").to_owned(),
         processes: processes as u64,
@@ -166,7 +196,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     board.set_aside_before(aside);
     let patterns: Vec<Patterns> =
         config.plans.iter().map(|plan| Patterns::new(&plan.sources)).collect();
-    let found = config.plans.iter().map(|plan| find(&home, &mut journal, plan));
+    let found = config.plans.iter().map(|plan| find(&home, &mut journal, plan, generation));
     let found: Vec<Base> = found.collect::<Result<_, _>>()?;
     let backlogs: Vec<Backlog> = config.plans.iter().map(|_| Backlog::default()).collect();
     let finished: Vec<u64> =
@@ -205,6 +235,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let (workers, wakes) = built.execute(meeting.builders, meeting.guard)?;
 
     let stop = Arc::new(AtomicBool::new(false));
+    let held = Held::default();
     let numbers = Numbers::from(journal.next_submission());
     let control = Holds::new(&config.plans, journal.holds()?);
     for held in control.conditions() {
@@ -228,6 +259,12 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         space: space.clone(),
         tables: Arc::clone(&tables),
         control: control.clone(),
+        held: held.clone(),
+        next: Mutex::default(),
+        root: home.root().to_path_buf(),
+        forget_missing: config.forget_missing,
+        no_deploys: config.no_deploys.or(config.once.then_some("this run ends by itself (--once)")),
+        deploying: Mutex::default(),
     });
     let others = meeting.control.as_ref().map(Control::sender);
     if let Some(control) = meeting.control {
@@ -283,6 +320,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         Arc::clone(&stop),
         space,
         watched,
+        held,
         control,
     );
     let once = config.once;
@@ -432,6 +470,10 @@ impl Building {
             (self.stats, self.events, self.commands, self.backlogs);
         let commands = Mutex::new(commands.into_iter().map(Some).collect::<Vec<_>>());
         let ready = Mutex::new(ready);
+        let partial = plans
+            .iter()
+            .map(|plan| Partial::read(&home.checkpoints(&plan.name), generation))
+            .collect::<std::io::Result<Vec<Option<Partial>>>>()?;
         let loads: Vec<Loads> = plans.iter().map(|_| Loads::new(workers)).collect();
         let run = move |worker: &mut timely::worker::Worker| {
             let first = worker.index() == 0;
@@ -472,6 +514,7 @@ impl Building {
                     backlog: backlogs[pipeline].clone(),
                     keeper: keeper.clone(),
                     tap: tap.clone(),
+                    partial: partial[pipeline].clone(),
                 };
                 rendered.push(render(worker, plan, fittings));
             }

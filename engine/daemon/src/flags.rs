@@ -66,6 +66,9 @@ pub struct RunFlags {
     /// their rows
     #[arg(long)]
     pub forget_missing: bool,
+    /// Forget what was deployed into this home while it ran: the files given here count
+    #[arg(long)]
+    pub redeploy: bool,
     /// What is given to parameters.
     #[command(flatten)]
     pub params: ParamFlags,

@@ -13,6 +13,7 @@ pub mod settings;
 pub mod pipeline;
 
 pub mod author;
+mod deployed;
 pub mod doctor;
 pub mod new;
 pub mod progress;
@@ -61,7 +62,7 @@ pub fn main() -> ExitCode {
             clap_complete::generate(shell, &mut Tidemill::command(), "tidemill", &mut text);
             say(&text).map(|()| 0)
         }
-        Command::Client(command) => ask(command),
+        Command::Client(command) => deployed::flat(command).and_then(ask),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),

@@ -166,6 +166,12 @@ pub fn folder_of(path: &Path) -> &Path {
     }
 }
 
+/// Plans the text of a pipeline file that was read before, with all that it includes.
+pub fn load_text(path: &Path, yaml: String) -> Result<Plan, Mistakes> {
+    let file = path.display().to_string();
+    plan_in(&yaml, &Alone).map_err(|diagnostics| Mistakes { file, yaml, diagnostics })
+}
+
 /// The place where a pipeline file lies.
 struct Folder<'v> {
     values: &'v Values,

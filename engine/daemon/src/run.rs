@@ -1,21 +1,23 @@
 //! Run: one process of a run, from its settings to its exit code.
 
 use std::net::TcpListener;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tidemill_engine::mesh::{Heartbeat, MeshConfig, parse_hostfile};
 use tidemill_engine::report::Phase;
-use tidemill_engine::start::{Announce, StartError};
+use tidemill_engine::start::{Announce, Ended, StartError};
 use tidemill_engine::{Config, Engine, Patience, Plan, Summary, run_member};
-use tidemill_server::{ServerConfig, serve};
-use tidemill_store::{failpoint, trial};
+use tidemill_server::{Ending, ServeError, ServerConfig, serve};
+use tidemill_store::{deployments, failpoint, trial};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
-use crate::author::{Values, load_with};
+use crate::author::{Values, load_text, load_with};
+use crate::deployed::{effective, tell};
 use crate::flags::RunFlags;
 use crate::settings::Settings;
 use crate::supervisor::{self, Front, Parent, Report};
@@ -45,6 +47,7 @@ pub fn run(flags: RunFlags) -> anyhow::Result<u8> {
     start_log(&settings)?;
     let Some(mut plans) = load_all(&flags)? else { return Ok(USAGE) };
     let supervises = settings.processes > 1 && settings.process.is_none();
+    let by_hostfile = settings.process.is_some() && !supervisor::is_supervised();
     if !arm(settings.process.unwrap_or_default(), supervises)? {
         return Ok(USAGE);
     }
@@ -58,8 +61,13 @@ pub fn run(flags: RunFlags) -> anyhow::Result<u8> {
         plans.iter_mut().for_each(Plan::take_corrections);
     }
     if supervises {
-        return all(&settings, flags.once);
+        let texts = plans.into_iter().map(|plan| plan.yaml).collect();
+        return all(&settings, flags.once, texts);
     }
+    let plans = match with_deployed(plans, &settings, flags.redeploy, by_hostfile) {
+        Ok(plans) => plans,
+        Err(code) => return Ok(code),
+    };
     let parent = supervisor::parent()?;
     let is_first = settings.process.unwrap_or(0) == 0;
     let handed = match &parent {
@@ -85,6 +93,10 @@ pub fn run(flags: RunFlags) -> anyhow::Result<u8> {
         }),
         checkpoint_every: settings.checkpoint_every,
         tap: None,
+        forget_deployed: flags.redeploy,
+        no_deploys: by_hostfile.then_some(
+            "its processes are on several hosts; stop all of them and start them with the new file",
+        ),
     };
     if !is_first {
         return member(config, parent.is_some());
@@ -93,12 +105,13 @@ pub fn run(flags: RunFlags) -> anyhow::Result<u8> {
 }
 
 /// Starts all processes of a run, and again when one is lost.
-fn all(settings: &Settings, once: bool) -> anyhow::Result<u8> {
+fn all(settings: &Settings, once: bool, pipelines: Vec<String>) -> anyhow::Result<u8> {
     let front = Front::bind(settings.grpc).with_context(|| cannot_serve(settings))?;
     let listening = listening(settings, front.address());
     tidemill_store::crash::watch_children(&settings.home);
     let run = supervisor::Run {
         processes: settings.processes,
+        pipelines,
         arguments: std::env::args_os().skip(1).collect(),
         front,
         silence: settings.silence,
@@ -137,13 +150,60 @@ fn arm(process: usize, supervises: bool) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// Plans every pipeline file, or shows all mistakes of all of them.
+/// Returns what runs: what was given, or what was deployed into this home since. If that cannot be
+/// said, says why and returns the exit code.
+fn with_deployed(
+    given: Vec<Plan>,
+    settings: &Settings,
+    redeploy: bool,
+    by_hostfile: bool,
+) -> Result<Vec<Plan>, u8> {
+    let is_first = settings.process.unwrap_or(0) == 0;
+    // Those of other hosts look at the home only through their files; process 0 speaks for them.
+    if redeploy || (by_hostfile && !is_first) {
+        return Ok(given);
+    }
+    let supervised = supervisor::is_supervised();
+    let deployed = deployments(&settings.home)
+        .map_err(|error| did_not_start(StartError::from(error), supervised))?;
+    let refused = if supervised { supervisor::REFUSED } else { 1 };
+    let names: Vec<String> = given.iter().map(|plan| plan.yaml.clone()).collect();
+    let all = effective(given, &deployed).map_err(|wrong| {
+        if is_first {
+            wrong.iter().for_each(|text| complain(&format!("error: {text}")));
+        }
+        refused
+    })?;
+    if by_hostfile && all.plans.iter().map(|plan| &plan.yaml).ne(&names) {
+        complain(
+            "error: other pipeline files were deployed into this home than those given here; \
+             processes on several hosts need the same files: give all of them the deployed ones, or \
+             start all of them with --redeploy",
+        );
+        return Err(refused);
+    }
+    if supervised && is_first {
+        // A generation that follows a deployment: nobody is surprised.
+        all.notes.iter().for_each(|note| tracing::debug!("{note}"));
+    } else if is_first {
+        tell(&all.notes);
+    }
+    Ok(all.plans)
+}
+
+/// Plans every pipeline file, or shows all mistakes of all of them. A process that was started by
+/// another one gets the texts that its parent has read.
 fn load_all(flags: &RunFlags) -> anyhow::Result<Option<Vec<Plan>>> {
     let Some(values) = Values::gather(&flags.params)? else { return Ok(None) };
     let mut plans: Vec<Plan> = Vec::with_capacity(flags.pipelines.len());
     let mut right = true;
-    for path in &flags.pipelines {
-        match load_with(path, &values)? {
+    let is_given = !supervisor::is_supervised();
+    for (index, path) in flags.pipelines.iter().enumerate() {
+        let loaded = match supervisor::pipeline_text(index)? {
+            Some(yaml) => load_text(path, yaml),
+            None => load_with(path, &values)?,
+        };
+        match loaded {
             Ok(plan) => {
                 if plans.iter().any(|other| other.name == plan.name) {
                     let (file, name) = (path.display(), &plan.name);
@@ -161,7 +221,7 @@ fn load_all(flags: &RunFlags) -> anyhow::Result<Option<Vec<Plan>>> {
         }
     }
     // While a file could not be read, its parameters are not known.
-    right = right && values.all_known();
+    right = right && (!is_given || values.all_known());
     Ok(right.then_some(plans))
 }
 
@@ -238,59 +298,129 @@ fn member(config: Config, supervised: bool) -> anyhow::Result<u8> {
     }
 }
 
-/// Runs process 0: the engine, and its server.
+/// Runs process 0: the engine, and its server; one life after the other, as pipelines are deployed.
 fn first(
-    config: Config,
+    mut config: Config,
     settings: &Settings,
     parent: Option<Parent>,
     handed: Option<TcpListener>,
 ) -> anyhow::Result<u8> {
-    let listener = match handed {
-        Some(listener) => listener,
-        None => TcpListener::bind(settings.grpc).with_context(|| cannot_serve(settings))?,
+    let mut front = match handed {
+        Some(listener) => Front::of(listener)?,
+        None => Front::bind(settings.grpc).with_context(|| cannot_serve(settings))?,
     };
-    let address = listener.local_addr()?;
     let once = config.once;
     let started = Instant::now();
-    let running = match tidemill_engine::start(config) {
-        Ok(running) => running,
-        Err(error) => return Ok(did_not_start(error, parent.is_some())),
-    };
     let runtime = runtime()?;
-    let engine = running.engine().clone();
-    let (closing, mut closed) = watch::channel(false);
-    // Before anybody is told that this process listens: from then on it can be asked to stop.
-    end_on_signals(&runtime, engine.clone())?;
-    let server = {
-        listener.set_nonblocking(true)?;
+    let stopping = Arc::new(Stopping::default());
+    let mut all = Summary::default();
+    for life in 1u64.. {
+        let running = match tidemill_engine::start(config.clone()) {
+            Ok(running) => running,
+            Err(error) => return Ok(did_not_start(error, parent.is_some())),
+        };
+        if life == 1 {
+            // Before anybody is told that this process listens: from then on it can be asked to stop.
+            end_on_signals(&runtime, Arc::clone(&stopping))?;
+        }
+        let server = Served::start(&runtime, running.engine(), &front, settings)?;
+        front.step_back();
+        stopping.follow(running.engine());
+        match &parent {
+            // It says where once, for all generations.
+            Some(parent) => report(running.engine(), parent.clone()),
+            None if life == 1 => say(listening(settings, front.address()).as_bytes())?,
+            None => {}
+        }
+        let bar = if once { progress::start(running.engine()) } else { None };
+        let Ended { summary, next } = running.wait();
+        if let Some(bar) = bar {
+            bar.end();
+        }
+        all.add(summary);
+        let next = next.filter(|_| !stopping.is_asked());
+        server.end(&runtime, if next.is_some() { Ending::HandsOver } else { Ending::Stops })?;
+        let Some(next) = next else { break };
+        failpoint::reach("deploy-ended").context("hand over to the next plan")?;
+        if parent.is_some() {
+            return Ok(supervisor::AGAIN);
+        }
+        front.stand_in(format!("a changed file of pipeline {} takes over; try again", next.name));
+        config.forget_deployed = false;
+        match config.plans.iter_mut().find(|plan| plan.name == next.name) {
+            Some(plan) => *plan = *next,
+            None => config.plans.push(*next),
+        }
+    }
+    conclude(all, started)?;
+    if once && all.quarantined > 0 {
+        return Ok(QUARANTINED);
+    }
+    Ok(0)
+}
+
+/// The gRPC server of one life.
+struct Served {
+    closing: watch::Sender<Option<Ending>>,
+    task: JoinHandle<Result<(), ServeError>>,
+}
+
+impl Served {
+    fn start(
+        runtime: &Runtime,
+        engine: &Engine,
+        front: &Front,
+        settings: &Settings,
+    ) -> anyhow::Result<Self> {
+        let (closing, mut closed) = watch::channel(None);
         let _inside = runtime.enter();
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        let mut config = ServerConfig::new(address);
+        let listener = tokio::net::TcpListener::from_std(front.listener().try_clone()?)?;
+        let mut config = ServerConfig::new(front.address());
         config.reflection = settings.reflection;
         config.limits.disk_free_bytes_min = reserve_bytes(&settings.home, settings);
         let shutdown = async move {
             // The sender is dropped only with this process.
-            let _ = closed.wait_for(|closed| *closed).await;
+            let ending = closed.wait_for(Option::is_some).await;
+            ending.ok().and_then(|ending| *ending).unwrap_or(Ending::Stops)
         };
-        runtime.spawn(serve(engine.clone(), listener, config, shutdown))
-    };
-    match parent {
-        // It says where once, for all generations.
-        Some(parent) => report(&engine, parent),
-        None => say(listening(settings, address).as_bytes())?,
+        let task = runtime.spawn(serve(engine.clone(), listener, config, shutdown));
+        Ok(Self { closing, task })
     }
-    let bar = if once { progress::start(&engine) } else { None };
-    let summary = running.wait();
-    if let Some(bar) = bar {
-        bar.end();
+
+    fn end(self, runtime: &Runtime, ending: Ending) -> anyhow::Result<()> {
+        self.closing.send_replace(Some(ending));
+        runtime.block_on(self.task)?.context("serve gRPC")
     }
-    closing.send_replace(true);
-    runtime.block_on(server)?.context("serve gRPC")?;
-    conclude(summary, started)?;
-    if once && summary.quarantined > 0 {
-        return Ok(QUARANTINED);
+}
+
+/// Who is to be stopped, and whether that was asked for.
+#[derive(Default)]
+struct Stopping {
+    asked: AtomicBool,
+    engine: Mutex<Option<Engine>>,
+}
+
+impl Stopping {
+    /// Names the engine of this life; one that comes too late is stopped at once.
+    fn follow(&self, engine: &Engine) {
+        let mut current = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
+        *current = Some(engine.clone());
+        if self.is_asked() {
+            engine.stop();
+        }
     }
-    Ok(0)
+
+    fn ask(&self) {
+        let current = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
+        self.asked.store(true, Ordering::SeqCst);
+        if let Some(engine) = &*current {
+            engine.stop();
+        }
+    }
+
+    fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::SeqCst)
+    }
 }
 
 /// Returns how many bytes of the disk stay free when an upload is taken.
@@ -379,12 +509,12 @@ impl Signals {
 }
 
 /// The first signal drains: what has begun is finished. The second one ends at once.
-fn end_on_signals(runtime: &Runtime, engine: Engine) -> std::io::Result<()> {
+fn end_on_signals(runtime: &Runtime, stopping: Arc<Stopping>) -> std::io::Result<()> {
     let mut signals = Signals::listen(runtime)?;
     runtime.spawn(async move {
         signals.next().await;
         tracing::info!("stopping: no more files are taken; again to end at once");
-        engine.stop();
+        stopping.ask();
         signals.next().await;
         std::process::exit(INTERRUPTED);
     });

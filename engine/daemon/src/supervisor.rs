@@ -25,10 +25,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 pub use front::Front;
-pub use group::REFUSED;
+pub use group::{AGAIN, REFUSED};
 pub use link::{Parent, Report};
 pub use place::{
-    MESH_DIR, MESH_TOKEN, ORPHANED, SUPERVISED, SupervisedMesh, end_with, parent, supervised_mesh,
+    MESH_DIR, MESH_TOKEN, ORPHANED, SUPERVISED, SupervisedMesh, end_with, is_supervised, parent,
+    pipeline_text, supervised_mesh,
 };
 
 use group::{Event, Group, Heard, Outcome};
@@ -133,6 +134,8 @@ impl Patience {
 pub struct Run {
     /// How many processes.
     pub processes: usize,
+    /// The pipeline files as they were read: all generations begin with these.
+    pub pipelines: Vec<String>,
     /// The arguments of each, without `-p`.
     pub arguments: Vec<OsString>,
     /// The address of the service.
@@ -152,7 +155,7 @@ pub struct Run {
 pub fn supervise(run: Run) -> Result<u8, SupervisorError> {
     let program = std::env::current_exe()
         .map_err(|source| SupervisorError::Prepare { action: "find this program", source })?;
-    let Run { processes, arguments, mut front, silence, on_ready, once } = run;
+    let Run { processes, pipelines, arguments, mut front, silence, on_ready, once } = run;
     let listener = front
         .listener()
         .try_clone()
@@ -160,6 +163,7 @@ pub fn supervise(run: Run) -> Result<u8, SupervisorError> {
     let order = Order {
         program: &program,
         processes,
+        pipelines: &pipelines,
         arguments: &arguments,
         listener: Some(&listener),
         // The others say better why, where they can.
@@ -185,6 +189,7 @@ pub fn supervise(run: Run) -> Result<u8, SupervisorError> {
 struct Order<'a> {
     program: &'a Path,
     processes: usize,
+    pipelines: &'a [String],
     arguments: &'a [OsString],
     listener: Option<&'a TcpListener>,
     patience: Patience,
@@ -252,7 +257,9 @@ fn run_generations(order: &Order<'_>, mut news: impl FnMut(News)) -> Result<u8, 
     for number in 1u64.. {
         life.begin();
         news(life.starting());
-        let mut group = Group::start(order, number, &events)?;
+        // What one generation has forgotten is forgotten; what was deployed since is not.
+        let forgets = life.generation.is_none();
+        let mut group = Group::start(order, number, forgets, &events)?;
         let outcome = group.run(&incoming, order.patience, &mut asked, |heard| match heard {
             Heard::Report(Report::Generation(number)) => {
                 (life.generation, life.is_numbered) = (Some(number), true);
@@ -274,6 +281,15 @@ fn run_generations(order: &Order<'_>, mut news: impl FnMut(News)) -> Result<u8, 
         drop(group);
         let (index, how, code) = match outcome {
             Outcome::Over(code) => return Ok(code),
+            Outcome::Again if asked => return Ok(0),
+            Outcome::Again => {
+                tracing::info!(
+                    "{} has ended; the next one runs another pipeline file",
+                    life.name()
+                );
+                life.failures = 0;
+                continue;
+            }
             Outcome::Lost { index, how, code } => (index, how, code),
         };
         let name = life.name();

@@ -8,7 +8,8 @@ use tidemill_engine::control::ControlError;
 use tidemill_engine::dry_run::DryRun;
 use tidemill_engine::engine::tables::{TableError, TableHandle, TableObserver, TableReport};
 use tidemill_engine::engine::{
-    ClientId, Draining, Observer, Replaces, Subject, SubmitError, Target, Upload,
+    ClientId, Deploy, DeployError, DeployReport, Draining, Observer, Replaces, Subject,
+    SubmitError, Target, Upload,
 };
 use tidemill_engine::report::{
     Condition, OperatorReport, PipelineReport, ReceiptReport, StageLatency, SubmissionFilter,
@@ -81,6 +82,9 @@ pub trait Backend: Clone + Send + Sync + 'static {
 
     /// Registers a function that hears when some table has changed.
     fn observe_tables(&self, observer: TableObserver);
+
+    /// Lets a pipeline file take over; `Ok` is durable.
+    fn deploy(&self, deploy: &Deploy) -> Result<DeployReport, DeployError>;
 
     /// Holds something back; returns whether that is new.
     fn pause(&self, subject: &Subject) -> Result<bool, ControlError>;
@@ -179,6 +183,10 @@ impl Backend for Engine {
 
     fn observe_tables(&self, observer: TableObserver) {
         Engine::observe_tables(self, observer);
+    }
+
+    fn deploy(&self, deploy: &Deploy) -> Result<DeployReport, DeployError> {
+        Engine::deploy(self, deploy)
     }
 
     fn pause(&self, subject: &Subject) -> Result<bool, ControlError> {

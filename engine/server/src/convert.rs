@@ -9,7 +9,7 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Serializer, V2Serializer};
 use tidemill_engine::code::RequestCode;
 use tidemill_engine::control::ControlError;
-use tidemill_engine::engine::{ClientId, Draining, Replaces, SubmitError, Target};
+use tidemill_engine::engine::{ClientId, DeployError, Draining, Replaces, SubmitError, Target};
 use tidemill_engine::report::{
     AttemptReport, Condition, EdgeReport, HoldReport, NodeReport, OperatorReport, OutputReport,
     Phase, PipelineReport, ReceiptNode, ReceiptReport, StageLatency, SubmissionFilter,
@@ -22,6 +22,7 @@ use tonic::{Code, Status};
 use crate::refusal::Refusal;
 
 pub(crate) mod corrections;
+pub(crate) mod deploy;
 pub(crate) mod tables;
 
 /// How many submissions a page has when the client does not say.
@@ -32,7 +33,8 @@ impl From<Refusal> for Status {
         let (code, word) = code_and_word(&refusal);
         let text = match &refusal {
             // The engine's reason may tell of its disk; it was logged, and stays here.
-            Refusal::Submit(SubmitError::Unavailable { reason }) => {
+            Refusal::Submit(SubmitError::Unavailable { reason })
+            | Refusal::Deploy(DeployError::Unavailable(SubmitError::Unavailable { reason })) => {
                 tracing::warn!(reason, "the engine takes no files");
                 "the server takes no files now; try again later".to_owned()
             }
@@ -111,6 +113,20 @@ fn code_and_word(refusal: &Refusal) -> (Code, RequestCode) {
         }
         Refusal::Submit(SubmitError::Unavailable { .. }) | Refusal::Draining => {
             (Code::Unavailable, RequestCode::Draining)
+        }
+        Refusal::PipelineFile { .. } | Refusal::Deploy(DeployError::Mistakes(_)) => {
+            (Code::InvalidArgument, RequestCode::BadPipelineFile)
+        }
+        Refusal::Deploy(DeployError::Refused { .. }) => {
+            (Code::FailedPrecondition, RequestCode::NoDeploy)
+        }
+        Refusal::Deploy(DeployError::Busy) => (Code::Aborted, RequestCode::DeployBusy),
+        Refusal::Deploy(DeployError::Late { .. }) => {
+            (Code::DeadlineExceeded, RequestCode::DeployLate)
+        }
+        Refusal::Deploy(DeployError::Unavailable(_)) => (Code::Unavailable, RequestCode::Draining),
+        Refusal::HandingOver | Refusal::Submit(SubmitError::Deploying { .. }) => {
+            (Code::Unavailable, RequestCode::Starting)
         }
         Refusal::Starting { .. } => (Code::Unavailable, RequestCode::Starting),
         // The engine may learn new reasons before the wire has a word for them.

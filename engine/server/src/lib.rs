@@ -43,6 +43,7 @@ use tonic::transport::Server;
 use tonic_health::ServingStatus;
 
 pub use backend::Backend;
+pub use closing::Ending;
 pub use config::{Limits, ServerConfig};
 pub use stand_in::stand_in;
 
@@ -79,7 +80,7 @@ pub async fn serve<B: Backend>(
     backend: B,
     listener: TcpListener,
     config: ServerConfig,
-    shutdown: impl Future<Output = ()> + Send + 'static,
+    shutdown: impl Future<Output = Ending> + Send + 'static,
 ) -> Result<(), ServeError> {
     let limits = &config.limits;
     let (close, closing) = closing::closing();
@@ -99,8 +100,9 @@ pub async fn serve<B: Backend>(
     let corrections =
         CorrectionsServer::new(corrections).max_decoding_message_size(limits.message_bytes_max);
     let pipelines = pipelines::Pipelines::new(backend, limits.clone());
+    // A pipeline file, and what comes with it.
     let pipelines =
-        PipelinesServer::new(pipelines).max_decoding_message_size(limits.message_bytes_max);
+        PipelinesServer::new(pipelines).max_decoding_message_size(2 * limits.message_bytes_max);
 
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<SubmissionsServer<submissions::Submissions<B>>>().await;
@@ -139,9 +141,9 @@ pub async fn serve<B: Backend>(
 
     tracing::info!(address = %config.grpc, "serving grpc");
     let stop = async move {
-        shutdown.await;
+        let ending = shutdown.await;
         health.set_service_status("", ServingStatus::NotServing).await;
-        close.close();
+        close.close(ending);
     };
     let overdue = {
         let (closing, drain_max) = (closing, limits.drain_max);

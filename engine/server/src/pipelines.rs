@@ -57,6 +57,19 @@ impl<B: Backend> v1::pipelines_server::Pipelines for Pipelines<B> {
         Ok(Response::new(convert::pipeline(report)))
     }
 
+    async fn deploy(
+        &self,
+        request: Request<v1::DeployRequest>,
+    ) -> Result<Response<v1::DeployResponse>, Status> {
+        let deploy = convert::deploy::request(request.into_inner())?;
+        let limit = deploy.patience.saturating_add(self.limits.answer_max);
+        let report = ask(&self.backend, limit, move |backend| {
+            let report = backend.deploy(&deploy);
+            report.map_err(|error| convert::deploy::refusal(error, &deploy.yaml))
+        });
+        Ok(Response::new(convert::deploy::report(report.await??)))
+    }
+
     async fn pause(
         &self,
         request: Request<v1::HoldRequest>,

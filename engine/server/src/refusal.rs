@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tidemill_engine::control::ControlError;
 use tidemill_engine::engine::tables::TableError;
-use tidemill_engine::engine::{ClientId, ClientIdError, SubmitError};
+use tidemill_engine::engine::{ClientId, ClientIdError, DeployError, SubmitError};
 
 /// Why a request was refused. `convert` gives each its status code and word.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +105,15 @@ pub(crate) enum Refusal {
     /// The server is stopping.
     #[error("the server is stopping; try again later")]
     Draining,
+    /// A pipeline file has mistakes.
+    #[error("{text}")]
+    PipelineFile { text: String },
+    /// A pipeline file does not take over.
+    #[error(transparent)]
+    Deploy(DeployError),
+    /// The next engine is about to serve.
+    #[error("a changed pipeline takes over; try again in a moment")]
+    HandingOver,
     /// No process 0 serves at the moment.
     #[error("{text}")]
     Starting { text: String },

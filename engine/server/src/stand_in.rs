@@ -55,7 +55,7 @@ pub async fn stand_in(
     let (close, closing) = crate::closing::closing();
     let stop = async move {
         end.await;
-        close.close();
+        close.close(crate::Ending::HandsOver);
     };
     let overdue = async move {
         closing.closed().await;

@@ -74,9 +74,9 @@ impl<B: Backend> Submissions<B> {
         tokio::select! {
             done = waiter.done() => match done {
                 Some(report) => Ok(convert::submission(&report)),
-                None => Err(Refusal::Draining),
+                None => Err(self.closing.refusal()),
             },
-            () = self.closing.closed() => Err(Refusal::Draining),
+            () = self.closing.closed() => Err(self.closing.refusal()),
             () = tokio::time::sleep(timeout) => {
                 let phase = self.report(id).await?;
                 match phase.phase.is_final() {
@@ -240,9 +240,9 @@ impl Watcher {
             let change = tokio::select! {
                 change = self.changes.recv() => change.map_err(|error| match error {
                     RecvError::Lagged(missed) => Refusal::Lagged { missed },
-                    RecvError::Closed => Refusal::Draining,
+                    RecvError::Closed => self.closing.refusal(),
                 }),
-                () = self.closing.closed() => Err(Refusal::Draining),
+                () = self.closing.closed() => Err(self.closing.refusal()),
                 () = sender.closed() => return,
             };
             let sent = match change {

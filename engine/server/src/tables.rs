@@ -56,7 +56,7 @@ impl<B: Backend> Tables<B> {
     /// Returns the right to read.
     fn turn(&self) -> Result<OwnedSemaphorePermit, Refusal> {
         if self.closing.is_closed() {
-            return Err(Refusal::Draining);
+            return Err(self.closing.refusal());
         }
         Arc::clone(&self.readers).try_acquire_owned().map_err(|_| Refusal::Readers)
     }
@@ -190,7 +190,7 @@ impl<T> Sending<T> {
     async fn send(&mut self, message: T, seen: u64) -> Result<(), Gone> {
         let refusal = tokio::select! {
             biased;
-            () = self.closing.closed() => Refusal::Draining,
+            () = self.closing.closed() => self.closing.refusal(),
             reserved = tokio::time::timeout(self.idle, self.sender.reserve()) => match reserved {
                 Ok(Ok(place)) => {
                     place.send(Ok(message));
@@ -289,11 +289,11 @@ impl Sending<v1::SubscribeResponse> {
                 }
                 tokio::select! {
                     biased;
-                    () = self.closing.closed() => return self.refuse(Refusal::Draining),
+                    () = self.closing.closed() => return self.refuse(self.closing.refusal()),
                     () = self.sender.closed() => return Err(Gone),
                     // An error means that the engine is gone.
                     rang = changed.changed() => if rang.is_err() {
-                        return self.refuse(Refusal::Draining);
+                        return self.refuse(self.closing.refusal());
                     },
                 }
                 continue;

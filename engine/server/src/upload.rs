@@ -130,7 +130,7 @@ impl<B: Backend> Uploads<B> {
         parts: Streaming<v1::SubmitRequest>,
     ) -> Result<SubmissionReport, Refusal> {
         if self.closing.is_closed() {
-            return Err(Refusal::Draining);
+            return Err(self.closing.refusal());
         }
         let mut parts = Parts::new(parts, self.limits.clone());
         let header = parts.header().await?;
@@ -170,15 +170,15 @@ impl<B: Backend> Uploads<B> {
         let turn = Arc::clone(&self.turns).acquire_owned();
         let turn = tokio::select! {
             turn = tokio::time::timeout(self.limits.upload_idle, turn) => turn,
-            () = self.closing.closed() => return Err(Refusal::Draining),
+            () = self.closing.closed() => return Err(self.closing.refusal()),
         };
-        let turn = turn.map_err(|_| Refusal::Busy)?.map_err(|_| Refusal::Draining)?;
+        let turn = turn.map_err(|_| Refusal::Busy)?.map_err(|_| self.closing.refusal())?;
         let (offset, bytes, hash) = (header.offset, header.bytes, header.hash);
         let needs_hash = header.id.is_some();
         let (pieces, writer) = self.write(header, turn, held, then);
         let received = tokio::select! {
             received = parts.body(offset, bytes, &pieces) => received,
-            () = self.drained() => Err(Refusal::Draining),
+            () = self.drained() => Err(self.closing.refusal()),
         };
         let received = received.and_then(|end_hash| match end_hash {
             // An upload made of several attempts is whole only if its hash says so.
@@ -211,7 +211,10 @@ impl<B: Backend> Uploads<B> {
     /// Resolves when the server has been stopping for as long as it lets uploads go on.
     async fn drained(&self) {
         self.closing.closed().await;
-        tokio::time::sleep(self.limits.drain_max).await;
+        // Who sends to a server that hands over goes on at the next one, from where it was cut off.
+        if !self.closing.hands_over() {
+            tokio::time::sleep(self.limits.drain_max).await;
+        }
     }
 
     /// Asks, before the first byte is written, whether the file could be taken. Returns what it became

@@ -138,6 +138,13 @@ pub const NAMES: &[&str] = &[
     "checkpoint-row-written",
     "checkpoint-durable",
     "checkpoint-old-removed",
+    // a changed pipeline takes over
+    "deploy-held",
+    "deploy-drained",
+    "deploy-written",
+    "deploy-durable",
+    "deploy-told",
+    "deploy-ended",
     // settled
     "settle-begin",
     "settle-synced",

@@ -17,9 +17,12 @@ use crate::failpoint;
 /// The longest name of a pipeline, in bytes.
 pub const PIPELINE_NAME_BYTES_MAX: usize = 100;
 
+/// The name of the journal in a home.
+pub(crate) const JOURNAL: &str = "journal.db";
+
 /// Names that the home uses itself, or keeps for later.
 const RESERVED: [&str; 10] = [
-    "journal.db",
+    JOURNAL,
     "journal.db-wal",
     "journal.db-shm",
     "journal.db-journal",
@@ -243,7 +246,7 @@ impl Home {
 
     /// Returns where the journal lies.
     pub fn journal_path(&self) -> PathBuf {
-        self.root.join("journal.db")
+        self.root.join(JOURNAL)
     }
 
     /// Returns whether this process holds the lock.
@@ -277,7 +280,8 @@ impl Home {
 }
 
 impl Folders {
-    fn below(root: &Path) -> Folders {
+    /// Returns the folders of a pipeline whose root this is. Makes none of them.
+    pub fn below(root: &Path) -> Folders {
         Folders {
             root: root.to_path_buf(),
             unprocessed: root.join("unprocessed"),

@@ -115,10 +115,11 @@ pub use disk::{DiskError, Full, space};
 pub use home::{Folders, Home, HomeError};
 pub use journal::{
     AcceptedFile, Attempt, CLIENT_IDS_KEPT, CheckpointRow, ClientId, ClientIdError, Committed,
-    Correction, Corrections, Counts, Dedupe, Filter, Generation, Held, Hold, Journal, JournalError,
-    JournalReader, NeededBy, NewFile, Outcome, OutcomeRow, Output, Part, PartBody, PartRow, Phase,
-    Postponed, ReceiptRow, Removed, Replaced, Replaces, RetainedBytes, Retired, Retried, Retries,
-    SubmissionRow, Verdict, VerdictRow, Version, WouldBe,
+    Correction, Corrections, Counts, Dedupe, Deployed, Deployment, Filter, Generation, Held, Hold,
+    Journal, JournalError, JournalReader, NeededBy, NewDeployment, NewFile, Outcome, OutcomeRow,
+    Output, Part, PartBody, PartRow, Phase, Postponed, ReceiptRow, Removed, Replaced, Replaces,
+    RetainedBytes, Retired, Retried, Retries, SubmissionRow, Verdict, VerdictRow, Version, WouldBe,
+    deployments,
 };
 pub use publish::{PublishError, publish, replace_file, sync_published};
 pub use queue::spool::{self, sweep_spool};

@@ -32,6 +32,8 @@ pub struct Schedule {
     /// The last answered epoch, and that of the last checkpoint.
     answered: u64,
     kept: u64,
+    /// Something behind this epoch must be answered before anything is written.
+    not_before: u64,
     files_since: u64,
     bytes_since: u64,
     ended: Instant,
@@ -88,12 +90,20 @@ impl Schedule {
             base,
             answered: kept,
             kept,
+            not_before: 0,
             files_since: 0,
             bytes_since: 0,
             ended: Instant::now(),
             took: Duration::ZERO,
             under_way: None,
         }
+    }
+
+    /// Returns the schedule of a pipeline that took up only a part of a checkpoint. Until everything up
+    /// to that one's epoch is read again its states speak of different epochs, and none can be written;
+    /// then all of them are.
+    pub fn behind(states: Vec<State>, every: Duration, epoch: u64) -> Self {
+        Self { answered: epoch, kept: epoch, not_before: epoch, ..Self::new(states, every, None) }
     }
 
     /// A file was answered, and will be committed or set aside before anything else happens. Returns
@@ -115,7 +125,8 @@ impl Schedule {
     /// Returns whether to ask for a mark at a clean end: whether what is answered and not yet kept,
     /// and what is `running`, would take longer to read again.
     pub fn due_at_end(&mut self, now: Instant, running: impl Iterator<Item = u64>) -> Option<bool> {
-        if self.states.is_empty() || self.under_way.is_some() {
+        let is_mixed = self.not_before > 0 && self.answered <= self.not_before;
+        if self.states.is_empty() || self.under_way.is_some() || is_mixed {
             return None;
         }
         let (files, bytes) = running

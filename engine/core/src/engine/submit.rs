@@ -141,6 +141,12 @@ pub enum SubmitError {
         /// Why.
         reason: String,
     },
+    /// Another text takes over the pipeline at this moment.
+    #[error("a changed file of pipeline {pipeline} takes over; try again in a moment")]
+    Deploying {
+        /// The pipeline.
+        pipeline: String,
+    },
     /// The correction cannot be tried.
     #[error("a correction of {what} cannot be tried: {reason}")]
     NoDryRun {
@@ -350,15 +356,21 @@ impl Engine {
         pipeline: Option<&str>,
         name: &str,
     ) -> Result<(usize, String), SubmitError> {
+        let at = self.pipeline_at(pipeline)?;
+        if self.is_handing_over() {
+            return Err(SubmitError::Deploying { pipeline: self.parts.plans[at].name.clone() });
+        }
         if self.parts.stop.load(Ordering::Relaxed) {
             return Err(SubmitError::Unavailable { reason: "it is stopping".into() });
         }
-        let at = self.pipeline_at(pipeline)?;
         let plans = &self.parts.plans;
         check_name(name.as_ref()).map_err(|error| SubmitError::Name {
             name: name.to_owned(),
             reason: error.to_string(),
         })?;
+        if self.parts.held.is_held(at) {
+            return Err(SubmitError::Deploying { pipeline: plans[at].name.clone() });
+        }
         let source = self.parts.patterns[at].source_of(name);
         let source = source.ok_or_else(|| SubmitError::NoSource {
             pipeline: plans[at].name.clone(),

@@ -36,6 +36,23 @@ impl Ledger {
         }
     }
 
+    /// Lets the dataflows end, each with a checkpoint behind its last file if that is worth it.
+    pub(super) fn stop(&mut self) {
+        self.stopping = true;
+        for line in &mut self.lines {
+            // What the coordinator has not begun is forgotten; it counts as if it were not.
+            let running = self.running.values().filter(|file| file.pipeline == line.name);
+            let running = running.map(|file| file.identity.bytes);
+            // What is tried and not undone is in no checkpoint.
+            let checkpoint = match &line.trial {
+                None => line.schedule.due_at_end(Instant::now(), running),
+                Some(_) => None,
+            };
+            let _ = line.commands.send(Command::Stop { checkpoint });
+            let _ = line.wake.activate();
+        }
+    }
+
     /// The coordinator has marked a checkpoint behind an epoch.
     pub(super) fn marked(&mut self, pipeline: usize, epoch: u64) {
         let line = &mut self.lines[pipeline];

@@ -3,11 +3,12 @@
 use std::io;
 use std::path::PathBuf;
 
-use tidemill_store::{AcceptedFile, Identity, JournalError};
+use tidemill_store::{AcceptedFile, Identity, JournalError, failpoint};
 
 use crate::answer::Answer;
 use crate::code::FileCode;
 use crate::fault;
+use crate::ingest::coordinator::Command;
 use crate::ingest::inflate::Compression;
 use crate::ingest::order::FileOrder;
 use crate::ledger::Ledger;
@@ -111,6 +112,18 @@ impl Ledger {
             return;
         }
         answer.failure = Some((FileCode::Changed.word().to_owned(), difference));
+    }
+
+    /// Hands an order to its coordinator, unless this life is about to end.
+    pub(super) fn begin(&mut self, pipeline: usize, order: FileOrder) {
+        let line = &self.lines[pipeline];
+        if !self.stopping && self.deployed.is_none() {
+            // A coordinator that has ended leaves the file for the next life.
+            let _ = line.commands.send(Command::File(order));
+            let _ = line.wake.activate();
+            failpoint::reach("order-given")
+                .unwrap_or_else(|error| fault::disk("order a file", &error));
+        }
     }
 }
 

@@ -135,7 +135,7 @@ fn columns(schema: &Schema) -> Vec<String> {
     schema.columns().iter().map(column).collect()
 }
 
-const fn format_word(format: &Format) -> &'static str {
+pub(crate) const fn format_word(format: &Format) -> &'static str {
     match format {
         Format::Text => "text",
         Format::Jsonl => "jsonl",

@@ -51,6 +51,28 @@ pub(crate) fn of_files(plan: &Plan, sink: &SinkPlan) -> String {
     state_hash(plan, sink.inputs.iter().map(|input| input.from.node).collect(), text)
 }
 
+/// Returns the hash of a source by itself: which files it takes and what it reads of them. In hex.
+pub(crate) fn of_source(source: &SourcePlan) -> String {
+    let mut text = String::from("tidemill source 1\n");
+    line(&mut text, "patterns", &source.patterns);
+    records(&mut text, source);
+    line(&mut text, "inflate_ratio_max", &source.inflate_ratio_max);
+    line(&mut text, "max_rejects", &source.max_rejects);
+    line(&mut text, "taking", &format!("{:?}", source.taking));
+    blake3::hash(text.as_bytes()).to_hex().to_string()
+}
+
+/// Returns the hash of what a sink writes, and of everything that it follows from. In hex.
+pub(crate) fn of_sink(plan: &Plan, sink: &SinkPlan) -> String {
+    let mut text = String::new();
+    line(&mut text, "from", &inputs(plan, &sink.inputs));
+    let errors: Vec<&str> = sink.errors_of.iter().map(|node| plan.node_name(*node)).collect();
+    line(&mut text, "errors", &errors);
+    sink_kind(&mut text, &sink.kind);
+    let inputs = sink.inputs.iter().map(|input| input.from.node);
+    state_hash(plan, inputs.chain(sink.errors_of.iter().copied()).collect(), text)
+}
+
 fn state_hash(plan: &Plan, mut ahead: Vec<NodeId>, own: String) -> String {
     let mut parts = BTreeSet::new();
     let mut seen = BTreeSet::new();

@@ -15,7 +15,8 @@ use tidemill_operators::top::{Rank, Top};
 use tidemill_operators::window::Window;
 use timely::dataflow::StreamVec;
 
-use crate::checkpoint::state_parts;
+use crate::checkpoint::reuse::after;
+use crate::checkpoint::{operator_state, state_parts};
 use crate::errors::{Errors, errors};
 use crate::plan::{NodeId, OperatorKind, OperatorPlan, PortId};
 use crate::receipt::place as place_of;
@@ -38,6 +39,10 @@ impl<'scope> Rendering<'scope, '_> {
         let mut ways: Vec<Batches<'scope>> =
             self.plan.forward(at).map(|(_, input)| self.stream(input)).collect();
         let turned_back = self.open_loop(at, &tally, &mut ways);
+        if let Some(epoch) = self.goes_on_after(operator) {
+            let title = format!("After epoch {epoch} {}/{}", self.plan.name, operator.name);
+            ways = ways.into_iter().map(|rows| after(&title, rows, epoch)).collect();
+        }
         let others = ways.split_off(operator.kind.lefts(ways.len()));
         let input = together(self.scope, ways);
         let name = &operator.name;
@@ -167,6 +172,16 @@ impl<'scope> Rendering<'scope, '_> {
             tap.follow_rejects(node, flow.rejects.clone());
         }
         self.rejects.insert(node, flow.rejects);
+    }
+}
+
+impl Rendering<'_, '_> {
+    /// Returns the epoch up to which an operator passes over what is read again, because it has taken up
+    /// its state as of that epoch while others are made again.
+    fn goes_on_after(&self, operator: &OperatorPlan) -> Option<u64> {
+        let partial = self.partial.as_ref()?;
+        let first = state_parts(&operator.kind).first()?;
+        partial.states.contains(&operator_state(operator, *first)).then_some(partial.epoch)
     }
 }
 

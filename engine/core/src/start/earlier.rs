@@ -4,10 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidemill_store::{AcceptedFile, Dedupe, Folders, Found, Journal, JournalError, look_for};
+use tidemill_store::{
+    AcceptedFile, Dedupe, DiskError, Folders, Found, Journal, JournalError, look_for,
+};
 
 use crate::checkpoint::find::Base;
-use crate::checkpoint::has_state;
+use crate::checkpoint::reuse::read_again;
+use crate::checkpoint::{State, has_state};
 use crate::intake::Patterns;
 use crate::plan::Plan;
 use crate::start::{Config, StartError};
@@ -40,23 +43,33 @@ pub(super) fn earlier(
         let (folders, patterns) = (&folders[pipeline], &patterns[pipeline]);
         if has_state(plan) {
             let checkpoint = bases[pipeline].manifest.as_ref();
-            let from = bases[pipeline].epoch();
+            let base = &bases[pipeline];
+            let from = base.reads_from();
             if let Some(manifest) = checkpoint {
                 tracing::info!(
                     pipeline = plan.name,
-                    epoch = from,
+                    epoch = manifest.epoch,
                     rows = manifest.count(),
                     "restoring a checkpoint"
                 );
             }
-            let committed = journal.committed_after(&plan.name, from, usize::MAX)?;
+            let mut committed = journal.committed_after(&plan.name, from, usize::MAX)?;
+            if base.partial.is_some() {
+                let kept: Vec<bool> =
+                    base.states.iter().map(|state| base.keeps(&state.id)).collect();
+                let sources = sources_again(plan, &base.states, &kept, patterns);
+                committed.retain(|file| file.epoch > base.epoch() || sources(file));
+                // What was left out of some states and is in others must not be compared or taken
+                // for the whole.
+                skip.push(pipeline);
+            }
             let corrected = corrected(&committed);
-            if committed.iter().any(|file| corrected.contains(&file.id)) {
+            if base.partial.is_none() && committed.iter().any(|file| corrected.contains(&file.id)) {
                 skip.push(pipeline);
             }
             let (replay, lost) = to_rebuild(plan, committed, folders, patterns, config)?;
             // Also when none is: what was lost once may have been put back.
-            journal.remember_lost(&plan.name, from, &lost)?;
+            journal.remember_lost(&plan.name, base.epoch(), &lost)?;
             if !replay.is_empty() {
                 tracing::info!(pipeline = plan.name, files = replay.len(), "rebuilding tables");
             }
@@ -83,9 +96,38 @@ pub(super) fn earlier(
     Ok((all, skip))
 }
 
+/// Returns which files of what is in a checkpoint are read again, for the states that are made again.
+pub(crate) fn sources_again<'p>(
+    plan: &'p Plan,
+    states: &[State],
+    kept: &[bool],
+    patterns: &'p Patterns,
+) -> impl Fn(&AcceptedFile) -> bool + use<'p> {
+    let sources = read_again(plan, states, kept);
+    let names: BTreeSet<&str> = sources.iter().map(|at| &*plan.sources[*at].name).collect();
+    move |file| {
+        let mut file = file.clone();
+        // One without a source is counted by whoever looks for it.
+        !find_source(plan, patterns, &mut file) || names.contains(&*file.source)
+    }
+}
+
 /// Returns what these files correct.
 fn corrected(files: &[AcceptedFile]) -> BTreeSet<u64> {
     files.iter().filter_map(|file| file.correction?.of).collect()
+}
+
+/// What a state is made of again.
+#[derive(Default)]
+pub(crate) struct Inputs {
+    /// The committed files that are where they must be, each as it looks now.
+    pub(crate) there: Vec<AcceptedFile>,
+    /// Those that the state goes on without, the ones that are gone included.
+    pub(crate) lost: Vec<u64>,
+    /// Those that are gone, or are not what was committed: the name and what was found.
+    pub(crate) gone: Vec<(String, String)>,
+    /// How many no source takes any more.
+    pub(crate) without_source: usize,
 }
 
 /// Returns the committed files that are where they must be, each as it looks now, and those that the
@@ -97,7 +139,37 @@ fn to_rebuild(
     patterns: &Patterns,
     config: &Config,
 ) -> Result<(Vec<AcceptedFile>, Vec<u64>), StartError> {
-    let forget_missing = config.forget_missing;
+    let Inputs { there, lost, gone, without_source } = inputs(plan, committed, folders, patterns)?;
+    if without_source > 0 {
+        tracing::warn!(
+            pipeline = plan.name,
+            files = without_source,
+            "no source takes some committed files any more: tables lose their rows"
+        );
+    }
+    let count = gone.len();
+    if let Some((name, detail)) = gone.into_iter().next() {
+        let pipeline = plan.name.clone();
+        if !config.forget_missing {
+            return Err(StartError::InputsGone { pipeline, count, name, detail });
+        }
+        tracing::warn!(
+            pipeline,
+            files = count,
+            first = name,
+            "tables lose the rows of lost inputs"
+        );
+    }
+    Ok((there, lost))
+}
+
+/// Looks for committed files that a state is made of again.
+pub(crate) fn inputs(
+    plan: &Plan,
+    committed: Vec<AcceptedFile>,
+    folders: &Folders,
+    patterns: &Patterns,
+) -> Result<Inputs, DiskError> {
     // A version and its correction that are both to be read again need not be: neither of them.
     let corrected = corrected(&committed);
     let known: BTreeSet<u64> = committed.iter().map(|file| file.id).collect();
@@ -139,27 +211,7 @@ fn to_rebuild(
             }
         }
     }
-    if without_source > 0 {
-        tracing::warn!(
-            pipeline = plan.name,
-            files = without_source,
-            "no source takes some committed files any more: tables lose their rows"
-        );
-    }
-    let count = gone.len();
-    if let Some((name, detail)) = gone.into_iter().next() {
-        let pipeline = plan.name.clone();
-        if !forget_missing {
-            return Err(StartError::InputsGone { pipeline, count, name, detail });
-        }
-        tracing::warn!(
-            pipeline,
-            files = count,
-            first = name,
-            "tables lose the rows of lost inputs"
-        );
-    }
-    Ok((there, lost))
+    Ok(Inputs { there, lost, gone, without_source })
 }
 
 /// Gives a file of an earlier life to its source: the one that took it, or, if that was renamed,

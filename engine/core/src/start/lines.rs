@@ -56,7 +56,7 @@ pub(super) fn publisher_lines(
                 fingerprint: table_fingerprint(plan, at),
                 suffix: format!("t{at}"),
             };
-            if let Some(manifest) = &found.manifest {
+            if let Some(manifest) = found.manifest.as_ref().filter(|_| found.keeps(&packs.state)) {
                 restore_table(&found.folder, manifest, &packs.state, &mut table).map_err(
                     |source| StartError::Checkpoint { pipeline: plan.name.clone(), source },
                 )?;
@@ -69,8 +69,11 @@ pub(super) fn publisher_lines(
             });
             let file_name = Table::file_name(&sink.name, format);
             let every = *publish_every;
+            let restored = if found.keeps(&packs.state) { found.epoch() } else { 0 };
             let (sink, last, took) = (sink.name.clone(), None, Duration::ZERO);
-            tables.insert(at, Published { sink, file_name, table, packs, every, last, took });
+            let published =
+                Published { sink, file_name, table, packs, every, last, took, restored };
+            tables.insert(at, published);
         }
         lines.push(publish::Line {
             name: plan.name.clone(),
@@ -117,7 +120,7 @@ pub(super) fn ledger_lines(
             stateful: (0..plan.sources.len()).map(|at| plan.keeps_state_of(at)).collect(),
             retry: plan.sources.iter().map(|one| one.taking.retry).collect(),
             retention: plan.sources.iter().map(|one| one.taking.correcting.retention).collect(),
-            restored: found.epoch(),
+            restored: found.reads_from(),
             // Changelogs are not compared.
             linear: (plan.sinks.iter().map(|sink| plan.is_linear(sink)))
                 .chain(plan.changelogs().map(|_| false))
@@ -131,7 +134,12 @@ pub(super) fn ledger_lines(
             corrects: false,
             // What an earlier life left.
             may_discard: true,
-            schedule: Schedule::new(found.states, config.checkpoint_every, found.manifest),
+            schedule: match found.partial {
+                None => Schedule::new(found.states, config.checkpoint_every, found.manifest),
+                Some(partial) => {
+                    Schedule::behind(found.states, config.checkpoint_every, partial.epoch)
+                }
+            },
         }
     };
     config.plans.iter().zip(folders).zip(ends).map(line).collect()

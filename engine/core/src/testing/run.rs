@@ -146,6 +146,8 @@ pub fn run(
         forget_missing: false,
         announce: None,
         checkpoint_every: Duration::ZERO,
+        forget_deployed: false,
+        no_deploys: Some("a test runs one pipeline"),
         tap,
     };
     let running = start(config)?;

@@ -30,7 +30,11 @@ struct Standing {
 impl Front {
     /// Binds the address.
     pub fn bind(address: SocketAddr) -> io::Result<Front> {
-        let listener = TcpListener::bind(address)?;
+        Front::of(TcpListener::bind(address)?)
+    }
+
+    /// Takes a socket that listens already.
+    pub fn of(listener: TcpListener) -> io::Result<Front> {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         Ok(Front { listener, address, standing: None })
@@ -41,13 +45,13 @@ impl Front {
         self.address
     }
 
-    /// Returns the socket, to be handed to process 0.
-    pub(super) fn listener(&self) -> &TcpListener {
+    /// Returns the socket, for whoever serves.
+    pub fn listener(&self) -> &TcpListener {
         &self.listener
     }
 
     /// Answers every call with this text, in the place of process 0.
-    pub(super) fn stand_in(&mut self, text: String) {
+    pub fn stand_in(&mut self, text: String) {
         if let Some(standing) = &self.standing {
             standing.text.send_replace(text);
             return;
@@ -60,7 +64,7 @@ impl Front {
     }
 
     /// Leaves the socket to process 0.
-    pub(super) fn step_back(&mut self) {
+    pub fn step_back(&mut self) {
         if let Some(Standing { end, thread, .. }) = self.standing.take() {
             let _ = end.send(()); // it has ended already: as good
             // Not waited for: a client that takes its time must not hold up the run.

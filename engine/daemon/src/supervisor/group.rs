@@ -22,11 +22,16 @@ use super::{Order, Patience, SupervisorError};
 /// Only the parent ever sees it.
 pub const REFUSED: u8 = 78;
 
+/// The exit code of a process 0 that has ended well, so that the next generation runs with what was
+/// deployed. Only the parent ever sees it.
+pub const AGAIN: u8 = 79;
+
 /// What stands for a child that we killed.
 const KILLED: u8 = 128 + 9;
 
-/// Exit codes of `--once` that mean "done": all committed, and some of it set aside.
-const DONE: [u8; 2] = [0, 3];
+/// Exit codes that mean "done": all committed; of `--once`, some of it set aside; the next generation
+/// is to go on.
+const DONE: [u8; 3] = [0, 3, AGAIN];
 
 /// Exit codes after which starting again is useless or unwanted: usage, a damaged store, a process
 /// that was told twice to end.
@@ -49,6 +54,8 @@ pub(super) enum Event {
 pub(super) enum Outcome {
     /// The run is over with this exit code.
     Over(u8),
+    /// The generation has ended well to make room for the next one.
+    Again,
     /// A process was lost before the end; the others were killed.
     Lost {
         /// Its index.
@@ -109,12 +116,13 @@ impl Group {
     pub(super) fn start(
         order: &Order<'_>,
         number: u64,
+        forgets: bool,
         events: &Sender<Event>,
     ) -> Result<Group, SupervisorError> {
         let children = Vec::with_capacity(order.processes);
-        let mut group = Group { number, children, _place: Place::create()? };
+        let mut group = Group { number, children, _place: Place::create(order.pipelines)? };
         for index in 0..order.processes {
-            group.add(order, index, events)?;
+            group.add(order, index, forgets, events)?;
         }
         Ok(group)
     }
@@ -123,6 +131,7 @@ impl Group {
         &mut self,
         order: &Order<'_>,
         index: usize,
+        forgets: bool,
         events: &Sender<Event>,
     ) -> Result<(), SupervisorError> {
         let linked = |source| SupervisorError::Prepare { action: "link to a process", source };
@@ -132,7 +141,7 @@ impl Group {
         }
         let mut command = Command::new(order.program);
         command
-            .args(with_index(order.arguments, index))
+            .args(with_index(&remaining(order.arguments, forgets), index))
             .envs(self._place.environment())
             .stdin(Stdio::from(theirs))
             .process_group(0); // the terminal's ^C reaches the parent only, which passes it on once
@@ -231,7 +240,10 @@ impl Group {
                 continue;
             }
             if DONE.contains(&code) {
-                if code != 0 {
+                if code == AGAIN {
+                    outcome = Ok(Outcome::Again);
+                    heard(Heard::FirstEnded);
+                } else if code != 0 {
                     outcome = Ok(Outcome::Over(code));
                 }
                 if matches!(phase, Phase::Running) {
@@ -433,6 +445,15 @@ fn fault_name(signal: i32) -> Option<&'static str> {
         (Signal::FPE, "SIGFPE"),
     ];
     faults.iter().find(|(fault, _)| fault.as_raw() == signal).map(|(_, name)| *name)
+}
+
+/// Returns the arguments of a generation: only the first one that begins forgets what was deployed.
+fn remaining(arguments: &[OsString], forgets: bool) -> Vec<OsString> {
+    let end = arguments.iter().position(|argument| argument == "--").unwrap_or(arguments.len());
+    let all = arguments.iter().enumerate();
+    all.filter(|(at, argument)| forgets || *at > end || *argument != "--redeploy")
+        .map(|(_, argument)| argument.clone())
+        .collect()
 }
 
 /// Puts `-p INDEX` among the arguments: before a `--`, behind which there are no options.

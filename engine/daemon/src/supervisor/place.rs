@@ -32,8 +32,8 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Makes a new one.
-    pub(super) fn create() -> Result<Place, SupervisorError> {
+    /// Makes a new one, with the pipeline files as they were read.
+    pub(super) fn create(pipelines: &[String]) -> Result<Place, SupervisorError> {
         let mut parent = std::env::temp_dir();
         if parent.as_os_str().len() > FOLDER_BYTES_MAX - 30 {
             parent = PathBuf::from("/tmp");
@@ -44,7 +44,13 @@ impl Place {
         std::fs::DirBuilder::new().mode(0o700).create(&folder).map_err(|source| {
             SupervisorError::Prepare { action: "create a folder for sockets", source }
         })?;
-        Ok(Place { folder, token })
+        let place = Place { folder, token };
+        for (index, text) in pipelines.iter().enumerate() {
+            std::fs::write(text_path(&place.folder, index), text).map_err(|source| {
+                SupervisorError::Prepare { action: "hand on the pipeline files", source }
+            })?;
+        }
+        Ok(place)
     }
 
     /// Returns what a child must find in its environment.
@@ -95,6 +101,23 @@ pub fn supervised_mesh(processes: usize) -> Result<Option<SupervisedMesh>, Super
     Ok(Some(SupervisedMesh { endpoints: (0..processes).map(socket).collect(), token }))
 }
 
+/// Returns the text of the pipeline file with this place among the arguments, as the parent has read it;
+/// `None` when there is no parent. The file itself may have been changed since.
+pub fn pipeline_text(index: usize) -> Result<Option<String>, SupervisorError> {
+    let Some(folder) = std::env::var_os(MESH_DIR).filter(|_| is_supervised()) else {
+        return Ok(None);
+    };
+    let text = std::fs::read_to_string(text_path(Path::new(&folder), index));
+    text.map(Some).map_err(|source| SupervisorError::Prepare {
+        action: "read the pipeline files that the parent has read",
+        source,
+    })
+}
+
+fn text_path(folder: &Path, index: usize) -> PathBuf {
+    folder.join(format!("{index}.yaml"))
+}
+
 /// Returns the parent of a supervised process, `None` when there is none. Takes the standard input.
 pub fn parent() -> Result<Option<Parent>, SupervisorError> {
     if !is_supervised() {
@@ -128,7 +151,8 @@ pub fn end_with(parent: &Parent) -> Result<(), SupervisorError> {
         .map_err(|source| SupervisorError::Prepare { action: "start a thread", source })
 }
 
-fn is_supervised() -> bool {
+/// Returns whether this process was started by another one of its run.
+pub fn is_supervised() -> bool {
     std::env::var_os(SUPERVISED).is_some_and(|value| value == "1")
 }
 

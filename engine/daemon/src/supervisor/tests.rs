@@ -50,7 +50,10 @@ fn run(
     patience: Patience,
     news: impl FnMut(News),
 ) -> Result<u8, SupervisorError> {
-    run_generations(&Order { program, processes, arguments, listener: None, patience }, news)
+    run_generations(
+        &Order { program, processes, pipelines: &[], arguments, listener: None, patience },
+        news,
+    )
 }
 
 #[track_caller]

@@ -11,7 +11,8 @@ use tidemill_engine::control::ControlError;
 use tidemill_engine::dry_run::DryRun;
 use tidemill_engine::engine::tables::{TableError, TableHandle, TableObserver, TableReport};
 use tidemill_engine::engine::{
-    ClientId, Draining, Observer, Replaces, Subject, SubmitError, Target, Upload, spool,
+    ClientId, Deploy, DeployError, DeployReport, Draining, Observer, Replaces, Subject,
+    SubmitError, Target, Upload, spool,
 };
 use tidemill_engine::report::{
     Condition, Corrections, EdgeReport, NodeReport, OperatorReport, OutputReport, Phase,
@@ -163,6 +164,10 @@ impl Backend for Fake {
     }
 
     fn observe_tables(&self, _observer: TableObserver) {}
+
+    fn deploy(&self, _deploy: &Deploy) -> Result<DeployReport, DeployError> {
+        Err(DeployError::Busy)
+    }
 
     fn pause(&self, subject: &Subject) -> Result<bool, ControlError> {
         match subject.part.as_deref() {

@@ -4,7 +4,7 @@ use tidemill_client::Client;
 use tidemill_proto::v1;
 use tidemill_proto::v1::submissions_client::SubmissionsClient;
 use tidemill_proto::v1::submit_request::Part;
-use tidemill_server::{Limits, ServeError, ServerConfig, serve};
+use tidemill_server::{Ending, Limits, ServeError, ServerConfig, serve};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -40,6 +40,7 @@ impl Front {
         let (stop, stopped) = oneshot::channel();
         let shutdown = async move {
             let _ = stopped.await;
+            Ending::Stops
         };
         let served = tokio::spawn(serve(engine.clone(), listener, config, shutdown));
         Self { engine, address: format!("http://{grpc}"), stop, served }

@@ -3,12 +3,12 @@
 //! A checkpoint counts from the moment its row is here; its files are durable before. The row names
 //! its manifest by name and hash.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::read::unsigned;
 use super::schema::of;
 use super::write::now_us;
-use super::{Journal, JournalError, PartRow, void};
+use super::{Journal, JournalError, JournalReader, PartRow, void};
 use crate::{disk, failpoint};
 
 /// How many checkpoints of a pipeline are kept: the newest, and one in case that one is damaged.
@@ -122,24 +122,7 @@ impl Journal {
 
     /// Returns the checkpoints of a pipeline that count, the newest first.
     pub fn checkpoints(&self, pipeline: &str) -> Result<Vec<CheckpointRow>, JournalError> {
-        let ask = || -> rusqlite::Result<Vec<CheckpointRow>> {
-            let mut statement = self.connection().prepare_cached(
-                "SELECT epoch, generation, manifest, hash, bytes, took_ms FROM checkpoint
-                 WHERE pipeline = (SELECT id FROM pipeline WHERE name = ?1) ORDER BY epoch DESC",
-            )?;
-            let row = |row: &rusqlite::Row<'_>| {
-                Ok(CheckpointRow {
-                    epoch: unsigned(row, 0)?,
-                    generation: unsigned(row, 1)?,
-                    manifest: row.get(2)?,
-                    hash: row.get(3)?,
-                    bytes: unsigned(row, 4)?,
-                    took_ms: unsigned(row, 5)?,
-                })
-            };
-            statement.query_map([pipeline], row)?.collect()
-        };
-        ask().map_err(of("list the checkpoints", &self.path()))
+        checkpoints(self.connection(), pipeline).map_err(of("list the checkpoints", &self.path()))
     }
 
     /// Returns what a committed file was committed with; `None` if it was not, or if it is not known
@@ -175,4 +158,29 @@ impl Journal {
             .map(Option::unwrap_or_default)
             .map_err(of("read the last epoch", &self.path()))
     }
+}
+
+impl JournalReader {
+    /// Returns the checkpoints of a pipeline that count, the newest first.
+    pub fn checkpoints(&self, pipeline: &str) -> Result<Vec<CheckpointRow>, JournalError> {
+        checkpoints(self.connection(), pipeline).map_err(of("list the checkpoints", self.path()))
+    }
+}
+
+fn checkpoints(connection: &Connection, pipeline: &str) -> rusqlite::Result<Vec<CheckpointRow>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT epoch, generation, manifest, hash, bytes, took_ms FROM checkpoint
+         WHERE pipeline = (SELECT id FROM pipeline WHERE name = ?1) ORDER BY epoch DESC",
+    )?;
+    let row = |row: &rusqlite::Row<'_>| {
+        Ok(CheckpointRow {
+            epoch: unsigned(row, 0)?,
+            generation: unsigned(row, 1)?,
+            manifest: row.get(2)?,
+            hash: row.get(3)?,
+            bytes: unsigned(row, 4)?,
+            took_ms: unsigned(row, 5)?,
+        })
+    };
+    statement.query_map([pipeline], row)?.collect()
 }

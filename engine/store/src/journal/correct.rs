@@ -421,23 +421,6 @@ impl Journal {
         ask().map_err(of("look up what is corrected", &self.path()))
     }
 
-    /// Returns the files before or in `epoch` that committed corrections after it correct: what is
-    /// restored as of that epoch holds them.
-    pub fn corrected_after(
-        &self,
-        pipeline: &str,
-        epoch: u64,
-    ) -> Result<Vec<AcceptedFile>, JournalError> {
-        let which = "s.pipeline = (SELECT id FROM pipeline WHERE name = ?1) AND s.epoch <= ?2
-             AND s.id IN (SELECT x.corrects FROM correction x
-                 JOIN submission n ON n.id = x.submission
-                 JOIN pipeline q ON q.id = n.pipeline
-                 WHERE q.name = ?1 AND n.verdict = 1 AND n.epoch > ?2)";
-        let epoch = i64::try_from(epoch).unwrap_or(i64::MAX);
-        read::files_where(self.connection(), which, params![pipeline, epoch])
-            .map_err(of("list what was corrected", &self.path()))
-    }
-
     /// Returns the bytes in `retained/` of a pipeline that no start can need any more: those of
     /// versions that are corrected, where no checkpoint lies between the version and its correction.
     pub fn retired(&self, pipeline: &str) -> Result<Vec<Retired>, JournalError> {

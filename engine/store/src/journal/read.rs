@@ -81,13 +81,7 @@ impl Journal {
         epoch: u64,
         limit: usize,
     ) -> Result<Vec<AcceptedFile>, JournalError> {
-        let sql = format!(
-            "{SELECT} WHERE s.pipeline = (SELECT id FROM pipeline WHERE name = ?1)
-             AND s.epoch > ?2 AND s.verdict = 1 ORDER BY s.epoch LIMIT ?3"
-        );
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let epoch = i64::try_from(epoch).unwrap_or(i64::MAX);
-        files(self.connection(), &sql, params![pipeline, epoch, limit])
+        committed_after(self.connection(), pipeline, epoch, limit)
             .map_err(of("list the committed", &self.path()))
     }
 
@@ -154,6 +148,16 @@ impl JournalReader {
         let found = list(&self.connection, &sql, [id.cast_signed()])
             .map_err(of("read a submission", &self.path))?;
         Ok(found.into_iter().next())
+    }
+
+    /// Returns the committed files of a pipeline with an epoch above `epoch`, in the order of epochs.
+    pub fn committed_after(
+        &self,
+        pipeline: &str,
+        epoch: u64,
+    ) -> Result<Vec<AcceptedFile>, JournalError> {
+        committed_after(&self.connection, pipeline, epoch, usize::MAX)
+            .map_err(of("list the committed", &self.path))
     }
 
     /// Returns submissions, newest first.
@@ -245,6 +249,21 @@ fn list(
         }
     }
     Ok(found)
+}
+
+fn committed_after(
+    connection: &Connection,
+    pipeline: &str,
+    epoch: u64,
+    limit: usize,
+) -> rusqlite::Result<Vec<AcceptedFile>> {
+    let sql = format!(
+        "{SELECT} WHERE s.pipeline = (SELECT id FROM pipeline WHERE name = ?1)
+         AND s.epoch > ?2 AND s.verdict = 1 ORDER BY s.epoch LIMIT ?3"
+    );
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let epoch = i64::try_from(epoch).unwrap_or(i64::MAX);
+    files(connection, &sql, params![pipeline, epoch, limit])
 }
 
 fn files(

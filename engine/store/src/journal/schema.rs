@@ -12,8 +12,8 @@ use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::{
-    JournalError, attempt, checkpoint, client_id, correct, dedupe, hold, receipt, retry, shelf,
-    strike, void,
+    JournalError, attempt, checkpoint, client_id, correct, dedupe, deployment, hold, receipt,
+    retry, shelf, strike, void,
 };
 use crate::barrier;
 use crate::disk::{self, DiskError};
@@ -147,7 +147,7 @@ FROM submission s JOIN pipeline p ON p.id = s.pipeline;
 ";
 
 /// The tables of the topics that have a file of their own.
-const TOPICS: [&str; 11] = [
+const TOPICS: [&str; 12] = [
     client_id::TABLES,
     dedupe::TABLES,
     checkpoint::TABLES,
@@ -159,6 +159,7 @@ const TOPICS: [&str; 11] = [
     hold::TABLES,
     attempt::TABLES,
     void::TABLES,
+    deployment::TABLES,
 ];
 
 /// Opens the journal for its writer, creating it if it is not there, and checks all of it.

@@ -1,0 +1,297 @@
+//! Deploy: a changed pipeline file takes over at a file boundary, or another one comes in addition.
+//!
+//! The text is checked and compared with what runs before anything is touched. Then its pipeline takes
+//! no files for a moment, those that are under way are finished, and one transaction of the journal
+//! lets the new text take over from the next epoch on. After that this life of the engine ends; who
+//! runs it begins the next one with the plan that [`Running::wait`](crate::Running::wait) returns.
+//! Anything that fails before the transaction leaves everything as it was.
+
+use std::sync::mpsc::channel;
+use std::sync::{PoisonError, TryLockError};
+use std::time::{Duration, Instant};
+
+use tidemill_store::checkpoint::{Manifest, read_manifest};
+use tidemill_store::{Deployed, Folders, Home, NewDeployment, failpoint};
+
+use super::{Engine, SubmitError, unavailable};
+use crate::checkpoint::find::fits;
+use crate::checkpoint::reuse::kept;
+use crate::checkpoint::states;
+use crate::deploy::{Fate, PartFate, fates};
+use crate::diagnostic::Diagnostic;
+use crate::intake::Patterns;
+use crate::ledger::Event;
+use crate::plan::{self, Plan};
+use crate::start::earlier::{Inputs, inputs, sources_again};
+
+/// How often it is looked whether everything under way is finished.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What is to be deployed.
+#[derive(Clone, Debug)]
+pub struct Deploy {
+    /// The pipeline file.
+    pub yaml: String,
+    /// Whether to say only what would happen.
+    pub dry_run: bool,
+    /// How long files under way may take to be finished.
+    pub patience: Duration,
+}
+
+/// What a deployment does, or would do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeployReport {
+    /// The pipeline.
+    pub pipeline: String,
+    /// The hash of its new plan.
+    pub plan_hash: String,
+    /// The hash of the plan that runs so far; `None` for a pipeline that comes in addition.
+    pub replaced: Option<String>,
+    /// Whether the text differs from the one that runs. If not, nothing happens.
+    pub changed: bool,
+    /// What becomes of each part.
+    pub parts: Vec<PartFate>,
+    /// How many committed files are read again to make state anew.
+    pub files: u64,
+    /// Their size in bytes, as they came.
+    pub bytes: u64,
+    /// Why it would be refused; only in a dry run, else it is an error.
+    pub refused: Option<String>,
+    /// How many deployments of the pipeline there were; 0 in a dry run.
+    pub version: u64,
+    /// The first epoch of the new plan; 0 in a dry run.
+    pub first_epoch: u64,
+}
+
+/// Why nothing was deployed. Everything is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum DeployError {
+    /// The file has mistakes.
+    #[error("the pipeline file has {} mistakes", .0.len())]
+    Mistakes(Vec<Diagnostic>),
+    /// It cannot take over, whenever it is tried.
+    #[error("{reason}")]
+    Refused {
+        /// Why.
+        reason: String,
+    },
+    /// Files under way were not finished in time.
+    #[error(
+        "{files} files of {pipeline} are not finished after {waited:?}; nothing was changed, they go \
+         on as before (try again later, or with a longer timeout)"
+    )]
+    Late {
+        /// The pipeline.
+        pipeline: String,
+        /// How many.
+        files: u64,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// Another deployment is under way.
+    #[error("another deployment is under way; try again when it has ended")]
+    Busy,
+    /// The engine is stopping or cannot look.
+    #[error(transparent)]
+    Unavailable(#[from] SubmitError),
+}
+
+/// Lets a pipeline take files again, unless another text has taken over.
+struct Holding<'e> {
+    engine: &'e Engine,
+    for_good: bool,
+}
+
+impl Drop for Holding<'_> {
+    fn drop(&mut self) {
+        if !self.for_good {
+            self.engine.parts.held.hold(None);
+        }
+    }
+}
+
+impl Engine {
+    /// Deploys a pipeline file; returns once it has taken over durably, or with an error that says why
+    /// it has not. Reads the journal and looks at files; blocks while files under way are finished.
+    pub fn deploy(&self, deploy: &Deploy) -> Result<DeployReport, DeployError> {
+        let new = plan::plan(&deploy.yaml).map_err(DeployError::Mistakes)?;
+        let _one = match self.parts.deploying.try_lock() {
+            Ok(one) => one,
+            Err(TryLockError::WouldBlock) => return Err(DeployError::Busy),
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        };
+        let at = self.parts.plans.iter().position(|plan| plan.name == new.name);
+        let mut report = self.assess(at, &new)?;
+        if deploy.dry_run || !report.changed {
+            return Ok(report);
+        }
+        if let Some(reason) = report.refused.take() {
+            return Err(DeployError::Refused { reason });
+        }
+        Home::attach(&self.parts.root)
+            .and_then(|home| home.pipeline(&new.name))
+            .map_err(|error| DeployError::Refused { reason: error.to_string() })?;
+        let mut holding = Holding { engine: self, for_good: false };
+        self.parts.held.hold(at);
+        reach(failpoint::reach("deploy-held"))?;
+        (report.version, report.first_epoch) = self.take_over(at, &new, deploy)?;
+        holding.for_good = true;
+        *self.parts.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(new));
+        self.stop();
+        reach(failpoint::reach("deploy-told"))?;
+        Ok(report)
+    }
+
+    /// Returns the plan that takes over when this life has ended; once.
+    pub(crate) fn take_next(&self) -> Option<Box<Plan>> {
+        self.parts.next.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Returns whether another text has taken over, and this life only ends.
+    pub fn is_handing_over(&self) -> bool {
+        self.parts.next.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Waits until no file of the pipeline is open, and draws the line.
+    fn take_over(
+        &self,
+        at: Option<usize>,
+        new: &Plan,
+        deploy: &Deploy,
+    ) -> Result<(u64, u64), DeployError> {
+        let began = Instant::now();
+        let replaces = at.map(|at| self.parts.plans[at].yaml.clone());
+        let new = NewDeployment {
+            pipeline: new.name.clone(),
+            text: deploy.yaml.clone(),
+            plan_hash: new.hash.clone(),
+            replaces,
+        };
+        loop {
+            // What was claimed before the hold may be accepted behind it: only the journal knows.
+            let open = at.map_or(0, |at| self.parts.board.pending(at)) as u64;
+            let open = if open == 0 {
+                reach(failpoint::reach("deploy-drained"))?;
+                match self.draw_line(&new)? {
+                    Deployed::Durable { version, first_epoch } => {
+                        return Ok((version, first_epoch));
+                    }
+                    Deployed::Open { files } => files,
+                }
+            } else {
+                open
+            };
+            if self.is_stopping() {
+                return Err(stopping().into());
+            }
+            if began.elapsed() >= deploy.patience {
+                let (pipeline, waited) = (new.pipeline, deploy.patience);
+                return Err(DeployError::Late { pipeline, files: open, waited });
+            }
+            self.parts.board.wait_for_change(LOOK);
+        }
+    }
+
+    fn draw_line(&self, new: &NewDeployment) -> Result<Deployed, DeployError> {
+        let (reply, answer) = channel();
+        let event = Event::Deploy { new: Box::new(new.clone()), reply };
+        self.parts.events.send(event).map_err(|_| stopping())?;
+        Ok(answer.recv().map_err(|_| stopping())?)
+    }
+
+    /// Returns what a plan would do in the place of the one that runs, or beside all that run.
+    fn assess(&self, at: Option<usize>, new: &Plan) -> Result<DeployReport, DeployError> {
+        let old = at.map(|at| &self.parts.plans[at]);
+        let mut report = DeployReport {
+            pipeline: new.name.clone(),
+            plan_hash: new.hash.clone(),
+            replaced: old.map(|old| old.hash.clone()),
+            changed: old.is_none_or(|old| old.yaml != new.yaml),
+            parts: fates(old, new),
+            files: 0,
+            bytes: 0,
+            refused: self
+                .parts
+                .no_deploys
+                .map(|why| format!("nothing can be deployed here: {why}")),
+            version: 0,
+            first_epoch: 0,
+        };
+        let read = self.read_again(new)?;
+        report.files = read.there.len() as u64;
+        report.bytes = read.there.iter().map(|file| file.identity.bytes).sum();
+        if let Some((name, detail)) = read.gone.first()
+            && !self.parts.forget_missing
+        {
+            let files = read.gone.len();
+            report.refused.get_or_insert_with(|| {
+                format!(
+                    "what is rebuilt needs {files} committed files that are not in processed/ as they \
+                     were (first: {name}, {detail}); put them back"
+                )
+            });
+        }
+        if read.without_source > 0 {
+            let files = read.without_source;
+            for part in report.parts.iter_mut().filter(|part| part.fate == Fate::Rebuilt) {
+                part.detail = format!("without the {files} files that no source takes any more");
+            }
+        }
+        Ok(report)
+    }
+
+    /// Looks for the files that the next life reads again.
+    fn read_again(&self, new: &Plan) -> Result<Inputs, DeployError> {
+        let failed =
+            |error: &dyn std::error::Error| unavailable("look what is to be rebuilt", error);
+        let all = states(new);
+        if all.is_empty() {
+            return Ok(Inputs::default());
+        }
+        let folder = self.parts.root.join("ckpt").join(&new.name);
+        let journal = self.journal();
+        let rows = journal.checkpoints(&new.name).map_err(|error| failed(&error))?;
+        let manifests: Vec<Manifest> =
+            rows.iter().filter_map(|row| read_manifest(&folder, row).ok()).collect();
+        let patterns = Patterns::new(&new.sources);
+        let whole = manifests.iter().find(|one| all.iter().all(|state| fits(one, state)));
+        let committed = match (whole, manifests.first()) {
+            (Some(manifest), _) => journal.committed_after(&new.name, manifest.epoch),
+            (None, newest) => {
+                let committed = journal.committed_after(&new.name, 0);
+                let part = newest.filter(|one| {
+                    // As a start decides it; a question that fails there is an error there.
+                    let corrected = journal.corrected_after(&new.name, one.epoch);
+                    corrected.is_ok_and(|files| files.is_empty())
+                        && journal.has_lost(&new.name).is_ok_and(|lost| !lost)
+                });
+                let kept = part.map(|one| (one.epoch, kept(new, &all, |state| fits(one, state))));
+                match kept.filter(|(_, kept)| kept.contains(&true)) {
+                    None => committed,
+                    Some((epoch, kept)) => committed.map(|mut files| {
+                        let read = sources_again(new, &all, &kept, &patterns);
+                        files.retain(|file| file.epoch > epoch || read(file));
+                        files
+                    }),
+                }
+            }
+        };
+        drop(journal);
+        let committed = committed.map_err(|error| failed(&error))?;
+        let folders = Folders::below(&self.parts.root.join(&new.name));
+        let found = inputs(new, committed, &folders, &patterns);
+        Ok(found.map_err(|error| failed(&error))?)
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.parts.stop.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+fn stopping() -> SubmitError {
+    SubmitError::Unavailable { reason: "it is stopping".into() }
+}
+
+fn reach(reached: std::io::Result<()>) -> Result<(), DeployError> {
+    Ok(reached.map_err(|error| unavailable("deploy a pipeline", &error))?)
+}

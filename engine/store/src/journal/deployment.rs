@@ -1,0 +1,200 @@
+//! Deployment: which text a pipeline runs with since it was deployed into a running server.
+//!
+//! Written in one transaction with the boundary it takes over at: the epoch that the next file gets,
+//! while no earlier one is open. So a start finds either the old text or the new one, and no file can
+//! belong to both. The newest text of a pipeline is kept whole, of those before it their hashes.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::read::unsigned;
+use super::schema::{self, of};
+use super::write::now_us;
+use super::{Journal, JournalError};
+use crate::failpoint;
+use crate::home::JOURNAL;
+
+/// How many deployments of a pipeline are remembered: a start recognises their texts as old ones.
+const REMEMBERED: u64 = 1000;
+
+/// The table of this file.
+pub(super) const TABLES: &str = "
+-- what was deployed into a running server; the newest of a pipeline is what it runs with. Of older
+-- ones the text is forgotten, its hash is not
+CREATE TABLE deployment (
+    pipeline    TEXT NOT NULL,
+    version     INTEGER NOT NULL,
+    text        TEXT,
+    text_hash   BLOB NOT NULL CHECK (length(text_hash) = 32),
+    replaced    BLOB CHECK (length(replaced) = 32),
+    plan_hash   TEXT NOT NULL,
+    first_epoch INTEGER NOT NULL,
+    generation  INTEGER,
+    at_us       INTEGER NOT NULL,
+    PRIMARY KEY (pipeline, version)
+) STRICT, WITHOUT ROWID;
+";
+
+/// A text that is to take over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewDeployment {
+    /// The pipeline.
+    pub pipeline: String,
+    /// Its file, as it was written.
+    pub text: String,
+    /// What the plan of that text is called.
+    pub plan_hash: String,
+    /// The text that runs so far; `None` for a pipeline that does not.
+    pub replaces: Option<String>,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deployed {
+    /// It is durable.
+    Durable {
+        /// How many deployments of this pipeline there were, this one included.
+        version: u64,
+        /// The first epoch that belongs to it.
+        first_epoch: u64,
+    },
+    /// Nothing was written: so many files of the pipeline are not finished.
+    Open {
+        /// How many.
+        files: u64,
+    },
+}
+
+/// What a pipeline runs with since it was deployed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deployment {
+    /// The pipeline.
+    pub pipeline: String,
+    /// How many deployments of it there were, this one included.
+    pub version: u64,
+    /// Its file.
+    pub text: String,
+    /// What the plan of that text is called.
+    pub plan_hash: String,
+    /// The first epoch that belongs to it.
+    pub first_epoch: u64,
+    /// Microseconds since 1970.
+    pub at_us: i64,
+    /// BLAKE3 of the texts that it, or one before it, took the place of.
+    pub older: Vec<[u8; 32]>,
+}
+
+impl Deployment {
+    /// Returns whether a text is one that this one took the place of, and not this one again.
+    pub fn supersedes(&self, text: &str) -> bool {
+        self.text != text && self.older.contains(blake3::hash(text.as_bytes()).as_bytes())
+    }
+}
+
+impl Journal {
+    /// Lets a text take over from the next epoch of its pipeline on, if all files before it are
+    /// finished. Durable on return.
+    pub fn deploy(&mut self, new: &NewDeployment) -> Result<Deployed, JournalError> {
+        let first_epoch = self.next_epoch(&new.pipeline)?;
+        let generation = self.generation.map(u64::cast_signed);
+        let stop = JournalError::failpoint("deploy a pipeline");
+        let hash = |text: &String| *blake3::hash(text.as_bytes()).as_bytes();
+        let deployed = self.write("deploy a pipeline", |transaction, _| {
+            let files = transaction
+                .prepare_cached(
+                    "SELECT count(*) FROM submission WHERE verdict = 0
+                     AND pipeline = (SELECT id FROM pipeline WHERE name = ?1)",
+                )?
+                .query_row([&new.pipeline], |row| unsigned(row, 0))?;
+            if files > 0 {
+                return Ok(Deployed::Open { files });
+            }
+            let version = 1 + transaction
+                .prepare_cached(
+                    "SELECT coalesce(max(version), 0) FROM deployment WHERE pipeline = ?1",
+                )?
+                .query_row([&new.pipeline], |row| unsigned(row, 0))?;
+            transaction
+                .prepare_cached("UPDATE deployment SET text = NULL WHERE pipeline = ?1")?
+                .execute([&new.pipeline])?;
+            transaction
+                .prepare_cached("DELETE FROM deployment WHERE pipeline = ?1 AND version <= ?2")?
+                .execute(params![new.pipeline, version.saturating_sub(REMEMBERED).cast_signed()])?;
+            transaction
+                .prepare_cached(
+                    "INSERT INTO deployment VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                )?
+                .execute(params![
+                    new.pipeline,
+                    version.cast_signed(),
+                    new.text,
+                    hash(&new.text),
+                    new.replaces.as_ref().map(hash),
+                    new.plan_hash,
+                    first_epoch.cast_signed(),
+                    generation,
+                    now_us(),
+                ])?;
+            failpoint::reach("deploy-written").map_err(&stop)?;
+            Ok(Deployed::Durable { version, first_epoch })
+        })?;
+        if let Deployed::Durable { .. } = deployed {
+            failpoint::reach("deploy-durable").map_err(&stop)?;
+        }
+        Ok(deployed)
+    }
+
+    /// Forgets everything that was deployed: what a start is given counts again. Durable on return.
+    pub fn forget_deployments(&mut self) -> Result<(), JournalError> {
+        self.write("forget deployments", |transaction, _| {
+            transaction.prepare_cached("DELETE FROM deployment")?.execute([])?;
+            Ok(())
+        })
+    }
+}
+
+/// Returns what pipelines of a home run with since they were deployed, by name. Looks only, and needs
+/// no lock: nothing is deployed while a run begins. A home that is not there yet has none.
+pub fn deployments(root: &Path) -> Result<Vec<Deployment>, JournalError> {
+    let path = root.join(JOURNAL);
+    match std::fs::metadata(&path) {
+        Ok(file) if file.len() > 0 => {}
+        // Whoever opens the home says better what is wrong with it.
+        _ => return Ok(Vec::new()),
+    }
+    let connection = schema::open_reader(&path)?;
+    read(&connection).map_err(of("list deployments", &path))
+}
+
+fn read(connection: &Connection) -> rusqlite::Result<Vec<Deployment>> {
+    let made = "SELECT 1 FROM sqlite_schema WHERE name = 'deployment'";
+    if connection.query_row(made, [], |_| Ok(())).optional()?.is_none() {
+        return Ok(Vec::new());
+    }
+    let mut newest = connection.prepare(
+        "SELECT pipeline, version, text, plan_hash, first_epoch, at_us FROM deployment
+         WHERE text IS NOT NULL ORDER BY pipeline",
+    )?;
+    let row = |row: &rusqlite::Row<'_>| {
+        Ok(Deployment {
+            pipeline: row.get(0)?,
+            version: unsigned(row, 1)?,
+            text: row.get(2)?,
+            plan_hash: row.get(3)?,
+            first_epoch: unsigned(row, 4)?,
+            at_us: row.get(5)?,
+            older: Vec::new(),
+        })
+    };
+    let mut all: Vec<Deployment> = newest.query_map([], row)?.collect::<Result<_, _>>()?;
+    let mut older = connection.prepare(
+        "SELECT text_hash FROM deployment WHERE pipeline = ?1 AND text IS NULL
+         UNION SELECT replaced FROM deployment WHERE pipeline = ?1 AND replaced IS NOT NULL",
+    )?;
+    for one in &mut all {
+        one.older =
+            older.query_map([&one.pipeline], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    }
+    Ok(all)
+}
