@@ -196,13 +196,15 @@ where
         move |_frontiers| {
             input.for_each_stamp(|capability, batches| {
                 let Some(time) = capability.least().copied() else { return };
-                let epoch = time.epoch;
+                let (epoch, round) = (time.epoch, tally.round(&time));
                 for batch in batches.map(std::mem::take) {
                     let origin = batch.origin;
                     if batch.diff < 0 {
                         logic.apply(batch, &mut emit);
-                        let rejects = emit.forget_counts();
+                        let mut rejects = emit.forget_counts();
                         if !rejects.is_empty() {
+                            // Word for word as it was told, or it would not be found again.
+                            rejects.iter_mut().for_each(|reject| reject.round = round);
                             let standing = Standing::TakenBack;
                             let rejects = EpochRejects { epoch, origin, standing, rejects };
                             reject_output.activate().session(&capability).give(rejects);
@@ -227,7 +229,6 @@ where
                     tally.copied(epoch, std::mem::take(&mut emit.copies));
                     if !emit.rejects.is_empty() {
                         let mut rejects = std::mem::take(&mut emit.rejects);
-                        let round = tally.round(&time);
                         rejects.iter_mut().for_each(|reject| reject.round = round);
                         tally.rejected(epoch, rejects.len());
                         let standing = Standing::There;

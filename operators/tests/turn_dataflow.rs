@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use arrow_array::UInt64Array;
 use tidemill_operators::batch::{position, rows_without_columns};
 use tidemill_operators::meter::Meter;
-use tidemill_operators::reject::Reject;
+use tidemill_operators::reject::{Reject, Standing};
 use tidemill_operators::tally::{EpochCounts, Tallies};
 use tidemill_operators::time::Turns;
 use tidemill_operators::turn::{Back, turn};
@@ -33,6 +33,7 @@ struct Seen {
     /// Epoch, chunk, how often it went round, rows: of everything that goes round, in order of time.
     again: Vec<(u64, u64, u64, usize)>,
     rejects: Vec<Reject>,
+    taken_back: Vec<Reject>,
     grown: Vec<String>,
     counts: Vec<EpochCounts>,
 }
@@ -74,7 +75,11 @@ fn run(given: Vec<(Time, Batch)>, max_rounds: u32, ways: usize, rows_max: Option
             turned
                 .rejects
                 .inspect(move |some| {
-                    rejects.lock().unwrap().rejects.extend(some.rejects.iter().cloned());
+                    let seen = &mut *rejects.lock().unwrap();
+                    match some.standing {
+                        Standing::There => seen.rejects.extend(some.rejects.iter().cloned()),
+                        _ => seen.taken_back.extend(some.rejects.iter().cloned()),
+                    }
                 })
                 .probe_with(&probe);
             turned
@@ -112,10 +117,12 @@ fn a_batch_goes_round_as_often_as_it_may_and_is_rejected_then() {
 }
 
 #[test]
-fn what_is_taken_back_goes_the_same_way_and_is_told_nowhere() {
+fn what_is_taken_back_goes_the_same_way_and_counts_nowhere() {
     let seen = run(vec![(Time::new(4, 0), rows(0, 2, -1))], 2, 1, None);
     assert_eq!(seen.again, [(4, 0, 0, 2), (4, 0, 1, 2)]);
     assert!(seen.rejects.is_empty() && seen.counts.is_empty());
+    let came = run(vec![(Time::new(4, 0), rows(0, 2, 1))], 2, 1, None);
+    assert_eq!(seen.taken_back, came.rejects, "word for word, or it would not be found again");
 }
 
 #[test]
