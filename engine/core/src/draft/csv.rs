@@ -84,7 +84,10 @@ pub(super) fn look(text: &str) -> Option<Look> {
         } else if name.len() > 256 || name.chars().any(char::is_control) {
             "has a name that cannot be used"
         } else if columns.len() >= COLUMNS_MAX {
-            "is one too many for a first draft"
+            notes.push(format!(
+                "there are more than {COLUMNS_MAX} columns: the others are not read"
+            ));
+            break;
         } else {
             seen.insert(name.clone());
             let values: Vec<(usize, Value)> =

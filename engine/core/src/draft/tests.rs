@@ -69,7 +69,7 @@ fn types_are_guessed_over_the_whole_sample() {
 
 #[test]
 fn dialects_of_csv_are_recognised() {
-    check(&[("a.tsv", "name\tn\nx\t1\ny\t2\n")], &["delimiter: \"\\t\"", "name: string", "n: int"]);
+    check(&[("a.tsv", "name\tm\nx\t1\ny\t2\n")], &["delimiter: \"\\t\"", "name: string", "m: int"]);
     check(&[("a.csv", "a;b\n\"x;y\";1\n")], &["delimiter: \";\"", "a: string", "b: int"]);
     check(&[("a.csv", "a|b|c\n1|2|3\n")], &["delimiter: \"|\""]);
     check(
@@ -104,7 +104,7 @@ fn fields_of_json_are_found_in_depth() {
             "format: jsonl",
             "at: timestamp",
             "user_id: { type: int, path: \"user.id\" }",
-            "user_name: { type: string, path: \"user.name\" }# empty in 1 of 2 records",
+            "user_name: { type: string, path: \"user.name\" } # empty in 1 of 2 records",
             "# Look: tags holds lists: it is not read",
             "v: float",
             "x: string                       # empty in 1 of 2 records",

@@ -120,7 +120,7 @@ fn decide(filled: &[&(usize, Value)], distinct: &HashSet<String>) -> (Type, Vec<
     {
         let note = match kind {
             Type::Int
-                if distinct.len() <= 2 && distinct.iter().all(|one| one == "0" || one == "1") =>
+                if distinct.len() == 2 && distinct.iter().all(|one| one == "0" || one == "1") =>
             {
                 Some("only 0 and 1: `bool` reads them too, in csv")
             }

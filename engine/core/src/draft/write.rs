@@ -22,6 +22,8 @@ const TESTED_BYTES_MAX: usize = 4 << 10;
 const KEYS_MAX: usize = 100;
 /// How many numbers are summed up.
 const SUMMED_MAX: usize = 2;
+/// How many notes of a source stand above it.
+const NOTES_MAX: usize = 20;
 /// The longest name that parts of a pipeline can have, in characters.
 const NAME_MAX: usize = 64;
 
@@ -114,8 +116,12 @@ fn source(group: &Group, out: &mut String) {
     let look = &group.look;
     // Writing to a String cannot fail.
     let _ = writeln!(out, "  # {}: {}", group.files.join(", "), kind(&look.kind));
-    for note in &group.notes {
+    for note in group.notes.iter().take(NOTES_MAX) {
         let _ = writeln!(out, "  # Look: {}", comment(note));
+    }
+    if group.notes.len() > NOTES_MAX {
+        // A reader of YAML takes only so many comments at one place.
+        let _ = writeln!(out, "  # Look: and {} more of that kind", group.notes.len() - NOTES_MAX);
     }
     let _ = writeln!(out, "  {}:", key(&group.name));
     let format = match look.kind {
@@ -156,7 +162,7 @@ fn source(group: &Group, out: &mut String) {
             let text = format!("{}: {value}", key(&column.name));
             match &column.note {
                 Some(note) => {
-                    let _ = writeln!(out, "      {text:<32}# {}", comment(note));
+                    let _ = writeln!(out, "      {text:<31} # {}", comment(note));
                 }
                 None => {
                     let _ = writeln!(out, "      {text}");

@@ -120,6 +120,8 @@ fn the_schema_has_the_keys_and_words_that_check_takes() {
         "words of `corrections`".to_owned(),
         words(&schema["definitions"]["corrections"]["anyOf"][0]["anyOf"][0]["enum"]),
     );
+    let rows = &schema["definitions"]["expected"]["anyOf"][2]["properties"]["order"];
+    described.insert("words of `order` of rows".to_owned(), words(&rows["allOf"][0]["enum"]));
     let expect = &schema["definitions"]["expect"]["anyOf"][0]["additionalProperties"];
     described
         .insert("words of a condition of `expect`".to_owned(), words(&expect["anyOf"][0]["enum"]));

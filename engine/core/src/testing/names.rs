@@ -89,7 +89,7 @@ fn in_class(rest: &mut std::iter::Peekable<std::str::Chars<'_>>) -> char {
     }
     match not {
         false => first,
-        true => "1ax-".chars().find(|one| !all.contains(one)).unwrap_or('Q'),
+        true => "aQ1-_".chars().find(|one| !all.contains(one)).unwrap_or('Q'),
     }
 }
 

@@ -431,7 +431,7 @@ impl With<'_> {
                     return None;
                 }
                 let order = match order {
-                    Some(node) => read::choice(node, "`order`", &words, mistakes)?,
+                    Some(node) => read::choice(node, "`order` of rows", &words, mistakes)?,
                     None => seen.order,
                 };
                 match (rows, text, file) {
