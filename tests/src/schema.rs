@@ -50,7 +50,7 @@ impl Checker<'_> {
             }
             "type" => {
                 let kinds: Vec<&str> = match value {
-                    Value::String(kind) => vec![kind],
+                    Value::String(kind) => vec![kind.as_str()],
                     _ => all().map(|kind| kind.as_str().unwrap()).collect(),
                 };
                 if !kinds.iter().any(|kind| is_of(document, kind)) {

@@ -169,7 +169,7 @@ fn a_paused_sink_holds_the_commit_of_what_reaches_it_and_of_all_behind_also_afte
 fn a_run_that_takes_what_is_there_ends_although_something_is_paused() {
     let site = Site::new(NODE, PIPELINE);
     let running = site.start(Shape::ALONE);
-    running.call(&["pause", "p.big", "p.notes"]).expect_code(0);
+    running.call(&["pause", "p.big", "p.source:notes"]).expect_code(0);
     running.stop();
     site.put("n1", b"note\n");
     site.put("o1", BIG);

@@ -13,7 +13,8 @@
 //! them: [`mod@start`], `worker`, [`mesh`], `board` and `stats` (what is known), [`control`] (what a
 //! person holds back), [`retry`] (what is tried again), [`engine`] and
 //! [`report`] (what the outside sees), [`space`] (whether the disk has room), [`fault`] (why a process
-//! ends).
+//! ends), [`testing`] (the tests of a pipeline's author), [`mod@draft`] (a
+//! first pipeline from samples).
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod spec;
@@ -59,7 +60,9 @@ pub mod deploy;
 pub mod engine;
 pub mod report;
 
+pub mod draft;
 pub mod schema;
+pub mod testing;
 
 pub use diagnostic::Diagnostic;
 pub use engine::Engine;

@@ -18,6 +18,7 @@ use crate::graph::{self, Graph};
 use crate::judge::MaxRejects;
 use crate::sink::changes;
 use crate::spec;
+use crate::testing::{self, AuthorTest};
 
 mod correct;
 pub(crate) mod describe;
@@ -53,6 +54,8 @@ pub struct Plan {
     pub sinks: Vec<SinkPlan>,
     /// The loops, in the order of their heads: outer ones before those inside of them.
     pub loops: Vec<LoopPlan>,
+    /// The tests of its author. They change nothing of what it does, nor its hash.
+    pub tests: Vec<AuthorTest>,
 }
 
 /// A source: which files it takes and what is read from them.
@@ -241,10 +244,16 @@ pub fn plan(yaml: &str) -> Result<Plan, Vec<Diagnostic>> {
 pub fn plan_in(yaml: &str, surroundings: &dyn Surroundings) -> Result<Plan, Vec<Diagnostic>> {
     let mut mistakes = Mistakes::new(yaml);
     let mut spec = spec::parse(surroundings, &mut mistakes);
+    let tests = spec.as_mut().and_then(|spec| spec.tests.take());
     let graph = spec.as_mut().and_then(|spec| graph::check(spec, &mut mistakes));
-    if let Some(graph) = graph.filter(|_| mistakes.is_empty()) {
-        let flat = spec.and_then(|spec| spec.flat);
-        return Ok(from_graph(graph, flat.as_deref().unwrap_or(yaml)));
+    if let (Some(graph), Some(spec)) = (graph.filter(|_| mistakes.is_empty()), &spec) {
+        let mut plan = from_graph(graph, spec.flat.as_deref().unwrap_or(yaml));
+        if let Some(tests) = tests {
+            plan.tests = testing::read::check(tests, spec, &plan, &mut mistakes);
+        }
+        if mistakes.is_empty() {
+            return Ok(plan);
+        }
     }
     Err(mistakes.into_sorted())
 }
@@ -276,6 +285,7 @@ fn from_graph(graph: Graph, yaml: &str) -> Plan {
         operators: Vec::with_capacity(operators.len()),
         sinks: Vec::with_capacity(sinks.len()),
         loops: Vec::with_capacity(loops.len()),
+        tests: Vec::new(),
     };
     for Loop { head, back, body, max_rounds, turns, grows } in loops {
         let body = body.into_iter().collect();

@@ -46,6 +46,7 @@ use crate::sink::files::files;
 use crate::sink::parts::Surroundings;
 use crate::sink::rejects::rejects;
 use crate::stats::{Gauge, SINK, Stats, feeds, kind_word};
+use crate::testing::tap::Tap;
 
 mod aggregate;
 mod join;
@@ -74,6 +75,8 @@ pub struct Fittings {
     pub keeper: Keeper,
     /// Which states go on with a checkpoint while others are made again, if that is so.
     pub partial: Option<Partial>,
+    /// Who sees everything that leaves a node, if anybody does.
+    pub tap: Option<Tap>,
 }
 
 /// The dataflow of a pipeline on one worker.
@@ -104,6 +107,7 @@ pub fn render(worker: &mut Worker, plan: &Plan, fittings: Fittings) -> Rendered 
             backlog: fittings.backlog,
             keeper: fittings.keeper,
             partial: fittings.partial,
+            tap: fittings.tap,
             kept: Vec::new(),
             orders: None,
             buffers: Buffers::default(),
@@ -133,6 +137,7 @@ struct Rendering<'scope, 'plan> {
     backlog: Backlog,
     keeper: Keeper,
     partial: Option<Partial>,
+    tap: Option<Tap>,
     /// What was written of each operator's state, for each mark.
     kept: Vec<StreamVec<'scope, Time, KeptPart>>,
     /// What the coordinator tells everybody; there if the plan keeps state.
@@ -333,8 +338,12 @@ impl<'scope> Rendering<'scope, '_> {
         };
         let read = reader(&title, pieces, with);
         self.watch(&read.batches, gauge);
-        self.streams.insert(PortId { node, port: 0 }, read.batches);
+        if let Some(tap) = &self.tap {
+            tap.follow(PortId { node, port: 0 }, read.batches.clone());
+            tap.follow_rejects(node, read.rejects.clone());
+        }
         self.of_records.push(read.rejects.clone());
+        self.streams.insert(PortId { node, port: 0 }, read.batches);
         self.rejects.insert(node, read.rejects);
         (read.notes, read.activator)
     }

@@ -27,7 +27,7 @@ pub(crate) use operator::state::{DROP, StateSpec, VariableSpec};
 pub(crate) use operator::{BodySpec, ExprSpec, JoinSpec, LotsSpec, NamedSpec, OperatorSpec};
 pub(crate) use read::Text;
 pub(crate) use sink::{EmptyFiles, SinkBody, SinkSpec};
-pub(crate) use source::SourceSpec;
+pub(crate) use source::{FieldSpec, SourceSpec};
 
 use crate::diagnostic::{Mistakes, Place};
 use crate::retry::Policy;
@@ -43,6 +43,8 @@ pub(crate) struct PipelineSpec {
     pub(crate) sources: Vec<SourceSpec>,
     pub(crate) operators: Vec<OperatorSpec>,
     pub(crate) sinks: Vec<SinkSpec>,
+    /// The tests, to be read once the pipeline has no mistake.
+    pub(crate) tests: Option<Node>,
     /// Whether `sources`, `operators` and `sinks` could be read as maps with something in them: only then is a name
     /// that is not there really unknown.
     pub(crate) complete: bool,
@@ -79,6 +81,7 @@ pub(crate) fn parse(
         operators.and_then(|node| section(node, "operators", operator::parse, mistakes));
     let sinks = top.require("sinks", mistakes);
     let sinks = sinks.and_then(|node| section(node, "sinks", sink::parse, mistakes));
+    let tests = top.take("tests");
     let some = |nodes: usize| nodes > 0;
     let complete = sources.as_ref().map(Vec::len).is_some_and(some)
         && sinks.as_ref().map(Vec::len).is_some_and(some)
@@ -101,6 +104,7 @@ pub(crate) fn parse(
         sources: sources.unwrap_or_default(),
         operators: operators.unwrap_or_default(),
         sinks: sinks.unwrap_or_default(),
+        tests,
         complete,
         demands,
         flat,

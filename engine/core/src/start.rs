@@ -51,6 +51,7 @@ use crate::sink::staging::Staging;
 use crate::space::{Reserve, Space};
 use crate::start::lines::{intake_lines, ledger_lines, publisher_lines};
 use crate::stats::Stats;
+use crate::testing::tap::Tap;
 use crate::turns::Turns;
 use crate::worker;
 
@@ -87,6 +88,8 @@ pub struct Config {
     pub forget_deployed: bool,
     /// Why no other pipeline file can take over while this engine runs; `None` if one can.
     pub no_deploys: Option<&'static str>,
+    /// Who sees everything that leaves a node; for tests of a pipeline's author only.
+    pub tap: Option<Tap>,
 }
 
 /// What an engine did in its life.
@@ -227,6 +230,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         events: Some(events.clone()),
         commands: received,
         backlogs: backlogs.clone(),
+        tap: config.tap.clone(),
     };
     let (workers, wakes) = built.execute(meeting.builders, meeting.guard)?;
 
@@ -376,6 +380,7 @@ pub fn run_member(config: Config) -> Result<(), StartError> {
         events: None,
         commands: Vec::new(),
         backlogs: config.plans.iter().map(|_| Backlog::default()).collect(),
+        tap: None,
     };
     let (workers, _wakes) = built.execute(meeting.builders, meeting.guard)?;
     let ended = Arc::new(AtomicBool::new(false));
@@ -447,6 +452,7 @@ struct Building {
     events: Option<Sender<Event>>,
     commands: Vec<Receiver<Command>>,
     backlogs: Vec<Backlog>,
+    tap: Option<Tap>,
 }
 
 impl Building {
@@ -459,7 +465,7 @@ impl Building {
     ) -> Result<(Workers, Vec<SyncActivator>), StartError> {
         let (ready, woken) = channel();
         let is_first = self.events.is_some();
-        let Self { plans, home, generation, workers, staging, space, keeper, .. } = self;
+        let Self { plans, home, generation, workers, staging, space, keeper, tap, .. } = self;
         let (stats, events, commands, backlogs) =
             (self.stats, self.events, self.commands, self.backlogs);
         let commands = Mutex::new(commands.into_iter().map(Some).collect::<Vec<_>>());
@@ -508,6 +514,7 @@ impl Building {
                     backlog: backlogs[pipeline].clone(),
                     keeper: keeper.clone(),
                     partial: partial[pipeline].clone(),
+                    tap: tap.clone(),
                 };
                 rendered.push(render(worker, plan, fittings));
             }

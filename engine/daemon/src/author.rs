@@ -6,7 +6,7 @@ use tidemill_engine::plan::{describe, loops};
 use tidemill_engine::report::LoopReport;
 
 use crate::flags::{CheckFlags, ConfigFlags, Drawing, GraphFlags};
-pub use crate::pipeline::{Mistakes, Values, load, load_text, load_with};
+pub use crate::pipeline::{Mistakes, Values, load, load_text, load_with, load_with_tests};
 use crate::settings::Settings;
 use crate::{USAGE, complain, say};
 
@@ -21,7 +21,7 @@ pub fn check(flags: &CheckFlags) -> anyhow::Result<u8> {
     let mut report = Vec::new();
     for path in &flags.pipelines {
         let file = path.display().to_string();
-        match load_with(path, &values)? {
+        match load_with_tests(path, &values)? {
             Ok(plan) if flags.flat => say(plan.yaml.as_bytes())?,
             Ok(plan) if flags.json => {
                 report.push(serde_json::json!({

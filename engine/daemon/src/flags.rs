@@ -25,6 +25,10 @@ pub enum Command {
     Run(RunFlags),
     /// Check pipeline files: all mistakes at once, each with its place and a hint
     Check(CheckFlags),
+    /// Write a first pipeline file from samples of the files it is for
+    New(NewFlags),
+    /// Run the tests that stand in pipeline files (0: all hold, 1: some do not)
+    Test(TestFlags),
     /// Draw a pipeline as Mermaid text or SVG
     Graph(GraphFlags),
     /// Print the settings that are in force, and where each comes from
@@ -189,6 +193,50 @@ pub struct CheckFlags {
     /// Print the pipeline file flat: with all that it includes, without parameters and groups
     #[arg(long, conflicts_with = "json")]
     pub flat: bool,
+    /// What is given to parameters.
+    #[command(flatten)]
+    pub params: ParamFlags,
+}
+
+/// Flags of `new`.
+#[derive(Clone, Debug, Args)]
+pub struct NewFlags {
+    /// Samples: csv, jsonl or text, also packed with gzip or zstd; their first MiB is read
+    #[arg(required = true, value_name = "FILE")]
+    pub samples: Vec<PathBuf>,
+    /// Where to write the pipeline file; one that is there is never overwritten
+    #[arg(long, value_name = "PIPELINE.yaml", default_value = "pipeline.yaml")]
+    pub out: PathBuf,
+    /// The name of the pipeline [default: made from the names of the samples]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `test`.
+#[derive(Clone, Debug, Args)]
+pub struct TestFlags {
+    /// The pipeline files
+    #[arg(required = true, value_name = "PIPELINE.yaml")]
+    pub pipelines: Vec<PathBuf>,
+    /// Run only the tests whose name holds this text
+    #[arg(long, value_name = "TEXT")]
+    pub filter: Option<String>,
+    /// Show what each operator did with each record: by which tag it left, why it was rejected, into
+    /// which key it was merged
+    #[arg(long)]
+    pub step: bool,
+    /// The same for one record: the line of a file of the test
+    #[arg(long, value_name = "FILE:LINE")]
+    pub record: Option<String>,
+    /// Write a report for build servers
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// Print JSON instead of text; field names are stable
+    #[arg(long)]
+    pub json: bool,
     /// What is given to parameters.
     #[command(flatten)]
     pub params: ParamFlags,

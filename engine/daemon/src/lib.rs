@@ -2,7 +2,8 @@
 //!
 //! Map: [`flags`] (what can be typed), [`settings`] (what is in force, and from where), [`run`] (one
 //! process of a run), [`pipeline`] (a pipeline file and what belongs to it), [`supervisor`] (several processes on this host), [`author`] (check, graph,
-//! config: what a pipeline's author asks), [`mod@doctor`] (what is wrong with a home), [`torture`]
+//! config: what a pipeline's author asks), [`mod@new`] (a first pipeline
+//! from samples), [`mod@test`] (the tests of pipeline files), [`mod@doctor`] (what is wrong with a home), [`torture`]
 //! (kills a pipeline again and again, and compares).
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -14,9 +15,11 @@ pub mod pipeline;
 pub mod author;
 mod deployed;
 pub mod doctor;
+pub mod new;
 pub mod progress;
 pub mod run;
 pub mod supervisor;
+pub mod test;
 pub mod torture;
 
 use std::io::Write;
@@ -48,6 +51,8 @@ pub fn main() -> ExitCode {
         Command::Run(flags) => run::run(flags),
         Command::Check(flags) => author::check(&flags),
         Command::Graph(flags) => author::graph(&flags),
+        Command::New(flags) => new::new(&flags),
+        Command::Test(flags) => test::test(&flags),
         Command::Config(flags) => author::config(&flags),
         Command::Schema => say(tidemill_engine::schema::text().as_bytes()).map(|()| 0),
         Command::Torture(flags) => torture::torture(&flags),

@@ -13,7 +13,7 @@ use anyhow::Context;
 use tidemill_engine::plan::{
     Alone, FILE_BYTES_MAX, GivenValue, IncludedFile, Refusal, Surroundings, plan_in, read_values,
 };
-use tidemill_engine::{Diagnostic, Plan};
+use tidemill_engine::{Diagnostic, Plan, testing};
 
 use crate::complain;
 use crate::flags::ParamFlags;
@@ -129,13 +129,41 @@ pub fn load(path: &Path) -> anyhow::Result<Result<Plan, Mistakes>> {
 pub fn load_with(path: &Path, values: &Values) -> anyhow::Result<Result<Plan, Mistakes>> {
     let yaml = std::fs::read_to_string(path)
         .with_context(|| format!("read the pipeline file {}", path.display()))?;
+    Ok(load_text_with(path, yaml, values))
+}
+
+/// Plans the text of a pipeline file that was read before, with what it includes from where the file lies.
+pub fn load_text_with(path: &Path, yaml: String, values: &Values) -> Result<Plan, Mistakes> {
     let file = path.display().to_string();
     // A pipe has no folder; it stands for itself.
     let planned = match path.canonicalize() {
         Ok(real) => plan_in(&yaml, &Folder::of(path, real, values)),
         Err(_) => plan_in(&yaml, &Alone),
     };
-    Ok(planned.map_err(|diagnostics| Mistakes { file, yaml, diagnostics }))
+    planned.map_err(|diagnostics| Mistakes { file, yaml, diagnostics })
+}
+
+/// The same, with the files that the tests of the pipeline name: who only runs it need not have them.
+pub fn load_with_tests(path: &Path, values: &Values) -> anyhow::Result<Result<Plan, Mistakes>> {
+    let plan = match load_with(path, values)? {
+        Ok(plan) => plan,
+        Err(mistakes) => return Ok(Err(mistakes)),
+    };
+    let diagnostics = testing::missing_files(&plan, folder_of(path));
+    if diagnostics.is_empty() {
+        return Ok(Ok(plan));
+    }
+    // The text of the plan is that of all its files together.
+    let yaml = std::fs::read_to_string(path).unwrap_or_default();
+    Ok(Err(Mistakes { file: path.display().to_string(), yaml, diagnostics }))
+}
+
+/// Returns the folder in which a pipeline file lies.
+pub fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
 }
 
 /// Plans the text of a pipeline file that was read before, with all that it includes.

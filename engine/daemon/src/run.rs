@@ -96,6 +96,7 @@ pub fn run(flags: RunFlags) -> anyhow::Result<u8> {
         no_deploys: by_hostfile.then_some(
             "its processes are on several hosts; stop all of them and start them with the new file",
         ),
+        tap: None,
     };
     if !is_first {
         return member(config, parent.is_some());

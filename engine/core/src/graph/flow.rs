@@ -211,7 +211,16 @@ fn check_back(
     let passed = (0..from.len()).filter(|input| !back.contains(input)).find_map(|input| {
         Some((from.get(input)?, flow.stream(*reads.get(input)?)?.changed_by.as_deref()?))
     });
-    if let Some((enters, passed)) = passed {
+    // Some of what such an operator rejects is known only at the end of a file.
+    let rejected = (0..from.len()).find_map(|input| match reads.get(input)? {
+        Read::Errors(NodeId::Operator(at)) => {
+            let draft = flow.operators.get(*at)?;
+            let keeps = draft.kind.as_ref().is_some_and(OperatorKind::keeps_state);
+            Some((from.get(input)?, draft.name.as_str())).filter(|_| keeps)
+        }
+        _ => None,
+    });
+    if let Some((enters, passed)) = passed.or(rejected) {
         let message = format!("a loop cannot stand behind {}, which keeps state", quoted(passed));
         enters.wrong(mistakes, message, "put it behind the loop".to_owned());
     }

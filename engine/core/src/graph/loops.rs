@@ -141,7 +141,6 @@ pub(crate) fn check(
                 operator.name.wrong(mistakes, message, hint);
             }
         }
-        note_own_errors(spec, reads, one, mistakes);
         if !can_leave(spec, reads, sinks, one)
             && let Some((at, _)) = &head.max_rounds
         {
@@ -308,28 +307,6 @@ fn note_no_loop(
             }
             None => format!("the heads of loops are {}", listed(heads)),
         };
-        text.wrong(mistakes, message, hint);
-    }
-}
-
-/// Notes who reads, inside of a loop, what went round too often: it would never end.
-fn note_own_errors(
-    spec: &PipelineSpec,
-    reads: &[Vec<Read>],
-    one: &Loop,
-    mistakes: &mut Mistakes<'_>,
-) {
-    let own = Read::Errors(NodeId::Operator(one.head));
-    for at in &one.body {
-        let Some(input) = reads[*at].iter().position(|read| *read == own) else { continue };
-        let text = spec.operators[*at].reads().and_then(|reads| reads.get(input).copied());
-        let Some(text) = text else { continue };
-        let head = quoted(&spec.operators[one.head].name.text);
-        let message = format!(
-            "what went round too often leaves by {}, and so cannot stay in the loop",
-            quoted(&text.text)
-        );
-        let hint = format!("let an operator or a sink behind the loop of {head} read it");
         text.wrong(mistakes, message, hint);
     }
 }

@@ -8,6 +8,7 @@
 //!
 //! Files that come meanwhile wait until the first of the two is answered, as they do behind a correction.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 use std::time::Instant;
@@ -243,7 +244,7 @@ impl Ledger {
         trial.step = Step::There;
         let order = trial.there.clone();
         self.begin(pipeline, order);
-        reach("dry-run-there");
+        pass(failpoint::reach("dry-run-there"));
     }
 
     /// Takes down what was said of an epoch of a trial.
@@ -279,7 +280,7 @@ impl Ledger {
         trial.step = Step::Back;
         self.lines[pipeline].trial = Some(trial);
         self.begin(pipeline, back);
-        reach("dry-run-back");
+        pass(failpoint::reach("dry-run-back"));
         Ok(())
     }
 
@@ -402,6 +403,6 @@ fn no(id: u64, reason: String) -> SubmitError {
     SubmitError::NoCorrection { what: format!("submission {id}"), reason }
 }
 
-fn reach(point: &'static str) {
-    failpoint::reach(point).unwrap_or_else(|error| fault::disk("try a correction", &error));
+fn pass(reached: io::Result<()>) {
+    reached.unwrap_or_else(|error| fault::disk("try a correction", &error));
 }

@@ -163,7 +163,13 @@ impl<'scope> Rendering<'scope, '_> {
             self.watch(first, gauge);
         }
         for (port, tag) in flow.tags.into_iter().enumerate() {
+            if let Some(tap) = &self.tap {
+                tap.follow(PortId { node, port }, tag.clone());
+            }
             self.streams.insert(PortId { node, port }, tag);
+        }
+        if let Some(tap) = &self.tap {
+            tap.follow_rejects(node, flow.rejects.clone());
         }
         self.rejects.insert(node, flow.rejects);
     }

@@ -16,7 +16,7 @@ const WRONG: [&str; 2] =
     [include_str!("../plan/tests/mistakes.txt"), include_str!("../plan/tests/composition.txt")];
 
 /// One file for each object that is rare, so that all of them are met.
-const RARE: [&str; 4] = [
+const RARE: [&str; 5] = [
     "sources: { s: { format: csv, contract: { header: { lines: 1 }, trailer: { lines: 1 } }, corrections: { days: 3 }, fields: { a: { type: int } } } }\n\
      sinks: { o: { from: s, table: { format: csv, key: [a], changelog: { format: csv } } } }",
     "operators: { w: { from: s, window: { on: t, hopping: { size: 2m, every: 1m } } }, \
@@ -25,6 +25,10 @@ const RARE: [&str; 4] = [
      operators: { x: { group: g, from: s } }",
     "operators: { a: { from: s, sample: { share: 5% } }, b: { from: s, split: { by: [x], into: 2 } }, \
      c: { from: s, weighted: { a: 1, b: 1 } }, d: { from: s, route: { a: b } }, e: { from: s, expect: { a: reject } } }",
+    // Tests are read once the pipeline is right.
+    "pipeline: p\nsources: { s: { format: text } }\nsinks: { o: { from: s, files: { format: raw } } }\n\
+     tests: [{ name: a, given: { s: { file: a, records: x } }, steps: [{ remove: a }, { add: { s: { files: b } } }], \
+     expect: { o: { rows: [x], order: exact }, quarantined: [{ name: a, code: bomb }] } }]",
 ];
 
 /// Returns what is asked of objects and values, by how messages call them.

@@ -118,7 +118,9 @@ impl Entries {
             let message = format!("{} has no {}", self.what, quoted(&key.name));
             let written = words::meant(self.what, &key.name).map(|(_, hint)| hint);
             let written = written.or_else(|| words::misspelled(&key.name, &self.asked));
-            let hint = written.or_else(|| {
+            let near = self.asked.iter().any(|asked| likely(&key.name, asked));
+            let stray = words::stray(self.what, &node.value).filter(|_| !near);
+            let hint = written.or(stray).or_else(|| {
                 mistakes.nearest_hint(&key.name, self.asked.iter().copied(), "it takes")
             });
             mistakes.add(key.place, &node.path, message, hint);

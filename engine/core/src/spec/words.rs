@@ -112,6 +112,14 @@ pub(super) fn misspelled(written: &str, known: &[&str]) -> Option<String> {
     })
 }
 
+/// Returns what to do with a part of a pipeline that stands beside its section.
+pub(super) fn stray(what: &str, found: &Value) -> Option<String> {
+    let Value::Map(entries) = found else { return None };
+    let is_part = |name: &str| matches!(name, "from" | "format" | "files" | "table");
+    (what == "a pipeline file" && entries.iter().any(|(key, _)| is_part(&key.name)))
+        .then(|| "indent it by two blanks, below `sources`, `operators` or `sinks`".to_owned())
+}
+
 /// Returns what to write where a key is missing.
 pub(super) fn example_of(what: &str, key: &str) -> Option<String> {
     let hint = match (what, key) {

@@ -160,3 +160,78 @@ fn attempts(connection: &rusqlite::Connection, id: u64) -> rusqlite::Result<Vec<
     };
     statement.query_map([id.cast_signed()], row)?.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::home::Home;
+    use crate::journal::{NewFile, Verdict};
+    use crate::queue::Identity;
+
+    fn new_file(id: u64) -> NewFile {
+        NewFile {
+            id,
+            pipeline: "p".into(),
+            source: "s".into(),
+            name: format!("f{id}"),
+            claimed_name: format!("{id}-f{id}"),
+            identity: Identity { device: 1, inode: id, bytes: 1, modified_ns: 0 },
+            hash: None,
+            seen_at_us: 0,
+            claimed_at_us: 0,
+            client_id: None,
+            dedupe: crate::journal::Dedupe::None,
+            replaces: crate::journal::Replaces::Nothing,
+        }
+    }
+
+    fn outcome(id: u64, epoch: u64, verdict: Verdict) -> Outcome {
+        Outcome {
+            id,
+            pipeline: "p".into(),
+            epoch,
+            verdict,
+            hash: Some([7; 32]),
+            records: 0,
+            rejected: 0,
+            answered_at_us: 0,
+            finished_at_us: 3,
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_postponed_gives_its_epoch_up_and_takes_another_one_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(folder.path()).unwrap();
+        let mut journal = Journal::open(&home).unwrap();
+        journal.accept(&[new_file(1), new_file(2)]).unwrap();
+        let why = Postponed {
+            class: "transient".into(),
+            code: "unreadable".into(),
+            detail: "no".into(),
+            next_at_us: 9,
+        };
+        let committed = || Verdict::Committed { parts: Vec::new() };
+        let both = [outcome(1, 1, Verdict::Postponed(why.clone())), outcome(2, 2, committed())];
+        journal.finish(&both).unwrap();
+        assert_eq!(journal.unfinished("p").unwrap(), []);
+        let waiting = journal.postponed("p").unwrap();
+        assert_eq!(waiting.iter().map(|(file, at)| (file.id, *at)).collect::<Vec<_>>(), [(1, 9)]);
+        let counts = |journal: &Journal| journal.reader().unwrap().counts("p").unwrap();
+        assert_eq!((counts(&journal).accepted, counts(&journal).committed), (1, 1));
+
+        // It is not lost with the process, and takes the next epoch.
+        drop(journal);
+        let mut journal = Journal::open(&home).unwrap();
+        assert_eq!(journal.try_again(1).unwrap().epoch, 3);
+        assert!(journal.try_again(1).is_err(), "it does not wait any more");
+        drop(journal);
+        let mut journal = Journal::open(&home).unwrap();
+        assert_eq!(journal.unfinished("p").unwrap()[0].epoch, 3);
+        journal.finish(&[outcome(1, 3, committed())]).unwrap();
+        let attempts = journal.attempts(1).unwrap();
+        assert_eq!(attempts, [Attempt { number: 1, failed_at_us: 3, why }]);
+        assert_eq!((counts(&journal).accepted, counts(&journal).committed), (0, 2));
+        assert!(journal.try_again(2).is_err(), "it is finished");
+    }
+}

@@ -320,6 +320,23 @@ fn groups_and_includes_that_multiply_are_refused_quickly() {
     let said = found(&yaml, &Shelf::default());
     assert!(said.contains("with its parameters the value is too long"), "{said}");
 
+    // Each passes on twice what it gets.
+    let mut uses = String::from("  x0: { group: twice, from: { a: s, b: s }, drop: c }\n");
+    for at in 1..60 {
+        let below = at - 1;
+        let _ = writeln!(
+            uses,
+            "  x{at}: {{ group: twice, from: {{ a: x{below}.out, b: x{below}.out }}, drop: c }}"
+        );
+    }
+    let yaml = format!(
+        "pipeline: p\ngroups: {{ twice: {{ inputs: [a, b], operators: {{ c: {{ from: a, filter: n > 1 }} }}, \
+         outputs: {{ out: [a, b], c: c }} }} }}\nsources: {{ s: {{ format: csv, fields: {{ n: int }} }} }}\n\
+         operators:\n{uses}sinks: {{ o: {{ from: x59.out, files: {{ format: csv }} }} }}\n"
+    );
+    let said = found(&yaml, &Shelf::default());
+    assert!(said.contains("stand for more than 20000 ports"), "{said}");
+
     let names: Vec<String> = (0..100).map(|at| format!("f{at}.yaml")).collect();
     let files: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "{}")).collect();
     let yaml = format!("include: [{}]\n{FLAT}", names.join(", "));

@@ -90,10 +90,24 @@ pub(super) fn listed_in(node: &Node) -> Vec<Text> {
     }
 }
 
-/// Returns the ports that an operator reads.
+/// Returns the ports that an operator, an instance of a group or a sink reads.
 pub(super) fn read_by(node: &Node) -> Vec<Text> {
-    let mut node = node.clone();
-    places(&mut node).into_iter().flat_map(|place| listed_in(place)).collect()
+    let mut ports = Vec::new();
+    let Value::Map(entries) = &node.value else { return ports };
+    for (key, node) in entries {
+        match (key.name.as_str(), &node.value) {
+            ("from", Value::Map(inputs)) => {
+                ports.extend(inputs.iter().flat_map(|(_, node)| listed_in(node)));
+            }
+            ("from", _) => ports.extend(listed_in(node)),
+            ("join", Value::Map(body)) => {
+                let with = body.iter().filter(|(key, _)| key.name == "with");
+                ports.extend(with.flat_map(|(_, node)| listed_in(node)));
+            }
+            _ => {}
+        }
+    }
+    ports
 }
 
 /// Makes a value say these ports.
@@ -126,9 +140,14 @@ pub(super) struct Instance {
     pub(super) drop: Vec<Text>,
 }
 
+/// How many ports all names of inputs and outputs may stand for: groups that pass on what they get multiply.
+const PORTS_MAX: usize = 20_000;
+
 /// What stands behind names that are no operators.
 #[derive(Default)]
 pub(super) struct Aliases {
+    /// How many ports were found.
+    found: usize,
     /// What is fed to an input, by `instance/input`.
     pub(super) inputs: BTreeMap<String, Vec<Text>>,
     /// The instances by name, each before those in it.
@@ -146,6 +165,16 @@ impl Aliases {
         trail: &mut Vec<String>,
         mistakes: &mut Mistakes<'_>,
     ) -> Option<Vec<Text>> {
+        if self.found > PORTS_MAX {
+            return None; // it was told
+        }
+        self.found += 1;
+        if self.found > PORTS_MAX {
+            let message =
+                format!("inputs and outputs of groups stand for more than {PORTS_MAX} ports");
+            port.wrong(mistakes, message, Some("make several pipelines".to_owned()));
+            return None;
+        }
         let (name, tag) = match port.text.split_once('.') {
             Some((name, tag)) => (name, Some(tag)),
             None => (port.text.as_str(), None),

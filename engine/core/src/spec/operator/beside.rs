@@ -18,7 +18,7 @@ pub(super) struct Beside {
 }
 
 /// The kinds that have tags which can be dropped.
-const TAGGED: [&str; 6] = ["route", "split", "sample", "weighted", "parse", "dedupe"];
+const TAGGED: [&str; 4] = ["route", "split", "sample", "weighted"];
 
 impl Beside {
     /// Takes them; beside a kind to which they do not belong they are mistakes.
@@ -44,6 +44,11 @@ impl Beside {
         } else if let Some(kind) = kind {
             let message = match kind {
                 "state" => "`drop` stands inside of `state`".to_owned(),
+                "parse" => {
+                    "`unmatched` cannot be dropped: what does not match is rejected unless it is read"
+                        .to_owned()
+                }
+                "dedupe" => "`duplicates` are left out anyway where nothing reads them".to_owned(),
                 kind => format!("`{kind}` has no tag that could be dropped"),
             };
             refuse(entries, "drop", &message, mistakes);
