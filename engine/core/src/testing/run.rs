@@ -144,6 +144,8 @@ pub fn run(
         reserve: Reserve::Bytes(0),
         once: false,
         forget_missing: false,
+        forget_deployed: false,
+        no_deploys: Some("these are the tests of a pipeline"),
         announce: None,
         checkpoint_every: Duration::ZERO,
         forget_deployed: false,
