@@ -148,8 +148,6 @@ pub fn run(
         no_deploys: Some("these are the tests of a pipeline"),
         announce: None,
         checkpoint_every: Duration::ZERO,
-        forget_deployed: false,
-        no_deploys: Some("a test runs one pipeline"),
         tap,
     };
     let running = start(config)?;
