@@ -28,10 +28,10 @@ type Record = (usize, Vec<Value>);
 /// Returns what a csv file looks like; `None` when it is none.
 pub(super) fn look(text: &str) -> Option<Look> {
     let candidates = DELIMITERS.into_iter().flat_map(|delimiter| {
-        // An apostrophe quotes only where it stands right behind a delimiter.
-        let single = format!("{}'", delimiter as char);
-        let quotes: &[u8] =
-            if text.contains(&single) && !text.contains('"') { b"'\"" } else { b"\"" };
+        // An apostrophe quotes only where a field begins with it.
+        let single = [format!("{}'", delimiter as char), "\n'".to_owned()];
+        let is_single = !text.contains('"') && single.iter().any(|begin| text.contains(begin));
+        let quotes: &[u8] = if is_single { b"'\"" } else { b"\"" };
         quotes.iter().map(move |quote| (delimiter, *quote)).collect::<Vec<_>>()
     });
     let mut best: Option<(usize, u8, u8, Vec<Record>, bool)> = None;
@@ -123,29 +123,28 @@ fn common_width(records: &[Record]) -> Option<usize> {
         .max_by_key(|width| widths.iter().take(200).filter(|one| *one == width).count())
 }
 
-/// Returns whether the first record names the columns: all its fields are names, and some column holds
-/// something else below, or its names do not come again.
+/// Returns whether the first record names the columns: its fields are names, and none of them comes
+/// again below.
 fn has_header(records: &[Record]) -> bool {
     let Some(((_, first), rest)) = records.split_first() else { return false };
     let names: Vec<String> = first.iter().map(plain).collect();
-    let is_name = |name: &String| {
-        !name.is_empty() && name.len() <= 64 && name.chars().any(char::is_alphabetic)
-    };
+    let is_name = |name: &String| name.len() <= 64 && name.chars().any(char::is_alphabetic);
     let kinds = |value: &Value| {
         let one = [(1, value.clone())];
         types::column(String::new(), None, &one).kind
     };
-    let unique: HashSet<&String> = names.iter().collect();
-    if !names.iter().all(is_name)
-        || unique.len() < names.len()
+    // One without a name, or two of one name, make no header a record.
+    let named = names.iter().filter(|name| !name.is_empty());
+    if named.clone().count() * 2 <= names.len()
+        || !named.clone().all(is_name)
         || first.iter().any(|value| kinds(value) != tidemill_operators::Type::String)
     {
         return false;
     }
     let is_repeated = |at: usize| {
-        rest.iter()
-            .take(200)
-            .any(|(_, row)| row.get(at).is_some_and(|value| plain(value) == names[at]))
+        rest.iter().take(200).any(|(_, row)| {
+            row.get(at).is_some_and(|value| !names[at].is_empty() && plain(value) == names[at])
+        })
     };
     !(0..names.len()).any(is_repeated)
 }
