@@ -195,6 +195,7 @@ impl Lattice for Time {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

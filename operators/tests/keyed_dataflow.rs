@@ -22,6 +22,7 @@ use tidemill_operators::keyed::{
     arrange, changes, decode_kept, gather,
 };
 use tidemill_operators::meter::Meter;
+use tidemill_operators::reject::Standing;
 use tidemill_operators::shards::{Mark, ShardSet, ShardSink, shard_of};
 use tidemill_operators::tally::Tally;
 use tidemill_operators::top::{Rank, Top};
@@ -216,7 +217,8 @@ struct Run {
 #[derive(Default)]
 struct Outcome {
     changes: Changes,
-    rejects: usize,
+    /// Those of records that came, and those of records that were taken back.
+    rejects: [usize; 2],
     kept: Vec<((Key, Key), i64)>,
 }
 
@@ -262,7 +264,10 @@ fn run(config: Config, run: &Run) -> Outcome {
                     evaluate(case, batch)
                 });
             let rejected = Arc::clone(&telling);
-            rejects.inspect(move |one| rejected.lock().unwrap().rejects += one.rejects.len());
+            rejects.inspect(move |one| {
+                let at = usize::from(one.standing == Standing::TakenBack);
+                rejected.lock().unwrap().rejects[at] += one.rejects.len();
+            });
             let arranged = arrange("t", updates.concat(scope.input_from(&mut restored)));
             let marks = scope.input_from(&mut marks).broadcast();
             keep::<KeptPacked, _, _>("t", arranged.clone(), marks, |_wake: SyncActivator| Memory {
@@ -446,9 +451,13 @@ fn configs() -> [Config; 3] {
 #[track_caller]
 fn check(case: Case, files: &[File], cut: usize) {
     let expected = oracle(case, files);
-    // What was rejected is told when it comes, not when it is taken back.
-    let bad = files.iter().flat_map(|file| &file.chunks).filter(|chunk| chunk.diff > 0);
-    let bad = bad.flat_map(|chunk| &chunk.rows).filter(|row| row.2 == "bad").count();
+    // What was rejected is told when it comes, and again when it is taken back.
+    let bad = |diff: i64| {
+        let chunks = files.iter().flat_map(|file| &file.chunks);
+        let rows = chunks.filter(|chunk| chunk.diff == diff).flat_map(|chunk| &chunk.rows);
+        rows.filter(|row| row.2 == "bad").count()
+    };
+    let bad = [bad(1), bad(-1)];
     let mut kept = None;
     for config in configs() {
         let whole = Run { case, files: files.to_vec(), first: 1, restored: Vec::new() };

@@ -63,7 +63,7 @@ fn kills_at_random_instants_lose_and_double_nothing_with_two_processes() {
 
 /// How the failpoints begin that these pipelines do not reach by a kill alone, and where they are
 /// reached instead.
-const ELSEWHERE: [(&str, &str); 12] = [
+const ELSEWHERE: [(&str, &str); 13] = [
     ("upload-", "with their clients: tests/intake.rs"),
     ("recover-upload-", "likewise"),
     ("recover-spool-", "likewise"),
@@ -77,6 +77,7 @@ const ELSEWHERE: [(&str, &str); 12] = [
     ("retained-", "likewise"),
     ("retain-linked", "likewise"),
     ("dry-run-", "with those who ask: tests/dry_run.rs"),
+    ("deploy-", "likewise: tests/deploys.rs"),
 ];
 
 #[track_caller]

@@ -233,9 +233,9 @@ fn operator_detail<'t>(kind: &OperatorKind, tag: impl Fn(usize) -> &'t str) -> S
             let by: Vec<String> = by.iter().map(named).collect();
             let gap = if by.is_empty() { "" } else { " by " };
             let total: u64 = weights.iter().sum();
-            let share = |weight: &u64| format!("{:.4}", *weight as f64 * 100.0 / total as f64);
-            let share = |weight: &u64| match share(weight).trim_end_matches('0') {
-                text => format!("{} %", text.trim_end_matches('.')),
+            let share = |weight: &u64| {
+                let share = format!("{:.4}", *weight as f64 * 100.0 / total as f64);
+                format!("{} %", share.trim_end_matches('0').trim_end_matches('.'))
             };
             let lots = weights.iter().enumerate();
             let lots: Vec<String> =

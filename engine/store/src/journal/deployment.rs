@@ -164,7 +164,17 @@ pub fn deployments(root: &Path) -> Result<Vec<Deployment>, JournalError> {
         _ => return Ok(Vec::new()),
     }
     let connection = schema::open_reader(&path)?;
-    read(&connection).map_err(of("list deployments", &path))
+    match read(&connection) {
+        // It ended while the journal was made: only then is there something to roll back, and nothing
+        // else is in it yet.
+        Err(error) if is_being_made(&error) => Ok(Vec::new()),
+        read => read.map_err(of("list deployments", &path)),
+    }
+}
+
+fn is_being_made(error: &rusqlite::Error) -> bool {
+    let extended = error.sqlite_error().map(|error| error.extended_code);
+    extended == Some(rusqlite::ffi::SQLITE_READONLY_ROLLBACK)
 }
 
 fn read(connection: &Connection) -> rusqlite::Result<Vec<Deployment>> {
@@ -197,4 +207,31 @@ fn read(connection: &Connection) -> rusqlite::Result<Vec<Deployment>> {
             older.query_map([&one.pipeline], |row| row.get(0))?.collect::<Result<_, _>>()?;
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_that_was_being_made_has_no_deployment() {
+        let folder = tempfile::tempdir().unwrap();
+        let (made, found) = (folder.path().join("made"), folder.path().join("found"));
+        std::fs::create_dir_all(&found).unwrap();
+        let maker = Connection::open(&made).unwrap();
+        // More than the cache holds, so that part of it is in the file before it is committed.
+        maker
+            .execute_batch(
+                "PRAGMA journal_mode = DELETE; CREATE TABLE first (x); PRAGMA cache_size = 1; BEGIN;
+                 CREATE TABLE second (x); INSERT INTO second VALUES (randomblob(1000000));
+                 INSERT INTO second SELECT x FROM second;",
+            )
+            .unwrap();
+        let rollback = format!("{JOURNAL}-journal");
+        std::fs::copy(&made, found.join(JOURNAL)).unwrap();
+        std::fs::copy(folder.path().join("made-journal"), found.join(rollback)).unwrap();
+        let error = read(&schema::open_reader(&found.join(JOURNAL)).unwrap()).unwrap_err();
+        assert!(is_being_made(&error), "{error}");
+        assert!(deployments(&found).unwrap().is_empty());
+    }
 }
