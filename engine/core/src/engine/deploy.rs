@@ -27,6 +27,9 @@ use crate::start::earlier::{Inputs, inputs, sources_again};
 /// How often it is looked whether everything under way is finished.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// How long an input that is committed and not yet in its place is looked for.
+const MOVE_MAX: Duration = Duration::from_secs(2);
+
 /// What is to be deployed.
 #[derive(Clone, Debug)]
 pub struct Deploy {
@@ -279,8 +282,16 @@ impl Engine {
         drop(journal);
         let committed = committed.map_err(|error| failed(&error))?;
         let folders = Folders::below(&self.parts.root.join(&new.name));
-        let found = inputs(new, committed, &folders, &patterns);
-        Ok(found.map_err(|error| failed(&error))?)
+        // What was committed a moment ago is about to be moved to processed/.
+        let until = Instant::now() + MOVE_MAX;
+        loop {
+            let found = inputs(new, committed.clone(), &folders, &patterns);
+            let found = found.map_err(|error| failed(&error))?;
+            if found.gone.is_empty() || Instant::now() >= until {
+                return Ok(found);
+            }
+            self.parts.board.wait_for_change(LOOK);
+        }
     }
 
     fn is_stopping(&self) -> bool {
