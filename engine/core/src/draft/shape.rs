@@ -75,7 +75,7 @@ pub(super) fn look(sample: &Sample) -> Result<Look, String> {
     let text = String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into_owned();
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     let first = lines.first().copied().unwrap_or_default().trim_start();
-    let mut look = if first.starts_with('{') || first.starts_with('[') {
+    let mut look = if first.starts_with('{') || is_array(first) {
         json::look(&lines)?
     } else if let Some(look) = logs::look(&lines) {
         look
@@ -104,4 +104,13 @@ fn is_mostly_broken(bytes: &[u8]) -> bool {
         *one == '\u{fffd}' || (one.is_control() && !matches!(one, '\n' | '\r' | '\t' | '\u{1b}'))
     });
     broken.count() > text.chars().count() / BROKEN_ONE_IN
+}
+
+/// Returns whether a text that begins with this line is meant to be a JSON array. Many logs begin with a
+/// time between brackets.
+fn is_array(first: &str) -> bool {
+    first.strip_prefix('[').is_some_and(|rest| {
+        let rest = rest.trim_start();
+        rest.is_empty() || rest.starts_with(['{', '[', '"'])
+    })
 }

@@ -68,6 +68,15 @@ fn types_are_guessed_over_the_whole_sample() {
 }
 
 #[test]
+fn a_time_between_brackets_is_no_array() {
+    check(&[("a.log", "[Sun Dec 04 04:47:44 2005] [notice] ok\n")], &["format: text"]);
+    check(
+        &[("a.log", "[2026-01-02 10:00:00] started\n[2026-01-02 10:00:01] ended\n")],
+        &["format: text"],
+    );
+}
+
+#[test]
 fn dialects_of_csv_are_recognised() {
     check(&[("a.tsv", "name\tm\nx\t1\ny\t2\n")], &["delimiter: \"\\t\"", "name: string", "m: int"]);
     check(&[("a.csv", "a;b\n\"x;y\";1\n")], &["delimiter: \";\"", "a: string", "b: int"]);
