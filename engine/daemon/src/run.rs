@@ -32,6 +32,9 @@ const INTERRUPTED: i32 = 130;
 /// How long process 0 may take to recover before the processes of its parent give it up.
 const RECOVERY_MAX: Duration = Duration::from_secs(24 * 3600);
 
+/// How long a process leaves it to process 0 to say why nothing starts.
+const FIRST_SPEAKS: Duration = Duration::from_secs(3);
+
 /// The name of the variable that holds the token of a mesh with a host file.
 const TOKEN: &str = "TIDEMILL_MESH_TOKEN";
 
@@ -169,9 +172,12 @@ fn with_deployed(
     let refused = if supervised { supervisor::REFUSED } else { 1 };
     let names: Vec<String> = given.iter().map(|plan| plan.yaml.clone()).collect();
     let all = effective(given, &deployed).map_err(|wrong| {
-        if is_first {
-            wrong.iter().for_each(|text| complain(&format!("error: {text}")));
+        if !is_first {
+            // Process 0 says the same, and its parent then ends all. Who ends before it has spoken
+            // takes its words away.
+            std::thread::sleep(FIRST_SPEAKS);
         }
+        wrong.iter().for_each(|text| complain(&format!("error: {text}")));
         refused
     })?;
     if by_hostfile && all.plans.iter().map(|plan| &plan.yaml).ne(&names) {
