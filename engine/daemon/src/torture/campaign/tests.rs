@@ -10,8 +10,10 @@ use std::os::unix::fs::PermissionsExt;
 fn tally(body: &str) -> Tally {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("program");
+    // What a killed shell had begun goes on without it: its next life waits for that by a lock.
     let script = format!(
         "#!/bin/sh\nset -e\nhome=$4\nin=$home/p/unprocessed\nout=$home/p/out/s\n\
+         exec 9>$home.lock\nflock 9\n\
          mkdir -p $out $home/p/processed\n\
          for path in $in/*; do\n[ -e $path ] || continue\nname=$(basename $path)\n{body}\ndone\n"
     );
