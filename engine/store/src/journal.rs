@@ -184,7 +184,7 @@ pub enum Verdict {
     },
     /// It was set aside and left no output.
     Quarantined {
-        /// A stable word, `E-...`.
+        /// A stable word.
         code: String,
         /// What happened, for a person.
         detail: String,
@@ -327,7 +327,7 @@ pub enum VerdictRow {
     },
     /// It was set aside and left no output.
     Quarantined {
-        /// A stable word, `E-...`.
+        /// A stable word.
         code: String,
         /// What happened, for a person.
         detail: String,
