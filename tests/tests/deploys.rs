@@ -327,7 +327,7 @@ fn what_is_made_of_rejected_records_is_rebuilt_while_others_go_on() {
     assert_eq!(deployed.files, 1, "only those of b are read again: {deployed:?}");
     commit(&running, "b2.csv", b"k,n\nx,three\n");
     running.stop();
-    assert_eq!(site.out()["wrong_b/wrong_b.csv"], b"code,hits\nbad_value,7\n");
+    assert_eq!(site.out()["wrong_b/wrong_b.csv"], b"code,hits\nfield_type,7\n");
     assert_eq!(site.out()["sums_a/sums_a.csv"], b"k,total\nx,1\n");
 }
 
