@@ -440,3 +440,30 @@ fn together<'scope, C: Container>(
         Err(streams) => scope.concatenate(streams),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use super::*;
+    use crate::plan::plan;
+
+    #[test]
+    fn ways_that_part_and_come_together_are_walked_once() {
+        let mut yaml =
+            "pipeline: p\nsources: { s: { format: csv, fields: { n: int } } }\noperators:\n  \
+                        o0: { from: s, route: { a: n > 0, b: else } }\n"
+                .to_owned();
+        for at in 1..60 {
+            let before = at - 1;
+            // Writing to a string cannot fail.
+            let _ = writeln!(
+                yaml,
+                "  o{at}: {{ from: [o{before}.a, o{before}.b], route: {{ a: n > {at}, b: else }} }}"
+            );
+        }
+        yaml += "sinks: { out: { from: [o59.a, o59.b], files: { format: csv } } }\n";
+        let plan = plan(&yaml).unwrap();
+        assert!(plan.operators.iter().all(|operator| !follows_state(&plan, operator)));
+    }
+}
