@@ -309,6 +309,27 @@ fn a_part_of_a_checkpoint_is_taken_up_as_often_as_it_is_needed() {
     assert_eq!(out["best_a/best_a.csv"], b"k,n\nx,5\n");
 }
 
+/// One source feeds what is kept and what is made again: its files come to both, and count once.
+#[test]
+fn what_goes_on_passes_over_the_files_that_are_read_again() {
+    let mut site = Site::new(NODE, SUMS);
+    site.always(&["--checkpoint-every", "10ms"]);
+    let mut running = site.start(Shape::new(1, 2));
+    commit(&running, "a.csv", b"k,n\nx,1\n");
+    commit(&running, "b.csv", b"k,n\nx,10\n");
+    running.wait_for_checkpoint(2);
+    let deployed = deploy(&running, &twice());
+    assert_eq!(deployed.files, 2, "{deployed:?}");
+    let said = fates(&deployed.parts);
+    for part in ["operator hits: kept", "sink hits: kept", "operator sums: rebuilt"] {
+        assert!(said.iter().any(|one| one == part), "{part}: {said:?}");
+    }
+    commit(&running, "c.csv", b"k,n\nx,100\n");
+    running.stop();
+    assert_eq!(site.out()["hits/hits.csv"], b"k,hits\nx,3\n");
+    assert_eq!(site.out()["sums/sums.csv"], b"k,total\nx,222\n");
+}
+
 /// What counts rejected records is made again from the files that they were in.
 #[test]
 fn what_is_made_of_rejected_records_is_rebuilt_while_others_go_on() {
