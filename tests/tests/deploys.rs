@@ -312,21 +312,25 @@ fn a_part_of_a_checkpoint_is_taken_up_as_often_as_it_is_needed() {
 /// One source feeds what is kept and what is made again: its files come to both, and count once.
 #[test]
 fn what_goes_on_passes_over_the_files_that_are_read_again() {
-    let mut site = Site::new(NODE, SUMS);
+    let with_all = |yaml: &str| {
+        format!("{yaml}  all: {{ from: rows, table: {{ format: csv, key: [k, n] }} }}\n")
+    };
+    let mut site = Site::new(NODE, &with_all(SUMS));
     site.always(&["--checkpoint-every", "10ms"]);
     let mut running = site.start(Shape::new(1, 2));
     commit(&running, "a.csv", b"k,n\nx,1\n");
     commit(&running, "b.csv", b"k,n\nx,10\n");
     running.wait_for_checkpoint(2);
-    let deployed = deploy(&running, &twice());
+    let deployed = deploy(&running, &with_all(&twice()));
     assert_eq!(deployed.files, 2, "{deployed:?}");
     let said = fates(&deployed.parts);
-    for part in ["operator hits: kept", "sink hits: kept", "operator sums: rebuilt"] {
+    for part in ["operator hits: kept", "sink all: kept", "operator sums: rebuilt"] {
         assert!(said.iter().any(|one| one == part), "{part}: {said:?}");
     }
     commit(&running, "c.csv", b"k,n\nx,100\n");
     running.stop();
     assert_eq!(site.out()["hits/hits.csv"], b"k,hits\nx,3\n");
+    assert_eq!(site.out()["all/all.csv"], b"k,n\nx,1\nx,10\nx,100\n");
     assert_eq!(site.out()["sums/sums.csv"], b"k,total\nx,222\n");
 }
 

@@ -134,8 +134,9 @@ fn publish_inline(
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let temporary = home.stage_root().join(format!("inline-{}-{number}", std::process::id()));
-    let written = write_new(&temporary, |file| file.write_all(bytes))
-        .and_then(|_| failpoint::reach("publish-inline-written").map_err(DiskError::failpoint(path)));
+    let written = write_new(&temporary, |file| file.write_all(bytes)).and_then(|_| {
+        failpoint::reach("publish-inline-written").map_err(DiskError::failpoint(path))
+    });
     written
         .map_err(PublishError::from)
         .and_then(|()| place(&temporary, sink, path, part, "publish-inline-moved"))
