@@ -5,6 +5,7 @@
 //! [`Journal::accept`] and [`Journal::finish`] have returned survives a crash and a loss of power.
 //! Never touches the files it speaks of, except to see which names are taken.
 
+mod arrival;
 mod attempt;
 mod checkpoint;
 mod client_id;
@@ -32,6 +33,7 @@ use rusqlite::{Connection, ErrorCode, ffi};
 use crate::disk::{self, DiskError, Full};
 use crate::queue::Identity;
 
+pub use arrival::{SetOf, Terms};
 pub use attempt::{Attempt, Postponed};
 pub use checkpoint::{CheckpointRow, Committed};
 pub use client_id::{CLIENT_IDS_KEPT, ClientId, ClientIdError};
@@ -103,6 +105,8 @@ pub struct NewFile {
     pub dedupe: Dedupe,
     /// Which earlier file of its source it takes the place of. One that takes a place repeats none.
     pub replaces: Replaces,
+    /// What was found of it already.
+    pub terms: Terms,
 }
 
 /// A file in the journal. Times are microseconds since 1970.

@@ -19,7 +19,7 @@ use super::schema::{self, of};
 use super::shelf::{self, Replaced};
 use super::{
     AcceptedFile, Correction, Generation, Journal, JournalError, JournalReader, NewFile, Outcome,
-    Part, Replaces, Verdict, attempt, client_id, correct, dedupe, read, void,
+    Part, Replaces, Verdict, arrival, attempt, client_id, correct, dedupe, read, void,
 };
 use crate::barrier;
 use crate::disk::{self, Full};
@@ -164,6 +164,7 @@ impl Journal {
                     named.output_name = replaced.output_name;
                 }
                 insert_file(transaction, counters.id, &named)?;
+                arrival::insert(transaction, named.id, &file.terms, original.is_none())?;
                 if original.is_none() {
                     dedupe::remember(transaction, counters.id, file)?;
                 }
