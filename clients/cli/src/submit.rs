@@ -212,7 +212,9 @@ impl Job {
                 // Beside the answer, so that a script that reads the lines is not confused.
                 #[allow(clippy::print_stderr, reason = "this is a command of a terminal")]
                 job.bar.suspend(|| {
-                    eprintln!("tidemill: {path}: {text}; waiting, for {seconds} s at most (--resend)");
+                    eprintln!(
+                        "tidemill: {path}: {text}; waiting, for {seconds} s at most (--resend)"
+                    );
                 });
             }
         }))

@@ -33,7 +33,7 @@ use rusqlite::{Connection, ErrorCode, ffi};
 use crate::disk::{self, DiskError, Full};
 use crate::queue::Identity;
 
-pub use arrival::{SetOf, Terms};
+pub use arrival::{SetFiles, SetOf, Terms};
 pub use attempt::{Attempt, Postponed};
 pub use checkpoint::{CheckpointRow, Committed};
 pub use client_id::{CLIENT_IDS_KEPT, ClientId, ClientIdError};

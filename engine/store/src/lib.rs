@@ -120,8 +120,8 @@ pub use journal::{
     Correction, Corrections, Counts, Dedupe, Deployed, Deployment, Filter, Generation, Held, Hold,
     Journal, JournalError, JournalReader, NeededBy, NewDeployment, NewFile, Outcome, OutcomeRow,
     Output, Part, PartBody, PartRow, Phase, Postponed, ReceiptRow, Removed, Replaced, Replaces,
-    RetainedBytes, Retired, Retried, Retries, SetOf, SubmissionRow, Terms, Verdict, VerdictRow, Version, WouldBe,
-    deployments,
+    RetainedBytes, Retired, Retried, Retries, SetFiles, SetOf, SubmissionRow, Terms, Verdict,
+    VerdictRow, Version, WouldBe, deployments,
 };
 pub use publish::{PublishError, publish, replace_file, sync_published};
 pub use queue::spool::{self, sweep_spool};

@@ -174,14 +174,15 @@ mod tests {
     fn a_file_is_the_listed_one_by_size_and_hash() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
-        let check = |bytes: &[u8], said: Option<u64>, kind, hash: &str, expected: Result<bool, &str>| {
-            std::fs::write(&path, bytes).unwrap();
-            let file = File::open(&path).unwrap();
-            let entry = Entry { hash: hash_of(hash).unwrap(), bytes: said };
-            let found = compare(&file, bytes.len() as u64, &entry, kind).unwrap();
-            let found = found.as_ref().map(Option::is_some).map_err(String::as_str);
-            assert_eq!(found, expected);
-        };
+        let check =
+            |bytes: &[u8], said: Option<u64>, kind, hash: &str, expected: Result<bool, &str>| {
+                std::fs::write(&path, bytes).unwrap();
+                let file = File::open(&path).unwrap();
+                let entry = Entry { hash: hash_of(hash).unwrap(), bytes: said };
+                let found = compare(&file, bytes.len() as u64, &entry, kind).unwrap();
+                let found = found.as_ref().map(Option::is_some).map_err(String::as_str);
+                assert_eq!(found, expected);
+            };
         // As the tools print them.
         let sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         let blake3 = "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85";

@@ -131,7 +131,10 @@ impl Ledger {
             let is_set = member.is_some();
             let mut together: Vec<Answer> = self.lines[pipeline].held.drain(..count).collect();
             if is_set && !self.decide_set(pipeline, &mut together)? {
-                together.into_iter().rev().for_each(|one| self.lines[pipeline].held.push_front(one));
+                together
+                    .into_iter()
+                    .rev()
+                    .for_each(|one| self.lines[pipeline].held.push_front(one));
                 break;
             }
             free.extend(together.into_iter().map(|answer| (pipeline, answer)));
@@ -144,7 +147,9 @@ impl Ledger {
             let why = match (is_paused(line, answer), self.waits_for_set(answer)) {
                 (Some(sink), _) => format!("sink {sink} is paused"),
                 (None, Some(set)) => set,
-                (None, None) if stuck => "an earlier file waits for a sink that is paused".to_owned(),
+                (None, None) if stuck => {
+                    "an earlier file waits for a sink that is paused".to_owned()
+                }
                 (None, None) => "an earlier file waits for the rest of its set".to_owned(),
             };
             self.board.waits(pipeline, answer.submission, why);

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tidemill_store::{AcceptedFile, JournalError, failpoint};
 
 use crate::answer::Answer;
+use crate::code::FileCode;
 use crate::fault;
 use crate::intake::gate::with_its_set;
 use crate::ledger::Ledger;
@@ -43,12 +44,22 @@ impl Ledger {
         pipeline: usize,
         file: &AcceptedFile,
     ) -> Result<(), JournalError> {
-        if self.arrival_refuses(pipeline, file)
-            && let Some((set, files)) = self.journal.set_of(file.id)?
-        {
-            self.sets.insert(file.id, Member { label: set.label, files });
+        if !self.arrival_refuses(pipeline, file) {
+            return Ok(());
         }
-        Ok(())
+        let Some((set, files)) = self.journal.set_of(file.id)? else { return Ok(()) };
+        if files.open == files.all {
+            self.sets.insert(file.id, Member { label: set.label, files: files.all });
+            return Ok(());
+        }
+        // The start has set another one aside: it crashed the process.
+        let code = FileCode::CrashesTheProcess.word();
+        let (code, text) =
+            with_its_set(&set.label, "another file", code, "it is set aside already");
+        let Self { journal, space, .. } = self;
+        space.insist("writing the journal", || {
+            journal.refuse(&[(file.id, code.clone(), text.clone())])
+        })
     }
 
     /// Returns whether a file may be refused before it is read, or be of a set.

@@ -282,19 +282,22 @@ fn set(node: Node, mistakes: &mut Mistakes<'_>) -> Option<SetRule> {
     let within = entries.take("within");
     let then = entries.take("then");
     let choices = [("wait", Overdue::Wait), ("quarantine", Overdue::Quarantine)];
-    let then_at = then
-        .as_ref()
-        .map(|node| Text { text: String::new(), place: node.owner, path: node.path.clone() });
+    let then_at = then.as_ref().map(|node| Text {
+        text: String::new(),
+        place: node.owner,
+        path: node.path.clone(),
+    });
     let then = then.and_then(|node| read::choice(node, "`then`", &choices, mistakes));
-    let within =
-        within.and_then(|node| read::duration(node, "`within`", WITHIN_BOUNDS, mistakes));
+    let within = within.and_then(|node| read::duration(node, "`within`", WITHIN_BOUNDS, mistakes));
     if let (Some(at), None) = (then_at, within) {
         let message = "`then` says what follows when the time of `within` is over";
         at.wrong(mistakes, message, Some("say `within: 2h` too".to_owned()));
     }
-    let count_at = count
-        .as_ref()
-        .map(|node| Text { text: String::new(), place: node.owner, path: node.path.clone() });
+    let count_at = count.as_ref().map(|node| Text {
+        text: String::new(),
+        place: node.owner,
+        path: node.path.clone(),
+    });
     let count = count.and_then(|node| {
         read::number(node, "`count`", (2, SET_FILES_MAX), mistakes).map(|count| count as usize)
     });
@@ -380,7 +383,8 @@ mod tests {
     fn what_a_contract_says_of_arrival_asks_nothing_of_the_content() {
         let plan = plan::plan(&yaml("marker: \"{name}.ok\"")).unwrap();
         assert!(plan.sources[0].contract.is_none());
-        let set = arrival("manifest: \"*.b3\", set: { of: manifest, within: 2h, then: quarantine }");
+        let set =
+            arrival("manifest: \"*.b3\", set: { of: manifest, within: 2h, then: quarantine }");
         assert_eq!(set.manifest.unwrap().hash, HashKind::Sha256);
         let (of, then) = (SetOf::Manifest, Overdue::Quarantine);
         assert_eq!(set.set, Some(SetRule { of, within: Some(Duration::from_secs(7200)), then }));
@@ -389,7 +393,10 @@ mod tests {
         assert_eq!(manifest, Some(ManifestRule { names, hash: HashKind::Blake3 }));
         // It changes what becomes of a file.
         let hash = |contract: &str| plan::plan(&yaml(contract)).unwrap().hash;
-        assert_ne!(hash("set: { of: \"{a}-*\", count: 2 }"), hash("set: { of: \"{a}-*\", count: 3 }"));
+        assert_ne!(
+            hash("set: { of: \"{a}-*\", count: 2 }"),
+            hash("set: { of: \"{a}-*\", count: 3 }")
+        );
     }
 
     #[test]

@@ -172,8 +172,7 @@ fn also_mistake(header: &v1::SubmitHeader) -> Option<&'static str> {
     if also.is_empty() {
         return None;
     }
-    let all: BTreeSet<&str> =
-        also.iter().chain([&header.pipeline]).map(String::as_str).collect();
+    let all: BTreeSet<&str> = also.iter().chain([&header.pipeline]).map(String::as_str).collect();
     let one = |replaces: &v1::Replaces| replaces.submission.is_some();
     if header.pipeline.is_empty() {
         Some("needs `pipeline` too: the first one")

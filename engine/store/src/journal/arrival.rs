@@ -45,6 +45,16 @@ pub struct SetOf {
     pub label: String,
 }
 
+/// How many files of a set are run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SetFiles {
+    /// All of them.
+    pub all: usize,
+    /// Those that are not finished. A start may set one aside that crashed the process; else all of them
+    /// are finished in one step.
+    pub open: usize,
+}
+
 impl Journal {
     /// Refuses accepted files, so that they are set aside without being read. Durable on return.
     pub fn refuse(&mut self, files: &[(u64, String, String)]) -> Result<(), JournalError> {
@@ -65,14 +75,14 @@ impl Journal {
     }
 
     /// Returns the set that a file is of, and how many files of it are run.
-    pub fn set_of(&self, id: u64) -> Result<Option<(SetOf, usize)>, JournalError> {
+    pub fn set_of(&self, id: u64) -> Result<Option<(SetOf, SetFiles)>, JournalError> {
         set_of(self.connection(), id).map_err(of("look up a set", &self.path()))
     }
 }
 
 impl JournalReader {
     /// Returns the set that a file is of, and how many files of it are run.
-    pub fn set_of(&self, id: u64) -> Result<Option<(SetOf, usize)>, JournalError> {
+    pub fn set_of(&self, id: u64) -> Result<Option<(SetOf, SetFiles)>, JournalError> {
         set_of(self.connection(), id).map_err(of("look up a set", self.path()))
     }
 }
@@ -80,14 +90,17 @@ impl JournalReader {
 fn set_of(
     connection: &rusqlite::Connection,
     id: u64,
-) -> rusqlite::Result<Option<(SetOf, usize)>> {
+) -> rusqlite::Result<Option<(SetOf, SetFiles)>> {
     let mut statement = connection.prepare_cached(
-        "SELECT first, label, (SELECT count(*) FROM set_of a WHERE a.first = s.first)
-         FROM set_of s WHERE submission = ?1",
+        "SELECT s.first, s.label, count(*), count(*) FILTER (WHERE one.verdict = 0)
+         FROM set_of s JOIN set_of other ON other.first = s.first
+         JOIN submission one ON one.id = other.submission
+         WHERE s.submission = ?1 GROUP BY s.submission",
     )?;
     let row = |row: &rusqlite::Row<'_>| {
         let set = SetOf { first: unsigned(row, 0)?, label: row.get(1)? };
-        Ok((set, unsigned(row, 2)? as usize))
+        let count = |at| unsigned(row, at).map(|count| count as usize);
+        Ok((set, SetFiles { all: count(2)?, open: count(3)? }))
     };
     statement.query_row([id.cast_signed()], row).optional()
 }
@@ -104,9 +117,11 @@ pub(super) fn insert(
         return Ok(());
     }
     if let Some(set) = &terms.set {
-        transaction
-            .prepare_cached("INSERT INTO set_of VALUES (?1, ?2, ?3)")?
-            .execute(params![id.cast_signed(), set.first.cast_signed(), set.label])?;
+        transaction.prepare_cached("INSERT INTO set_of VALUES (?1, ?2, ?3)")?.execute(params![
+            id.cast_signed(),
+            set.first.cast_signed(),
+            set.label
+        ])?;
     }
     match &terms.refused {
         Some((code, detail)) => refuse(transaction, id, code, detail),
@@ -114,12 +129,7 @@ pub(super) fn insert(
     }
 }
 
-fn refuse(
-    transaction: &Transaction<'_>,
-    id: u64,
-    code: &str,
-    detail: &str,
-) -> Result<(), Trouble> {
+fn refuse(transaction: &Transaction<'_>, id: u64, code: &str, detail: &str) -> Result<(), Trouble> {
     // The first reason stays.
     transaction
         .prepare_cached("INSERT OR IGNORE INTO refusal VALUES (?1, ?2, ?3)")?
@@ -157,7 +167,8 @@ mod tests {
         drop(journal);
         let journal = Journal::open(&home).unwrap();
         for file in &files[..2] {
-            assert_eq!(journal.set_of(file.id).unwrap(), Some((set.clone(), 2)));
+            let files = SetFiles { all: 2, open: 2 };
+            assert_eq!(journal.set_of(file.id).unwrap(), Some((set.clone(), files)));
         }
         assert_eq!(journal.set_of(files[2].id).unwrap(), None, "it is not run");
         assert_eq!(journal.refusal(files[0].id).unwrap().unwrap().0, "set_failed");

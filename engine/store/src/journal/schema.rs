@@ -12,8 +12,8 @@ use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::{
-    JournalError, arrival, attempt, checkpoint, client_id, correct, dedupe, deployment, hold, receipt,
-    retry, shelf, strike, void,
+    JournalError, arrival, attempt, checkpoint, client_id, correct, dedupe, deployment, hold,
+    receipt, retry, shelf, strike, void,
 };
 use crate::barrier;
 use crate::disk::{self, DiskError};
