@@ -396,7 +396,7 @@ fn upload(header: &Header, to: Target, spooled: &spool::Spooled, hash: blake3::H
 fn submit<B: Backend>(
     backend: &B,
     header: Header,
-    mut spooled: spool::Spooled,
+    spooled: spool::Spooled,
     hash: blake3::Hash,
 ) -> Result<Vec<SubmissionReport>, Refusal> {
     let mut targets = targets(&header);

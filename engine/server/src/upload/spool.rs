@@ -69,7 +69,7 @@ impl Spooled {
 
     /// Returns a copy of it for one more pipeline, synced, which removes itself when dropped. Where the
     /// file system can, it shares the bytes.
-    pub(super) fn copy(&mut self, folder: &Path) -> Result<Self, Refusal> {
+    pub(super) fn copy(&self, folder: &Path) -> Result<Self, Refusal> {
         let copied = || -> io::Result<NamedTempFile> {
             let copy = tempfile::Builder::new().prefix("upload-").tempfile_in(folder)?;
             let mut from = File::open(self.path())?;
