@@ -5,7 +5,7 @@
 //! used inside operators.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::mpsc::Receiver;
 
@@ -407,24 +407,27 @@ impl<'scope> Rendering<'scope, '_> {
 
 /// Returns whether some operator before this one keeps state.
 fn follows_state(plan: &Plan, operator: &OperatorPlan) -> bool {
-    if let Some(of) = operator.kind.errors_of() {
+    let mut seen = BTreeSet::new();
+    let mut ahead = vec![operator];
+    while let Some(one) = ahead.pop() {
         // A rejected record is what it was before the operator that rejected it.
-        return match of {
-            NodeId::Source(_) => false,
-            NodeId::Operator(at) => follows_state(plan, &plan.operators[at]),
+        let one = match one.kind.errors_of() {
+            Some(NodeId::Operator(of)) => &plan.operators[of],
+            Some(NodeId::Source(_)) | None => one,
         };
-    }
-    let at = plan.operators.iter().position(|one| std::ptr::eq(one, operator));
-    // Without what goes back in loops a plan has no circles, so this ends.
-    at.is_some_and(|at| {
-        plan.forward(at).any(|(_, input)| match input.from.node {
-            NodeId::Source(_) => false,
-            NodeId::Operator(before) => {
-                let before = &plan.operators[before];
-                before.kind.keeps_state() || follows_state(plan, before)
+        for input in &one.inputs {
+            // Each once: where ways part and come together there are very many.
+            if let NodeId::Operator(at) = input.from.node
+                && seen.insert(at)
+            {
+                if plan.operators[at].kind.keeps_state() {
+                    return true;
+                }
+                ahead.push(&plan.operators[at]);
             }
-        })
-    })
+        }
+    }
+    false
 }
 
 /// Returns one stream of what comes on all of them; no operator is needed for one.

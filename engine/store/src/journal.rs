@@ -5,6 +5,7 @@
 //! [`Journal::accept`] and [`Journal::finish`] have returned survives a crash and a loss of power.
 //! Never touches the files it speaks of, except to see which names are taken.
 
+mod accept;
 mod arrival;
 mod attempt;
 mod checkpoint;
@@ -12,6 +13,7 @@ mod client_id;
 mod correct;
 mod dedupe;
 mod deployment;
+mod finish;
 mod hold;
 mod names;
 mod read;
@@ -35,6 +37,7 @@ use crate::queue::Identity;
 
 pub use arrival::{SetFiles, SetOf, Terms};
 pub use attempt::{Attempt, Postponed};
+pub(crate) use checkpoint::checkpoints;
 pub use checkpoint::{CheckpointRow, Committed};
 pub use client_id::{CLIENT_IDS_KEPT, ClientId, ClientIdError};
 pub use correct::{Correction, Corrections, NeededBy, Removed, Replaces, RetainedBytes, Retired};
@@ -185,7 +188,7 @@ pub enum Verdict {
     },
     /// It was set aside and left no output.
     Quarantined {
-        /// A stable word, `E-...`.
+        /// A stable word.
         code: String,
         /// What happened, for a person.
         detail: String,
@@ -328,7 +331,7 @@ pub enum VerdictRow {
     },
     /// It was set aside and left no output.
     Quarantined {
-        /// A stable word, `E-...`.
+        /// A stable word.
         code: String,
         /// What happened, for a person.
         detail: String,

@@ -72,7 +72,8 @@ pub fn rejects<'scope>(
     builder.build(move |capabilities| {
         drop(capabilities);
         move |frontiers| {
-            writer.try_again();
+            let open = writer.open.iter_mut();
+            writer.parts.try_again(open.map(|(epoch, one)| (*epoch, &mut one.part)));
             // What is not taken in holds the window: a full disk costs no memory.
             if writer.parts.takes_in() {
                 input.for_each_stamp(|capability, batches| {
@@ -152,21 +153,6 @@ impl Writer {
         })
     }
 
-    /// Writes what a full disk did not take, if it is time to try.
-    fn try_again(&mut self) {
-        if !self.parts.is_due() {
-            return;
-        }
-        for (epoch, file) in &mut self.open {
-            let written = file.part.body.go_on(&|| self.parts.stage(*epoch));
-            if !self.parts.attempted(written) {
-                self.parts.hold();
-                return;
-            }
-        }
-        self.parts.go_on();
-    }
-
     fn write_upto(&mut self, frontier: Option<Time>) {
         if self.parts.is_held() {
             return;
@@ -212,9 +198,7 @@ impl Writer {
             if part.body.bytes() == 0 && part.body.gathering().is_empty() {
                 self.encoder.preamble(part.body.gathering());
             }
-            let flushed = part.body.flush(&|| self.parts.stage(epoch));
-            if !self.parts.attempted(flushed) {
-                self.parts.hold();
+            if !self.parts.flush(epoch, part) {
                 break;
             }
             ready.extend(self.parts.close(epoch, entry.remove().part));
