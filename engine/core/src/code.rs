@@ -71,6 +71,12 @@ words! {
         WrongCount = "wrong_count",
         /// A column adds up to something else than its trailer says.
         WrongTotal = "wrong_total",
+        /// It is not the file that its manifest lists.
+        WrongManifest = "wrong_manifest",
+        /// Files of its set were not there in time.
+        SetIncomplete = "set_incomplete",
+        /// Another file of its set failed.
+        SetFailed = "set_failed",
         /// Its records multiply in a loop.
         Loop = "loop_grows",
         /// It crashes the process.

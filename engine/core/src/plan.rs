@@ -31,6 +31,7 @@ pub use crate::diagnostic::Diagnostic;
 pub use crate::graph::{
     Input, Join, NodeId, OperatorKind, OrderTerm, OrderedRows, PortId, SinkKind, error_schema,
 };
+pub use crate::spec::arrival::{Arrival, HashKind, ManifestRule, Marker, Overdue, SetOf, SetRule};
 pub use crate::spec::correcting::{Correcting, OnDelete, OnSameName, Retention};
 pub use crate::spec::surroundings::{Alone, GivenValue, IncludedFile, Refusal, Surroundings};
 pub use crate::spec::taking::{Order, Taking};

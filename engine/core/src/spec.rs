@@ -12,6 +12,7 @@ pub(crate) mod read;
 pub(crate) mod compose;
 pub(crate) mod surroundings;
 
+pub(crate) mod arrival;
 pub(crate) mod contract;
 pub(crate) mod correcting;
 mod operator;

@@ -6,6 +6,7 @@
 //! Never touches the files it speaks of, except to see which names are taken.
 
 mod accept;
+mod arrival;
 mod attempt;
 mod checkpoint;
 mod client_id;
@@ -34,6 +35,7 @@ use rusqlite::{Connection, ErrorCode, ffi};
 use crate::disk::{self, DiskError, Full};
 use crate::queue::Identity;
 
+pub use arrival::{SetFiles, SetOf, Terms};
 pub use attempt::{Attempt, Postponed};
 pub(crate) use checkpoint::checkpoints;
 pub use checkpoint::{CheckpointRow, Committed};
@@ -106,6 +108,8 @@ pub struct NewFile {
     pub dedupe: Dedupe,
     /// Which earlier file of its source it takes the place of. One that takes a place repeats none.
     pub replaces: Replaces,
+    /// What was found of it already.
+    pub terms: Terms,
 }
 
 /// A file in the journal. Times are microseconds since 1970.

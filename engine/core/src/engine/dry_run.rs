@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::SystemTime;
 
-use tidemill_store::{Identity, NewFile, Replaces};
+use tidemill_store::{Identity, NewFile, Replaces, Terms};
 
 use super::correct::what;
 use super::{Engine, SubmitError, Target, Upload, unavailable};
@@ -41,6 +41,7 @@ impl Engine {
             hash: Some(upload.hash),
             dedupe: self.parts.patterns[pipeline].dedupe_of(&source),
             replaces,
+            terms: Terms::default(),
             source,
             seen_at_us: to_us(upload.seen_at),
             claimed_at_us: now,

@@ -127,6 +127,9 @@ fn canonical(plan: &Plan) -> String {
         if let Some(contract) = &source.contract {
             promises(&mut text, contract);
         }
+        if source.taking.arrival.refuses() {
+            line(&mut text, "arrival", &format!("{:?}", source.taking.arrival));
+        }
     }
     let mut parts: Vec<String> = Vec::new();
     for (at, operator) in plan.operators.iter().enumerate() {

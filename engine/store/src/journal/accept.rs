@@ -11,7 +11,8 @@ use rusqlite::{Transaction, params};
 use super::names::{Folder, free_name};
 use super::write::{Trouble, known_or_new, now_us, save_counters};
 use super::{
-    AcceptedFile, Correction, Journal, JournalError, NewFile, Replaces, client_id, correct, dedupe,
+    AcceptedFile, Correction, Journal, JournalError, NewFile, Replaces, arrival, client_id,
+    correct, dedupe,
 };
 use crate::{disk, failpoint, home, name};
 
@@ -53,6 +54,7 @@ impl Journal {
                     named.output_name = replaced.output_name;
                 }
                 insert_file(transaction, counters.id, &named)?;
+                arrival::insert(transaction, named.id, &file.terms, original.is_none())?;
                 if original.is_none() {
                     dedupe::remember(transaction, counters.id, file)?;
                 }

@@ -182,6 +182,7 @@ mod tests {
             client_id: None,
             dedupe: crate::journal::Dedupe::None,
             replaces: crate::journal::Replaces::Nothing,
+            terms: crate::journal::Terms::default(),
         }
     }
 
