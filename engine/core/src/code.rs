@@ -73,6 +73,8 @@ words! {
         WrongTotal = "wrong_total",
         /// Its records multiply in a loop.
         Loop = "loop_grows",
+        /// It makes a join give too many rows.
+        TooManyRows = "too_many_rows",
         /// It crashes the process.
         CrashesTheProcess = "crashes_the_process",
     }

@@ -203,6 +203,8 @@ pub struct Join {
     pub place: bool,
     /// Whether the bytes of each left record are kept. Decided by the plan.
     pub raw: bool,
+    /// How many rows one file may make it give, or take back, of one key.
+    pub rows_max: u32,
 }
 
 impl Join {

@@ -10,6 +10,7 @@ use crate::plan::{
     Join, LoopPlan, NodeId, OperatorKind, OrderTerm, OrderedRows, Plan, SinkKind, SinkPlan,
     SourcePlan, error_schema,
 };
+use crate::spec::ROWS_MAX_DEFAULT;
 use crate::report::{EdgeReport, LoopReport, NodeReport};
 
 /// Returns the nodes of a plan (sources, operators, sinks) and its edges.
@@ -280,6 +281,9 @@ fn join_detail(join: &Join, inputs: impl Iterator<Item = String>) -> String {
     let mut detail = format!("{} with {} on {}", join.kind.word(), with.join(", "), on.join(", "));
     if !taking.is_empty() {
         detail.push_str(&format!(", taking {}", taking.join(", ")));
+    }
+    if join.rows_max != ROWS_MAX_DEFAULT {
+        detail.push_str(&format!(", at most {} rows of a key", join.rows_max));
     }
     detail
 }

@@ -18,8 +18,9 @@ use tidemill_operators::state::MachineSpec;
 
 use crate::contract::{Contract, Lines};
 use crate::plan::{
-    Input, NodeId, OperatorKind, OrderedRows, Plan, SinkKind, SinkPlan, SourcePlan, error_schema,
+    Input, Join, NodeId, OperatorKind, OrderedRows, Plan, SinkKind, SinkPlan, SourcePlan, error_schema,
 };
+use crate::spec::ROWS_MAX_DEFAULT;
 
 /// Returns the hash of a plan in hex.
 pub(super) fn of(plan: &Plan) -> String {
@@ -133,6 +134,12 @@ fn canonical(plan: &Plan) -> String {
         line(&mut part, "tags", &tags);
         rounds(&mut part, plan, at);
         kind(&mut part, &operator.kind);
+        if let OperatorKind::Join(Join { rows_max, .. }) = &operator.kind
+            && *rows_max != ROWS_MAX_DEFAULT
+        {
+            // No part of what the state follows from: it may be raised without making it again.
+            line(&mut part, "rows_max", rows_max);
+        }
         if operator.policy.on_error != OnError::Reject {
             line(&mut part, "on_error", &operator.policy.on_error);
         }

@@ -2,10 +2,11 @@
 
 use tidemill_operators::batch::Batch;
 use tidemill_operators::flow;
-use tidemill_operators::join::{JoinSpec, Sides, join, part_nulls};
+use tidemill_operators::join::{JoinSpec, Sides, TooManyRows, join, part_nulls};
 use tidemill_operators::keyed::{Arrival, Inputs, RowLayout};
 use tidemill_operators::tally::Tally;
 use tidemill_operators::{Column, Schema, Time};
+use tidemill_store::crash::{self, Blamed};
 use timely::dataflow::StreamVec;
 
 use crate::checkpoint::JOIN_SIDES;
@@ -35,6 +36,7 @@ impl<'scope> Rendering<'scope, '_> {
             },
             right: plan.take.iter().map(|(column, _)| column.clone()).collect(),
             shape: operator.outputs[0].shape.clone(),
+            rows_max: plan.rows_max.into(),
         };
         let [left_part, right_part] = JOIN_SIDES;
 
@@ -68,9 +70,30 @@ impl<'scope> Rendering<'scope, '_> {
         let right = self.arranged(at, operator, right_part, updates, (right_keys, layout));
 
         let place = format!("{}/{}", self.plan.name, operator.name);
-        let (rows, counted) = join(&place, Sides { left, right, alone }, spec, tally);
+        let too_many = self.too_many(operator, &spec);
+        let (rows, counted) = join(&place, Sides { left, right, alone }, spec, tally, too_many);
         let rejects = together(self.scope, vec![left_rejects, right_rejects, counted]);
         flow::Flow { tags: vec![rows], rejects }
+    }
+
+    /// Returns what ends the process when a file makes a join give too many rows. They follow from state
+    /// that the file is a part of already: the next start sets the file aside, and goes on without it.
+    fn too_many(
+        &self,
+        operator: &OperatorPlan,
+        spec: &JoinSpec,
+    ) -> impl FnMut(TooManyRows) + use<> {
+        let (pipeline, name) = (self.plan.name.clone(), operator.name.clone());
+        let (keys, most) = (spec.keys.clone(), spec.rows_max);
+        move |TooManyRows { epoch, key, left, right }| {
+            let why = format!(
+                "{name} would give more than {most} rows for one key (`max_rows`), of which there are \
+                 {left} rows on the left and {right} on the right: {}",
+                key.text(&keys)
+            );
+            crash::blame(Blamed { pipeline: pipeline.clone(), epoch, why: why.clone() });
+            panic!("{why}");
+        }
     }
 }
 
