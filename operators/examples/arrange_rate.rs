@@ -25,8 +25,8 @@ use tidemill_operators::expr::compile;
 use tidemill_operators::keep::keep;
 use tidemill_operators::key::KeyEncoder;
 use tidemill_operators::keyed::{
-    Arrival, Direction, Inputs, KeptPacked, Nulls, OrderColumn, Port, RowLayout, arrange,
-    changes, gather,
+    Arrival, Direction, Inputs, KeptPacked, Nulls, OrderColumn, Port, RowLayout, arrange, changes,
+    gather,
 };
 use tidemill_operators::meter::Meter;
 use tidemill_operators::shards::{Mark, ShardSet, ShardSink};
@@ -156,7 +156,11 @@ fn aggregate_spec() -> AggregateSpec {
         Computed::new("rows", Function::CountAll, None).unwrap(),
         Computed::new("sum", Function::Sum, Some(Type::Int)).unwrap(),
     ];
-    AggregateSpec { keys: vec![columns().columns()[0].clone()], compute, taken_back: TakenBack::ByFile }
+    AggregateSpec {
+        keys: vec![columns().columns()[0].clone()],
+        compute,
+        taken_back: TakenBack::ByFile,
+    }
 }
 
 fn by_arrangement(files: Vec<Vec<Batch>>) -> (Duration, u64) {
@@ -166,24 +170,24 @@ fn by_arrangement(files: Vec<Vec<Batch>>) -> (Duration, u64) {
     drive(
         files,
         move |_, rows, poison, _marks| {
-        let (spec, tally) = (aggregate_spec(), Tally::alone(Meter::new(1)));
-        let evaluate = |batch: &Batch| aggregate::Inputs {
-            keys: vec![Arc::clone(batch.columns.column(0))],
-            arguments: vec![None, Some(Arc::clone(batch.columns.column(1)))],
-            ..aggregate::Inputs::default()
-        };
-        let reach = Reach::AllFiles;
-        let Gathered { partials, held, .. } =
-            aggregate::gather("a", reach, rows, poison, spec.clone(), tally.clone(), evaluate);
-        let (rows, _) = totals("a", "a", partials, held, spec, tally);
-        let probe = ProbeHandle::new();
-        rows.inspect_core(move |event| {
-            if let Ok((_, batch)) = event {
-                seen.fetch_add(batch.len() as u64, std::sync::atomic::Ordering::Relaxed);
-            }
-        })
-        .probe_with(&probe);
-        probe
+            let (spec, tally) = (aggregate_spec(), Tally::alone(Meter::new(1)));
+            let evaluate = |batch: &Batch| aggregate::Inputs {
+                keys: vec![Arc::clone(batch.columns.column(0))],
+                arguments: vec![None, Some(Arc::clone(batch.columns.column(1)))],
+                ..aggregate::Inputs::default()
+            };
+            let reach = Reach::AllFiles;
+            let Gathered { partials, held, .. } =
+                aggregate::gather("a", reach, rows, poison, spec.clone(), tally.clone(), evaluate);
+            let (rows, _) = totals("a", "a", partials, held, spec, tally);
+            let probe = ProbeHandle::new();
+            rows.inspect_core(move |event| {
+                if let Ok((_, batch)) = event {
+                    seen.fetch_add(batch.len() as u64, std::sync::atomic::Ordering::Relaxed);
+                }
+            })
+            .probe_with(&probe);
+            probe
         },
         |_, _| {},
     );
@@ -285,7 +289,10 @@ fn inputs(batch: &Batch) -> Inputs {
 }
 
 fn layout() -> RowLayout {
-    RowLayout { arrival: Some(Arrival::First), ..RowLayout::plain(vec![columns().columns()[1].clone()]) }
+    RowLayout {
+        arrival: Some(Arrival::First),
+        ..RowLayout::plain(vec![columns().columns()[1].clone()])
+    }
 }
 
 fn port() -> Port {
@@ -405,9 +412,8 @@ fn keys(count: u64) {
 
 /// One file of so many rows, each with a key of its own.
 fn file(rows: u64) {
-    let all: Vec<(i64, i64)> = (0..rows)
-        .map(|at| ((at.wrapping_mul(2_654_435_761) % rows).cast_signed(), 1))
-        .collect();
+    let all: Vec<(i64, i64)> =
+        (0..rows).map(|at| ((at.wrapping_mul(2_654_435_761) % rows).cast_signed(), 1)).collect();
     let chunks = all.chunks(BATCH).enumerate();
     let batches: Vec<Batch> = chunks.map(|(at, rows)| batch(rows, 1, 1, at as u64)).collect();
     drop(all);
@@ -464,11 +470,8 @@ fn late(records: u64) {
         way(0, "failed", &[(0, "failures + 1")], None),
         way(1, "not failed", &[], Some(0)),
     ];
-    let order = OrderColumn {
-        kind: Type::Timestamp,
-        direction: Direction::Ascending,
-        nulls: Nulls::First,
-    };
+    let order =
+        OrderColumn { kind: Type::Timestamp, direction: Direction::Ascending, nulls: Nulls::First };
     let layout = RowLayout {
         order: vec![order],
         arrival: Some(Arrival::First),
@@ -494,11 +497,8 @@ fn late(records: u64) {
         }
     };
     let times: Vec<i64> = (0..records.cast_signed()).map(|at| at * 10_000_000).collect();
-    let first: Vec<Batch> = times
-        .chunks(BATCH)
-        .enumerate()
-        .map(|(at, times)| record(times, 1, at as u64))
-        .collect();
+    let first: Vec<Batch> =
+        times.chunks(BATCH).enumerate().map(|(at, times)| record(times, 1, at as u64)).collect();
     let last = times.last().copied().unwrap_or_default();
     let one = |at: i64, submission| vec![record(&[at + 5_000_000], submission, 0)];
     let files = vec![first, one(last, 2), one(last / 2, 3), one(last / 2, 4), one(0, 5)];

@@ -35,7 +35,7 @@ use timely::progress::operate::FrontierInterest;
 
 use crate::batch::{Batch, Origin, Shape};
 use crate::key::Key;
-use crate::keyed::{self, Piece, Port, Presenter, RowLayout, Trace, Update};
+use crate::keyed::{self, Piece, Port, Presenter, RowLayout, Size, Trace, Update};
 use crate::meter::Meter;
 use crate::reject::EpochRejects;
 use crate::tally::Tally;
@@ -129,6 +129,9 @@ pub struct Sides<'s> {
     pub right: Arranged<'s, Trace>,
     /// Left rows that can have no partner, for kinds that give them.
     pub alone: Option<StreamVec<'s, Time, Update>>,
+    /// Whether the left and the right rows count as state of this join; else they do at another one that
+    /// reads the same arrangement.
+    pub counts: [bool; 2],
 }
 
 /// Parts the rows whose key holds NULL from the others, which come first.
@@ -171,7 +174,7 @@ pub fn join<'s>(
     tally: Tally,
     mut too_many: impl FnMut(TooManyRows) + 'static,
 ) -> (Stream<'s, Time, Batch>, StreamVec<'s, Time, EpochRejects>) {
-    let Sides { left, right, alone } = sides;
+    let Sides { left, right, alone, counts } = sides;
     let mut builder = OperatorBuilder::new(format!("Join {name}"), left.stream.scope());
     let again = left.stream.scope().activator_for(builder.operator_info().address);
     let mut left_input = builder.new_input(left.stream, Pipeline);
@@ -223,7 +226,7 @@ pub fn join<'s>(
                 too_many(one);
                 false
             });
-            joining.show_size(tally.meter());
+            joining.show_size(counts, tally.meter());
             if more {
                 again.activate();
             }
@@ -395,11 +398,12 @@ impl Joining {
         }
     }
 
-    fn show_size(&mut self, meter: &Meter) {
+    fn show_size(&mut self, counts: [bool; 2], meter: &Meter) {
         if let Some((left, right)) = &self.traces {
-            let (left, right) = (keyed::size(left), keyed::size(right));
-            meter.holds(left.rows + right.rows);
-            meter.holds_bytes(left.bytes + right.bytes);
+            let counted = [left, right].into_iter().zip(counts).filter(|(_, counts)| *counts);
+            let sizes: Vec<Size> = counted.map(|(trace, _)| keyed::size(trace)).collect();
+            meter.holds(sizes.iter().map(|size| size.rows).sum());
+            meter.holds_bytes(sizes.iter().map(|size| size.bytes).sum());
         }
     }
 }

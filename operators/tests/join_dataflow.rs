@@ -137,6 +137,7 @@ fn build<'s>(
         left: arrange("left", left),
         right: arrange("right", right),
         alone: spec.kind.gives_alone().then_some(alone),
+        counts: [true; 2],
     };
     join("test", sides, spec.clone(), tally.clone(), too_many).0
 }

@@ -154,7 +154,9 @@ fn a_file_that_makes_one_key_give_too_many_rows_is_set_aside_by_the_next_start()
         let mut ended = site.once(shape);
         for _ in 0..2 {
             if ended.code == Some(70) {
-                ended.expect_said("Nothing is lost: start it again to go on; the file is set aside then.");
+                ended.expect_said(
+                    "Nothing is lost: start it again to go on; the file is set aside then.",
+                );
                 ended = site.once(shape);
             }
         }
@@ -188,4 +190,47 @@ fn raising_the_bound_lets_the_file_through() {
     site.once(Shape::ALONE).expect_code(0);
     let table = fs::read_to_string(site.folder("out").join("pairs/pairs.csv")).unwrap();
     assert_eq!(table.lines().count(), 1601);
+}
+
+/// A lookup and its records, read twice: who has an entry, and who has none; and a few more columns.
+const SHARED: &str = "
+pipeline: shared
+sources:
+  orders: { format: csv, pattern: \"orders*\", append_only: true, fields: { order: int, user: string, cents: int } }
+  users: { format: csv, pattern: \"users*\", fields: { id: string, name: string, country: string } }
+operators:
+  known: { from: orders, join: { with: users, on: { user: id }, kind: semi } }
+  unknown: { from: orders, join: { with: users, on: { user: id }, kind: anti } }
+  named: { from: orders, join: { with: users, on: { user: id }, take: [name] } }
+  first: { from: orders, dedupe: { by: [user] } }
+  all: { from: orders, dedupe: { by: [user], keep: last } }
+sinks:
+  known: { from: known, table: { format: csv, key: [order] } }
+  unknown: { from: unknown, table: { format: csv, key: [order] } }
+  named: { from: named, table: { format: csv, key: [order] } }
+  first: { from: first, table: { format: csv, key: [user] } }
+  others: { from: [all, all.duplicates], table: { format: csv, key: [order, user, cents] } }
+";
+
+#[test]
+fn what_several_joins_keep_alike_counts_once_and_losers_that_nobody_asks_for_are_not_kept() {
+    let site = Site::new(NODE, SHARED);
+    site.put("users.csv", USERS);
+    site.put("orders-1.csv", ORDERS);
+    site.put("orders-2.csv", MORE);
+    let running = site.start(Shape::ALONE);
+    running.wait_for_finished(3);
+    let stats = running.call(&["stats", "--json"]).expect_code(0).json();
+    let held = |name: &str| {
+        let rows = stats["operators"].as_array().unwrap();
+        let row = rows.iter().find(|row| row["operator"] == name).unwrap();
+        row["state_entries"].as_u64().unwrap()
+    };
+    // Six orders of a user, one of which is there twice, and the ids of two users.
+    assert_eq!((held("known"), held("unknown")), (8, 0), "{stats}");
+    // The same orders, and beside them three names.
+    assert_eq!(held("named"), 3, "{stats}");
+    // Four users and those without; all orders.
+    assert_eq!((held("first"), held("all")), (5, 9), "{stats}");
+    running.stop().expect_code(0);
 }

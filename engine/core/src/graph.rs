@@ -240,6 +240,15 @@ impl OperatorKind {
         }
     }
 
+    /// Returns how many rows of each key are kept at most, where not all of them are.
+    pub fn keeps_first(&self) -> Option<u64> {
+        match self {
+            OperatorKind::Dedupe { rows } if rows.only_first => Some(1),
+            OperatorKind::Top { rows, count, .. } if rows.only_first => Some(*count),
+            _ => None,
+        }
+    }
+
     /// Returns how many of so many inputs come by `from`; the others are the right side of a join.
     pub const fn lefts(&self, inputs: usize) -> usize {
         match self {

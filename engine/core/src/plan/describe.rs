@@ -7,11 +7,11 @@ use tidemill_operators::keyed::Arrival;
 use tidemill_operators::{Column, Schema};
 
 use crate::plan::{
-    Join, LoopPlan, NodeId, OperatorKind, OrderTerm, OrderedRows, Plan, SinkKind, SinkPlan,
+    Join, LoopPlan, NodeId, OperatorKind, OrderTerm, OrderedRows, Plan, Side, SinkKind, SinkPlan,
     SourcePlan, error_schema,
 };
-use crate::spec::ROWS_MAX_DEFAULT;
 use crate::report::{EdgeReport, LoopReport, NodeReport};
+use crate::spec::ROWS_MAX_DEFAULT;
 
 /// Returns the nodes of a plan (sources, operators, sinks) and its edges.
 ///
@@ -34,7 +34,12 @@ pub fn describe(plan: &Plan) -> (Vec<NodeReport>, Vec<EdgeReport>) {
         let tag = |port: usize| operator.outputs.get(port).map_or("", |port| port.tag.as_str());
         let detail = match &operator.kind {
             OperatorKind::Join(join) => {
-                join_detail(join, operator.inputs.iter().map(|input| plan.port_name(input.from)))
+                let inputs = operator.inputs.iter().map(|input| plan.port_name(input.from));
+                let shared = Side::BOTH.into_iter().filter_map(|side| {
+                    let keeper = plan.operators.get(plan.keeper_of(at, side)?.0)?;
+                    Some(format!(", {} side kept by {}", side.word(), keeper.name))
+                });
+                join_detail(join, inputs) + &shared.collect::<String>()
             }
             kind => operator_detail(kind, tag),
         };
@@ -199,12 +204,12 @@ fn operator_detail<'t>(kind: &OperatorKind, tag: impl Fn(usize) -> &'t str) -> S
         OperatorKind::Dedupe { rows } => {
             let by: Vec<String> = rows.by.iter().map(named).collect();
             let keep = if rows.keep == Arrival::Last { "last" } else { "first" };
-            format!("{keep} by {}{}", by.join(", "), ordered(rows))
+            format!("{keep} by {}{}{}", by.join(", "), ordered(rows), kept(kind))
         }
         OperatorKind::Top { rows, count, .. } => {
             let by: Vec<String> = rows.by.iter().map(named).collect();
             let gap = if by.is_empty() { "" } else { " by " };
-            format!("{count}{gap}{}{}", by.join(", "), ordered(rows))
+            format!("{count}{gap}{}{}{}", by.join(", "), ordered(rows), kept(kind))
         }
         OperatorKind::Window { on, windows } => {
             let (size, every) = (span(windows.size_us), span(windows.every_us));
@@ -260,6 +265,11 @@ fn span(micros: i64) -> String {
         || format!("{}ms", micros / 1_000),
         |(size, unit)| format!("{}{unit}", micros / size),
     )
+}
+
+/// What is said of an operator that keeps fewer rows than it gets.
+fn kept(kind: &OperatorKind) -> &'static str {
+    if kind.keeps_first().is_some() { ", others are not kept" } else { "" }
 }
 
 /// `inner with rates on currency = code, taking rate`; `inputs` are the names of all inputs.
