@@ -79,6 +79,8 @@ words! {
         SetFailed = "set_failed",
         /// Its records multiply in a loop.
         Loop = "loop_grows",
+        /// It makes a join give too many rows.
+        TooManyRows = "too_many_rows",
         /// It crashes the process.
         CrashesTheProcess = "crashes_the_process",
     }

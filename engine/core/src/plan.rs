@@ -26,6 +26,7 @@ mod correct;
 pub(crate) mod describe;
 pub(crate) mod hash;
 mod prune;
+mod shared;
 
 pub use crate::diagnostic::Diagnostic;
 pub use crate::graph::{
@@ -37,6 +38,7 @@ pub use crate::spec::surroundings::{Alone, GivenValue, IncludedFile, Refusal, Su
 pub use crate::spec::taking::{Order, Taking};
 pub use crate::spec::tree::FILE_BYTES_MAX;
 pub use describe::{describe, loops};
+pub use shared::Side;
 
 /// A pipeline that can be run.
 #[derive(Clone, Debug)]
@@ -315,6 +317,17 @@ fn from_graph(graph: Graph, yaml: &str) -> Plan {
     }
     for (operator, needs) in operators.into_iter().zip(&needs.operators) {
         plan.operators.push(prune::operator(operator, needs));
+    }
+    let mut looping = plan.loops.iter().flat_map(|one| &one.body);
+    if looping.any(|at| plan.operators[*at].kind.keeps_state()) {
+        // What such a loop gives may be taken back, and in it rows come at more times than ends of files.
+        for operator in &mut plan.operators {
+            if let OperatorKind::Dedupe { rows } | OperatorKind::Top { rows, .. } =
+                &mut operator.kind
+            {
+                rows.only_first = false;
+            }
+        }
     }
     for sink in sinks {
         plan.sinks.push(SinkPlan {

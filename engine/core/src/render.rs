@@ -23,6 +23,7 @@ use timely::scheduling::Activator;
 use timely::scheduling::activate::SyncActivator;
 use timely::worker::Worker;
 
+use self::join::KeptSide;
 use self::sink::{changelog, counted_in, file_sink};
 use crate::account::account;
 use crate::answer::{Heard, Said, answers};
@@ -39,7 +40,7 @@ use crate::ingest::flow::Flow;
 use crate::ingest::order::{Opening, ReadNote};
 use crate::ingest::reader::{Reader, reader};
 use crate::judge::{Rules, count_rejects, judge};
-use crate::plan::{Input, NodeId, OperatorPlan, Plan, PortId, SinkKind, SinkPlan};
+use crate::plan::{Input, NodeId, OperatorPlan, Plan, PortId, Side, SinkKind, SinkPlan};
 use crate::receipt::place;
 use crate::sink::changes::changes;
 use crate::sink::files::files;
@@ -108,6 +109,7 @@ pub fn render(worker: &mut Worker, plan: &Plan, fittings: Fittings) -> Rendered 
             keeper: fittings.keeper,
             tap: fittings.tap,
             partial: fittings.partial,
+            sides: BTreeMap::new(),
             kept: Vec::new(),
             orders: None,
             buffers: Buffers::default(),
@@ -138,6 +140,8 @@ struct Rendering<'scope, 'plan> {
     keeper: Keeper,
     tap: Option<Tap>,
     partial: Option<Partial>,
+    /// The sides of joins, by the join that keeps them.
+    sides: BTreeMap<(usize, Side), KeptSide<'scope>>,
     /// What was written of each operator's state, for each mark.
     kept: Vec<StreamVec<'scope, Time, KeptPart>>,
     /// What the coordinator tells everybody; there if the plan keeps state.

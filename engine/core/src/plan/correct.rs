@@ -39,7 +39,7 @@ impl Plan {
         let behind = self.behind(source);
         let keeps_less = |kind: &OperatorKind| match kind {
             OperatorKind::Aggregate { spec, .. } => spec.taken_back == TakenBack::Never,
-            _ => false,
+            kind => kind.keeps_first().is_some(),
         };
         let found = self.operators.iter().enumerate().find(|(at, operator)| {
             behind.contains(&NodeId::Operator(*at)) && keeps_less(&operator.kind)
@@ -73,8 +73,7 @@ impl Plan {
             let is_fixed = self.why_not_correctable(at).is_some();
             let taking = &mut self.sources[at].taking;
             let correcting = &mut taking.correcting;
-            let is_off = correcting.append_only || correcting.retention == Retention::Off;
-            if is_fixed || is_off || taking.dedupe != Dedupe::None {
+            if is_fixed || correcting.is_final() || taking.dedupe != Dedupe::None {
                 continue;
             }
             correcting.on_same_name = OnSameName::Replace;
