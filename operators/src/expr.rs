@@ -36,6 +36,7 @@ mod parse;
 mod aggregate;
 mod call;
 mod check;
+mod matching;
 mod near;
 mod plan;
 mod row;
