@@ -12,7 +12,7 @@ use sqlparser::ast::{
 use crate::expr::evaluate::Run;
 use crate::expr::near::nearest;
 use crate::expr::parse::{NESTING_MAX, Places, too_deep};
-use crate::expr::plan::{Arithmetic, Comparison, Function, Node, Plan};
+use crate::expr::plan::{Arithmetic, Comparison, Domain, Function, Node, Plan};
 use crate::expr::typing::{NULL_HINT, constants, type_of};
 use crate::expr::vector::Scalar;
 use crate::expr::{ExprError, cast, instant};
@@ -337,7 +337,7 @@ impl Checker<'_> {
     ) -> Option<Typed> {
         let mut items = [left, right];
         for item in &items {
-            if !matches!(item.kind, Some(Type::Int | Type::Float) | None) {
+            if !matches!(item.kind, Some(Type::Int | Type::Float | Type::Decimal(_)) | None) {
                 let hint = match item.kind {
                     Some(Type::String) if op == Arithmetic::Add => {
                         "join text with `||`, or cast it, as in CAST(a AS int)"
@@ -350,12 +350,16 @@ impl Checker<'_> {
                 return self.wrong(item.at, message, Some(hint));
             }
         }
+        let is_float = items.iter().any(|item| item.kind == Some(Type::Float));
+        if !is_float && items.iter().any(Typed::is_decimal) {
+            return self.exactly(op, items, at);
+        }
         let Some(kind) = self.unify(&mut items, &format!("`{}`", op.sign()))? else {
             return self.wrong(at, "cannot tell the type of NULL".into(), Some(NULL_HINT));
         };
-        let double = kind == Type::Float;
+        let domain = if kind == Type::Float { Domain::Double } else { Domain::Long };
         let [left, right] = items.map(|item| item.node);
-        self.make(Plan::Arithmetic { op, double, left, right }, kind, at)
+        self.make(Plan::Arithmetic { op, domain, left, right }, kind, at)
     }
 
     fn unary(&mut self, op: &UnaryOperator, inner: &Ast, at: usize) -> Option<Typed> {
@@ -373,11 +377,13 @@ impl Checker<'_> {
                 self.negate_if(true, operand)
             }
             UnaryOperator::Plus | UnaryOperator::Minus => match operand.kind {
-                Some(kind @ (Type::Int | Type::Float)) if *op == UnaryOperator::Minus => {
-                    let function = Function::Negate { double: kind == Type::Float };
+                Some(kind @ (Type::Int | Type::Float | Type::Decimal(_)))
+                    if *op == UnaryOperator::Minus =>
+                {
+                    let function = Function::Negate { double: kind != Type::Int };
                     self.make(Plan::Call { function, arguments: vec![operand.node] }, kind, at)
                 }
-                Some(Type::Int | Type::Float) | None => Some(operand),
+                Some(Type::Int | Type::Float | Type::Decimal(_)) | None => Some(operand),
                 Some(kind) => {
                     let message = format!("`{op}` takes a number, not a {kind}");
                     self.wrong(operand.at, message, None)
@@ -469,7 +475,8 @@ impl Checker<'_> {
         let operand = self.expr(expr);
         let Some(to) = type_of(to) else {
             let message = format!("there is no type {to}");
-            let hint = "the types are string, int, float, bool and timestamp";
+            let hint = "the types are string, int, float, bool, timestamp, and decimal(12,2) \
+                        with up to 38 digits";
             return self.wrong(at, message, Some(hint));
         };
         let operand = operand?;
