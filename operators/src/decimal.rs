@@ -41,13 +41,16 @@ pub struct Decimal {
 }
 
 /// Why a text is no number of a column.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Misfit {
     /// It is no number at all.
+    #[error("no number")]
     NoNumber,
     /// It has digits beyond the last place.
+    #[error("too many digits behind the point")]
     TooFine,
     /// It has too many digits before the point.
+    #[error("too many digits before the point")]
     TooLarge,
 }
 
@@ -196,16 +199,6 @@ impl Decimal {
 impl fmt::Display for Decimal {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "decimal({},{})", self.precision, self.scale)
-    }
-}
-
-impl fmt::Display for Misfit {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Misfit::NoNumber => "it is no number",
-            Misfit::TooFine => "it has more digits behind the point",
-            Misfit::TooLarge => "it has more digits before the point",
-        })
     }
 }
 
@@ -426,8 +419,8 @@ pub(crate) const fn of_ordered(word: u128) -> i128 {
 /// Returns the nearest float, ties to even.
 pub fn to_float(units: i128, scale: u8) -> f64 {
     /// Below it every whole number is a float.
-    const EXACT: i128 = 1 << 53;
-    if units.abs() < EXACT && scale <= 22 {
+    const EXACT: u128 = 1 << 53;
+    if units.unsigned_abs() < EXACT && scale <= 22 {
         // Both are floats exactly, so the division rounds once.
         return units as f64 / TENS[usize::from(scale)] as f64;
     }

@@ -63,8 +63,8 @@ fn prices_are_read_by_their_digits() {
 
 #[test]
 fn what_does_not_fit_is_refused_and_never_rounded() {
-    let fine = ": it has more digits behind the point";
-    let large = ": it has more digits before the point";
+    let fine = ": too many digits behind the point";
+    let large = ": too many digits before the point";
     for (price, why) in [
         ("1.234", fine),
         ("0.001", fine),
