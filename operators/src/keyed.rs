@@ -30,10 +30,10 @@ mod said;
 use crate::key::Key;
 use crate::time::Time;
 
-pub(crate) use arrange::taken_back_too_often;
 pub use arrange::{
     AsOf, KeptPacked, KeptRow, Lookup, ROW_FORMAT, Values, arrange, decode_kept, forget, pieces,
 };
+pub(crate) use arrange::{decode_kept_as, taken_back_too_often};
 pub use changes::{Logic, changes};
 pub use gather::{Inputs, gather};
 pub use layout::{Arrival, Direction, Nulls, OrderColumn, Place, RowLayout, append_int};

@@ -5,6 +5,8 @@
 //! edge carries: only the columns that something downstream reads, the raw record and its position
 //! only where they are needed. It never checks again what the graph has proved.
 
+use std::collections::BTreeSet;
+
 use tidemill_operators::batch::Shape;
 use tidemill_operators::expect::Expectation;
 use tidemill_operators::format::{OutputFormat, ReadPlan};
@@ -179,6 +181,22 @@ impl Plan {
             SinkKind::Table { changelog, .. } => changelog.as_ref().map(|format| (at, format)),
             SinkKind::Files { .. } | SinkKind::Rejects => None,
         })
+    }
+
+    /// Returns these nodes and all that come before them, by records or by rejected records.
+    pub(crate) fn from_start(&self, nodes: impl IntoIterator<Item = NodeId>) -> BTreeSet<NodeId> {
+        let mut found = BTreeSet::new();
+        let mut ahead: Vec<NodeId> = nodes.into_iter().collect();
+        // Each once, so this ends.
+        while let Some(node) = ahead.pop() {
+            if !found.insert(node) {
+                continue;
+            }
+            if let NodeId::Operator(at) = node {
+                ahead.extend(self.operators[at].upstream());
+            }
+        }
+        found
     }
 
     /// Returns the loop of which an operator is the head.

@@ -5,12 +5,14 @@
 //! [`Journal::accept`] and [`Journal::finish`] have returned survives a crash and a loss of power.
 //! Never touches the files it speaks of, except to see which names are taken.
 
+mod accept;
 mod attempt;
 mod checkpoint;
 mod client_id;
 mod correct;
 mod dedupe;
 mod deployment;
+mod finish;
 mod hold;
 mod names;
 mod read;
@@ -33,6 +35,7 @@ use crate::disk::{self, DiskError, Full};
 use crate::queue::Identity;
 
 pub use attempt::{Attempt, Postponed};
+pub(crate) use checkpoint::checkpoints;
 pub use checkpoint::{CheckpointRow, Committed};
 pub use client_id::{CLIENT_IDS_KEPT, ClientId, ClientIdError};
 pub use correct::{Correction, Corrections, NeededBy, Removed, Replaces, RetainedBytes, Retired};
@@ -181,7 +184,7 @@ pub enum Verdict {
     },
     /// It was set aside and left no output.
     Quarantined {
-        /// A stable word, `E-...`.
+        /// A stable word.
         code: String,
         /// What happened, for a person.
         detail: String,
@@ -324,7 +327,7 @@ pub enum VerdictRow {
     },
     /// It was set aside and left no output.
     Quarantined {
-        /// A stable word, `E-...`.
+        /// A stable word.
         code: String,
         /// What happened, for a person.
         detail: String,

@@ -27,20 +27,11 @@ impl Plan {
 
     /// Returns whether the outputs of a sink follow from one file alone: nothing before it keeps state.
     pub fn is_linear(&self, sink: &SinkPlan) -> bool {
-        let mut ahead: Vec<NodeId> = sink.upstream().collect();
-        let mut seen = BTreeSet::new();
-        while let Some(node) = ahead.pop() {
-            let NodeId::Operator(at) = node else { continue };
-            if !seen.insert(at) {
-                continue;
-            }
-            let operator = &self.operators[at];
-            if operator.kind.keeps_state() {
-                return false;
-            }
-            ahead.extend(operator.upstream());
-        }
-        true
+        let before = self.from_start(sink.upstream());
+        !before.into_iter().any(|node| match node {
+            NodeId::Operator(at) => self.operators[at].kind.keeps_state(),
+            NodeId::Source(_) => false,
+        })
     }
 
     /// Returns why the files of a source cannot be corrected, for a person; `None` if they can.

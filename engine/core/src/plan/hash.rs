@@ -51,7 +51,8 @@ pub(crate) fn of_files(plan: &Plan, sink: &SinkPlan) -> String {
     state_hash(plan, sink.inputs.iter().map(|input| input.from.node).collect(), text)
 }
 
-/// Returns the hash of a source by itself: which files it takes and what it reads of them. In hex.
+/// Returns the hash of a source by itself: which files it takes, what it reads of them and what it asks of
+/// them. In hex.
 pub(crate) fn of_source(source: &SourcePlan) -> String {
     let mut text = String::from("tidemill source 1\n");
     line(&mut text, "patterns", &source.patterns);
@@ -59,6 +60,10 @@ pub(crate) fn of_source(source: &SourcePlan) -> String {
     line(&mut text, "inflate_ratio_max", &source.inflate_ratio_max);
     line(&mut text, "max_rejects", &source.max_rejects);
     line(&mut text, "taking", &format!("{:?}", source.taking));
+    line(&mut text, "on_error", &source.on_error);
+    if let Some(contract) = &source.contract {
+        promises(&mut text, contract);
+    }
     blake3::hash(text.as_bytes()).to_hex().to_string()
 }
 
