@@ -76,12 +76,12 @@ fn what_does_not_fit_is_refused_and_never_rounded() {
     ] {
         let found = in_json(price);
         let reason = format!(
-            "1@0 field_type: field price: expected decimal(6,2), found number {price} at column 21{why}\n"
+            "0@0 field_type: field price: expected decimal(6,2), found number {price} at column 21{why}\n"
         );
         assert_eq!((found.rows.as_str(), found.rejects), ("", reason));
         let found = in_csv(price);
         let reason = format!(
-            "1@0 field_type: field price: expected decimal(6,2), found {price} at column 3{why}\n"
+            "0@0 field_type: field price: expected decimal(6,2), found {price} at column 3{why}\n"
         );
         assert_eq!((found.rows.as_str(), found.rejects), ("", reason));
     }
