@@ -154,6 +154,7 @@ fn has_null(mut key: &[u8], kinds: &[Type]) -> bool {
             Type::String => memchr::memchr(0, cell).map_or(cell.len(), |end| end + 1),
             Type::Bool => 1,
             Type::Int | Type::Float | Type::Timestamp => 8,
+            Type::Decimal(_) => 16,
         };
         key = cell.get(length..).unwrap_or_default();
         *mark == 0

@@ -46,6 +46,7 @@ fn cell(wire: v1::Cell) -> Cell {
         Some(Kind::Float(value)) => Cell::Float(value),
         Some(Kind::Flag(value)) => Cell::Flag(value),
         Some(Kind::TimestampUs(micros)) => Cell::Timestamp(micros),
+        Some(Kind::Decimal(digits)) => Cell::Decimal(digits),
     }
 }
 
@@ -58,6 +59,7 @@ pub(crate) fn cell_to_wire(cell: &Cell) -> v1::Cell {
         Cell::Float(value) => Some(Kind::Float(*value)),
         Cell::Flag(value) => Some(Kind::Flag(*value)),
         Cell::Timestamp(micros) => Some(Kind::TimestampUs(*micros)),
+        Cell::Decimal(digits) => Some(Kind::Decimal(digits.clone())),
     };
     v1::Cell { kind }
 }

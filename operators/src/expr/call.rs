@@ -266,7 +266,9 @@ impl Checker<'_> {
     /// Requires a type; an int becomes a float where one is wanted.
     fn argument(&mut self, typed: Typed, takes: Type, usage: &str) -> Option<Typed> {
         match (typed.kind, takes) {
-            (None, _) | (Some(Type::Int), Type::Float) => self.cast_node(typed, takes),
+            (None, _) | (Some(Type::Int | Type::Decimal(_)), Type::Float) => {
+                self.cast_node(typed, takes)
+            }
             (Some(kind), _) if kind == takes => Some(typed),
             (Some(kind), _) => {
                 let message =
@@ -352,6 +354,9 @@ impl Checker<'_> {
         mut items: Vec<Typed>,
         at: usize,
     ) -> Option<Typed> {
+        if items[0].is_decimal() {
+            return self.rounded(name, usage, items, at);
+        }
         if name == "abs" && items[0].kind == Some(Type::Int) {
             let function = Function::Absolute { double: false };
             let arguments = vec![items.remove(0).node];

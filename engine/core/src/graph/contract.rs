@@ -84,10 +84,12 @@ pub(super) fn contract(
 fn check_totals(written: &ContractSpec, schema: &Schema, mistakes: &mut Mistakes<'_>) {
     for (column, _) in &written.totals {
         match schema.column(&column.text).map(|found| found.kind) {
-            Some(Type::Int | Type::Float) => {}
+            Some(Type::Int | Type::Float | Type::Decimal(_)) => {}
             Some(kind) => {
-                let message =
-                    format!("{} is {kind}; only int and float add up", quoted(&column.text));
+                let message = format!(
+                    "{} is {kind}; only int, float and decimal add up",
+                    quoted(&column.text)
+                );
                 column.wrong(mistakes, message, None);
             }
             None => {

@@ -69,7 +69,9 @@ pub(super) fn instant(text: &Text, schema: &Schema, mistakes: &mut Mistakes<'_>)
     let message = format!("an event time is a timestamp; this is {}", article(value.kind()));
     let hint = match value.kind() {
         Type::String => format!("`CAST({} AS timestamp)`, or declare the field so", text.text),
-        Type::Int | Type::Float => format!("`to_timestamp({})` takes seconds", text.text),
+        Type::Int | Type::Float | Type::Decimal(_) => {
+            format!("`to_timestamp({})` takes seconds", text.text)
+        }
         _ => "name the column that holds the time".to_owned(),
     };
     text.wrong(mistakes, message, (text.text.len() < 40).then_some(hint));
