@@ -133,6 +133,8 @@ pub struct Published {
     pub table: Table,
     /// Where its rows go for a checkpoint.
     pub packs: PackPlace,
+    /// Whether it is shown while it never had a row.
+    pub shows_nothing: bool,
     /// The least time between two snapshots.
     pub every: Duration,
     /// When the last one was written.
@@ -480,6 +482,12 @@ impl Publisher {
                 let rested = last || waited >= published.took * SNAPSHOT_REST;
                 let due = idle || waited >= published.every;
                 if published.table.is_changed() && due && rested {
+                    let file = line.folders.out.join(&published.sink).join(&published.file_name);
+                    let is_nothing = published.table.is_empty() && !file.exists();
+                    if is_nothing && !published.shows_nothing {
+                        published.table.pass_over();
+                        continue;
+                    }
                     let began = Instant::now();
                     self.space
                         .insist("writing the snapshot of a table", || {
