@@ -55,7 +55,10 @@ fn added_up(tree: &mut Tree) -> Result<(), String> {
                 ));
             }
         }
-        tree.insert(format!("{sink}{CHANGES}"), rows.into_bytes());
+        // One that says nothing any more is as good as none.
+        if !rows.is_empty() {
+            tree.insert(format!("{sink}{CHANGES}"), rows.into_bytes());
+        }
     }
     Ok(())
 }
