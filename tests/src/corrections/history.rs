@@ -147,10 +147,10 @@ impl History {
         let survivors = case.survivors();
         let known: Vec<&str> = survivors.into_keys().filter(corrected).collect();
         let drawn = random.below(10);
-        if drawn < 5 && !known.is_empty() {
+        // Of a file that may be refused it is not known whether it is there, nor who has its name.
+        if drawn < 5 && !known.is_empty() && !self.pipeline.may_refuse() {
             let name = (*random.pick(&known)).to_owned();
-            // Whether there is something to remove is not known of a file that may be refused.
-            if drawn < 2 && !self.pipeline.may_refuse() {
+            if drawn < 2 {
                 return Step::Remove { name, way };
             }
             if let Some(source) = sources.iter().find(|one| one.has(&name)) {
