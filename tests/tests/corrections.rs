@@ -1,26 +1,28 @@
 //! Corrections: whatever is sent, replaced and removed, and whatever happens to the process
 //! meanwhile, outputs end as those of a fresh run over the files that are left.
 //!
-//! The longer campaign: `cargo run -p tidemill-tests --bin correction-campaign -- --cases 20000`.
+//! The longer campaign: `cargo run -p tidemill-tests --bin correction-campaign -- --cases 100000`.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use tidemill_client::{Phase, Replaces, SubmitOptions, Which};
 use tidemill_tests::corrections::Campaign;
+use tidemill_tests::corrections::history::CASES;
 use tidemill_tests::{Shape, Site};
 
 const NODE: &str = env!("CARGO_BIN_EXE_node");
 
-/// Cases that are run each time: about a quarter of a second of one core each, in a debug build.
-const CASES: u64 = 600;
+/// Histories that are run each time, each a pipeline with four cases.
+const HISTORIES: u64 = 500;
 
 #[test]
 fn outputs_are_those_of_a_fresh_run_over_the_files_that_are_left() {
-    let campaign = Campaign { node: NODE.into(), seed: 1, first: 0, cases: CASES, side_by_side: 2 };
+    let campaign =
+        Campaign { node: NODE.into(), seed: 1, first: 0, histories: HISTORIES, side_by_side: 2 };
     let report = campaign.run();
     let failures: Vec<String> = report.failures.iter().map(ToString::to_string).collect();
     assert!(failures.is_empty(), "{}", failures.join("\n"));
-    assert_eq!(report.cases, CASES);
+    assert_eq!(report.cases, HISTORIES * CASES as u64);
 }
 
 const SUMS: &str = "\

@@ -27,8 +27,8 @@ use crate::ledger::Event;
 use crate::plan::{self, Plan};
 use crate::receipt;
 use crate::report::{
-    AttemptReport, Condition, OperatorReport, OutputReport, Phase, PipelineReport, ReceiptReport,
-    StageLatency, SubmissionFilter, SubmissionReport,
+    AttemptReport, Condition, OperatorReport, OutputReport, Phase, PipelineReport, PipelineShape,
+    ReceiptReport, StageLatency, SubmissionFilter, SubmissionReport,
 };
 use crate::space::Space;
 use crate::stats::Stats;
@@ -184,14 +184,10 @@ impl Engine {
     pub fn pipelines(&self) -> Vec<PipelineReport> {
         let report = |(at, plan): (usize, &Plan)| {
             let (counts, committed_epoch) = self.parts.board.counts(at);
-            let (nodes, edges) = plan::describe(plan);
             PipelineReport {
                 name: plan.name.clone(),
                 plan_hash: plan.hash.clone(),
                 folder: self.parts.folders[at].root.display().to_string(),
-                yaml: plan.yaml.clone(),
-                nodes,
-                edges,
                 accepted: counts.accepted,
                 committed: counts.committed,
                 quarantined: counts.quarantined,
@@ -200,6 +196,13 @@ impl Engine {
             }
         };
         self.parts.plans.iter().enumerate().map(report).collect()
+    }
+
+    /// Returns what a pipeline is made of, if it runs.
+    pub fn shape_of(&self, pipeline: &str) -> Option<PipelineShape> {
+        let plan = self.parts.plans.iter().find(|plan| plan.name == pipeline)?;
+        let (nodes, edges) = plan::describe(plan);
+        Some(PipelineShape { yaml: plan.yaml.clone(), nodes, edges })
     }
 
     /// Returns every operator on every worker of every process. Reads the journal for what is retained

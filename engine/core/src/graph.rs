@@ -39,6 +39,7 @@ mod sinks;
 mod sources;
 mod unread;
 
+pub(crate) use errors::{BEHIND_STATE, may_reject};
 pub use operators::ordered::{OrderTerm, OrderedRows};
 
 /// How many columns a stream may have.
@@ -434,8 +435,9 @@ pub(crate) fn check(spec: &mut PipelineSpec, mistakes: &mut Mistakes<'_>) -> Opt
     let mut sinks: Vec<GraphSink> = sinks.into_iter().collect::<Option<_>>()?;
     let sources = sources?;
     let mut loops = names.loops;
-    let operators = flow.into_operators()?;
+    let mut operators = flow.into_operators()?;
     contract::check_policies(spec, &names.order, &operators, mistakes);
+    errors::keep_behind_state(&mut operators, &mut sinks, &loops);
     let operators = errors::insert(&sources, operators, &mut sinks, &mut loops);
     let rejects = rejects(&sources, &operators, &sinks);
     sinks.push(rejects);

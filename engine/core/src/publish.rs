@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
@@ -135,6 +135,8 @@ pub struct Published {
     pub table: Table,
     /// Where its rows go for a checkpoint.
     pub packs: PackPlace,
+    /// Whether there is a snapshot while there is no row.
+    pub shows_nothing: bool,
     /// The least time between two snapshots.
     pub every: Duration,
     /// When the last one was written.
@@ -483,6 +485,11 @@ impl Publisher {
                 let rested = last || waited >= published.took * SNAPSHOT_REST;
                 let due = idle || waited >= published.every;
                 if published.table.is_changed() && due && rested {
+                    if !published.shows_nothing && published.table.is_empty() {
+                        remove_snapshot(&line.folders, published)
+                            .map_err(disk("remove the snapshot of a table"))?;
+                        continue;
+                    }
                     let began = Instant::now();
                     self.space
                         .insist("writing the snapshot of a table", || {
@@ -498,21 +505,41 @@ impl Publisher {
     }
 }
 
+/// Takes the snapshot of a table away that is shown only while it has rows.
+fn remove_snapshot(folders: &Folders, published: &mut Published) -> io::Result<()> {
+    let file = folders.out.join(&published.sink).join(&published.file_name);
+    for path in [about(&file), file] {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    published.table.pass_over();
+    Ok(())
+}
+
+/// Returns what a snapshot is described by.
+fn about(snapshot: &Path) -> PathBuf {
+    let mut name = snapshot.as_os_str().to_owned();
+    name.push(".about.json");
+    name.into()
+}
+
 fn write_snapshot(folders: &Folders, published: &mut Published) -> io::Result<()> {
     let folder = folders.out.join(&published.sink);
     failpoint::reach("snapshot-begin")?;
     std::fs::create_dir_all(&folder)?;
-    let mut about = None;
-    replace_file(&folder.join(&published.file_name), |file| {
+    let snapshot = folder.join(&published.file_name);
+    let mut told = None;
+    replace_file(&snapshot, |file| {
         let mut file = io::BufWriter::with_capacity(WRITE_BYTES, file);
-        about = Some(published.table.snapshot(&mut file)?);
+        told = Some(published.table.snapshot(&mut file)?);
         file.flush()
     })?;
     failpoint::reach("snapshot-placed")?;
-    let about = serde_json::to_vec(&about)?;
-    let about_name = format!("{}.about.json", published.file_name);
-    replace_file(&folder.join(about_name), |file| {
-        file.write_all(&about)?;
+    let told = serde_json::to_vec(&told)?;
+    replace_file(&about(&snapshot), |file| {
+        file.write_all(&told)?;
         file.write_all(b"\n")
     })?;
     failpoint::reach("snapshot-told")

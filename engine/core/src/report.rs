@@ -346,12 +346,6 @@ pub struct PipelineReport {
     pub plan_hash: String,
     /// Its folder, where `unprocessed/`, `processed/`, `out/` are.
     pub folder: String,
-    /// The pipeline file as it was written.
-    pub yaml: String,
-    /// Sources, operators and sinks, in the order of the file.
-    pub nodes: Vec<NodeReport>,
-    /// Which port feeds what.
-    pub edges: Vec<EdgeReport>,
     /// Submissions by phase.
     pub accepted: u64,
     /// Submissions committed.
@@ -362,6 +356,17 @@ pub struct PipelineReport {
     pub committed_epoch: u64,
     /// What of it is held back.
     pub holds: Vec<HoldReport>,
+}
+
+/// What a pipeline is made of.
+#[derive(Clone, Debug, Serialize)]
+pub struct PipelineShape {
+    /// The pipeline file as it was written.
+    pub yaml: String,
+    /// Sources, operators and sinks, in the order of the file.
+    pub nodes: Vec<NodeReport>,
+    /// Which port feeds what.
+    pub edges: Vec<EdgeReport>,
 }
 
 /// One node of a pipeline's graph.

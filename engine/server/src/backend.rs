@@ -12,8 +12,8 @@ use tidemill_engine::engine::{
     SubmitError, Target, Upload,
 };
 use tidemill_engine::report::{
-    Condition, OperatorReport, PipelineReport, ReceiptReport, StageLatency, SubmissionFilter,
-    SubmissionReport,
+    Condition, OperatorReport, PipelineReport, PipelineShape, ReceiptReport, StageLatency,
+    SubmissionFilter, SubmissionReport,
 };
 
 /// An engine as the server sees it. [`Engine`] is one; tests bring their own.
@@ -67,6 +67,9 @@ pub trait Backend: Clone + Send + Sync + 'static {
 
     /// Returns the pipelines that run.
     fn pipelines(&self) -> Vec<PipelineReport>;
+
+    /// Returns what a pipeline is made of, if it runs.
+    fn shape_of(&self, pipeline: &str) -> Option<PipelineShape>;
 
     /// Returns every operator on every worker.
     fn operators(&self) -> Vec<OperatorReport>;
@@ -163,6 +166,10 @@ impl Backend for Engine {
 
     fn pipelines(&self) -> Vec<PipelineReport> {
         Engine::pipelines(self)
+    }
+
+    fn shape_of(&self, pipeline: &str) -> Option<PipelineShape> {
+        Engine::shape_of(self, pipeline)
     }
 
     fn operators(&self) -> Vec<OperatorReport> {

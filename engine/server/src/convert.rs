@@ -12,8 +12,8 @@ use tidemill_engine::control::ControlError;
 use tidemill_engine::engine::{ClientId, DeployError, Draining, Replaces, SubmitError, Target};
 use tidemill_engine::report::{
     AttemptReport, Condition, EdgeReport, HoldReport, NodeReport, OperatorReport, OutputReport,
-    Phase, PipelineReport, ReceiptNode, ReceiptReport, StageLatency, SubmissionFilter,
-    SubmissionReport,
+    Phase, PipelineReport, PipelineShape, ReceiptNode, ReceiptReport, StageLatency,
+    SubmissionFilter, SubmissionReport,
 };
 use tidemill_proto::{CODE_KEY, v1};
 use tonic::metadata::{MetadataMap, MetadataValue};
@@ -414,11 +414,10 @@ pub(crate) fn pipeline_in_list(report: PipelineReport) -> v1::Pipeline {
 }
 
 /// Translates a pipeline with its text and graph. Its folder is the server's own affair.
-pub(crate) fn pipeline(mut report: PipelineReport) -> v1::Pipeline {
-    let yaml = std::mem::take(&mut report.yaml);
-    let nodes = std::mem::take(&mut report.nodes).into_iter().map(node).collect();
-    let edges = std::mem::take(&mut report.edges).into_iter().map(edge).collect();
-    v1::Pipeline { yaml, nodes, edges, ..pipeline_in_list(report) }
+pub(crate) fn pipeline(report: PipelineReport, shape: PipelineShape) -> v1::Pipeline {
+    let nodes = shape.nodes.into_iter().map(node).collect();
+    let edges = shape.edges.into_iter().map(edge).collect();
+    v1::Pipeline { yaml: shape.yaml, nodes, edges, ..pipeline_in_list(report) }
 }
 
 fn node(report: NodeReport) -> v1::Node {

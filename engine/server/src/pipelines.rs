@@ -56,21 +56,21 @@ impl<B: Backend> v1::pipelines_server::Pipelines for Pipelines<B> {
         request: Request<v1::GetPipelineRequest>,
     ) -> Result<Response<v1::Pipeline>, Status> {
         let name = request.into_inner().name;
-        let report = ask(&self.backend, self.limits.answer_max, move |backend| {
+        let found = ask(&self.backend, self.limits.answer_max, move |backend| {
             let mut reports = backend.pipelines();
-            if name.is_empty() {
-                return match (reports.pop(), reports.is_empty()) {
-                    (Some(only), true) => Ok(only),
-                    _ => Err(Refusal::PipelineNeeded { running: names(backend).join(", ") }),
-                };
+            if !name.is_empty() {
+                known_pipeline(backend, Some(&name))?;
+                reports.retain(|report| report.name == name);
+            } else if reports.len() != 1 {
+                return Err(Refusal::PipelineNeeded { running: names(backend).join(", ") });
             }
-            known_pipeline(backend, Some(&name))?;
-            // It may have stopped between the two looks.
-            let found = reports.into_iter().find(|report| report.name == name);
-            found.ok_or(Refusal::Draining)
-        })
-        .await??;
-        Ok(Response::new(convert::pipeline(report)))
+            // It may have stopped between two looks.
+            let report = reports.pop().ok_or(Refusal::Draining)?;
+            let shape = backend.shape_of(&report.name).ok_or(Refusal::Draining)?;
+            Ok((report, shape))
+        });
+        let (report, shape) = found.await??;
+        Ok(Response::new(convert::pipeline(report, shape)))
     }
 
     async fn deploy(

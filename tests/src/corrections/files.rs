@@ -1,14 +1,23 @@
 //! Files: random inputs of a source: few records over few values, so that groups meet; NULLs, equal
-//! records, records that are none, no records at all.
+//! records, records that are none, no records at all; some long enough for several chunks, some packed.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use tidemill_bench::random::Random;
 
 use super::pipeline::{Column, Format, Kind, Source};
 
 /// Records of a file, at most.
 const RECORDS_MAX: u64 = 9;
+
+/// How many times as many where what is old enough is made final: that begins with 64 of a key.
+const RECORDS_OF_ORDER: u64 = 30;
+
+/// Bytes that nobody reads in each record of a long file, at most: a chunk has 512 KiB.
+const PADDING_MAX: u64 = 400 << 10;
 
 /// Returns whether something happens that does so in `percent` of all cases.
 pub fn chance(random: &mut Random, percent: u64) -> bool {
@@ -17,17 +26,23 @@ pub fn chance(random: &mut Random, percent: u64) -> bool {
 
 /// Returns a file that its source can read.
 pub fn readable(source: &Source, random: &mut Random) -> Vec<u8> {
-    let records = if chance(random, 8) { 0 } else { 1 + random.below(RECORDS_MAX) };
+    let most = if source.is_of_order { RECORDS_MAX * RECORDS_OF_ORDER } else { RECORDS_MAX };
+    let records = if chance(random, 8) { 0 } else { 1 + random.below(most) };
+    let is_long = !source.is_of_order && chance(random, 1);
     let mut text = String::new();
     if source.format == Format::Csv {
         let names: Vec<&str> = source.fields.iter().map(|column| column.name.as_str()).collect();
         text += &names.join(",");
-        text.push('\n');
+        text += if is_long { ",padding\n" } else { "\n" };
     }
     let mut last = String::new();
     for _ in 0..records {
         if last.is_empty() || !chance(random, 12) {
             last = record(source, random);
+            if is_long {
+                let padding = "-".repeat(random.below(PADDING_MAX) as usize);
+                last = padded(source.format, &last, &padding);
+            }
         }
         text += &last;
         text.push('\n');
@@ -35,7 +50,12 @@ pub fn readable(source: &Source, random: &mut Random) -> Vec<u8> {
     if chance(random, 10) && text.ends_with('\n') {
         text.pop();
     }
-    text.into_bytes()
+    let bytes = text.into_bytes();
+    match random.below(40) {
+        0 => gzip(&bytes),
+        1 => zstd::encode_all(&bytes[..], 1).unwrap(),
+        _ => bytes,
+    }
 }
 
 /// Returns a file that is refused as a whole: it says that it is packed, and is not.
@@ -43,6 +63,24 @@ pub fn damaged(random: &mut Random) -> Vec<u8> {
     let mut bytes = vec![0x1f, 0x8b, 0x08, 0x00];
     bytes.extend((0..20 + random.below(40)).map(|_| random.below(256) as u8));
     bytes
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+    packed.write_all(bytes).unwrap();
+    packed.finish().unwrap()
+}
+
+/// Returns a record with a last field that is not declared.
+fn padded(format: Format, record: &str, padding: &str) -> String {
+    match format {
+        Format::Csv => format!("{record},{padding}"),
+        Format::Jsonl => match record.strip_suffix('}') {
+            None => record.to_owned(),
+            Some("{") => format!("{{\"padding\":\"{padding}\"}}"),
+            Some(fields) => format!("{fields},\"padding\":\"{padding}\"}}"),
+        },
+    }
 }
 
 fn record(source: &Source, random: &mut Random) -> String {

@@ -1,30 +1,33 @@
-//! Fleet: many cases in one process, so that a case costs a part of a start.
+//! Fleet: many histories in one process, so that a case costs a part of a start.
 //!
 //! A home in memory, if there is such a file system, because nothing here asks what a power cut
-//! does. The rounds of all cases run side by side; then the process ends as its [`Life`] says. In
-//! the end everything is stopped, and each `out/` is compared with that of a fresh run over the
-//! files that are left, given in the order in which their current versions were accepted.
+//! does. The rounds of all histories run side by side; then the process ends as its [`Life`] says.
+//! Behind each case everything is made visible and read, all files are removed, and what is visible is
+//! read again. A second home, in a calm process, is given the files that each case leaves, in the order
+//! in which their current versions were accepted: both must have written the same.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use tidemill_client::{Client, Filter, Phase, Replaces, SubmitOptions, Which};
+use tidemill_client::{Client, Filter, Phase, Replaces, Submission, SubmitOptions, Which};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
-use super::case::{Case, Step, Way};
+use super::history::{CASES, Case, History, ROUNDS, Step, Way};
+use super::outputs;
 use crate::process::Process;
 use crate::site::Shape;
 use crate::tree::{self, Tree};
 
 /// How long a round may take.
-const ROUND_MAX: Duration = Duration::from_secs(60);
+const ROUND_MAX: Duration = Duration::from_secs(120);
 
 /// How long the process is left alone between two questions.
-const PAUSE: Duration = Duration::from_millis(3);
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// What becomes of the process behind a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,11 +49,21 @@ pub struct Life {
     pub end: End,
 }
 
+impl Life {
+    /// One process with one worker, which goes on.
+    pub const CALM: Life = Life { shape: Shape::ALONE, end: End::None };
+
+    /// How many of them a fleet has.
+    pub const ALL: usize = CASES * ROUNDS;
+}
+
 /// A home and its pipelines.
 struct Home<'a> {
     folder: TempDir,
     node: &'a Path,
-    cases: &'a [Case],
+    histories: &'a [History],
+    /// How many submissions of each pipeline must be final.
+    due: Vec<u64>,
 }
 
 /// A server that runs over a home.
@@ -59,118 +72,161 @@ struct Server {
     client: Client,
 }
 
-/// Runs the cases; returns for each how its outputs differ from those of a fresh run.
+/// What became of the files of one case.
+#[derive(Clone, Default)]
+struct Left {
+    /// Those that are left, by name and bytes, in the order in which they were accepted.
+    files: Vec<(String, Vec<u8>)>,
+    /// Those that were refused, if some may be.
+    refused: Vec<(String, Vec<u8>)>,
+}
+
+/// What was found of one history behind one case.
+struct Found {
+    /// The files that are left, or why they are not those that should be.
+    left: Result<Left, String>,
+    /// What is visible then.
+    out: Result<Tree, String>,
+    /// What is visible when they are removed.
+    cleared: Result<Tree, String>,
+}
+
+/// Runs the histories; returns for each what is wrong with the first of its cases that went wrong.
 ///
 /// # Panics
 /// If the process ends by itself, or does not say in time that all is done.
-pub fn run(node: &Path, cases: &[Case], lives: &[Life]) -> Vec<Option<String>> {
+pub fn run(node: &Path, histories: &[History], lives: &[Life]) -> Vec<Option<String>> {
     // A thread of its own: a connection must be served while nobody asks, or a stop waits for it.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let home = Home::new(node, cases);
-    let orders = corrected(&home, lives, &runtime);
-    let found: Vec<_> = (0..cases.len()).map(|at| home.out(at)).collect();
-    let fresh = Home::new(node, cases);
-    let mut expected = orders;
-    for (case, order) in cases.iter().zip(&mut expected) {
-        let survivors = case.survivors();
-        order.retain(|name| survivors.contains_key(name.as_str()));
+    let corrected = corrected(&mut Home::new(node, histories), lives, &runtime);
+    let fresh = begun_anew(&mut Home::new(node, histories), &corrected, &runtime);
+    let mut wrong = vec![None; histories.len()];
+    for (case, (found, fresh)) in corrected.into_iter().zip(fresh).enumerate() {
+        for (at, (found, fresh)) in found.into_iter().zip(fresh).enumerate() {
+            if wrong[at].is_none() {
+                let text = compared(&histories[at], found, fresh);
+                wrong[at] = text.map(|text| format!("  in case {}:\n{text}", case + 1));
+            }
+        }
     }
-    begun_anew(&fresh, &expected, &runtime);
-    let compare = |(at, found): (usize, Result<Tree, String>)| {
-        let missing = cases[at].survivors().len() - expected[at].len();
-        if missing > 0 {
-            return Some(format!("  {missing} files that should be left were not committed\n"));
+    wrong
+}
+
+/// Says what is wrong behind one case.
+fn compared(history: &History, found: Found, fresh: Found) -> Option<String> {
+    let known =
+        |one: Result<Tree, String>, of: &str| one.map_err(|error| format!("  {of}: {error}"));
+    let compare = || -> Result<Option<String>, String> {
+        found.left?;
+        let expected = known(fresh.out, "the fresh run")?;
+        if let Some(text) = tree::difference(&expected, &known(found.out, "found")?) {
+            return Ok(Some(text));
         }
-        match (fresh.out(at), found) {
-            (Ok(fresh), Ok(found)) => tree::difference(&fresh, &found),
-            (Err(error), _) => Some(format!("  the fresh run: {error}\n")),
-            (_, Err(error)) => Some(format!("  {error}\n")),
+        let (expected, cleared) =
+            (known(fresh.cleared, "the fresh run")?, known(found.cleared, "found")?);
+        if let Some(text) = tree::difference(&expected, &cleared) {
+            return Ok(Some(format!("  when all files were removed:\n{text}")));
         }
+        Ok(history.pipeline.is_emptied().then(|| outputs::left_over(&cleared)).flatten())
     };
-    found.into_iter().enumerate().map(compare).collect()
+    compare().unwrap_or_else(Some)
 }
 
-/// Does all rounds; returns for each case the names of its files in the order of their last
-/// versions.
-fn corrected(home: &Home<'_>, lives: &[Life], runtime: &Runtime) -> Vec<Vec<String>> {
+/// Does all rounds of all cases; returns what was found behind each case, of each history.
+fn corrected(home: &mut Home<'_>, lives: &[Life], runtime: &Runtime) -> Vec<Vec<Found>> {
     let mut server: Option<Server> = None;
-    let rounds = home.cases.iter().map(|case| case.rounds.len()).max().unwrap_or_default();
-    for round in 0..rounds {
-        let life = lives.get(round).copied();
-        let life = life.unwrap_or(Life { shape: Shape::ALONE, end: End::None });
-        let running = server.take().unwrap_or_else(|| home.start(life.shape, runtime));
-        runtime.block_on(home.steps(&running.client, round));
-        server = match life.end {
-            End::Kill => {
-                running.process.kill();
-                drop(running.process.ended());
-                None
-            }
-            End::Stop => {
-                runtime.block_on(home.settled(&running.client, round));
-                running.stop();
-                None
-            }
-            End::None => Some(running),
-        };
+    let mut lives = lives.iter().copied();
+    let mut found = Vec::new();
+    for case in 0..home.cases() {
+        let rounds = home.histories.iter().filter_map(|one| one.cases.get(case));
+        let rounds = rounds.map(|case| case.rounds.len()).max().unwrap_or_default();
+        for round in 0..rounds {
+            let life = lives.next().unwrap_or(Life::CALM);
+            let running = server.take().unwrap_or_else(|| home.start(life.shape, runtime));
+            runtime.block_on(home.steps(&running.client, case, round));
+            server = match life.end {
+                End::Kill => {
+                    running.process.kill();
+                    drop(running.process.ended());
+                    None
+                }
+                End::Stop => {
+                    runtime.block_on(home.settled(&running.client));
+                    running.stop();
+                    None
+                }
+                End::None => Some(running),
+            };
+        }
+        let running = server.unwrap_or_else(|| home.start(Shape::ALONE, runtime));
+        found.push(runtime.block_on(async {
+            home.visible(&running.client).await;
+            let left = home.left(&running.client, case).await;
+            home.found(&running.client, left).await
+        }));
+        server = Some(running);
     }
-    let last = server.unwrap_or_else(|| home.start(Shape::ALONE, runtime));
-    runtime.block_on(home.settled(&last.client, rounds.saturating_sub(1)));
-    let orders = runtime.block_on(home.orders(&last.client));
-    last.stop();
-    orders
+    if let Some(last) = server {
+        last.stop();
+    }
+    found
 }
 
-/// Runs the files that are left, in this order.
-fn begun_anew(home: &Home<'_>, orders: &[Vec<String>], runtime: &Runtime) {
+/// Runs, case by case, the files that were left of it, in this order, and those that were refused,
+/// which must leave no trace again; where the order of all steps counts, these steps.
+fn begun_anew(home: &mut Home<'_>, cases: &[Vec<Found>], runtime: &Runtime) -> Vec<Vec<Found>> {
     let server = home.start(Shape::ALONE, runtime);
-    runtime.block_on(async {
-        let mut all = JoinSet::new();
-        for (case, order) in home.cases.iter().zip(orders) {
-            let survivors = case.survivors();
-            let files: Vec<(String, Vec<u8>)> = order
-                .iter()
-                .map(|name| (name.clone(), survivors[name.as_str()].to_vec()))
-                .collect();
-            let (client, pipeline) = (server.client.clone(), case.pipeline.name.clone());
-            all.spawn(async move {
-                for (name, bytes) in files {
-                    client.submit_bytes(&name, bytes, Some(&pipeline)).await.unwrap();
-                }
-            });
-        }
-        all.join_all().await;
-        let counts: Vec<u64> = orders.iter().map(|order| order.len() as u64).collect();
-        home.counted(&server.client, &counts).await;
-    });
+    let mut found = Vec::new();
+    for (case, of_all) in cases.iter().enumerate() {
+        let left: Vec<_> = of_all.iter().map(|one| one.left.clone()).collect();
+        found.push(runtime.block_on(async {
+            let mut all = JoinSet::new();
+            for (at, (history, left)) in home.histories.iter().zip(&left).enumerate() {
+                let steps = match left {
+                    Ok(_) if history.pipeline.is_of_order() => {
+                        let case = history.cases.get(case);
+                        case.into_iter().flat_map(|case| case.rounds.concat()).collect()
+                    }
+                    Ok(left) => left.puts(),
+                    Err(_) => Vec::new(),
+                };
+                let hand = home.hand(&server.client, at);
+                home.due[at] += steps.len() as u64;
+                all.spawn(hand.take_all(steps));
+            }
+            all.join_all().await;
+            home.visible(&server.client).await;
+            home.found(&server.client, left).await
+        }));
+    }
     server.stop();
+    found
 }
 
 impl<'a> Home<'a> {
-    fn new(node: &'a Path, cases: &'a [Case]) -> Self {
+    fn new(node: &'a Path, histories: &'a [History]) -> Self {
         let memory = Path::new("/dev/shm");
         let folder = match memory.is_dir() {
             true => tempfile::tempdir_in(memory).or_else(|_| tempfile::tempdir()),
             false => tempfile::tempdir(),
         };
-        let home = Self { folder: folder.unwrap(), node, cases };
-        for (at, case) in cases.iter().enumerate() {
-            fs::write(home.folder.path().join(file_name(at)), case.pipeline.yaml()).unwrap();
+        let home = Self { folder: folder.unwrap(), node, histories, due: vec![0; histories.len()] };
+        for (at, history) in histories.iter().enumerate() {
+            fs::write(home.folder.path().join(file_name(at)), history.pipeline.yaml()).unwrap();
             fs::create_dir_all(home.of(at, "unprocessed")).unwrap();
         }
         home
     }
 
-    /// Returns a folder of one pipeline.
-    fn of(&self, at: usize, name: &str) -> PathBuf {
-        self.folder.path().join("home").join(&self.cases[at].pipeline.name).join(name)
+    /// Returns how many cases the longest history has.
+    fn cases(&self) -> usize {
+        self.histories.iter().map(|one| one.cases.len()).max().unwrap_or_default()
     }
 
-    fn out(&self, at: usize) -> Result<Tree, String> {
-        let mut tree = tree::read(&self.of(at, "out"));
-        tree::check_abouts(&mut tree)?;
-        Ok(tree)
+    /// Returns a folder of one pipeline.
+    fn of(&self, at: usize, name: &str) -> PathBuf {
+        self.folder.path().join("home").join(&self.histories[at].pipeline.name).join(name)
     }
 
     fn start(&self, shape: Shape, runtime: &Runtime) -> Server {
@@ -181,7 +237,7 @@ impl<'a> Home<'a> {
                 command.env_remove(name);
             }
         }
-        command.args((0..self.cases.len()).map(file_name));
+        command.args((0..self.histories.len()).map(file_name));
         command.args(["--home", "home", "--grpc", "127.0.0.1:0", "--quiet", "1ms"]);
         command.args(["--scan", "50ms", "--checkpoint-every", "700ms", "--log", "warn"]);
         command.args(["-w", &shape.workers.to_string(), "-n", &shape.processes.to_string()]);
@@ -194,97 +250,191 @@ impl<'a> Home<'a> {
         Server { process, client }
     }
 
-    /// Does the steps of a round, those of each case in order.
-    async fn steps(&self, client: &Client, round: usize) {
+    fn hand(&self, client: &Client, at: usize) -> Hand {
+        let pipeline = &self.histories[at].pipeline;
+        let fixed = pipeline.sources.iter().filter(|source| source.is_append_only);
+        Hand {
+            client: client.clone(),
+            pipeline: pipeline.name.clone(),
+            unprocessed: self.of(at, "unprocessed"),
+            processed: self.of(at, "processed"),
+            fixed: fixed.map(|source| format!("{}-", source.name)).collect(),
+            done: self.due[at],
+            last: None,
+        }
+    }
+
+    /// Does the steps of a round, those of each history in order.
+    async fn steps(&mut self, client: &Client, case: usize, round: usize) {
         let mut all = JoinSet::new();
-        for (at, case) in self.cases.iter().enumerate() {
-            let steps = case.rounds.get(round).cloned().unwrap_or_default();
-            let (client, pipeline) = (client.clone(), case.pipeline.name.clone());
-            let before = case.rounds.iter().take(round).map(Vec::len).sum::<usize>();
-            let hand = Hand {
-                client,
-                pipeline,
-                unprocessed: self.of(at, "unprocessed"),
-                processed: self.of(at, "processed"),
-            };
-            all.spawn(async move {
-                for (step, done) in steps.into_iter().zip(before as u64..) {
-                    hand.take(step, done).await;
-                }
-            });
+        for (at, history) in self.histories.iter().enumerate() {
+            let steps = history.cases.get(case).and_then(|case| case.rounds.get(round));
+            let Some(steps) = steps.cloned() else { continue };
+            let hand = self.hand(client, at);
+            self.due[at] += steps.len() as u64;
+            all.spawn(hand.take_all(steps));
         }
         all.join_all().await;
     }
 
-    /// Waits until everything up to this round is final.
-    async fn settled(&self, client: &Client, round: usize) {
-        let count = |case: &Case| case.rounds.iter().take(round + 1).map(Vec::len).sum::<usize>();
-        let counts: Vec<u64> = self.cases.iter().map(|case| count(case) as u64).collect();
-        self.counted(client, &counts).await;
-    }
-
-    /// Waits until so many submissions of each pipeline are final.
-    async fn counted(&self, client: &Client, counts: &[u64]) {
+    /// Waits until everything that was done is final.
+    async fn settled(&self, client: &Client) {
         let deadline = Instant::now() + ROUND_MAX;
         loop {
             let pipelines = client.pipelines().await.unwrap();
-            let late = self.cases.iter().zip(counts).find(|(case, count)| {
-                let found = pipelines.iter().find(|one| one.name == case.pipeline.name);
-                found.is_none_or(|one| one.committed + one.quarantined < **count)
+            let late = self.histories.iter().zip(&self.due).find(|(history, due)| {
+                let found = pipelines.iter().find(|one| one.name == history.pipeline.name);
+                found.is_none_or(|one| one.committed + one.quarantined < **due)
             });
-            let Some((case, count)) = late else { return };
-            let name = &case.pipeline.name;
-            assert!(Instant::now() < deadline, "{name}: {count} files are not final");
+            let Some((history, due)) = late else { return };
+            let name = &history.pipeline.name;
+            assert!(Instant::now() < deadline, "{name}: {due} files are not final");
             tokio::time::sleep(PAUSE).await;
         }
     }
 
-    /// Returns the names of the committed files of each case, in the order of their last versions.
-    async fn orders(&self, client: &Client) -> Vec<Vec<String>> {
-        let mut orders = Vec::with_capacity(self.cases.len());
-        for case in self.cases {
-            let pipeline = Some(case.pipeline.name.clone());
-            let filter = Filter {
-                pipeline,
-                phase: Some(Phase::Committed),
-                limit: 1000,
-                ..Filter::default()
-            };
-            let page = client.list(&filter).await.unwrap();
-            let mut names: Vec<String> = Vec::new();
-            let mut found = page.submissions;
-            // Newest first: the first of a name is its last version.
-            found.retain(|one| one.removes.is_none());
-            found.sort_by_key(|one| std::cmp::Reverse(one.epoch));
-            for one in found {
-                if !names.contains(&one.name) {
-                    names.push(one.name);
-                }
-            }
-            names.reverse();
-            orders.push(names);
+    /// Waits until everything that was done is final and can be seen.
+    async fn visible(&self, client: &Client) {
+        self.settled(client).await;
+        let deadline = Instant::now() + ROUND_MAX;
+        while !client.drain(None, false).await.unwrap().1 {
+            assert!(Instant::now() < deadline, "it is not drained");
+            tokio::time::sleep(PAUSE).await;
         }
-        orders
+        for history in self.histories {
+            client.resume(&history.pipeline.name, None).await.unwrap();
+        }
+    }
+
+    /// Returns what became of the files of a case.
+    async fn left(&self, client: &Client, case: usize) -> Vec<Result<Left, String>> {
+        let mut left = Vec::with_capacity(self.histories.len());
+        for history in self.histories {
+            left.push(match history.cases.get(case) {
+                Some(case) => Left::of(history, case, client).await,
+                None => Ok(Left::default()),
+            });
+        }
+        left
+    }
+
+    /// Returns what is visible, and what is when all files are removed that can be.
+    async fn found(&mut self, client: &Client, left: Vec<Result<Left, String>>) -> Vec<Found> {
+        let out = self.outs();
+        let mut all = JoinSet::new();
+        for (at, left) in left.iter().enumerate() {
+            let hand = self.hand(client, at);
+            let files = left.iter().flat_map(|left| &left.files);
+            let names = files.map(|(name, _)| name).filter(|name| !hand.is_fixed(name));
+            let remove = |name: &String| Step::Remove { name: name.clone(), way: Way::Sent };
+            let steps: Vec<Step> = names.map(remove).collect();
+            self.due[at] += steps.len() as u64;
+            all.spawn(hand.take_all(steps));
+        }
+        all.join_all().await;
+        self.visible(client).await;
+        let found = left.into_iter().zip(out).zip(self.outs());
+        found.map(|((left, out), cleared)| Found { left, out, cleared }).collect()
+    }
+
+    fn outs(&self) -> Vec<Result<Tree, String>> {
+        (0..self.histories.len()).map(|at| outputs::read(&self.of(at, "out"))).collect()
     }
 }
 
-/// Who does the steps of one case.
+impl Left {
+    /// Asks what became of the files of a case.
+    ///
+    /// # Errors
+    /// When other files are left than should be.
+    async fn of(history: &History, case: &Case, client: &Client) -> Result<Self, String> {
+        let pipeline = Some(history.pipeline.name.clone());
+        let filter = Filter { pipeline, limit: 1000, ..Filter::default() };
+        let mut all = client.list(&filter).await.unwrap().submissions;
+        all.retain(|one| one.removes.is_none());
+        all.sort_by_key(|one| one.id);
+        let (mut left, mut refused) = (Vec::new(), Vec::new());
+        let mut put: BTreeMap<&str, Vec<&Vec<u8>>> = BTreeMap::new();
+        for step in case.rounds.iter().flatten() {
+            if let Step::Put { name, body, .. } = step {
+                put.entry(name).or_default().push(body);
+            }
+        }
+        for (name, bodies) in put {
+            let versions = all.iter().filter(|one| one.name == name).zip(bodies);
+            let (taken, others): (Vec<_>, Vec<_>) =
+                versions.partition(|(one, _)| one.phase == Phase::Committed);
+            if let Some((one, body)) = taken.last().filter(|(one, _)| one.removed_by.is_none()) {
+                left.push((one.epoch, name.to_owned(), (*body).clone()));
+            }
+            if history.pipeline.may_refuse() {
+                let again = |(one, body): &(&Submission, &Vec<u8>)| {
+                    let (source, rest) = name.split_once('-').unwrap_or((name, ""));
+                    (format!("{source}-{}-{rest}", one.id), (*body).clone())
+                };
+                refused.extend(others.iter().map(again));
+            }
+        }
+        left.sort();
+        let files: Vec<_> = left.into_iter().map(|(_, name, body)| (name, body)).collect();
+        let mut found: Vec<(&str, &[u8])> =
+            files.iter().map(|(name, body)| (name.as_str(), body.as_slice())).collect();
+        found.sort_unstable();
+        let expected = case.survivors();
+        if !history.pipeline.may_refuse() && !expected.clone().into_iter().eq(found) {
+            let names: Vec<&String> = files.iter().map(|(name, _)| name).collect();
+            let expected: Vec<&str> = expected.into_keys().collect();
+            return Err(format!("  files {names:?} are left, and should be {expected:?}\n"));
+        }
+        Ok(Self { files, refused })
+    }
+
+    /// Returns the steps that bring these files.
+    fn puts(&self) -> Vec<Step> {
+        let put = |(name, body): &(String, Vec<u8>)| {
+            let (name, body) = (name.clone(), body.clone());
+            Step::Put { name, body, is_damaged: false, way: Way::Sent }
+        };
+        self.files.iter().chain(&self.refused).map(put).collect()
+    }
+}
+
+/// Who does the steps of one history.
 struct Hand {
     client: Client,
     pipeline: String,
     unprocessed: PathBuf,
     processed: PathBuf,
+    /// How the names of files begin that are only ever added.
+    fixed: Vec<String>,
+    /// How many steps were done before.
+    done: u64,
+    /// The last submission, if it was sent.
+    last: Option<u64>,
 }
 
 impl Hand {
-    /// Does one step, behind so many others.
-    async fn take(&self, step: Step, done: u64) {
+    /// Does steps, one behind the other.
+    async fn take_all(mut self, steps: Vec<Step>) {
+        for step in steps {
+            self.last = self.take(step).await;
+            self.done += 1;
+        }
+    }
+
+    fn is_fixed(&self, name: &str) -> bool {
+        self.fixed.iter().any(|source| name.starts_with(source))
+    }
+
+    /// Does one step; returns its submission, if it was sent.
+    async fn take(&self, step: Step) -> Option<u64> {
         let pipeline = Some(self.pipeline.clone());
         match step {
             Step::Put { name, body, way: Way::Sent, .. } => {
-                let replaces = Replaces::SameName;
+                let replaces =
+                    if self.is_fixed(&name) { Replaces::Nothing } else { Replaces::SameName };
                 let options = SubmitOptions { pipeline, replaces, ..SubmitOptions::default() };
-                self.client.submit_bytes_with(&name, body, options).await.unwrap();
+                Some(self.client.submit_bytes_with(&name, body, options).await.unwrap().id)
             }
             Step::Put { name, body, way: Way::ByHand, .. } => {
                 // One that still lies there would be overwritten, and never was.
@@ -292,16 +442,18 @@ impl Hand {
                 let hidden = self.unprocessed.join(format!(".{name}.tmp"));
                 fs::write(&hidden, body).unwrap();
                 fs::rename(&hidden, self.unprocessed.join(name)).unwrap();
+                None
             }
             Step::Remove { name, way: Way::Sent } => {
                 // Only what is committed can be removed.
-                self.settled(done).await;
-                self.client.remove(Which::Name { pipeline, name }).await.unwrap();
+                self.settled().await;
+                Some(self.client.remove(Which::Name { pipeline, name }).await.unwrap().id)
             }
             Step::Remove { name, way: Way::ByHand } => {
-                self.settled(done).await;
+                self.settled().await;
                 let lying = self.lying(&name).await;
                 fs::remove_file(lying).unwrap();
+                None
             }
         }
     }
@@ -315,15 +467,20 @@ impl Hand {
         }
     }
 
-    /// Waits until so many submissions of the pipeline are final.
-    async fn settled(&self, count: u64) {
+    /// Waits until everything that was done before is final.
+    async fn settled(&self) {
+        if let Some(last) = self.last {
+            // Files are finished in the order in which they were accepted.
+            self.client.wait(last, ROUND_MAX).await.unwrap();
+        }
         let deadline = Instant::now() + ROUND_MAX;
         loop {
             let pipeline = self.client.pipeline(Some(&self.pipeline)).await.unwrap();
-            if pipeline.committed + pipeline.quarantined >= count {
+            if pipeline.committed + pipeline.quarantined >= self.done {
                 return;
             }
-            assert!(Instant::now() < deadline, "{}: {count} files are not final", self.pipeline);
+            let (name, done) = (&self.pipeline, self.done);
+            assert!(Instant::now() < deadline, "{name}: {done} files are not final");
             tokio::time::sleep(PAUSE * 4).await;
         }
     }

@@ -10,6 +10,7 @@ use super::pipeline::{Column, Format, Kind, Operator, Pipeline, Sink, Source, qu
 
 mod operators;
 mod sql;
+mod timed;
 
 /// Operators of a pipeline, at most.
 const OPERATORS_MAX: u64 = 4;
@@ -27,6 +28,8 @@ struct Port {
     has_raw: bool,
     /// Whether rows of one file change because of others.
     changes: bool,
+    /// Whether its rows are groups of one file, which have no key among all files.
+    of_one_file: bool,
     readers: usize,
 }
 
@@ -50,12 +53,16 @@ pub fn pipeline(name: &str, random: &mut Random) -> Pipeline {
         has_place: true,
         has_raw: true,
         changes: false,
+        of_one_file: false,
         readers: 0,
     });
     let ports = ports.collect();
     let mut growing = Growing { random, ports, operators: Vec::new(), sinks: Vec::new(), names: 0 };
     for _ in 0..=growing.random.below(OPERATORS_MAX) {
         growing.operator();
+    }
+    if sources.iter().any(|source| source.is_of_order) {
+        growing.state_with_horizon();
     }
     growing.end();
     let Growing { operators, sinks, .. } = growing;
@@ -74,6 +81,7 @@ fn sources(random: &mut Random) -> Vec<Source> {
         ("tags", Kind::Text),
     ];
     let two = chance(random, 20);
+    let is_of_order = !two && chance(random, 4);
     let mut source = |name: &str, fields: &[(&str, Kind)]| Source {
         name: name.to_owned(),
         format: *random.pick(&[Format::Jsonl, Format::Csv]),
@@ -82,10 +90,19 @@ fn sources(random: &mut Random) -> Vec<Source> {
             .map(|(name, kind)| Column { name: (*name).to_owned(), kind: *kind })
             .collect(),
         settings: Vec::new(),
+        is_append_only: false,
+        is_of_order,
     };
     let mut all = vec![source("rows", &events)];
     if two {
         all.push(source("more", &events));
+        if chance(random, 40) {
+            let at = random.below(2) as usize;
+            all[at].is_append_only = true;
+            all[at].settings.push("append_only: true".to_owned());
+        }
+    } else if !is_of_order && chance(random, 5) {
+        all[0].settings.push(format!("max_rejects: {}", random.pick(&["0", "1", "20%"])));
     }
     all
 }
@@ -122,12 +139,14 @@ impl Growing<'_> {
                 self.sink(at);
             }
         }
-        let linear = self.ports.iter().filter(|port| !port.changes).map(|port| &port.name);
-        let linear: Vec<String> = linear.cloned().collect();
-        if chance(self.random, 20) && !linear.is_empty() {
-            let of = self.random.pick(&linear).split('.').next().unwrap_or_default().to_owned();
-            let name = self.name('s');
-            let body = "files: { format: jsonl, empty: skip }".to_owned();
+        if chance(self.random, 30) {
+            let port = self.random.pick(&self.ports);
+            let of = port.name.split('.').next().unwrap_or_default().to_owned();
+            let body = match port.changes {
+                false => "files: { format: jsonl, empty: skip }",
+                true => "table: { format: jsonl, key: [operator, line, message] }",
+            };
+            let (name, body) = (self.name('s'), body.to_owned());
             self.sinks.push(Sink { name, from: format!("{of}.errors"), body });
         }
     }
@@ -136,8 +155,9 @@ impl Growing<'_> {
         let port = self.ports[at].clone();
         let from = self.read(at);
         let name = self.name('s');
-        let has_files = !port.changes;
-        let body = if has_files && chance(self.random, 60) {
+        // Behind operators that take rows back outputs are written anew.
+        let likely = if port.changes { 40 } else { 60 };
+        let body = if port.of_one_file || port.has_place && chance(self.random, likely) {
             let format = match self.random.below(3) {
                 0 if port.has_raw => "raw",
                 1 => "csv",
@@ -152,8 +172,10 @@ impl Growing<'_> {
             if !others.is_empty() && (key.is_empty() || chance(self.random, 30)) {
                 key.push(self.random.pick(&others).clone());
             }
-            let format = *self.random.pick(&["csv", "jsonl"]);
-            format!("table: {{ format: {format}, key: [{}], publish_every: 1h }}", key.join(", "))
+            let format = *self.random.pick(&["csv", "jsonl", "csv", "jsonl", "parquet"]);
+            let log = if chance(self.random, 25) { ", changelog: true" } else { "" };
+            let key = key.join(", ");
+            format!("table: {{ format: {format}, key: [{key}], publish_every: 1h{log} }}")
         };
         self.sinks.push(Sink { name, from, body });
     }

@@ -69,6 +69,17 @@ pub struct Source {
     pub fields: Vec<Column>,
     /// Further settings, each `key: value`.
     pub settings: Vec<String>,
+    /// Whether its files are only ever added.
+    pub is_append_only: bool,
+    /// Whether the order of its files counts, because what is old enough is made final.
+    pub is_of_order: bool,
+}
+
+impl Source {
+    /// Returns whether a file of this name is one of its.
+    pub fn has(&self, name: &str) -> bool {
+        name.strip_prefix(&self.name).is_some_and(|rest| rest.starts_with('-'))
+    }
 }
 
 /// An operator.
@@ -114,7 +125,7 @@ impl Pipeline {
     /// Returns the pipeline file.
     pub fn yaml(&self) -> String {
         let mut text = format!("pipeline: {}\nsources:\n", self.name);
-        for Source { name, format, fields, settings } in &self.sources {
+        for Source { name, format, fields, settings, .. } in &self.sources {
             let fields: Vec<String> = fields
                 .iter()
                 .map(|column| format!("{}: {}", column.name, column.kind.word()))
@@ -138,6 +149,23 @@ impl Pipeline {
             let _ = writeln!(text, "  {name}: {{ from: {from}, {body} }}");
         }
         text
+    }
+
+    /// Returns whether what comes out follows from the order of steps, and not from the files that are
+    /// left alone.
+    pub fn is_of_order(&self) -> bool {
+        self.sources.iter().any(|source| source.is_of_order)
+    }
+
+    /// Returns whether a file that can be read may be refused.
+    pub fn may_refuse(&self) -> bool {
+        let mut settings = self.sources.iter().flat_map(|source| &source.settings);
+        settings.any(|setting| setting.starts_with("max_rejects"))
+    }
+
+    /// Returns whether nothing is left once every file is removed.
+    pub fn is_emptied(&self) -> bool {
+        !self.is_of_order() && !self.sources.iter().any(|source| source.is_append_only)
     }
 
     /// Returns the pipeline without one sink and without what only that sink needed; `None` if

@@ -107,7 +107,7 @@ impl Schedule {
     }
 
     /// A file was answered, and will be committed or set aside before anything else happens. Returns
-    /// what the tables are to be asked now, right behind that file.
+    /// what is to be done now: tables are asked right behind that file.
     pub fn answered(&mut self, epoch: u64, bytes: u64) -> Next {
         self.answered = self.answered.max(epoch);
         self.files_since += 1;
@@ -167,7 +167,9 @@ impl Schedule {
                 under_way.began = Instant::now();
                 self.files_since = 0;
                 self.bytes_since = 0;
-                Next::AskTables { epoch, full: under_way.full }
+                let full = under_way.full;
+                // Where there is none nobody would answer, and workers may have written long ago.
+                if self.tables() == 0 { self.seal() } else { Next::AskTables { epoch, full } }
             }
             _ => Next::Wait,
         }
@@ -189,9 +191,12 @@ impl Schedule {
         self.seal()
     }
 
+    fn tables(&self) -> usize {
+        self.states.iter().filter(|state| matches!(state.place, Place::Table(_))).count()
+    }
+
     fn seal(&mut self) -> Next {
-        let tables = self.states.iter().filter(|state| matches!(state.place, Place::Table(_)));
-        let tables = tables.count();
+        let tables = self.tables();
         let Some(under_way) = &mut self.under_way else { return Next::Wait };
         let (Step::Writing { epoch }, Some(operators)) = (under_way.step, &under_way.operators)
         else {
@@ -377,6 +382,27 @@ mod tests {
         assert_eq!(schedule.answered(2, 10), Next::Wait);
         assert_eq!(schedule.answered(3, 10), Next::AskTables { epoch: 4, full: true });
         assert_eq!(schedule.answered(5, 10), Next::Wait);
+    }
+
+    #[test]
+    fn without_tables_whatever_comes_last_completes_a_checkpoint() {
+        let schedule = || {
+            let mut schedule =
+                Schedule::new(vec![state("aggregate/a", Place::Operator(0))], EVERY, None);
+            schedule.answered(1, 10);
+            assert_eq!(schedule.due(later(100)), Some(true));
+            schedule
+        };
+        let parts = || vec![part("aggregate/a", "w0", 0..256)];
+        let is_sealed = |next: Next| matches!(next, Next::Seal(_));
+        let mut workers_last = schedule();
+        assert_eq!(workers_last.marked(2, Some(2)), Next::Wait);
+        assert_eq!(workers_last.answered(2, 10), Next::Wait);
+        assert!(is_sealed(workers_last.operators_kept(parts())));
+        let mut file_last = schedule();
+        assert_eq!(file_last.marked(2, Some(2)), Next::Wait);
+        assert_eq!(file_last.operators_kept(parts()), Next::Wait);
+        assert!(is_sealed(file_last.answered(2, 10)));
     }
 
     #[test]

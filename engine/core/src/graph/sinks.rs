@@ -50,10 +50,13 @@ fn check_one(
         .iter()
         .filter_map(|read| if let Read::Errors(node) = read { Some(*node) } else { None })
         .collect();
-    // Files of nothing but rejected records also hold what is told of keys.
+    // Files of nothing but rejected records also hold what is told of keys. Behind operators that keep
+    // state rejected rows may be taken back, as any other rows there.
+    let changes = |read: &Read| flow.stream(*read).is_some_and(|one| one.changed_by.is_some());
     if !errors_of.is_empty()
         && errors_of.len() == reads.len()
         && matches!(body, SinkBody::Files { .. })
+        && !reads.iter().any(changes)
     {
         let (inputs, told_of) = (Vec::new(), Vec::new());
         let kind = errors(body, mistakes)?;

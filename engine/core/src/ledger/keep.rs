@@ -66,7 +66,11 @@ impl Ledger {
     pub(super) fn behind(&mut self, pipeline: usize, file: &AcceptedFile) -> Option<Job> {
         match self.lines[pipeline].schedule.answered(file.epoch, file.identity.bytes) {
             Next::AskTables { epoch, full } => Some(Job::Checkpoint { pipeline, epoch, full }),
-            _ => None,
+            next => {
+                // What is sealed counts once the ledger has heard of it: behind this commit.
+                self.go_on(pipeline, next);
+                None
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use tidemill_operators::state::MachineSpec;
 use tidemill_operators::{Column, Schema, Type, window};
 
 use crate::graph::{
-    Graph, GraphOperator, GraphSource, NodeId, OperatorKind, OrderedRows, SinkKind,
+    Graph, GraphOperator, GraphSource, NodeId, OperatorKind, OrderedRows, SinkKind, may_reject,
 };
 use crate::plan::{OperatorPlan, Port, SourcePlan};
 
@@ -120,23 +120,20 @@ fn of_operator(operator: &GraphOperator, outputs: &[Need]) -> Need {
         need.raw |= output.raw;
         need.positions |= output.positions;
     }
-    let mut rejects = false;
+    let mut rejects = may_reject(operator);
     match &operator.kind {
         OperatorKind::Filter { keep } => {
             need.columns.extend(keep.columns().iter().cloned());
-            rejects = keep.is_fallible();
         }
         OperatorKind::Route { rules, .. } => {
             for rule in rules {
                 need.columns.extend(rule.columns().iter().cloned());
-                rejects |= rule.is_fallible();
             }
         }
         OperatorKind::Errors { .. } => {}
         OperatorKind::Lots { by, .. } => {
             for (_, value) in by {
                 need.columns.extend(value.columns().iter().cloned());
-                rejects |= value.is_fallible();
             }
             // Without a key a record is drawn by its bytes and its place.
             rejects |= by.is_empty();
@@ -144,7 +141,6 @@ fn of_operator(operator: &GraphOperator, outputs: &[Need]) -> Need {
         OperatorKind::Select { columns } => {
             let wanted = std::mem::take(&mut need.columns);
             for (name, value) in columns {
-                rejects |= value.is_fallible();
                 if wanted.contains(name) || value.is_fallible() {
                     need.columns.extend(value.columns().iter().cloned());
                 }
@@ -153,11 +149,8 @@ fn of_operator(operator: &GraphOperator, outputs: &[Need]) -> Need {
         OperatorKind::Parse { column, captures, .. } => {
             for (capture, _) in captures {
                 need.columns.remove(&capture.name);
-                rejects |= capture.kind != Type::String;
             }
             need.columns.insert(column.clone());
-            // Without a port for records that do not match, they are rejected.
-            rejects |= operator.outputs.len() == 1;
         }
         OperatorKind::Session { rows, .. } => {
             need.columns.remove(window::START);
@@ -167,11 +160,8 @@ fn of_operator(operator: &GraphOperator, outputs: &[Need]) -> Need {
                 need.columns.extend(value.columns().iter().cloned());
             }
             need.positions |= rows.has_place;
-            rejects = true; // a record without a time
         }
-        OperatorKind::State { rows, machine, horizon_us } => {
-            // A record without a time, and one that comes too late.
-            rejects |= horizon_us.is_some();
+        OperatorKind::State { rows, machine, .. } => {
             for (name, _) in &machine.add {
                 need.columns.remove(name);
             }
@@ -179,7 +169,6 @@ fn of_operator(operator: &GraphOperator, outputs: &[Need]) -> Need {
             let order = rows.order.iter().map(|term| &term.value);
             for value in rows.by.iter().map(|(_, value)| value).chain(order) {
                 need.columns.extend(value.columns().iter().cloned());
-                rejects |= value.is_fallible();
             }
             need.positions |= rows.has_place;
         }
@@ -190,7 +179,6 @@ fn of_operator(operator: &GraphOperator, outputs: &[Need]) -> Need {
             let order = rows.order.iter().map(|term| &term.value);
             for value in rows.by.iter().map(|(_, value)| value).chain(order) {
                 need.columns.extend(value.columns().iter().cloned());
-                rejects |= value.is_fallible();
             }
             // What arrived first is known by its position.
             need.positions |= rows.has_place;
@@ -199,12 +187,10 @@ fn of_operator(operator: &GraphOperator, outputs: &[Need]) -> Need {
             need.columns.remove(window::START);
             need.columns.remove(window::END);
             need.columns.extend(on.columns().iter().cloned());
-            rejects = true; // a record without a time
         }
         OperatorKind::Explode { column, element, .. } => {
             need.columns.remove(element);
             need.columns.insert(column.clone());
-            rejects = true; // a list that is none, or too long
         }
         OperatorKind::Aggregate { by, compute, spec } => {
             need = Need::default();
@@ -212,14 +198,12 @@ fn of_operator(operator: &GraphOperator, outputs: &[Need]) -> Need {
             let computed = compute.iter().flat_map(|(_, value)| value.expressions());
             for value in by.iter().map(|(_, value)| value).chain(computed) {
                 need.columns.extend(value.columns().iter().cloned());
-                rejects |= value.is_fallible();
             }
         }
         OperatorKind::Expect { expectations } => {
             for one in expectations {
                 need.columns.extend(one.condition.columns().iter().cloned());
             }
-            rejects = true;
         }
         OperatorKind::Join(join) => {
             need.columns.retain(|name| join.take.iter().all(|(column, _)| column.name != *name));

@@ -220,6 +220,11 @@ impl Table {
         self.changed
     }
 
+    /// Says that the snapshot needs not be written as the table is now.
+    pub fn pass_over(&mut self) {
+        self.changed = false;
+    }
+
     /// Returns the number of different rows.
     pub fn len(&self) -> usize {
         self.shared.any_view().len()

@@ -15,6 +15,7 @@ use crate::checkpoint::schedule::Schedule;
 use crate::checkpoint::{table_fingerprint, table_state};
 use crate::dry_run::TableShape;
 use crate::engine::tables::Place;
+use crate::graph::BEHIND_STATE;
 use crate::ingest::backlog::Backlog;
 use crate::ingest::coordinator::Command;
 use crate::intake::{self, Patterns};
@@ -70,9 +71,17 @@ pub(super) fn publisher_lines(
             let file_name = Table::file_name(&sink.name, format);
             let every = *publish_every;
             let restored = if found.keeps(&packs.state) { found.epoch() } else { 0 };
-            let (sink, last, took) = (sink.name.clone(), None, Duration::ZERO);
-            let published =
-                Published { sink, file_name, table, packs, every, last, took, restored };
+            let published = Published {
+                sink: sink.name.clone(),
+                file_name,
+                table,
+                packs,
+                shows_nothing: sink.name != BEHIND_STATE,
+                every,
+                last: None,
+                took: Duration::ZERO,
+                restored,
+            };
             tables.insert(at, published);
         }
         lines.push(publish::Line {

@@ -18,8 +18,9 @@ use super::tap::Tap;
 use super::{At, AuthorTest, Content, Expectation, Expected, GivenFile, Order, Step, Target};
 use crate::engine::tables::Cell;
 use crate::engine::{Engine, Replaces, SubmitError, Target as Removed, Upload};
+use crate::graph::BEHIND_STATE;
 use crate::intake::Patience;
-use crate::plan::{Plan, SinkKind};
+use crate::plan::{Plan, SinkKind, SinkPlan};
 use crate::report::{Phase, SubmissionFilter, SubmissionReport};
 use crate::space::Reserve;
 use crate::start::{Config, StartError, start};
@@ -303,7 +304,7 @@ fn judge(
     let owners = found::owners(files);
     let mut failures = quarantined(test, files);
     let nothing = nothing_rejected(plan, test);
-    let all = test.expect.iter().chain(test.rejects.as_ref().or(nothing.as_ref()));
+    let all = test.expect.iter().chain(&test.rejects).chain(&nothing);
     for one in all {
         let outputs = || Outputs::read(plan, one.target, out, &owners);
         let failure = match &one.expected {
@@ -377,14 +378,24 @@ fn failure(
 }
 
 /// Returns the expectation of a test that says nothing of rejected records: there are none.
-fn nothing_rejected(plan: &Plan, test: &AuthorTest) -> Option<Expectation> {
-    let at = plan.sinks.iter().position(|sink| sink.kind == SinkKind::Rejects)?;
+fn nothing_rejected(plan: &Plan, test: &AuthorTest) -> Vec<Expectation> {
     let columns = crate::plan::error_schema();
     let shown = ["file", "line", "operator", "code", "message", "reason"];
     let columns = columns.project(|name| shown.contains(&name)).columns().to_vec();
-    let (target, rows) = (Target::Sink(at), Vec::new());
-    let expected = Expected::Rows { columns, rows, order: Order::Unordered };
-    Some(Expectation { name: plan.sinks[at].name.clone(), target, at: test.at, expected })
+    let is_unsaid = |sink: &SinkPlan| match sink.kind {
+        SinkKind::Rejects => test.rejects.is_none(),
+        _ => {
+            let is_said = test.expect.iter().any(|one| one.name == BEHIND_STATE);
+            sink.name == BEHIND_STATE && !is_said
+        }
+    };
+    let sinks = plan.sinks.iter().enumerate().filter(|(_, sink)| is_unsaid(sink));
+    let nothing = |(at, sink): (usize, &SinkPlan)| {
+        let columns = columns.clone();
+        let expected = Expected::Rows { columns, rows: Vec::new(), order: Order::Unordered };
+        Expectation { name: sink.name.clone(), target: Target::Sink(at), at: test.at, expected }
+    };
+    sinks.map(nothing).collect()
 }
 
 fn quarantined(test: &AuthorTest, files: &[SubmissionReport]) -> Vec<Failure> {

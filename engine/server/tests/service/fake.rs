@@ -16,7 +16,7 @@ use tidemill_engine::engine::{
 };
 use tidemill_engine::report::{
     Condition, Corrections, EdgeReport, NodeReport, OperatorReport, OutputReport, Phase,
-    PipelineReport, ReceiptReport, StageLatency, SubmissionFilter, SubmissionReport,
+    PipelineReport, PipelineShape, ReceiptReport, StageLatency, SubmissionFilter, SubmissionReport,
 };
 use tidemill_server::Backend;
 
@@ -336,12 +336,9 @@ impl Backend for Fake {
         self.state().observers.push(observer);
     }
 
-    fn pipelines(&self) -> Vec<PipelineReport> {
-        let pipeline = |name: &str| PipelineReport {
-            name: name.into(),
-            plan_hash: "abc".into(),
-            folder: "/srv/secret".into(),
-            yaml: format!("pipeline: {name}\n"),
+    fn shape_of(&self, pipeline: &str) -> Option<PipelineShape> {
+        Some(PipelineShape {
+            yaml: format!("pipeline: {pipeline}\n"),
             nodes: vec![NodeReport {
                 name: "in".into(),
                 role: "source".into(),
@@ -354,6 +351,14 @@ impl Backend for Fake {
                 to: "out".into(),
                 columns: vec!["status: int".into()],
             }],
+        })
+    }
+
+    fn pipelines(&self) -> Vec<PipelineReport> {
+        let pipeline = |name: &str| PipelineReport {
+            name: name.into(),
+            plan_hash: "abc".into(),
+            folder: "/srv/secret".into(),
             accepted: 1,
             committed: 2,
             quarantined: 3,

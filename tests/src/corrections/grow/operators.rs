@@ -9,7 +9,7 @@ use crate::corrections::pipeline::{Column, Kind, Operator, quoted};
 type Grow = fn(&mut Growing<'_>);
 
 /// How often each kind of operator is tried, of the sum of all.
-const KINDS: [(u64, Grow); 10] = [
+const KINDS: [(u64, Grow); 14] = [
     (2, |growing| growing.filter()),
     (3, |growing| growing.select()),
     (3, |growing| growing.route()),
@@ -20,6 +20,10 @@ const KINDS: [(u64, Grow); 10] = [
     (2, |growing| growing.window()),
     (2, |growing| growing.explode()),
     (5, |growing| growing.join()),
+    (1, |growing| growing.split()),
+    (2, |growing| growing.repeat()),
+    (2, |growing| growing.session()),
+    (3, |growing| growing.state()),
 ];
 
 impl Growing<'_> {
@@ -36,14 +40,14 @@ impl Growing<'_> {
     }
 
     /// Adds an operator over a port; its own ports are those of `tags`, each like `like`.
-    fn push(&mut self, name: String, from: Vec<String>, body: String, ports: Vec<Port>) {
+    pub(super) fn push(&mut self, name: String, from: Vec<String>, body: String, ports: Vec<Port>) {
         let names = ports.iter().map(|port| port.name.clone()).collect();
         self.operators.push(Operator { name, from, with: Vec::new(), body, ports: names });
         self.ports.extend(ports);
     }
 
     /// Chooses a port, and with luck a second one with the same columns.
-    fn inputs(&mut self) -> Option<(Vec<String>, Port)> {
+    pub(super) fn inputs(&mut self) -> Option<(Vec<String>, Port)> {
         let at = self.choose(|_| true)?;
         let mut from = vec![self.read(at)];
         let mut port = self.ports[at].clone();
@@ -57,17 +61,18 @@ impl Growing<'_> {
                 port.has_place &= other.has_place;
                 port.has_raw &= other.has_raw;
                 port.changes |= other.changes;
+                port.of_one_file = false;
                 port.by.clear();
             }
         }
-        port.readers = 0;
+        (port.readers, port.of_one_file) = (0, false);
         Some((from, port))
     }
 
     fn filter(&mut self) {
         let Some((from, port)) = self.inputs() else { return };
         let name = self.name('f');
-        let condition = calm(&port, condition(&port.columns, self.random));
+        let condition = condition(&port.columns, self.random);
         let body = format!("filter: {}", quoted(&condition));
         let ports = vec![Port { name: name.clone(), by: Vec::new(), ..port }];
         self.push(name, from, body, ports);
@@ -88,7 +93,7 @@ impl Growing<'_> {
             let (sql, kind) = value(&port.columns, self.random);
             let name = self.name('c');
             columns.push(Column { name: name.clone(), kind });
-            named.push((name, Some(calm(&port, sql))));
+            named.push((name, Some(sql)));
         }
         let body = format!("select: {}", listed(&named));
         let ports = vec![Port { name: name.clone(), columns, by: Vec::new(), ..port }];
@@ -101,7 +106,7 @@ impl Growing<'_> {
         let mut rules = Vec::new();
         let mut tags = Vec::new();
         for tag in ["p", "q"].iter().take(1 + self.random.below(2) as usize) {
-            let condition = calm(&port, condition(&port.columns, self.random));
+            let condition = condition(&port.columns, self.random);
             rules.push(format!("{tag}: {}", quoted(&condition)));
             tags.push(*tag);
         }
@@ -133,9 +138,9 @@ impl Growing<'_> {
         let mut columns = port.columns.clone();
         columns.push(Column { name: letter, kind: Kind::Text });
         columns.push(Column { name: digit, kind: Kind::Int });
-        let like = Port { by: Vec::new(), readers: 0, ..port };
+        let like = Port { by: Vec::new(), of_one_file: false, readers: 0, ..port };
         let mut ports = vec![Port { name: name.clone(), columns, ..like.clone() }];
-        if ports[0].changes || chance(self.random, 40) {
+        if chance(self.random, 40) {
             ports.push(Port { name: format!("{name}.unmatched"), ..like });
         }
         self.push(name, from, body, ports);
@@ -156,7 +161,7 @@ impl Growing<'_> {
             } else {
                 let (sql, kind) = value(&port.columns, self.random);
                 let name = self.name('c');
-                by.push((name.clone(), Some(calm(&port, sql))));
+                by.push((name.clone(), Some(sql)));
                 columns.push(Column { name, kind });
             }
         }
@@ -168,15 +173,18 @@ impl Growing<'_> {
             compute.push(format!("{name}: {}", quoted(&sql)));
             columns.push(Column { name, kind });
         }
-        let body =
-            format!("aggregate: {{ by: {}, compute: {{ {} }} }}", listed(&by), compute.join(", "));
+        let of_one_file = port.has_place && chance(self.random, 20);
+        let per = if of_one_file { ", per: file" } else { "" };
+        let (by, compute) = (listed(&by), compute.join(", "));
+        let body = format!("aggregate: {{ by: {by}, compute: {{ {compute} }}{per} }}");
         let port = Port {
             name: name.clone(),
             columns,
             by: keys,
-            has_place: false,
+            has_place: of_one_file,
             has_raw: false,
             changes: true,
+            of_one_file,
             readers: 0,
         };
         self.push(name, from, body, vec![port]);
@@ -191,7 +199,11 @@ impl Growing<'_> {
             body += &format!(", order: {}", self.order(&port.columns));
         }
         let body = format!("dedupe: {{ {body} }}");
-        let ports = vec![Port { name: name.clone(), by: Vec::new(), changes: true, ..port }];
+        let port = Port { name: name.clone(), by: Vec::new(), changes: true, ..port };
+        let mut ports = vec![port.clone()];
+        if chance(self.random, 35) {
+            ports.push(Port { name: format!("{name}.duplicates"), ..port });
+        }
         self.push(name, from, body, ports);
     }
 
@@ -241,7 +253,7 @@ impl Growing<'_> {
     }
 
     /// Returns one or two columns, or values, as a list.
-    fn keys(&mut self, port: &Port, least: u64) -> String {
+    pub(super) fn keys(&mut self, port: &Port, least: u64) -> String {
         let columns = &port.columns;
         let mut keys: Vec<(String, Option<String>)> = Vec::new();
         for _ in 0..least + self.random.below(2) {
@@ -252,14 +264,14 @@ impl Growing<'_> {
                 }
             } else {
                 let (sql, _) = value(columns, self.random);
-                keys.push((self.name('c'), Some(calm(port, sql))));
+                keys.push((self.name('c'), Some(sql)));
             }
         }
         listed(&keys)
     }
 
     /// Returns one or two terms to order by, as a list.
-    fn order(&mut self, columns: &[Column]) -> String {
+    pub(super) fn order(&mut self, columns: &[Column]) -> String {
         let mut terms: Vec<String> = Vec::new();
         for _ in 0..=self.random.below(2) {
             let column = self.random.pick(columns).name.clone();
@@ -272,28 +284,12 @@ impl Growing<'_> {
     }
 
     fn window(&mut self) {
-        let has_time = |port: &Port| {
-            if port.changes {
-                return false;
-            }
-            let has = |name: &str| port.columns.iter().any(|column| column.name == name);
-            port.columns.iter().any(|column| column.kind == Kind::Time)
-                && !has("window_start")
-                && !has("window_end")
-        };
-        let Some(at) = self.choose(has_time) else { return };
+        let Some((at, on)) = self.with_time() else { return };
         let (from, name) = (vec![self.read(at)], self.name('w'));
-        let mut port = self.ports[at].clone();
-        let times = port.columns.iter().filter(|column| column.kind == Kind::Time);
-        let times: Vec<String> = times.map(|column| column.name.clone()).collect();
-        let on = self.random.pick(&times).clone();
         let kinds = ["tumbling: 20m", "tumbling: 1h", "hopping: { size: 30m, every: 10m }"];
         let body = format!("window: {{ on: {on}, {} }}", self.random.pick(&kinds));
-        for bound in ["window_start", "window_end"] {
-            port.columns.push(Column { name: bound.to_owned(), kind: Kind::Time });
-        }
-        let ports = vec![Port { name: name.clone(), by: Vec::new(), readers: 0, ..port }];
-        self.push(name, from, body, ports);
+        let port = self.ports[at].in_windows(&name);
+        self.push(name, from, body, vec![port]);
     }
 
     fn explode(&mut self) {
@@ -307,7 +303,8 @@ impl Growing<'_> {
         let tags = texts.iter().find(|column| column.name == "tags");
         let column = tags.unwrap_or(self.random.pick(&texts)).name.clone();
         let body = format!("explode: {{ column: {column}, split: \",\" }}");
-        let ports = vec![Port { name: name.clone(), by: Vec::new(), readers: 0, ..port }];
+        let (name_of, by) = (name.clone(), Vec::new());
+        let ports = vec![Port { name: name_of, by, of_one_file: false, readers: 0, ..port }];
         self.push(name, from, body, ports);
     }
 
@@ -338,10 +335,4 @@ impl Growing<'_> {
             _ => (format!("count({x})"), Kind::Int),
         }
     }
-}
-
-/// Returns SQL that rejects nothing where rows change: a reject is told in the file that brought the
-/// change, and is told again by each that brings it back.
-fn calm(port: &Port, sql: String) -> String {
-    if port.changes { sql.replace("12 / ", "12 - ") } else { sql }
 }
