@@ -10,6 +10,8 @@
 //!   CASE branch not taken, not in an argument that COALESCE does not reach.
 //! - int / int is an int, cut toward zero. Beside a float an int becomes a float, in comparisons too
 //!   (ints beyond 2^53 then compare as their nearest float).
+//! - Decimals are exact: beside ints they stay decimals, beside floats they become floats. The types of
+//!   what is computed are those of [`crate::decimal`]; what does not fit is an error of the row.
 //! - Floats follow IEEE 754: NaN equals nothing and is neither smaller nor greater than anything.
 //!   `greatest` and `least` skip NaN and NULL. Rounding is half away from zero; CAST to int is half to
 //!   even.
@@ -36,6 +38,7 @@ mod parse;
 mod aggregate;
 mod call;
 mod check;
+mod matching;
 mod near;
 mod plan;
 mod row;
@@ -44,6 +47,7 @@ mod typing;
 mod cast;
 mod compare;
 mod evaluate;
+mod exact;
 mod instant;
 mod interval;
 mod number;

@@ -15,6 +15,7 @@ use arrow_buffer::Buffer;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
+use crate::decimal::{Beyond, Misfit};
 use crate::reject::{Reject, RejectCode};
 use crate::types::{Column, Schema, Type};
 
@@ -209,6 +210,15 @@ fn excerpt(value: &[u8]) -> String {
     let text = String::from_utf8_lossy(&value[..value.len().min(BYTES_MAX)]);
     let text = text.replace(char::is_control, "\u{fffd}");
     if value.len() > BYTES_MAX { format!("{text}...") } else { text }
+}
+
+/// Returns what to say of a number that has too many digits for its column, behind what was found.
+fn misfit(kind: Type, value: &[u8]) -> String {
+    let Type::Decimal(digits) = kind else { return String::new() };
+    match digits.read(value, Beyond::Refused) {
+        Err(why @ (Misfit::TooFine | Misfit::TooLarge)) => format!(": {why}"),
+        _ => String::new(),
+    }
 }
 
 /// How the bytes of a sink are to be written.

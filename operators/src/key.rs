@@ -9,15 +9,17 @@
 //! | int       | 8 bytes big endian, sign bit flipped; a timestamp is its microseconds          |
 //! | float     | 8 bytes big endian, ordered bits; `-0.0` is `0.0`, there is one NaN, above all |
 //! | bool      | `00` or `01`                                                                  |
+//! | decimal   | 16 bytes big endian in units of its scale, sign bit flipped                   |
 
 use std::fmt;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
+use arrow_array::types::{Decimal128Type, Float64Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, ArrayRef, BooleanArray, StringViewArray};
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::decimal;
 use crate::types::{Column, Type};
 use crate::value::{ColumnBuilder, Value};
 
@@ -130,6 +132,7 @@ pub fn append_value(value: &Value, out: &mut Vec<u8>) {
         Value::Int(value) | Value::Timestamp(value) => append_word(ordered_int(*value), out),
         Value::Float(value) => append_word(ordered_float(*value), out),
         Value::Bool(value) => out.extend_from_slice(&[1, u8::from(*value)]),
+        Value::Decimal { units, .. } => append_wide(*units, out),
     }
 }
 
@@ -144,13 +147,14 @@ enum Source<'a> {
     Int(&'a dyn Array, &'a [i64]),
     Float(&'a dyn Array, &'a [f64]),
     Bool(&'a BooleanArray),
+    Decimal(&'a dyn Array, &'a [i128]),
 }
 
 impl<'a> KeyEncoder<'a> {
     /// Takes the key columns of a batch.
     ///
     /// # Panics
-    /// When a column is not one of the five arrays of [`Type`]; the planner never lets one through.
+    /// When a column is not one of the arrays of [`Type`]; the planner never lets one through.
     pub fn new(columns: impl IntoIterator<Item = &'a ArrayRef>) -> Self {
         Self { columns: columns.into_iter().map(source).collect() }
     }
@@ -174,6 +178,8 @@ fn source(array: &ArrayRef) -> Source<'_> {
         Source::Float(array, array.values())
     } else if let Some(array) = array.as_boolean_opt() {
         Source::Bool(array)
+    } else if let Some(array) = array.as_primitive_opt::<Decimal128Type>() {
+        Source::Decimal(array, array.values())
     } else {
         panic!("a key column holds {}, which is none of our types", array.data_type())
     }
@@ -184,7 +190,9 @@ impl Source<'_> {
     fn append(&self, row: usize, out: &mut Vec<u8>) {
         let null = match self {
             Source::String(array) => array.is_null(row),
-            Source::Int(array, _) | Source::Float(array, _) => array.is_null(row),
+            Source::Int(array, _) | Source::Float(array, _) | Source::Decimal(array, _) => {
+                array.is_null(row)
+            }
             Source::Bool(array) => array.is_null(row),
         };
         if null {
@@ -196,6 +204,7 @@ impl Source<'_> {
             Source::Int(_, values) => append_word(ordered_int(values[row]), out),
             Source::Float(_, values) => append_word(ordered_float(values[row]), out),
             Source::Bool(array) => out.extend_from_slice(&[1, u8::from(array.value(row))]),
+            Source::Decimal(_, values) => append_wide(values[row], out),
         }
     }
 }
@@ -205,6 +214,11 @@ fn append_word(word: u64, out: &mut Vec<u8>) {
     let mut bytes = [1; 9];
     bytes[1..].copy_from_slice(&word.to_be_bytes());
     out.extend_from_slice(&bytes);
+}
+
+fn append_wide(units: i128, out: &mut Vec<u8>) {
+    out.push(1);
+    out.extend_from_slice(&decimal::ordered(units).to_be_bytes());
 }
 
 #[inline]
@@ -312,11 +326,14 @@ impl<'a> Reader<'a> {
         Ok(byte)
     }
 
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], KeyError> {
+        let bytes = self.rest().first_chunk::<N>().ok_or_else(|| self.error("it ends"))?;
+        self.at += N;
+        Ok(*bytes)
+    }
+
     fn word(&mut self) -> Result<u64, KeyError> {
-        let rest = self.bytes.get(self.at..).unwrap_or_default();
-        let bytes = rest.first_chunk::<8>().ok_or_else(|| self.error("it ends"))?;
-        self.at += 8;
-        Ok(u64::from_be_bytes(*bytes))
+        self.array().map(u64::from_be_bytes)
     }
 
     fn text(&mut self) -> Result<String, KeyError> {
@@ -371,6 +388,13 @@ impl<'a> Reader<'a> {
             Type::Float => Value::Float(float_of(self.word()?)),
             Type::Bool => Value::Bool(self.byte()? != 0),
             Type::Timestamp => Value::Timestamp(int_of(self.word()?)),
+            Type::Decimal(digits) => {
+                let units = decimal::of_ordered(u128::from_be_bytes(self.array()?));
+                if !digits.holds(units) {
+                    return Err(self.error("a number with too many digits"));
+                }
+                Value::Decimal { units, scale: digits.scale() }
+            }
         })
     }
 
@@ -395,19 +419,19 @@ mod tests {
     use std::cmp::Ordering;
     use std::sync::Arc;
 
-    use arrow_array::{Float64Array, Int64Array, TimestampMicrosecondArray};
+    use arrow_array::{Decimal128Array, Float64Array, Int64Array, TimestampMicrosecondArray};
     use proptest::prelude::*;
 
     use super::*;
 
-    type Row = (Option<String>, Option<i64>, Option<f64>, Option<bool>, Option<i64>);
+    type Row = (Option<String>, Option<i64>, Option<f64>, Option<bool>, Option<i64>, Option<i128>);
 
     fn columns() -> Vec<Column> {
-        let kinds = [Type::String, Type::Int, Type::Float, Type::Bool, Type::Timestamp];
-        kinds.map(|kind| Column::new(kind.name(), kind)).to_vec()
+        Type::ALL.map(|kind| Column::new(kind.name(), kind)).to_vec()
     }
 
     fn arrays(rows: &[Row]) -> Vec<ArrayRef> {
+        let decimals: Decimal128Array = rows.iter().map(|row| row.5).collect();
         let times: TimestampMicrosecondArray = rows.iter().map(|row| row.4).collect();
         vec![
             Arc::new(rows.iter().map(|row| row.0.as_deref()).collect::<StringViewArray>()),
@@ -415,6 +439,7 @@ mod tests {
             Arc::new(rows.iter().map(|row| row.2).collect::<Float64Array>()),
             Arc::new(rows.iter().map(|row| row.3).collect::<BooleanArray>()),
             Arc::new(times.with_data_type(Type::Timestamp.arrow())),
+            Arc::new(decimals.with_data_type(Type::ALL[5].arrow())),
         ]
     }
 
@@ -440,6 +465,7 @@ mod tests {
         (one.0.cmp(&two.0).then(one.1.cmp(&two.1)).then(nan_last(one.2, two.2)))
             .then(one.3.cmp(&two.3))
             .then(one.4.cmp(&two.4))
+            .then(one.5.cmp(&two.5))
     }
 
     fn row() -> impl Strategy<Value = Row> {
@@ -454,7 +480,9 @@ mod tests {
         ];
         let int = prop_oneof![any::<i64>(), -2..2_i64];
         use proptest::option::of;
-        (of(text), of(int), of(float), of(any::<bool>()), of(any::<i64>()))
+        let most = 10_i128.pow(38) - 1;
+        let decimal = prop_oneof![-most..=most, -2..2_i128, Just(most), Just(-most)];
+        (of(text), of(int), of(float), of(any::<bool>()), of(any::<i64>()), of(decimal))
     }
 
     proptest! {
@@ -473,6 +501,7 @@ mod tests {
             prop_assert_eq!(&read[1], &arrays[1]);
             prop_assert_eq!(&read[3], &arrays[3]);
             prop_assert_eq!(&read[4], &arrays[4]);
+            prop_assert_eq!(&read[5], &arrays[5]);
             for key in &keys {
                 let mut again = Vec::new();
                 let cells = decode_row(key.bytes(), &columns()).unwrap();
@@ -484,31 +513,33 @@ mod tests {
         #[test]
         fn foreign_bytes_are_refused_or_read(bytes in proptest::collection::vec(0..4_u8, 0..40)) {
             if let Ok(values) = decode_values(&Key::new(&bytes), &columns()) {
-                prop_assert_eq!(values.len(), 5);
+                prop_assert_eq!(values.len(), 6);
             }
         }
     }
 
     #[test]
     fn a_key_is_told_to_a_person() {
-        let rows = [(Some("a".into()), Some(-3), Some(2.5), None, Some(1_000_000))];
+        let rows = [(Some("a".into()), Some(-3), Some(2.5), None, Some(1_000_000), Some(-5))];
         assert_eq!(
             encode(&arrays(&rows))[0].text(&columns()),
-            "string=a, int=-3, float=2.5, bool=NULL, timestamp=1970-01-01T00:00:01Z"
+            "string=a, int=-3, float=2.5, bool=NULL, timestamp=1970-01-01T00:00:01Z, \
+             decimal=-0.000000005"
         );
     }
 
     #[test]
     fn the_encoding_never_changes() {
-        let rows = [(Some("a\0\u{1}z".into()), Some(-1), Some(-2.0), Some(true), None)];
+        let rows = [(Some("a\0\u{1}z".into()), Some(-1), Some(-2.0), Some(true), None, Some(-1))];
         let expected = b"\x01a\x01\x01\x01\x02z\x00\x01\x7f\xff\xff\xff\xff\xff\xff\xff\
-            \x01\x3f\xff\xff\xff\xff\xff\xff\xff\x01\x01\x00";
+            \x01\x3f\xff\xff\xff\xff\xff\xff\xff\x01\x01\x00\
+            \x01\x7f\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff";
         assert_eq!(encode(&arrays(&rows))[0].bytes(), expected);
     }
 
     #[test]
     fn a_key_of_other_columns_is_refused() {
-        let key = &encode(&arrays(&[(Some("a".into()), None, None, None, None)]))[0];
+        let key = &encode(&arrays(&[(Some("a".into()), None, None, None, None, None)]))[0];
         let error = decode_values(key, &columns()[..1]).unwrap_err();
         assert!(error.to_string().contains("more follows at byte 3"), "{error}");
         assert!(decode_values(&Key::new(&[1, 1, 9]), &columns()).is_err());

@@ -5,7 +5,7 @@
 //! one file per operator. It knows no files, no network, no async and no clock: everything in here
 //! is a function of its inputs.
 //!
-//! Map, in reading order: [`time`] and [`types`] (the vocabulary), [`batch`] and [`reject`] (what
+//! Map, in reading order: [`time`], [`decimal`] and [`types`] (the vocabulary), [`batch`] and [`reject`] (what
 //! flows), [`format`](mod@format) (bytes to columns and columns to bytes), [`expr`] (SQL over
 //! columns), [`key`] and [`value`] (rows as bytes that sort, and single cells), [`exchange`] (how
 //! batches change workers), [`flow`], [`meter`] and [`tally`] (what an operator takes, gives and
@@ -14,6 +14,7 @@
 //! [`aggregate`], and those that keep the rows of a key with the kit [`keyed`]: [`dedupe`], [`top`],
 //! [`join`], [`state`].
 
+pub mod decimal;
 pub mod time;
 pub mod types;
 
@@ -55,6 +56,7 @@ pub mod join;
 pub mod top;
 
 pub use batch::{Batch, Origin};
+pub use decimal::Decimal;
 pub use reject::{OnError, Reject, RejectCode};
 pub use time::Time;
 pub use types::{Column, Schema, Type};

@@ -10,13 +10,15 @@
 use std::sync::Arc;
 
 use arrow_array::builder::{
-    BooleanBuilder, Float64Builder, Int64Builder, StringViewBuilder, TimestampMicrosecondBuilder,
+    BooleanBuilder, Decimal128Builder, Float64Builder, Int64Builder, StringViewBuilder,
+    TimestampMicrosecondBuilder,
 };
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
 use regex::{CaptureLocations, Regex};
 
 use crate::batch::{Batch, Shape};
+use crate::decimal::Decimal;
 use crate::flow::{Emit, Stateless};
 use crate::format::value;
 use crate::reject::RejectCode;
@@ -129,6 +131,7 @@ enum Builder {
     Float(Float64Builder),
     Bool(BooleanBuilder),
     Timestamp(TimestampMicrosecondBuilder),
+    Decimal(Decimal, Decimal128Builder),
 }
 
 impl Builder {
@@ -141,6 +144,10 @@ impl Builder {
             Type::Timestamp => Builder::Timestamp(
                 TimestampMicrosecondBuilder::with_capacity(rows).with_timezone("UTC"),
             ),
+            Type::Decimal(digits) => {
+                let builder = Decimal128Builder::with_capacity(rows);
+                Builder::Decimal(digits, builder.with_data_type(kind.arrow()))
+            }
         }
     }
 
@@ -168,6 +175,10 @@ impl Builder {
             Builder::Timestamp(to) => {
                 put(text, Type::Timestamp, value::timestamp, |v| to.append_option(v))
             }
+            Builder::Decimal(digits, to) => {
+                let read = |text: &str| value::decimal(text, *digits);
+                put(text, Type::Decimal(*digits), read, |v| to.append_option(v))
+            }
         }
     }
 
@@ -178,6 +189,7 @@ impl Builder {
             Builder::Float(mut builder) => Arc::new(builder.finish()),
             Builder::Bool(mut builder) => Arc::new(builder.finish()),
             Builder::Timestamp(mut builder) => Arc::new(builder.finish()),
+            Builder::Decimal(_, mut builder) => Arc::new(builder.finish()),
         }
     }
 }

@@ -7,11 +7,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow_schema::{DataType, Field, SchemaRef, TimeUnit};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::decimal::Decimal;
 
 /// What a column can hold. Every column may also hold NULL.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Type {
     /// UTF-8 text; a `StringViewArray`.
     String,
@@ -23,13 +24,22 @@ pub enum Type {
     Bool,
     /// An instant in UTC with microsecond precision; a `TimestampMicrosecondArray` of zone `UTC`.
     Timestamp,
+    /// An exact number with so many digits; a `Decimal128Array` of them.
+    Decimal(Decimal),
 }
 
 impl Type {
-    /// All types, in the order in which they are explained to users.
-    pub const ALL: [Type; 5] = [Type::String, Type::Int, Type::Float, Type::Bool, Type::Timestamp];
+    /// All types, in the order in which they are explained to users; of decimals the plain one.
+    pub const ALL: [Type; 6] = [
+        Type::String,
+        Type::Int,
+        Type::Float,
+        Type::Bool,
+        Type::Timestamp,
+        Type::Decimal(Decimal::PLAIN),
+    ];
 
-    /// Returns the name that is written in a pipeline file.
+    /// Returns the word for it in a pipeline file, of a decimal without its digits.
     pub const fn name(self) -> &'static str {
         match self {
             Type::String => "string",
@@ -37,12 +47,14 @@ impl Type {
             Type::Float => "float",
             Type::Bool => "bool",
             Type::Timestamp => "timestamp",
+            Type::Decimal(_) => "decimal",
         }
     }
 
-    /// Returns the type with this name in a pipeline file, if there is one.
+    /// Returns the type that is written so in a pipeline file, if there is one.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
+        let known = Self::ALL.into_iter().find(|kind| kind.name() == name);
+        known.or_else(|| Decimal::from_name(name).map(Type::Decimal))
     }
 
     /// Returns the one Arrow type that stands for this type.
@@ -53,13 +65,32 @@ impl Type {
             Type::Float => DataType::Float64,
             Type::Bool => DataType::Boolean,
             Type::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            // At most 38: it fits.
+            Type::Decimal(digits) => DataType::Decimal128(digits.precision(), digits.scale() as i8),
         }
     }
 }
 
 impl fmt::Display for Type {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(self.name())
+        match self {
+            Type::Decimal(digits) => digits.fmt(out),
+            other => out.write_str(other.name()),
+        }
+    }
+}
+
+// As it is written in a pipeline file.
+impl Serialize for Type {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Type {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Self::from_name(&name).ok_or_else(|| de::Error::custom(format!("no type {name:?}")))
     }
 }
 

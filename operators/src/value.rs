@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use arrow_array::ArrayRef;
 use arrow_array::builder::{
-    BooleanBuilder, Float64Builder, Int64Builder, StringViewBuilder, TimestampMicrosecondBuilder,
+    BooleanBuilder, Decimal128Builder, Float64Builder, Int64Builder, StringViewBuilder,
+    TimestampMicrosecondBuilder,
 };
 use chrono::{DateTime, SecondsFormat};
 
+use crate::decimal;
 use crate::types::Type;
 
 /// One cell.
@@ -26,6 +28,13 @@ pub enum Value {
     Bool(bool),
     /// An instant, in microseconds since 1970 in UTC.
     Timestamp(i64),
+    /// An exact number.
+    Decimal {
+        /// The number in units of its scale.
+        units: i128,
+        /// How many digits it has behind the point.
+        scale: u8,
+    },
 }
 
 impl Value {
@@ -51,6 +60,7 @@ impl fmt::Display for Value {
                 Some(time) => out.write_str(&time.to_rfc3339_opts(SecondsFormat::AutoSi, true)),
                 None => write!(out, "{micros}us"),
             },
+            Value::Decimal { units, scale } => out.write_str(&decimal::text(*units, *scale)),
         }
     }
 }
@@ -62,6 +72,7 @@ pub(crate) enum ColumnBuilder {
     Float(Float64Builder),
     Bool(BooleanBuilder),
     Timestamp(TimestampMicrosecondBuilder),
+    Decimal(Decimal128Builder),
 }
 
 impl ColumnBuilder {
@@ -77,6 +88,9 @@ impl ColumnBuilder {
                 TimestampMicrosecondBuilder::with_capacity(rows)
                     .with_data_type(Type::Timestamp.arrow()),
             ),
+            Type::Decimal(_) => {
+                Self::Decimal(Decimal128Builder::with_capacity(rows).with_data_type(kind.arrow()))
+            }
         }
     }
 
@@ -88,11 +102,13 @@ impl ColumnBuilder {
             (Self::Float(builder), Value::Float(value)) => builder.append_value(*value),
             (Self::Bool(builder), Value::Bool(value)) => builder.append_value(*value),
             (Self::Timestamp(builder), Value::Timestamp(value)) => builder.append_value(*value),
+            (Self::Decimal(builder), Value::Decimal { units, .. }) => builder.append_value(*units),
             (Self::String(builder), _) => builder.append_null(),
             (Self::Int(builder), _) => builder.append_null(),
             (Self::Float(builder), _) => builder.append_null(),
             (Self::Bool(builder), _) => builder.append_null(),
             (Self::Timestamp(builder), _) => builder.append_null(),
+            (Self::Decimal(builder), _) => builder.append_null(),
         }
     }
 
@@ -111,6 +127,7 @@ impl ColumnBuilder {
             Self::Float(mut builder) => Arc::new(builder.finish()),
             Self::Bool(mut builder) => Arc::new(builder.finish()),
             Self::Timestamp(mut builder) => Arc::new(builder.finish()),
+            Self::Decimal(mut builder) => Arc::new(builder.finish()),
         }
     }
 }

@@ -58,6 +58,7 @@ fn show(evaluated: &Evaluated, kind: Type) -> Vec<String> {
             Type::Timestamp => {
                 any.downcast_ref::<TimestampMicrosecondArray>().unwrap().value(row).to_string()
             }
+            Type::Decimal(_) => unreachable!("they have a file of their own"),
         })
         .collect();
     for error in &evaluated.errors {

@@ -73,6 +73,7 @@ fn texts(rows: &[TableRow]) -> Vec<String> {
         Cell::Float(value) => format!("{value:?}"),
         Cell::Flag(value) => value.to_string(),
         Cell::Timestamp(micros) => format!("{micros}us"),
+        Cell::Decimal(digits) => digits.clone(),
     };
     rows.iter().map(|row| row.cells.iter().map(cell).collect::<Vec<_>>().join(" ")).collect()
 }

@@ -1,7 +1,7 @@
 //! Cells: the cells of a table's rows as text, JSON and csv, written as the table's own files have them.
 
 use chrono::{DateTime, SecondsFormat};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tidemill_client::{Cell, Column};
 
 use crate::human;
@@ -15,12 +15,18 @@ pub(crate) fn text(cell: &Cell) -> String {
     }
 }
 
-/// Returns a row as an object.
-pub(crate) fn json(columns: &[Column], cells: &[Cell]) -> Value {
+/// Returns a row as the text of an object: a decimal is a number of all its digits, more than a value of
+/// JSON in memory would keep.
+pub(crate) fn json(columns: &[Column], cells: &[Cell]) -> String {
     let pairs = columns.iter().zip(cells);
-    let object: Map<String, Value> =
-        pairs.map(|(column, cell)| (column.name.clone(), json_cell(cell))).collect();
-    Value::Object(object)
+    let members = pairs.map(|(column, cell)| {
+        let name = Value::from(column.name.as_str());
+        match cell {
+            Cell::Decimal(digits) => format!("{name}:{digits}"),
+            cell => format!("{name}:{}", json_cell(cell)),
+        }
+    });
+    format!("{{{}}}", members.collect::<Vec<_>>().join(","))
 }
 
 fn json_cell(cell: &Cell) -> Value {
@@ -31,7 +37,7 @@ fn json_cell(cell: &Cell) -> Value {
         // NULL for what is not a number: JSON cannot write it.
         Cell::Float(value) => (*value).into(),
         Cell::Flag(value) => (*value).into(),
-        Cell::Timestamp(_) => plain(cell).into(),
+        Cell::Timestamp(_) | Cell::Decimal(_) => plain(cell).into(),
     }
 }
 
@@ -71,7 +77,7 @@ pub(crate) fn csv_text(text: &str) -> String {
 fn plain(cell: &Cell) -> String {
     match cell {
         Cell::Null => String::new(),
-        Cell::Text(text) => text.clone(),
+        Cell::Text(text) | Cell::Decimal(text) => text.clone(),
         Cell::Int(value) => value.to_string(),
         Cell::Float(value) => format!("{value:?}"),
         Cell::Flag(value) => value.to_string(),
@@ -95,6 +101,16 @@ mod tests {
         check(&[Cell::Null], "\"\"\n");
         check(&[Cell::Float(1.0), Cell::Float(f64::NAN)], "1.0,\n");
         check(&[Cell::Flag(true), Cell::Timestamp(1_500_000)], "true,1970-01-01T00:00:01.500Z\n");
+    }
+
+    #[test]
+    fn a_decimal_keeps_its_digits() {
+        let column = |name: &str| Column { name: name.to_owned(), kind: String::new() };
+        let cells = [Cell::Decimal("12345678901234567890.10".into()), Cell::Int(1), Cell::Null];
+        let columns = [column("a \"b\""), column("i"), column("n")];
+        let expected = r#"{"a \"b\"":12345678901234567890.10,"i":1,"n":null}"#;
+        assert_eq!(json(&columns, &cells), expected);
+        assert_eq!(csv(cells.iter()), "12345678901234567890.10,1,\n");
     }
 
     #[test]

@@ -272,9 +272,8 @@ fn print(
     for _ in 0..row.times.unsigned_abs() {
         match form {
             Form::Json => {
-                let value = cells::json(columns, &row.cells);
-                let line = json!({ "epoch": epoch, "diff": diff, "row": value });
-                writeln!(output.out, "{line}")?;
+                let row = cells::json(columns, &row.cells);
+                writeln!(output.out, "{{\"epoch\":{epoch},\"diff\":{diff},\"row\":{row}}}")?;
             }
             Form::Csv => {
                 let line = cells::csv(row.cells.iter());

@@ -46,6 +46,7 @@ fn cell(wire: v1::Cell) -> Cell {
         Some(Kind::Float(value)) => Cell::Float(value),
         Some(Kind::Flag(value)) => Cell::Flag(value),
         Some(Kind::TimestampUs(micros)) => Cell::Timestamp(micros),
+        Some(Kind::Decimal(digits)) => Cell::Decimal(digits),
     }
 }
 
@@ -58,6 +59,7 @@ pub(crate) fn cell_to_wire(cell: &Cell) -> v1::Cell {
         Cell::Float(value) => Some(Kind::Float(*value)),
         Cell::Flag(value) => Some(Kind::Flag(*value)),
         Cell::Timestamp(micros) => Some(Kind::TimestampUs(*micros)),
+        Cell::Decimal(digits) => Some(Kind::Decimal(digits.clone())),
     };
     v1::Cell { kind }
 }
@@ -120,6 +122,12 @@ pub(crate) fn replaces(replaces: Replaces) -> Option<v1::Replaces> {
 }
 
 /// Translates a submission.
+/// Returns what an upload became, in each pipeline that it was sent to.
+pub(crate) fn submissions(mut wire: v1::Submission) -> Result<Vec<Submission>, Error> {
+    let also = std::mem::take(&mut wire.also);
+    [wire].into_iter().chain(also).map(submission).collect()
+}
+
 pub(crate) fn submission(wire: v1::Submission) -> Result<Submission, Error> {
     let id = |id: u64| (id > 0).then_some(id);
     let output = |file: v1::OutputFile| OutputFile {

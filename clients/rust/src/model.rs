@@ -488,6 +488,8 @@ pub enum Cell {
     Flag(bool),
     /// An instant, in microseconds since 1970 in UTC.
     Timestamp(i64),
+    /// An exact number, as it is written: `-0.50`.
+    Decimal(String),
 }
 
 /// A row of a table.

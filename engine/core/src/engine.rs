@@ -68,7 +68,7 @@ pub(crate) struct Parts {
     /// Which pipeline takes no files for a moment.
     pub(crate) held: Held,
     /// The plan that takes over when this life has ended.
-    pub(crate) next: Mutex<Option<Box<Plan>>>,
+    pub(crate) next: Arc<Mutex<Option<Box<Plan>>>>,
     /// The home.
     pub(crate) root: PathBuf,
     /// Whether states may go on without inputs that are gone.

@@ -44,12 +44,14 @@ mod keep;
 mod order;
 mod postpone;
 mod retry;
+mod set;
 mod shelf;
 
 pub use control::Change;
 pub use correct::Removal;
 pub use dry_run::{Trial, Tried, Try};
 pub use order::Waiting;
+pub use set::HandOver;
 
 /// Events taken into one transaction at most.
 const GROUP_MAX: usize = 512;
@@ -177,6 +179,8 @@ pub struct Line {
     pub stateful: Vec<bool>,
     /// How reading a file of each source is tried again.
     pub retry: Vec<Policy>,
+    /// Of each source, whether its files may be refused before they are read, or be of a set.
+    pub arrival_refuses: Vec<bool>,
     /// How long inputs of each source are retained for corrections.
     pub retention: Vec<Retention>,
     /// The epoch that was restored: what came up to it is not read again.
@@ -191,7 +195,8 @@ pub struct Line {
     pub trial: Option<Box<Trial>>,
     /// Its tables, by the sink's place in the plan.
     pub tables: BTreeMap<usize, TableShape>,
-    /// Answers that wait until their sink is resumed, and all behind them, in the order of epochs.
+    /// Answers that wait until their sink is resumed or all of their set are there, and all behind
+    /// them, in the order of epochs.
     pub held: VecDeque<Answer>,
     /// Whether there were corrections in this life.
     pub corrects: bool,
@@ -216,8 +221,12 @@ pub struct Ledger {
     tried: u64,
     /// What a person holds back.
     control: Control,
+    /// Files under way that are of a set, by number.
+    sets: BTreeMap<u64, set::Member>,
+    handover: HandOver,
     stopping: bool,
-    /// The pipeline that another text has taken over: what comes now is for the next life.
+    /// The pipeline that another text has taken over, or that begins anew without a set: what comes now
+    /// is for the next life.
     deployed: Option<String>,
 }
 
@@ -243,6 +252,7 @@ impl Ledger {
         space: Space,
         turns: Turns,
         control: Control,
+        handover: HandOver,
     ) -> Self {
         let (running, postponed) = (BTreeMap::new(), BTreeMap::new());
         let (stopping, tried, deployed) = (false, 0, None);
@@ -258,6 +268,8 @@ impl Ledger {
             turns,
             tried,
             control,
+            sets: BTreeMap::new(),
+            handover,
             stopping,
             deployed,
         }
@@ -395,7 +407,7 @@ impl Ledger {
         for asked in trials {
             self.try_out(*asked)?;
         }
-        let answers = self.hold_back(answers);
+        let answers = self.hold_back(answers)?;
         self.finish(answers)?;
         for change in changes {
             self.change(change)?;
@@ -461,7 +473,9 @@ impl Ledger {
             // What waits for another file has not begun either.
             let behind = self.lines.iter().flat_map(|line| &line.behind);
             let behind = behind.filter(|one| matches!(one, Waiting::File(..))).count();
-            let behind = behind + self.postponed.len();
+            // Nor does one go on whose answer is held back.
+            let held: usize = self.lines.iter().map(|line| line.held.len()).sum();
+            let behind = behind + self.postponed.len() + held;
             let idle = self.board.outstanding() <= self.turns.held() + behind;
             match self.turns.next(idle) {
                 None => return Ok(()),
@@ -484,12 +498,16 @@ impl Ledger {
         let mut waiting_again = Vec::new();
         let finished: Vec<usize> = answers.iter().map(|(pipeline, _)| *pipeline).collect();
         let mut tried = Vec::new();
+        let mut with_set = false;
         for (pipeline, mut answer) in answers {
             if self.is_tried(pipeline, answer.epoch) {
                 tried.push((pipeline, answer));
                 continue;
             }
-            let weight = answer.weight();
+            let of_set = self.sets.remove(&answer.submission).is_some();
+            with_set |= of_set;
+            // That of a set was released when it began to wait.
+            let weight = if of_set { 0 } else { answer.weight() };
             let Some(file) = self.running.remove(&answer.submission) else {
                 self.lines[pipeline].backlog.release(weight);
                 continue;
@@ -513,7 +531,7 @@ impl Ledger {
             if file.is_removal() {
                 // It has no bytes; those that it takes back were found to be the right ones.
                 answer.hash = file.hash;
-            } else {
+            } else if !of_set {
                 self.check_again(pipeline, &file, &mut answer);
             }
             self.board.answered(pipeline, file.id);
@@ -523,7 +541,10 @@ impl Ledger {
             if answer.failure.is_none() {
                 receipts.insert(file.id, receipt::receipt(&self.lines[pipeline].book, &answer));
             }
-            let postponed = self.postponement(pipeline, &file, &answer)?;
+            let postponed = match of_set {
+                true => None,
+                false => self.postponement(pipeline, &file, &answer)?,
+            };
             let (mut outcome, staged) = self.decide(pipeline, &mut answer);
             if let Some((why, waiting)) = postponed {
                 outcome.verdict = Verdict::Postponed(why);
@@ -560,6 +581,9 @@ impl Ledger {
             let outcomes: Vec<&Outcome> = jobs.iter().filter_map(Job::outcome).collect();
             let replaced = self.commit(&outcomes, &receipts)?;
             shelf::tell(&mut jobs, replaced);
+            if with_set {
+                jobs = vec![Job::Together(jobs)];
+            }
             self.publish(jobs);
         }
         waiting_again.into_iter().for_each(|waiting| self.wait_again(waiting));

@@ -7,8 +7,8 @@ use tidemill_cli::ClientCommand;
 use tidemill_engine::{Plan, plan};
 use tidemill_store::Deployment;
 
-use crate::author::load;
 use crate::complain;
+use crate::pipeline::load;
 
 /// What a run begins with.
 #[derive(Debug)]
@@ -26,6 +26,7 @@ pub(crate) fn effective(
 ) -> Result<Effective, Vec<String>> {
     let mut all = Effective { plans: Vec::with_capacity(given.len()), notes: Vec::new() };
     let mut wrong = Vec::new();
+    let names: Vec<String> = given.iter().map(|plan| plan.name.clone()).collect();
     for plan in given {
         let Some(deployment) = deployed.iter().find(|one| one.pipeline == plan.name) else {
             all.plans.push(plan);
@@ -52,18 +53,14 @@ pub(crate) fn effective(
             ));
         }
     }
-    for deployment in deployed {
-        if !all.plans.iter().any(|plan| plan.name == deployment.pipeline)
-            && !wrong.iter().any(|text| text.starts_with(&prefix(&deployment.pipeline)))
-        {
-            all.notes.push(format!(
-                "pipeline {}: it was deployed into this home and runs, too: {}. To leave it out, \
-                 start with --redeploy",
-                deployment.pipeline,
-                version(deployment)
-            ));
-            take(deployment, &mut all.plans, &mut wrong);
-        }
+    for deployment in deployed.iter().filter(|one| !names.contains(&one.pipeline)) {
+        all.notes.push(format!(
+            "pipeline {}: it was deployed into this home and runs, too: {}. To leave it out, start with \
+             --redeploy",
+            deployment.pipeline,
+            version(deployment)
+        ));
+        take(deployment, &mut all.plans, &mut wrong);
     }
     if wrong.is_empty() { Ok(all) } else { Err(wrong) }
 }
@@ -93,10 +90,6 @@ fn take(deployment: &Deployment, plans: &mut Vec<Plan>, wrong: &mut Vec<String>)
             ));
         }
     }
-}
-
-fn prefix(pipeline: &str) -> String {
-    format!("pipeline {pipeline}: ")
 }
 
 fn version(deployment: &Deployment) -> String {

@@ -129,21 +129,17 @@ pub fn load(path: &Path) -> anyhow::Result<Result<Plan, Mistakes>> {
 pub fn load_with(path: &Path, values: &Values) -> anyhow::Result<Result<Plan, Mistakes>> {
     let yaml = std::fs::read_to_string(path)
         .with_context(|| format!("read the pipeline file {}", path.display()))?;
-    Ok(load_text_with(path, yaml, values))
-}
-
-/// Plans the text of a pipeline file that was read before, with what it includes from where the file lies.
-pub fn load_text_with(path: &Path, yaml: String, values: &Values) -> Result<Plan, Mistakes> {
     let file = path.display().to_string();
     // A pipe has no folder; it stands for itself.
     let planned = match path.canonicalize() {
         Ok(real) => plan_in(&yaml, &Folder::of(path, real, values)),
         Err(_) => plan_in(&yaml, &Alone),
     };
-    planned.map_err(|diagnostics| Mistakes { file, yaml, diagnostics })
+    Ok(planned.map_err(|diagnostics| Mistakes { file, yaml, diagnostics }))
 }
 
-/// The same, with the files that the tests of the pipeline name: who only runs it need not have them.
+/// The same, and looks for the files that the tests of the pipeline name: who only runs it need not have
+/// them.
 pub fn load_with_tests(path: &Path, values: &Values) -> anyhow::Result<Result<Plan, Mistakes>> {
     let plan = match load_with(path, values)? {
         Ok(plan) => plan,
@@ -166,7 +162,7 @@ pub fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// Plans the text of a pipeline file that was read before, with all that it includes.
+/// Plans the text of a pipeline file that was read before; what it includes is in it.
 pub fn load_text(path: &Path, yaml: String) -> Result<Plan, Mistakes> {
     let file = path.display().to_string();
     plan_in(&yaml, &Alone).map_err(|diagnostics| Mistakes { file, yaml, diagnostics })

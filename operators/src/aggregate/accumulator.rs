@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::exact::ExactSum;
 use super::moments::{Divisor, Moments};
 use super::{AggregateSpec, Computed, Function, Hold, candidate, quantile, registers};
+use crate::decimal::WideSum;
 use crate::key::{Key, decode_values, float_of, int_of};
 use crate::types::{Column, Type};
 use crate::value::Value;
@@ -44,6 +45,8 @@ pub enum State {
     Wide(Box<(i64, i128)>),
     /// A sum of floats.
     Float(Box<FloatSum>),
+    /// A sum of decimals: the number of arguments, and their sum.
+    Decimal(Box<(i64, WideSum)>),
     /// The least argument, as a word that orders like it.
     MinWord(Option<u64>),
     /// The greatest argument, as a word that orders like it.
@@ -102,12 +105,14 @@ pub struct FloatSum {
     pub sum: ExactSum,
 }
 
-/// An integer sum that left the range of an int.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the sum {sum} does not fit an int")]
+/// A sum that its column does not hold.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the sum {sum} does not fit {} {kind}", if *.kind == Type::Int { "an" } else { "a" })]
 pub struct SumOverflow {
     /// The exact sum.
-    pub sum: i128,
+    pub sum: String,
+    /// The type of the column.
+    pub kind: Type,
 }
 
 impl State {
@@ -130,9 +135,13 @@ impl State {
                 State::Count(0)
             }
             (Function::Sum | Function::Avg, Some(Type::Float), _) => State::Float(Box::default()),
+            (Function::Sum | Function::Avg, Some(Type::Decimal(_)), _) => {
+                State::Decimal(Box::default())
+            }
             (Function::Sum | Function::Avg, ..) => State::Int { count: 0, sum: 0 },
             (Function::Min, Some(Type::String), _) => State::MinText(None),
             (Function::Max, Some(Type::String), _) => State::MaxText(None),
+            (Function::Min | Function::Max, Some(Type::Decimal(_)), _) => State::Best(None),
             (Function::Min, ..) => State::MinWord(None),
             (Function::Max, ..) => State::MaxWord(None),
             (
@@ -158,6 +167,10 @@ impl State {
             (State::Float(one), State::Float(two)) => {
                 one.count += two.count;
                 one.sum.merge(&two.sum);
+            }
+            (State::Decimal(one), State::Decimal(two)) => {
+                one.0 += two.0;
+                one.1.merge(two.1);
             }
             (State::MinWord(one), State::MinWord(two)) => {
                 *one = one.iter().chain(two).copied().min();
@@ -197,6 +210,7 @@ impl State {
             State::Int { count, sum } => *count == 0 && *sum == 0,
             State::Wide(_) => false,
             State::Float(float) => float.count == 0 && float.sum.is_zero(),
+            State::Decimal(decimal) => decimal.0 == 0 && decimal.1.is_zero(),
             State::MinWord(value) | State::MaxWord(value) => value.is_none(),
             State::MinText(value) | State::MaxText(value) => value.is_none(),
             State::Best(best) => best.is_none(),
@@ -213,12 +227,16 @@ impl State {
             (State::Count(count), _) => Value::Int(*count),
             (State::Int { count: 0, .. }, _) => Value::Null,
             (State::Int { sum, .. }, Function::Sum) => Value::Int(*sum),
-            (State::Wide(wide), Function::Sum) => return Err(SumOverflow { sum: wide.1 }),
+            (State::Wide(wide), Function::Sum) => {
+                return Err(SumOverflow { sum: wide.1.to_string(), kind: computed.kind });
+            }
             (State::Int { count, sum }, _) => Value::Float(*sum as f64 / *count as f64),
             (State::Wide(wide), _) => Value::Float(wide.1 as f64 / wide.0 as f64),
             (State::Float(float), _) if float.count == 0 => Value::Null,
             (State::Float(float), Function::Sum) => Value::Float(float.sum.to_f64()),
             (State::Float(float), _) => Value::Float(float.sum.to_f64() / float.count as f64),
+            (State::Decimal(decimal), _) if decimal.0 == 0 => Value::Null,
+            (State::Decimal(decimal), _) => decimal_value(**decimal, computed)?,
             (State::MinWord(word) | State::MaxWord(word), _) => match word {
                 Some(word) => word_value(*word, computed.kind),
                 None => Value::Null,
@@ -256,6 +274,21 @@ impl State {
     }
 }
 
+/// Returns the sum of decimals, or their mean.
+fn decimal_value((count, sum): (i64, WideSum), computed: &Computed) -> Result<Value, SumOverflow> {
+    let (Some(Type::Decimal(of)), Type::Decimal(to)) = (computed.argument, computed.kind) else {
+        panic!("{}: decimals do not add up to {}", computed.name, computed.kind);
+    };
+    let units = match computed.function {
+        Function::Sum => sum.total(to),
+        _ => sum.mean(count, of.scale(), to),
+    };
+    match units {
+        Some(units) => Ok(Value::Decimal { units, scale: to.scale() }),
+        None => Err(SumOverflow { sum: sum.text(of.scale()), kind: computed.kind }),
+    }
+}
+
 /// Returns the value of an encoded cell.
 fn cell_value(cell: &[u8], kind: Type) -> Value {
     let cells = decode_values(&Key::new(cell), &[Column::new("", kind)]);
@@ -268,7 +301,8 @@ fn word_value(word: u64, kind: Type) -> Value {
         Type::Float => Value::Float(float_of(word)),
         Type::Bool => Value::Bool(word != 0),
         Type::Timestamp => Value::Timestamp(int_of(word)),
-        Type::Int | Type::String => Value::Int(int_of(word)),
+        // Texts and decimals are no words.
+        Type::Int | Type::String | Type::Decimal(_) => Value::Int(int_of(word)),
     }
 }
 

@@ -107,6 +107,8 @@ impl Function {
                 Some(Type::Int)
             }
             (Function::Sum, Some(Type::Int)) => Some(Type::Int),
+            (Function::Sum, Some(Type::Decimal(digits))) => Some(Type::Decimal(digits.total())),
+            (Function::Avg, Some(Type::Decimal(digits))) => Some(Type::Decimal(digits.mean())),
             (Function::Sum | Function::Avg, Some(Type::Float)) => Some(Type::Float),
             (Function::Avg, Some(Type::Int)) => Some(Type::Float),
             (Function::Min | Function::Max, kind) => kind,
@@ -125,6 +127,18 @@ impl Function {
             (Function::Place, None) => Some(Type::String),
             _ => None,
         }
+    }
+
+    /// Returns whether it computes with floats whatever numbers it is given.
+    pub const fn is_of_floats(self) -> bool {
+        matches!(
+            self,
+            Function::VarSamp
+                | Function::VarPop
+                | Function::StddevSamp
+                | Function::StddevPop
+                | Function::ApproxQuantile(_)
+        )
     }
 
     /// Returns whether one row is picked by an order, and its argument is the result.

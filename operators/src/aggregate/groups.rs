@@ -235,11 +235,14 @@ impl Iterator for Drain {
 mod tests {
     use std::sync::Arc;
 
-    use arrow_array::{Float64Array, Int64Array, StringViewArray, TimestampMicrosecondArray};
+    use arrow_array::{
+        Decimal128Array, Float64Array, Int64Array, StringViewArray, TimestampMicrosecondArray,
+    };
     use differential_dataflow::difference::Semigroup;
 
     use super::super::{Computed, Function};
     use super::*;
+    use crate::decimal::Decimal;
     use crate::types::Type;
     use crate::value::Value;
 
@@ -332,6 +335,32 @@ mod tests {
         check(Max, Type::String, some, "c");
         check(Min, Type::String, texts(&[None, None]), "NULL");
         check(Min, Type::String, texts(&[None, Some("late")]), "late");
+
+        let money = Type::Decimal(Decimal::new(12, 2).unwrap());
+        let decimals = |kind: Type, values: &[Option<i128>]| -> ArrayRef {
+            let decimals: Decimal128Array = values.iter().copied().collect();
+            Arc::new(decimals.with_data_type(kind.arrow()))
+        };
+        let some = decimals(money, &[Some(10), None, Some(20), Some(-1_000_000)]);
+        check(Count, money, Arc::clone(&some), "3");
+        check(Sum, money, Arc::clone(&some), "-9999.70");
+        check(Avg, money, Arc::clone(&some), "-3333.233333");
+        check(Min, money, Arc::clone(&some), "-10000.00");
+        check(Max, money, some, "0.20");
+        for function in [Sum, Avg, Min] {
+            check(function, money, decimals(money, &[None, None]), "NULL");
+        }
+        let (widest, most) = (Type::Decimal(Decimal::new(38, 2).unwrap()), 10_i128.pow(38) - 1);
+        let nines = "9".repeat(36);
+        check(Sum, widest, decimals(widest, &[Some(most), Some(0)]), &format!("{nines}.99"));
+        check(
+            Sum,
+            widest,
+            decimals(widest, &[Some(most), Some(1)]),
+            &format!("the sum 1{}.00 does not fit a decimal(38,2)", "0".repeat(36)),
+        );
+        let back = [Some(most), Some(most), Some(-most), Some(-most), Some(-7)];
+        check(Sum, widest, decimals(widest, &back), "-0.07");
 
         check(Min, Type::Bool, bools(&[Some(true), None, Some(false)]), "false");
         check(Max, Type::Bool, bools(&[Some(false), Some(true)]), "true");

@@ -4,13 +4,14 @@
 //! no aggregate of the given spec has written are refused, never trusted and never a panic.
 //!
 //! | row         | length of the key, key, rows (zigzag), number of states, states              |
-//! | state       | a tag, then counts (zigzag), sums (zigzag or 16 bytes), words, or text       |
+//! | state       | a tag, then counts (zigzag), sums (zigzag, 16 or 32 bytes), words, or text   |
 //! | number      | 7 bits a byte, lowest first, the high bit says that more follow              |
 
 use super::accumulator::{Accumulator, Counted, FloatSum, State};
 use super::exact::{BUCKET_MAX, ExactSum};
 use super::moments::{Moments, SQUARE_BUCKET_MAX};
 use super::{AggregateSpec, Computed, Hold, candidate, quantile, registers};
+use crate::decimal::WideSum;
 use crate::key::{self, Key};
 
 /// The number of this encoding; part of the fingerprint of kept state.
@@ -31,6 +32,7 @@ const BEST: u8 = 12;
 const PICKED: u8 = 14;
 const COUNTED: u8 = 15;
 const MOMENTS: u8 = 16;
+const DECIMAL: u8 = 17;
 
 /// Bytes that are no rows of this aggregate: state of another pipeline, or damage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -74,6 +76,11 @@ fn put_state(state: &State, out: &mut Vec<u8>) {
             out.push(FLOAT);
             put_signed(float.count, out);
             put_exact(&float.sum, out);
+        }
+        State::Decimal(decimal) => {
+            out.push(DECIMAL);
+            put_signed(decimal.0, out);
+            out.extend_from_slice(&decimal.1.to_le_bytes());
         }
         State::Best(best) => {
             out.push(BEST + u8::from(best.is_some()));
@@ -268,6 +275,10 @@ impl<'a> RowReader<'a> {
                 State::int(count, i128::from_le_bytes(self.array()?))
             }
             FLOAT => State::Float(Box::new(self.float()?)),
+            DECIMAL => {
+                let count = self.signed()?;
+                State::Decimal(Box::new((count, WideSum::from_le_bytes(self.array()?))))
+            }
             tag if tag & !1 == MIN_WORD => State::MinWord(self.word(tag)?),
             tag if tag & !1 == MAX_WORD => State::MaxWord(self.word(tag)?),
             tag if tag & !1 == MIN_TEXT => State::MinText(self.text(tag)?),
@@ -373,6 +384,7 @@ mod tests {
 
     use super::super::{Function, Share, TakenBack};
     use super::*;
+    use crate::decimal::Decimal;
     use crate::key::KeyEncoder;
     use crate::types::{Column, Type};
 
@@ -395,6 +407,7 @@ mod tests {
                 Computed { arrival: true, ..computed(Function::First, text) },
                 computed(Function::CountDistinct, int),
                 computed(Function::ApproxDistinct, text),
+                computed(Function::Avg, Some(Type::Decimal(Decimal::PLAIN))),
             ],
             taken_back: TakenBack::Never,
         }
@@ -441,6 +454,8 @@ mod tests {
                 *buckets.entry(quantile::bucket_of(*float)).or_insert(0) += 1_i64;
             }
             words.iter().flatten().for_each(|word| moments.add_int(word.cast_signed(), 1));
+            let mut wide = WideSum::default();
+            wide.add(sum, counts[0]);
             let sum = if narrow { sum >> 70 } else { sum };
             let [least, greatest] = texts.map(|text| text.map(String::into_boxed_str));
             let states = [
@@ -456,6 +471,7 @@ mod tests {
                 State::Best(best.map(|best| candidate_of(&best, 7))),
                 State::Count(counts[0]),
                 State::Counted(levels.into_iter().collect()),
+                State::Decimal(Box::new((counts[1], wide))),
             ];
             let states = if none { Box::default() } else { states.into() };
             (key(text.as_deref(), number), Accumulator { rows: counts[0], states })

@@ -9,7 +9,7 @@
 use std::hash::{BuildHasher, RandomState};
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
+use arrow_array::types::{Decimal128Type, Float64Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, ArrayRef};
 use hashbrown::HashTable;
 
@@ -99,6 +99,14 @@ impl Shortcut {
                 words[at + 1] = (*view >> 64) as u64;
                 *whole &= *view as u32 <= INLINE_BYTES;
             }
+            return Some(2);
+        }
+        if let Some(numbers) = key.as_primitive_opt::<Decimal128Type>() {
+            if at + 2 > WORDS {
+                return None;
+            }
+            self.lay(at, numbers.values().iter().map(|number| *number as u64));
+            self.lay(at + 1, numbers.values().iter().map(|number| (*number >> 64) as u64));
             return Some(2);
         }
         if at + 1 > WORDS {

@@ -3,7 +3,9 @@
 //! too: of a file that is taken back as a whole, only the best candidate of each group.
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{ArrowPrimitiveType, Float64Type, Int64Type, TimestampMicrosecondType};
+use arrow_array::types::{
+    ArrowPrimitiveType, Decimal128Type, Float64Type, Int64Type, TimestampMicrosecondType,
+};
 use arrow_array::{Array, ArrayRef, PrimitiveArray};
 use hashbrown::HashMap;
 
@@ -13,6 +15,7 @@ use super::exact::{ExactSum, split};
 use super::moments::Moments;
 use super::registers::{self, REGISTER_BYTES};
 use super::{AggregateSpec, Computed, Function, Hold, TakenBack, quantile};
+use crate::decimal::WideSum;
 use crate::exchange::key_hash;
 use crate::key::{Key, KeyEncoder, ordered_float, ordered_int};
 use crate::types::Type;
@@ -43,6 +46,7 @@ enum Sums {
     Count(Vec<i64>),
     Int(Vec<(i64, i128)>),
     Float(Vec<FloatPartial>),
+    Decimal(Vec<(i64, WideSum)>),
     MinWord(Vec<Option<u64>>),
     MaxWord(Vec<Option<u64>>),
     MinText(Vec<Option<Box<str>>>),
@@ -71,6 +75,7 @@ impl Lane {
             (Function::CountAll, _) => Sums::Rows,
             (Function::Count, _) => Sums::Count(Vec::new()),
             (Function::Sum | Function::Avg, Some(Type::Float)) => Sums::Float(Vec::new()),
+            (Function::Sum | Function::Avg, Some(Type::Decimal(_))) => Sums::Decimal(Vec::new()),
             (Function::Sum | Function::Avg, _) => Sums::Int(Vec::new()),
             (Function::CountDistinct | Function::ApproxDistinct, _) => Sums::Held(Vec::new()),
             (Function::ApproxQuantile(_), _) => Sums::Buckets(Vec::new()),
@@ -82,6 +87,7 @@ impl Lane {
             _ if spec.taken_back == TakenBack::ByRow => Sums::Held(Vec::new()),
             (Function::Min, Some(Type::String)) => Sums::MinText(Vec::new()),
             (Function::Max, Some(Type::String)) => Sums::MaxText(Vec::new()),
+            (Function::Min | Function::Max, Some(Type::Decimal(_))) => Sums::Best(Vec::new()),
             (Function::Min, _) => Sums::MinWord(Vec::new()),
             (Function::Max, _) => Sums::MaxWord(Vec::new()),
             _ => Sums::Best(Vec::new()),
@@ -95,6 +101,7 @@ impl Lane {
             Sums::Count(sums) => sums.resize(groups, 0),
             Sums::Int(sums) => sums.resize(groups, (0, 0)),
             Sums::Float(sums) => sums.resize_with(groups, FloatPartial::default),
+            Sums::Decimal(sums) => sums.resize(groups, (0, WideSum::default())),
             Sums::MinWord(sums) | Sums::MaxWord(sums) => sums.resize(groups, None),
             Sums::MinText(sums) | Sums::MaxText(sums) => sums.resize(groups, None),
             Sums::Best(sums) => sums.resize(groups, None),
@@ -125,6 +132,13 @@ impl Lane {
             (Sums::Float(sums), Some(argument)) => {
                 each(groups, argument.as_primitive::<Float64Type>(), |group, value| {
                     sums[group].add(value, diff);
+                });
+            }
+            (Sums::Decimal(sums), Some(argument)) => {
+                each(groups, argument.as_primitive::<Decimal128Type>(), |group, units| {
+                    let (count, sum) = &mut sums[group];
+                    *count += diff;
+                    sum.add(units, diff);
                 });
             }
             (Sums::Moments(sums), Some(argument)) => {
@@ -259,6 +273,7 @@ impl Lane {
             Sums::Count(sums) => State::Count(sums[group]),
             Sums::Int(sums) => State::int(sums[group].0, sums[group].1),
             Sums::Float(sums) => State::Float(Box::new(std::mem::take(&mut sums[group]).finish())),
+            Sums::Decimal(sums) => State::Decimal(Box::new(sums[group])),
             Sums::MinWord(sums) | Sums::MaxWord(sums) if holds => {
                 candidate(sums[group].map(|word| candidate::of_word(function, kind, word)))
             }

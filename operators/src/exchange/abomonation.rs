@@ -13,9 +13,11 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{ByteViewType, Float64Type, Int64Type, TimestampMicrosecondType};
+use arrow_array::types::{
+    ByteViewType, Decimal128Type, Float64Type, Int64Type, TimestampMicrosecondType,
+};
 use arrow_array::{
-    Array, ArrayRef, BinaryArray, BinaryViewArray, BooleanArray, Float64Array,
+    Array, ArrayRef, BinaryArray, BinaryViewArray, BooleanArray, Decimal128Array, Float64Array,
     GenericByteViewArray, Int64Array, RecordBatch, RecordBatchOptions, StringArray,
     StringViewArray, TimestampMicrosecondArray, UInt64Array,
 };
@@ -33,8 +35,8 @@ use crate::types::Type;
 /// The codec of plain vectors.
 pub struct Abomonation;
 
-/// A batch as plain vectors: words (header, tags, lengths, offsets, positions), integers, floats,
-/// and bytes (names, bits, text). The bytes are last, so that everything before stays aligned.
+/// A batch as plain vectors: words (header, tags, lengths, offsets, positions, decimals in two),
+/// integers, floats, and bytes (names, bits, text). The bytes are last, so that everything before stays aligned.
 type Plain = (Vec<u64>, Vec<i64>, Vec<f64>, Vec<u8>);
 
 /// Words before the columns are described.
@@ -109,6 +111,7 @@ impl Sizes {
             Type::String => self.text(array.as_string_view()),
             Type::Int | Type::Timestamp | Type::Float => self.numbers += array.len(),
             Type::Bool => self.bytes += array.len().div_ceil(8),
+            Type::Decimal(_) => self.words += 2 * array.len(),
         }
     }
 
@@ -151,6 +154,10 @@ fn to_plain(batch: &Batch) -> io::Result<Plain> {
             }
             Type::Float => plain.2.extend_from_slice(array.as_primitive::<Float64Type>().values()),
             Type::Bool => plain.3.extend_from_slice(&array.as_boolean().values().sliced()),
+            Type::Decimal(_) => {
+                let values = array.as_primitive::<Decimal128Type>().values().iter();
+                plain.0.extend(values.flat_map(|units| [*units as u64, (*units >> 64) as u64]));
+            }
         }
     }
     if let Some(raw) = &batch.raw {
@@ -299,6 +306,15 @@ impl Reader<'_> {
                 let values = take(&mut self.ints, rows)?.to_vec();
                 let array = TimestampMicrosecondArray::try_new(values.into(), nulls)?;
                 Arc::new(array.with_data_type(Type::Timestamp.arrow()))
+            }
+            kind @ Type::Decimal(_) => {
+                let (words, _) = take(&mut self.words, rows.saturating_mul(2))?.as_chunks::<2>();
+                let units = |[low, high]: &[u64; 2]| {
+                    (u128::from(*low) | u128::from(*high) << 64).cast_signed()
+                };
+                let values: Vec<i128> = words.iter().map(units).collect();
+                let array = Decimal128Array::try_new(values.into(), nulls)?;
+                Arc::new(array.with_data_type(kind.arrow()))
             }
         })
     }

@@ -10,7 +10,7 @@
 //! per column: tag | name length | name
 //! per array (columns, then raw, then positions):
 //!   [validity bits, if the tag says so] then
-//!   numbers: the values          bools: bits
+//!   numbers: the values          bools: bits          decimals: 16 bytes each
 //!   texts:   rows + 1 offsets of 4 bytes | the bytes
 //! ```
 
@@ -19,10 +19,10 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
-    ByteViewType, Float64Type, Int64Type, StringViewType, TimestampMicrosecondType,
+    ByteViewType, Decimal128Type, Float64Type, Int64Type, StringViewType, TimestampMicrosecondType,
 };
 use arrow_array::{
-    Array, ArrayRef, BinaryArray, BinaryViewArray, BooleanArray, Float64Array,
+    Array, ArrayRef, BinaryArray, BinaryViewArray, BooleanArray, Decimal128Array, Float64Array,
     GenericByteViewArray, Int64Array, RecordBatch, RecordBatchOptions, StringArray,
     StringViewArray, TimestampMicrosecondArray, UInt64Array,
 };
@@ -33,6 +33,7 @@ use arrow_schema::{Field, Schema};
 
 use super::{Codec, DecodeError};
 use crate::batch::{Batch, Origin};
+use crate::decimal::Decimal;
 use crate::types::Type;
 
 /// The safe codec: columns as they lie in memory, checked when they are read.
@@ -43,8 +44,11 @@ const HEADER_WORDS: usize = 7;
 /// Flags of a batch.
 pub(super) const HAS_RAW: u64 = 1;
 pub(super) const HAS_POSITIONS: u64 = 2;
-/// The bits of a tag: the type, whether there are NULLs, whether the field may have some.
-pub(super) const TYPE_BITS: u64 = 7;
+/// The bits of a tag: the type (with the digits of a decimal in two bytes of their own), whether there
+/// are NULLs, whether the field may have some.
+pub(super) const TYPE_BITS: u64 = 0x00ff_ff07;
+/// Where the digits of a decimal stand in a tag.
+const DIGITS_SHIFT: u32 = 8;
 pub(super) const HAS_NULLS: u64 = 8;
 pub(super) const NULLABLE: u64 = 16;
 
@@ -57,7 +61,7 @@ const fn padded(length: usize) -> usize {
 /// Returns the type of a column and its number on the wire.
 ///
 /// # Panics
-/// When the column is none of the five arrays of [`Type`]; the planner never lets one through.
+/// When the column is none of the arrays of [`Type`]; the planner never lets one through.
 pub(super) fn type_of(array: &dyn Array) -> (Type, u64) {
     let kind = match array.data_type() {
         arrow_schema::DataType::Utf8View => Type::String,
@@ -65,14 +69,29 @@ pub(super) fn type_of(array: &dyn Array) -> (Type, u64) {
         arrow_schema::DataType::Float64 => Type::Float,
         arrow_schema::DataType::Boolean => Type::Bool,
         other if *other == Type::Timestamp.arrow() => Type::Timestamp,
+        arrow_schema::DataType::Decimal128(precision, scale) => {
+            let digits = Decimal::new(*precision, scale.unsigned_abs());
+            Type::Decimal(digits.expect("a column of ours has digits that there are"))
+        }
         other => panic!("a batch holds a column of {other}, which is none of our types"),
     };
-    (kind, Type::ALL.iter().position(|one| *one == kind).unwrap_or_default() as u64)
+    let digits = match kind {
+        Type::Decimal(digits) => u64::from(digits.precision()) | u64::from(digits.scale()) << 8,
+        _ => 0,
+    };
+    let word = Type::ALL.iter().position(|one| one.name() == kind.name()).unwrap_or_default();
+    (kind, word as u64 | digits << DIGITS_SHIFT)
 }
 
 /// Returns the type of this number.
 pub(super) fn type_at(number: u64) -> Result<Type, DecodeError> {
-    let found = usize::try_from(number).ok().and_then(|number| Type::ALL.get(number).copied());
+    let found = match Type::ALL.get((number & 7) as usize) {
+        Some(Type::Decimal(_)) => {
+            let [_, precision, scale, ..] = number.to_le_bytes();
+            Decimal::new(precision, scale).map(Type::Decimal)
+        }
+        found => found.copied().filter(|_| number <= 7),
+    };
     found.ok_or(DecodeError::Impossible { what: "the type of a column", found: number })
 }
 
@@ -211,6 +230,9 @@ fn layout(array: &dyn Array) -> Layout<'_> {
             Layout::Numbers(array.as_primitive::<TimestampMicrosecondType>().values().inner())
         }
         Type::Bool => Layout::Bits(array.as_boolean().values()),
+        Type::Decimal(_) => {
+            Layout::Numbers(array.as_primitive::<Decimal128Type>().values().inner())
+        }
     }
 }
 
@@ -350,6 +372,15 @@ impl Reader {
             Type::Timestamp => {
                 let array = TimestampMicrosecondArray::try_new(self.numbers(rows)?, nulls)?;
                 Arc::new(array.with_data_type(Type::Timestamp.arrow()))
+            }
+            kind @ Type::Decimal(_) => {
+                // Parts are aligned to 8 bytes only, so these are copied once more.
+                let bytes = self.take(rows.saturating_mul(16))?;
+                let (words, _) = bytes.as_chunks::<16>();
+                let values: Vec<i128> =
+                    words.iter().map(|word| i128::from_ne_bytes(*word)).collect();
+                let array = Decimal128Array::try_new(values.into(), nulls)?;
+                Arc::new(array.with_data_type(kind.arrow()))
             }
         })
     }

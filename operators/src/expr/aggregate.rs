@@ -109,17 +109,20 @@ fn call(text: &str, checker: &mut Checker<'_>, ast: &Ast) -> Option<Aggregate> {
     };
     let called = checker.called(written, at)?;
     let Shape { function, argument, order } = shape(checker, &called, at)?;
-    let mut expression = |ast: &Ast| {
-        let typed = checker.expr(ast);
+    let mut expression = |ast: &Ast, as_float: bool| {
+        let typed = match checker.expr(ast) {
+            Some(typed) if as_float && typed.is_decimal() => checker.cast_node(typed, Type::Float),
+            typed => typed,
+        };
         done(text, checker, typed)
     };
     let argument = match argument {
-        Some(ast) => Some(expression(ast)?),
+        Some(ast) => Some(expression(ast, function.is_of_floats())?),
         None => None,
     };
     let mut ordered = Vec::with_capacity(order.len());
     for (ast, descending, nulls_first) in order {
-        let by = expression(ast)?;
+        let by = expression(ast, false)?;
         let sort = Sort { kind: by.kind(), descending, nulls_first };
         ordered.push(OrderBy { by, sort });
     }

@@ -14,7 +14,7 @@ use sqlparser::ast::{
 use crate::expr::aggregate::AGGREGATES;
 use crate::expr::check::{Checker, Typed};
 use crate::expr::interval::unit_name;
-use crate::expr::near::nearest;
+use crate::expr::near::{begins_like, nearest};
 use crate::expr::pattern::{Extractor, Replacer};
 use crate::expr::plan::{Arithmetic, Function, Plan, Unit};
 use crate::expr::typing::{NULL_HINT, article};
@@ -238,7 +238,9 @@ impl Checker<'_> {
                 "if" | "iif" | "iff" => Some("use CASE WHEN a THEN b ELSE c END".to_owned()),
                 "ifnull" | "nvl" | "isnull" => Some("use coalesce(a, b)".to_owned()),
                 "len" => Some("use length(a)".to_owned()),
-                name => nearest(name, names).map(|near| format!("did you mean `{near}`?")),
+                name => nearest(name, names.clone())
+                    .or_else(|| begins_like(name, names))
+                    .map(|near| format!("did you mean `{near}`?")),
             };
             return self.wrong(at, format!("there is no function `{name}`"), hint.as_deref());
         };
@@ -264,7 +266,9 @@ impl Checker<'_> {
     /// Requires a type; an int becomes a float where one is wanted.
     fn argument(&mut self, typed: Typed, takes: Type, usage: &str) -> Option<Typed> {
         match (typed.kind, takes) {
-            (None, _) | (Some(Type::Int), Type::Float) => self.cast_node(typed, takes),
+            (None, _) | (Some(Type::Int | Type::Decimal(_)), Type::Float) => {
+                self.cast_node(typed, takes)
+            }
             (Some(kind), _) if kind == takes => Some(typed),
             (Some(kind), _) => {
                 let message =
@@ -350,6 +354,9 @@ impl Checker<'_> {
         mut items: Vec<Typed>,
         at: usize,
     ) -> Option<Typed> {
+        if items[0].is_decimal() {
+            return self.rounded(name, usage, items, at);
+        }
         if name == "abs" && items[0].kind == Some(Type::Int) {
             let function = Function::Absolute { double: false };
             let arguments = vec![items.remove(0).node];

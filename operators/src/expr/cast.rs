@@ -7,6 +7,10 @@
 //! | float | shortest that reads back | nearest, half to even | | not 0 | seconds since 1970 |
 //! | bool | true/false | 1/0 | 1/0 | | never |
 //! | timestamp | RFC 3339 | whole seconds since 1970 | seconds since 1970 | never | |
+//! | decimal | all its digits | nearest, half away from zero | nearest | not 0 | seconds since 1970 |
+//!
+//! To a decimal: digits with or without an exponent, ints, floats as the shortest text that reads back,
+//! 1/0, seconds since 1970, and other decimals; rounded half away from zero.
 //!
 //! Blanks around a text are ignored. What does not fit is an error of the row, or NULL if lenient.
 
@@ -14,7 +18,9 @@ use std::borrow::Cow;
 
 use arrow_buffer::{BooleanBuffer, BooleanBufferBuilder, NullBuffer};
 
+use crate::decimal;
 use crate::expr::evaluate::Run;
+use crate::expr::exact;
 use crate::expr::instant::{self, MICROS_PER_SECOND};
 use crate::expr::text::{build, quoted};
 use crate::expr::vector::{Live, Vector, Words, map};
@@ -38,6 +44,11 @@ pub(super) fn cast(
     let mut cells = Cells { run, live: Live { active, nulls: nulls.as_ref() }, lenient };
     match (from, to) {
         (from, to) if from == to => operand,
+        (_, Type::Decimal(to)) => {
+            let read = |row: usize| exact::of(&operand, from, to, row);
+            let (values, nulls) = cells.each(read, 0);
+            Vector::wide(values, nulls)
+        }
         (_, Type::String) => {
             let live = cells.live;
             let scalar = |row: usize| Ok(Some(Cow::Owned(write(&operand, from, row))));
@@ -101,6 +112,19 @@ pub(super) fn cast(
         }
         (Type::Bool, _) => {
             Vector::long(operand.truth(rows).values.iter().map(i64::from).collect(), nulls)
+        }
+        (Type::Decimal(digits), Type::Float) => {
+            let float = |units| decimal::to_float(units, digits.scale());
+            Vector::double(map(rows, operand.wides(), float), nulls)
+        }
+        (Type::Decimal(_), Type::Bool) => {
+            Vector::bits(map(rows, operand.wides(), |units| units != 0).into(), nulls)
+        }
+        (Type::Decimal(digits), to) => {
+            let wides = operand.wides();
+            let read = |row: usize| exact::whole(wides.get(row), digits.scale(), to);
+            let (values, nulls) = cells.each(read, 0);
+            Vector::long(values, nulls)
         }
         (Type::Timestamp, Type::Float) => {
             Vector::double(map(rows, operand.longs(), |a| a as f64 / 1e6), nulls)
@@ -190,6 +214,7 @@ fn write(operand: &Vector, from: Type, row: usize) -> String {
         Type::String => operand.words().get(row).to_owned(),
         Type::Int => operand.longs().get(row).to_string(),
         Type::Float => write_float(operand.doubles().get(row)),
+        Type::Decimal(digits) => decimal::text(operand.wides().get(row), digits.scale()),
         Type::Timestamp => instant::format(operand.longs().get(row)),
         Type::Bool => match operand.scalar(row) {
             crate::expr::vector::Scalar::Bool(value) => value.to_string(),
@@ -198,7 +223,7 @@ fn write(operand: &Vector, from: Type, row: usize) -> String {
     }
 }
 
-fn write_float(value: f64) -> String {
+pub(super) fn write_float(value: f64) -> String {
     let size = value.abs();
     match () {
         () if value.is_nan() => "NaN".into(),

@@ -12,8 +12,7 @@ use sqlparser::ast::{
 use crate::expr::evaluate::Run;
 use crate::expr::near::nearest;
 use crate::expr::parse::{NESTING_MAX, Places, too_deep};
-use crate::expr::pattern::Pattern;
-use crate::expr::plan::{Arithmetic, Comparison, Function, Node, Plan};
+use crate::expr::plan::{Arithmetic, Comparison, Domain, Function, Node, Plan};
 use crate::expr::typing::{NULL_HINT, constants, type_of};
 use crate::expr::vector::Scalar;
 use crate::expr::{ExprError, cast, instant};
@@ -338,7 +337,7 @@ impl Checker<'_> {
     ) -> Option<Typed> {
         let mut items = [left, right];
         for item in &items {
-            if !matches!(item.kind, Some(Type::Int | Type::Float) | None) {
+            if !matches!(item.kind, Some(Type::Int | Type::Float | Type::Decimal(_)) | None) {
                 let hint = match item.kind {
                     Some(Type::String) if op == Arithmetic::Add => {
                         "join text with `||`, or cast it, as in CAST(a AS int)"
@@ -351,12 +350,16 @@ impl Checker<'_> {
                 return self.wrong(item.at, message, Some(hint));
             }
         }
+        let is_float = items.iter().any(|item| item.kind == Some(Type::Float));
+        if !is_float && items.iter().any(Typed::is_decimal) {
+            return self.exactly(op, items, at);
+        }
         let Some(kind) = self.unify(&mut items, &format!("`{}`", op.sign()))? else {
             return self.wrong(at, "cannot tell the type of NULL".into(), Some(NULL_HINT));
         };
-        let double = kind == Type::Float;
+        let domain = if kind == Type::Float { Domain::Double } else { Domain::Long };
         let [left, right] = items.map(|item| item.node);
-        self.make(Plan::Arithmetic { op, double, left, right }, kind, at)
+        self.make(Plan::Arithmetic { op, domain, left, right }, kind, at)
     }
 
     fn unary(&mut self, op: &UnaryOperator, inner: &Ast, at: usize) -> Option<Typed> {
@@ -374,11 +377,13 @@ impl Checker<'_> {
                 self.negate_if(true, operand)
             }
             UnaryOperator::Plus | UnaryOperator::Minus => match operand.kind {
-                Some(kind @ (Type::Int | Type::Float)) if *op == UnaryOperator::Minus => {
-                    let function = Function::Negate { double: kind == Type::Float };
+                Some(kind @ (Type::Int | Type::Float | Type::Decimal(_)))
+                    if *op == UnaryOperator::Minus =>
+                {
+                    let function = Function::Negate { double: kind != Type::Int };
                     self.make(Plan::Call { function, arguments: vec![operand.node] }, kind, at)
                 }
-                Some(Type::Int | Type::Float) | None => Some(operand),
+                Some(Type::Int | Type::Float | Type::Decimal(_)) | None => Some(operand),
                 Some(kind) => {
                     let message = format!("`{op}` takes a number, not a {kind}");
                     self.wrong(operand.at, message, None)
@@ -422,91 +427,6 @@ impl Checker<'_> {
         };
         let found = self.make(plan, Type::Bool, at)?;
         self.negate_if(negated, found)
-    }
-
-    fn like(
-        &mut self,
-        expr: &Ast,
-        pattern: &Ast,
-        escape: Option<&Ast>,
-        ignore_case: bool,
-        negated: bool,
-    ) -> Option<Typed> {
-        let (subject, pattern) = (self.expr(expr), self.expr(pattern));
-        let escape = match escape.map(|escape| self.expr(escape)) {
-            None => Some('\\'),
-            Some(escape) => {
-                let escape = escape?;
-                let Some(Scalar::Text(text)) = escape.constant() else {
-                    return self.wrong(escape.at, "ESCAPE takes one character".into(), None);
-                };
-                let mut chars = text.chars();
-                let char = chars.next();
-                if chars.next().is_some() {
-                    return self.wrong(escape.at, "ESCAPE takes one character".into(), None);
-                }
-                char
-            }
-        };
-        let (subject, pattern) = (subject?, pattern?);
-        let what = if ignore_case { "ILIKE" } else { "LIKE" };
-        let subject = self.text(subject, what)?;
-        let at = pattern.at;
-        let Some(text) = self.fixed_text(pattern, what, "starts_with(a, b) or contains(a, b)")?
-        else {
-            return self.scalar(Scalar::Null, Some(Type::Bool), at);
-        };
-        match Pattern::like(&text, escape, ignore_case) {
-            Ok(pattern) => {
-                let matched = self.matching(subject, pattern)?;
-                self.negate_if(negated, matched)
-            }
-            Err(message) => self.wrong(at, message, None),
-        }
-    }
-
-    fn regex_pair(
-        &mut self,
-        subject: Typed,
-        pattern: Typed,
-        flags: &str,
-        negated: bool,
-    ) -> Option<Typed> {
-        let matched = self.regex_match(subject, pattern, flags)?;
-        self.negate_if(negated, matched)
-    }
-
-    pub(super) fn regex_match(
-        &mut self,
-        subject: Typed,
-        pattern: Typed,
-        flags: &str,
-    ) -> Option<Typed> {
-        let subject = self.text(subject, "a regular expression")?;
-        let at = pattern.at;
-        let Some(text) = self.fixed_text(pattern, "a regular expression", "contains(a, b)")? else {
-            return self.scalar(Scalar::Null, Some(Type::Bool), at);
-        };
-        match Pattern::regex(&text, flags) {
-            Ok(pattern) => self.matching(subject, pattern),
-            Err(message) => self.wrong(at, message, None),
-        }
-    }
-
-    fn matching(&mut self, subject: Typed, pattern: Pattern) -> Option<Typed> {
-        let at = subject.at;
-        // An exact pattern is a comparison, which is quicker still.
-        let plan = match pattern {
-            Pattern::Equal(text) => Plan::Compare {
-                op: Comparison::Equal,
-                left: subject.node,
-                right: Node::new(Plan::Constant(Scalar::Text(text.into())))?,
-            },
-            pattern => {
-                Plan::Call { function: Function::Matches(pattern), arguments: vec![subject.node] }
-            }
-        };
-        self.make(plan, Type::Bool, at)
     }
 
     fn case(
@@ -555,7 +475,8 @@ impl Checker<'_> {
         let operand = self.expr(expr);
         let Some(to) = type_of(to) else {
             let message = format!("there is no type {to}");
-            let hint = "the types are string, int, float, bool and timestamp";
+            let hint = "the types are string, int, float, bool, timestamp, and decimal(12,2) \
+                        with up to 38 digits";
             return self.wrong(at, message, Some(hint));
         };
         let operand = operand?;

@@ -23,6 +23,9 @@ pub(super) fn compare(op: Comparison, rows: usize, left: &Vector, right: &Vector
         (Vector::Double(_) | Vector::Constant(Scalar::Double(_)), _) => {
             primitives(op, rows, left.doubles(), right.doubles())
         }
+        (Vector::Wide(_) | Vector::Constant(Scalar::Wide(_)), _) => {
+            primitives(op, rows, left.wides(), right.wides())
+        }
         (Vector::Text(_) | Vector::Constant(Scalar::Text(_)), _) => {
             texts(op, rows, left.words(), right.words())
         }
@@ -106,6 +109,7 @@ pub(super) fn in_set(rows: usize, operand: &Vector, set: &Set) -> BooleanBuffer 
     match set {
         Set::Long(set) => within(rows, operand.longs(), set),
         Set::Double(set) => within(rows, operand.doubles(), set),
+        Set::Wide(set) => within(rows, operand.wides(), set),
         Set::Bool(set) => {
             let bits = operand.truth(rows).values;
             match (set.contains(&true), set.contains(&false)) {

@@ -12,10 +12,10 @@ use arrow_buffer::{BooleanBuffer, BooleanBufferBuilder, NullBuffer};
 use arrow_select::interleave::interleave;
 
 use crate::expr::compare::{compare, in_set};
-use crate::expr::plan::{Comparison, Function, Node, Plan, Unit};
+use crate::expr::plan::{Comparison, Domain, Function, Node, Plan, Unit};
 use crate::expr::text::{self, TEXT_BYTES_MAX, TooLong};
 use crate::expr::vector::{Bits, Live, Scalar, Side, Vector, map, zip};
-use crate::expr::{RowError, cast, instant, number};
+use crate::expr::{RowError, cast, exact, instant, number};
 use crate::types::Type;
 
 /// One evaluation: the columns that are read, in the order of their slots, and the errors so far.
@@ -51,19 +51,26 @@ impl Run<'_> {
 
     fn operator(&mut self, plan: &Plan, active: Active<'_>) -> Vector {
         match plan {
-            Plan::Arithmetic { op, double, left, right } => {
+            Plan::Arithmetic { op, domain, left, right } => {
                 let (left, right) = (self.node(left, active), self.node(right, active));
                 if left.is_null_constant() || right.is_null_constant() {
                     return Vector::Constant(Scalar::Null);
                 }
                 let nulls = NullBuffer::union(left.nulls().as_ref(), right.nulls().as_ref());
                 let live = Live { active, nulls: nulls.as_ref() };
-                if *double {
-                    let values = number::floats(self, *op, left.doubles(), right.doubles(), live);
-                    Vector::double(values, nulls)
-                } else {
-                    let values = number::ints(self, *op, left.longs(), right.longs(), live);
-                    Vector::long(values, nulls)
+                match domain {
+                    Domain::Double => {
+                        let (left, right) = (left.doubles(), right.doubles());
+                        Vector::double(number::floats(self, *op, left, right, live), nulls)
+                    }
+                    Domain::Long => {
+                        let (left, right) = (left.longs(), right.longs());
+                        Vector::long(number::ints(self, *op, left, right, live), nulls)
+                    }
+                    Domain::Wide { left: one, right: two, to } => {
+                        let (left, right) = ((left.wides(), *one), (right.wides(), *two));
+                        Vector::wide(exact::compute(self, *op, left, right, *to, live), nulls)
+                    }
                 }
             }
             Plan::Compare { op, left, right } => {
@@ -434,6 +441,10 @@ impl Run<'_> {
         let result = match function {
             Function::Absolute { .. } => return number::sign(self, subject, live, true, nulls),
             Function::Negate { .. } => return number::sign(self, subject, live, false, nulls),
+            Function::RoundWide { scale, places, rounding, to } => {
+                let (wides, how) = (subject.wides(), (*places, *rounding));
+                return Vector::wide(exact::round(self, wides, *scale, how, *to, live), nulls);
+            }
             Function::Round => {
                 let places = values.get(1).map_or(Side::One(0), Vector::longs);
                 zip(rows, subject.doubles(), places, number::round)
@@ -501,6 +512,10 @@ fn choose(rows: usize, parts: &[(Vector, BooleanBuffer)]) -> Vector {
         Vector::Double(_) | Vector::Constant(Scalar::Double(_)) => {
             let (values, nulls) = choose_numbers(rows, parts, Vector::doubles);
             Vector::double(values, nulls)
+        }
+        Vector::Wide(_) | Vector::Constant(Scalar::Wide(_)) => {
+            let (values, nulls) = choose_numbers(rows, parts, Vector::wides);
+            Vector::wide(values, nulls)
         }
         Vector::Long(_) | Vector::Constant(_) => {
             let (values, nulls) = choose_numbers(rows, parts, Vector::longs);

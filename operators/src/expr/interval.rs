@@ -7,7 +7,7 @@
 use sqlparser::ast::{BinaryOperator, DateTimeField, Expr as Ast, Interval, Value};
 
 use crate::expr::check::{Checker, Typed};
-use crate::expr::plan::{Arithmetic, Comparison, Function, Plan, Unit};
+use crate::expr::plan::{Arithmetic, Comparison, Domain, Function, Plan, Unit};
 use crate::expr::vector::Scalar;
 use crate::types::Type;
 
@@ -242,7 +242,8 @@ impl Checker<'_> {
                 return self.wrong(at, format!("`{op}` does not fit a span of time"), Some(hint));
             }
         };
-        let plan = Plan::Arithmetic { op, double: false, left: left.node, right: right.node };
+        let (left, right) = (left.node, right.node);
+        let plan = Plan::Arithmetic { op, domain: Domain::Long, left, right };
         Some(Typed { span, ..self.make(plan, kind, at)? })
     }
 

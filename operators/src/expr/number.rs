@@ -10,7 +10,7 @@ use crate::expr::evaluate::Run;
 use crate::expr::plan::Arithmetic;
 use crate::expr::vector::{Live, Scalar, Side, Vector, map, zip};
 
-const DIVISION_BY_ZERO: &str = "division by zero";
+pub(super) const DIVISION_BY_ZERO: &str = "division by zero";
 
 /// Computes over two ints.
 pub(super) fn ints(
@@ -120,6 +120,11 @@ pub(super) fn sign(
     if matches!(operand, Vector::Double(_) | Vector::Constant(Scalar::Double(_))) {
         let flip = |a: f64| if absolute { a.abs() } else { -a };
         return Vector::double(map(run.rows, operand.doubles(), flip), nulls);
+    }
+    if matches!(operand, Vector::Wide(_) | Vector::Constant(Scalar::Wide(_))) {
+        // As many digits as before, so this always fits.
+        let flip = |a: i128| if absolute { a.wrapping_abs() } else { a.wrapping_neg() };
+        return Vector::wide(map(run.rows, operand.wides(), flip), nulls);
     }
     let flip = |a: i64| if absolute { a.wrapping_abs() } else { a.wrapping_neg() };
     let values = operand.longs();

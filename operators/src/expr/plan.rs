@@ -4,6 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::decimal::{Decimal, PRECISION_MAX, Rounding};
 use crate::expr::pattern::{Extractor, Pattern, Replacer};
 use crate::expr::vector::Scalar;
 use crate::types::Type;
@@ -54,11 +55,25 @@ impl Arithmetic {
     }
 }
 
+/// What arithmetic computes with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Domain {
+    Long,
+    Double,
+    /// Decimals of two types, and the type of the outcome.
+    Wide {
+        left: Decimal,
+        right: Decimal,
+        to: Decimal,
+    },
+}
+
 /// The constants of an IN list, made for quick questions.
 #[derive(Debug)]
 pub(super) enum Set {
     Long(Vec<i64>),
     Double(Vec<f64>),
+    Wide(Vec<i128>),
     Bool(Vec<bool>),
     Text(hashbrown::HashSet<Arc<str>>),
 }
@@ -88,7 +103,10 @@ pub(super) enum Unit {
 pub(super) enum Function {
     Lower,
     Upper,
-    Trim { left: bool, right: bool },
+    Trim {
+        left: bool,
+        right: bool,
+    },
     Length,
     Substring,
     Replace,
@@ -104,13 +122,24 @@ pub(super) enum Function {
     Substitute(Replacer),
     DateTrunc(Unit),
     DatePart(Unit),
-    Absolute { double: bool },
+    Absolute {
+        double: bool,
+    },
     Round,
     Floor,
     Ceil,
+    /// To so many digits behind the point, of a decimal of this scale.
+    RoundWide {
+        scale: u8,
+        places: i64,
+        rounding: Rounding,
+        to: Decimal,
+    },
     SquareRoot,
     Power,
-    Negate { double: bool },
+    Negate {
+        double: bool,
+    },
 }
 
 /// What a node computes.
@@ -121,7 +150,7 @@ pub(super) enum Plan {
     },
     Arithmetic {
         op: Arithmetic,
-        double: bool,
+        domain: Domain,
         left: Arc<Node>,
         right: Arc<Node>,
     },
@@ -226,12 +255,13 @@ impl Plan {
     /// Returns whether this step itself can fail for some row.
     fn fails(&self) -> bool {
         match self {
-            Plan::Arithmetic { op, double, right, .. } => arithmetic_fails(*op, *double, right),
+            Plan::Arithmetic { op, domain, right, .. } => arithmetic_fails(*op, *domain, right),
             Plan::Cast { from, to, lenient, .. } => !lenient && cast_fails(*from, *to),
             Plan::Concat { .. } => true,
             Plan::Call { function, .. } => matches!(
                 function,
-                Function::Replace
+                Function::RoundWide { .. }
+                    | Function::Replace
                     | Function::Substitute(_)
                     | Function::SplitPart
                     | Function::Substring
@@ -254,20 +284,32 @@ impl Plan {
     }
 }
 
-fn arithmetic_fails(op: Arithmetic, double: bool, right: &Node) -> bool {
+fn arithmetic_fails(op: Arithmetic, domain: Domain, right: &Node) -> bool {
+    // A type that was not cut to the most digits there are holds every outcome.
+    let is_cut = matches!(domain, Domain::Wide { to, .. } if to.precision() == PRECISION_MAX);
     match (op, &right.plan) {
+        (Arithmetic::Divide | Arithmetic::Modulo, Plan::Constant(Scalar::Wide(by))) => {
+            *by == 0 || is_cut
+        }
         (Arithmetic::Divide | Arithmetic::Modulo, Plan::Constant(Scalar::Long(by))) => {
             *by == 0 || *by == -1
         }
         (Arithmetic::Divide | Arithmetic::Modulo, Plan::Constant(Scalar::Double(by))) => *by == 0.0,
         (Arithmetic::Divide | Arithmetic::Modulo, _) => true,
-        _ => !double,
+        _ => is_cut || domain == Domain::Long,
     }
 }
 
 fn cast_fails(from: Type, to: Type) -> bool {
     match (from, to) {
         (from, to) if from == to => false,
+        (Type::Decimal(from), Type::Decimal(to)) => {
+            let carry = u8::from(to.scale() < from.scale());
+            to.whole() < from.whole() + carry
+        }
+        (Type::Int, Type::Decimal(to)) => to.whole() < Decimal::INT.whole(),
+        (_, Type::Decimal(_)) => true,
+        (Type::Decimal(_), Type::Float | Type::Bool) => false,
         (_, Type::String) | (Type::Bool, _) | (Type::Int, Type::Float | Type::Bool) => false,
         (Type::Timestamp, _) => false,
         _ => true,

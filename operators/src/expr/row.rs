@@ -82,6 +82,7 @@ fn one(kind: Type, value: &Value) -> Vector {
             return match kind {
                 Type::Int | Type::Timestamp => Vector::long(vec![0], nulls),
                 Type::Float => Vector::double(vec![0.0], nulls),
+                Type::Decimal(_) => Vector::wide(vec![0], nulls),
                 Type::Bool => Vector::Bool(Bits { nulls, ..Bits::all(false, 1) }),
                 Type::String => Vector::Text(std::iter::once(None::<&str>).collect()),
             };
@@ -89,6 +90,7 @@ fn one(kind: Type, value: &Value) -> Vector {
         Value::String(text) => Scalar::Text(text.as_str().into()),
         Value::Int(value) | Value::Timestamp(value) => Scalar::Long(*value),
         Value::Float(value) => Scalar::Double(*value),
+        Value::Decimal { units, .. } => Scalar::Wide(*units),
         Value::Bool(value) => Scalar::Bool(*value),
     };
     Vector::Constant(scalar).spread(1)
@@ -180,6 +182,10 @@ fn value_of(scalar: Scalar, kind: Type) -> Value {
         Scalar::Long(value) if kind == Type::Timestamp => Value::Timestamp(value),
         Scalar::Long(value) => Value::Int(value),
         Scalar::Double(value) => Value::Float(value),
+        Scalar::Wide(units) => {
+            let scale = if let Type::Decimal(digits) = kind { digits.scale() } else { 0 };
+            Value::Decimal { units, scale }
+        }
         Scalar::Bool(value) => Value::Bool(value),
         Scalar::Text(text) => Value::String(text.as_ref().to_owned()),
     }
@@ -199,6 +205,9 @@ fn slice(vector: &Vector, row: usize) -> Vector {
             values: doubles.values.slice(row, 1),
             nulls: nulls(&doubles.nulls),
         }),
+        Vector::Wide(wides) => {
+            Vector::Wide(Numbers { values: wides.values.slice(row, 1), nulls: nulls(&wides.nulls) })
+        }
         Vector::Bool(bits) => {
             Vector::Bool(Bits { values: bits.values.slice(row, 1), nulls: nulls(&bits.nulls) })
         }

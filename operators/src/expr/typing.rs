@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
-use sqlparser::ast::DataType;
+use sqlparser::ast::{DataType, ExactNumberInfo};
 
+use crate::decimal::Decimal;
 use crate::expr::check::{Checker, Typed};
 use crate::expr::plan::{Node, Plan, Set};
 use crate::expr::vector::Scalar;
@@ -26,7 +27,7 @@ impl Checker<'_> {
             Some(kind) => {
                 let hint = match kind {
                     Type::String => "compare it, as in a = 'x'",
-                    Type::Int | Type::Float => "compare it, as in a <> 0",
+                    Type::Int | Type::Float | Type::Decimal(_) => "compare it, as in a <> 0",
                     _ => "compare it with something",
                 };
                 self.wrong(
@@ -81,14 +82,17 @@ impl Checker<'_> {
         }
     }
 
-    /// Brings all items to one type: ints become floats beside floats, literals become timestamps
-    /// beside timestamps. The inner `None` says that all are NULL.
+    /// Brings all items to one type: ints and decimals become floats beside floats, ints decimals beside
+    /// decimals, decimals one that holds them all; literals become timestamps beside timestamps. The inner `None` says that all are NULL.
     pub(super) fn unify(&mut self, items: &mut [Typed], what: &str) -> Option<Option<Type>> {
         let has = |wanted: Type| items.iter().any(|item| item.kind == Some(wanted));
         let kind = if has(Type::Timestamp) {
             Type::Timestamp
         } else if has(Type::Float) {
             Type::Float
+        } else if items.iter().any(Typed::is_decimal) {
+            let all = items.iter().filter_map(Typed::digits).reduce(Decimal::common)?;
+            Type::Decimal(all)
         } else {
             match items.iter().find_map(|item| item.kind) {
                 Some(kind) => kind,
@@ -98,7 +102,11 @@ impl Checker<'_> {
         let mut fine = true;
         for item in items.iter_mut() {
             let unified = match (item.kind, item.constant()) {
-                (Some(Type::Int), _) if kind == Type::Float => self.cast_node(item.clone(), kind),
+                (Some(Type::Int | Type::Decimal(_)), _)
+                    if matches!(kind, Type::Float | Type::Decimal(_)) =>
+                {
+                    self.cast_node(item.clone(), kind)
+                }
                 (Some(Type::String), Some(Scalar::Text(text))) if kind == Type::Timestamp => {
                     let text = Arc::clone(text);
                     self.timestamp(&text, item.at)
@@ -120,11 +128,12 @@ impl Checker<'_> {
 
 fn mix_hint(kind: Type, other: Type, item: &Typed) -> &'static str {
     match (kind, other) {
-        (Type::Int | Type::Float, Type::String) if item.constant().is_some() => {
+        (Type::Int | Type::Float | Type::Decimal(_), Type::String) if item.constant().is_some() => {
             "numbers stand without quotes"
         }
         (Type::Int | Type::Float, Type::String) => "cast it, as in CAST(a AS int)",
-        (Type::String, Type::Int | Type::Float) if item.constant().is_some() => {
+        (Type::Decimal(_), Type::String) => "cast it, as in CAST(a AS decimal(12,2))",
+        (Type::String, Type::Int | Type::Float | Type::Decimal(_)) if item.constant().is_some() => {
             "text stands in single quotes"
         }
         (Type::String, _) => "cast it, as in CAST(a AS string)",
@@ -153,13 +162,24 @@ pub(super) fn type_of(data_type: &DataType) -> Option<Type> {
         | DataType::DoublePrecision => Type::Float,
         DataType::Bool | DataType::Boolean => Type::Bool,
         DataType::Timestamp(None, _) | DataType::Datetime(None) => Type::Timestamp,
+        DataType::Decimal(digits) | DataType::Numeric(digits) | DataType::Dec(digits) => {
+            Type::Decimal(match digits {
+                ExactNumberInfo::None => Decimal::PLAIN,
+                ExactNumberInfo::Precision(precision) => {
+                    Decimal::new(u8::try_from(*precision).ok()?, 0)?
+                }
+                ExactNumberInfo::PrecisionAndScale(precision, scale) => {
+                    Decimal::new(u8::try_from(*precision).ok()?, u8::try_from(*scale).ok()?)?
+                }
+            })
+        }
         _ => return None,
     })
 }
 
 /// Makes a set of the items if all are constants.
 pub(super) fn constants(items: &[Typed]) -> Option<(Set, bool)> {
-    let (mut longs, mut doubles, mut bools) = (vec![], vec![], vec![]);
+    let (mut longs, mut doubles, mut wides, mut bools) = (vec![], vec![], vec![], vec![]);
     let (mut texts, mut has_null) = (hashbrown::HashSet::new(), false);
     for item in items {
         match item.constant()? {
@@ -167,6 +187,7 @@ pub(super) fn constants(items: &[Typed]) -> Option<(Set, bool)> {
             Scalar::Long(value) => longs.push(*value),
             Scalar::Double(value) if value.is_nan() => {} // equal to nothing
             Scalar::Double(value) => doubles.push(*value),
+            Scalar::Wide(value) => wides.push(*value),
             Scalar::Bool(value) => bools.push(*value),
             Scalar::Text(text) => {
                 texts.insert(Arc::clone(text));
@@ -175,10 +196,12 @@ pub(super) fn constants(items: &[Typed]) -> Option<(Set, bool)> {
     }
     longs.sort_unstable();
     longs.dedup();
+    wides.sort_unstable();
     doubles.sort_unstable_by(f64::total_cmp);
     let set = match items.iter().find_map(|item| item.kind) {
         Some(Type::Int | Type::Timestamp) => Set::Long(longs),
         Some(Type::Float) => Set::Double(doubles),
+        Some(Type::Decimal(_)) => Set::Wide(wides),
         Some(Type::Bool) => Set::Bool(bools),
         Some(Type::String) => Set::Text(texts),
         None => return None,

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use arrow_array::{
-    Array, ArrayRef, BooleanArray, Float64Array, Int64Array, StringViewArray,
+    Array, ArrayRef, BooleanArray, Decimal128Array, Float64Array, Int64Array, StringViewArray,
     TimestampMicrosecondArray, new_null_array,
 };
 use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer, ScalarBuffer};
@@ -20,6 +20,8 @@ pub(super) enum Scalar {
     Null,
     Long(i64),
     Double(f64),
+    /// A decimal in units of its scale, which is known from the plan.
+    Wide(i128),
     Bool(bool),
     Text(Arc<str>),
 }
@@ -30,6 +32,7 @@ pub(super) enum Vector {
     Constant(Scalar),
     Long(Numbers<i64>),
     Double(Numbers<f64>),
+    Wide(Numbers<i128>),
     Bool(Bits),
     Text(StringViewArray),
 }
@@ -113,6 +116,11 @@ impl Vector {
                 let values = any.downcast_ref::<Float64Array>()?.values().clone();
                 Vector::Double(Numbers { values, nulls })
             }
+            Type::Decimal(_) if *array.data_type() == kind.arrow() => {
+                let values = any.downcast_ref::<Decimal128Array>()?.values().clone();
+                Vector::Wide(Numbers { values, nulls })
+            }
+            Type::Decimal(_) => return None,
             Type::Bool => {
                 let values = any.downcast_ref::<BooleanArray>()?.values().clone();
                 Vector::Bool(Bits { values, nulls })
@@ -132,6 +140,9 @@ impl Vector {
             }
             (Vector::Long(longs), _) => Arc::new(Int64Array::new(longs.values, nulls)),
             (Vector::Double(doubles), _) => Arc::new(Float64Array::new(doubles.values, nulls)),
+            (Vector::Wide(wides), _) => {
+                Arc::new(Decimal128Array::new(wides.values, nulls).with_data_type(kind.arrow()))
+            }
             (Vector::Bool(bits), _) => Arc::new(BooleanArray::new(bits.values, nulls)),
             (Vector::Text(text), _) if void.is_none() => Arc::new(text),
             (Vector::Text(text), _) => {
@@ -151,6 +162,7 @@ impl Vector {
         match self {
             Vector::Constant(Scalar::Long(value)) => Vector::long(vec![value; rows], None),
             Vector::Constant(Scalar::Double(value)) => Vector::double(vec![value; rows], None),
+            Vector::Constant(Scalar::Wide(value)) => Vector::wide(vec![value; rows], None),
             Vector::Constant(Scalar::Bool(value)) => Vector::Bool(Bits::all(value, rows)),
             Vector::Constant(Scalar::Text(text)) => {
                 Vector::Text(std::iter::repeat_n(Some(text.as_ref()), rows).collect())
@@ -168,6 +180,7 @@ impl Vector {
             Vector::Constant(scalar) => scalar.clone(),
             Vector::Long(longs) => Scalar::Long(longs.values[row]),
             Vector::Double(doubles) => Scalar::Double(doubles.values[row]),
+            Vector::Wide(wides) => Scalar::Wide(wides.values[row]),
             Vector::Bool(bits) => Scalar::Bool(bits.values.value(row)),
             Vector::Text(text) => Scalar::Text(text.value(row).into()),
         }
@@ -179,6 +192,10 @@ impl Vector {
 
     pub(super) fn double(values: Vec<f64>, nulls: Option<NullBuffer>) -> Self {
         Vector::Double(Numbers { values: values.into(), nulls })
+    }
+
+    pub(super) fn wide(values: Vec<i128>, nulls: Option<NullBuffer>) -> Self {
+        Vector::Wide(Numbers { values: values.into(), nulls })
     }
 
     pub(super) fn bits(values: BooleanBuffer, nulls: Option<NullBuffer>) -> Self {
@@ -195,6 +212,7 @@ impl Vector {
             Vector::Constant(_) => None,
             Vector::Long(longs) => longs.nulls.clone(),
             Vector::Double(doubles) => doubles.nulls.clone(),
+            Vector::Wide(wides) => wides.nulls.clone(),
             Vector::Bool(bits) => bits.nulls.clone(),
             Vector::Text(text) => text.nulls().filter(|nulls| nulls.null_count() > 0).cloned(),
         }
@@ -226,6 +244,15 @@ impl Vector {
             Vector::Constant(Scalar::Double(value)) => Side::One(*value),
             Vector::Double(doubles) => Side::Many(&doubles.values),
             other => unreachable!("the checker promised floats, not {other:?}"),
+        }
+    }
+
+    /// The operand as decimals, in units of their scale.
+    pub(super) fn wides(&self) -> Side<'_, i128> {
+        match self {
+            Vector::Constant(Scalar::Wide(value)) => Side::One(*value),
+            Vector::Wide(wides) => Side::Many(&wides.values),
+            other => unreachable!("the checker promised decimals, not {other:?}"),
         }
     }
 

@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use arrow_array::{
-    ArrayRef, BinaryViewArray, BooleanArray, Float64Array, Int64Array, RecordBatch,
-    RecordBatchOptions, TimestampMicrosecondArray, UInt64Array,
+    ArrayRef, BinaryViewArray, BooleanArray, Decimal128Array, Float64Array, Int64Array,
+    RecordBatch, RecordBatchOptions, TimestampMicrosecondArray, UInt64Array,
 };
 use arrow_buffer::{BooleanBuffer, BooleanBufferBuilder, Buffer, NullBuffer, ScalarBuffer};
 use arrow_schema::{ArrowError, SchemaRef};
@@ -19,7 +19,8 @@ use crate::batch::{Batch, Origin, position};
 use crate::reject::{OnError, REJECT_RAW_BYTES_MAX, Reject, RejectCode};
 use crate::types::Type;
 
-/// One column under construction. Numbers, instants and truth values are words; strings are views.
+/// One column under construction. Numbers, instants and truth values are words; strings are views, and
+/// decimals stand where views do.
 #[derive(Debug)]
 struct Builder {
     kind: Type,
@@ -54,6 +55,9 @@ impl Builder {
             Type::Timestamp => Arc::new(
                 TimestampMicrosecondArray::try_new(scalars(words), nulls)?.with_timezone("UTC"),
             ),
+            Type::Decimal(_) => Arc::new(
+                Decimal128Array::try_new(scalars(views), nulls)?.with_data_type(self.kind.arrow()),
+            ),
         })
     }
 }
@@ -64,8 +68,10 @@ fn handed_over<T>(values: &mut Vec<T>) -> Vec<T> {
     std::mem::replace(values, Vec::with_capacity(room))
 }
 
-/// Reinterprets words as another type of eight bytes, without a copy.
-fn scalars<T: arrow_buffer::ArrowNativeType>(words: Vec<u64>) -> ScalarBuffer<T> {
+/// Reinterprets words as another type of their size, without a copy.
+fn scalars<W: arrow_buffer::ArrowNativeType, T: arrow_buffer::ArrowNativeType>(
+    words: Vec<W>,
+) -> ScalarBuffer<T> {
     let len = words.len();
     ScalarBuffer::new(Buffer::from_vec(words), 0, len)
 }
@@ -156,6 +162,11 @@ impl Rows {
         self.builders[column].words.push(word);
     }
 
+    #[inline(always)]
+    pub(super) fn push_decimal(&mut self, column: usize, units: i128) {
+        self.builders[column].views.push(units.cast_unsigned());
+    }
+
     /// Appends the text `chunk[start..start + len]`.
     #[inline(always)]
     pub(super) fn push_text(&mut self, column: usize, chunk: &[u8], start: usize, len: usize) {
@@ -182,7 +193,7 @@ impl Rows {
     #[inline]
     pub(super) fn push_null(&mut self, column: usize) {
         let builder = &mut self.builders[column];
-        if builder.kind == Type::String {
+        if matches!(builder.kind, Type::String | Type::Decimal(_)) {
             builder.views.push(0);
         } else {
             builder.words.push(0);

@@ -3,7 +3,7 @@
 
 use super::columns::Rows;
 use super::instant::Instants;
-use super::{CsvOptions, Fault, Format, ReadPlan, excerpt, number};
+use super::{CsvOptions, Fault, Format, ReadPlan, excerpt, misfit, number};
 use crate::reject::RejectCode;
 use crate::types::Type;
 
@@ -270,6 +270,10 @@ fn word(
         Type::Float => number::float_text(chunk, start, end)?.to_bits(),
         Type::Bool => u64::from(truth(&chunk[start..end])?),
         Type::Timestamp => instants.parse(&chunk[start..end])? as u64,
+        Type::Decimal(digits) => {
+            rows.push_decimal(column, number::decimal_text(chunk, start, end, digits)?);
+            return Some(());
+        }
         Type::String => return None,
     };
     rows.push_word(column, word);
@@ -308,7 +312,9 @@ fn reject(
             Fault { code: RejectCode::Utf8, reason }
         } else {
             let found = excerpt(field.trim_ascii());
-            let reason = format!("field {name}: expected {kind}, found {found} at column {at}");
+            let why = misfit(kind, field.trim_ascii());
+            let reason =
+                format!("field {name}: expected {kind}, found {found} at column {at}{why}");
             Fault { code: RejectCode::FieldType, reason }
         }
     } else {

@@ -3,13 +3,14 @@
 
 use std::io::Write;
 
-use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
+use arrow_array::types::{Decimal128Type, Float64Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, BinaryViewArray, BooleanArray, StringViewArray};
 use arrow_array::{PrimitiveArray, RecordBatch};
 
 use super::lanes::{self, High};
 use super::{OutputFormat, instant};
 use crate::batch::Batch;
+use crate::decimal;
 use crate::types::{Schema, Type};
 
 /// Writes batches as bytes of one format.
@@ -34,6 +35,7 @@ enum Values<'a> {
     Float(&'a PrimitiveArray<Float64Type>),
     Bool(&'a BooleanArray),
     Timestamp(&'a PrimitiveArray<TimestampMicrosecondType>),
+    Decimal(&'a PrimitiveArray<Decimal128Type>, u8),
     /// The batch has no such column: NULL in each row. The planner lets none of these happen.
     Absent,
 }
@@ -144,6 +146,7 @@ impl Encoder {
                 Type::Float => Values::Float(array.downcast_ref()?),
                 Type::Bool => Values::Bool(array.downcast_ref()?),
                 Type::Timestamp => Values::Timestamp(array.downcast_ref()?),
+                Type::Decimal(digits) => Values::Decimal(array.downcast_ref()?, digits.scale()),
             })
         };
         self.columns.iter().map(|column| find(column).unwrap_or(Values::Absent)).collect()
@@ -159,6 +162,7 @@ impl Values<'_> {
             Values::Float(values) => values.is_null(row) || !values.value(row).is_finite(),
             Values::Bool(values) => values.is_null(row),
             Values::Timestamp(values) => values.is_null(row),
+            Values::Decimal(values, _) => values.is_null(row),
             Values::Absent => true,
         }
     }
@@ -201,6 +205,7 @@ impl Values<'_> {
                 out.extend_from_slice(word);
             }
             Values::Timestamp(values) => instant::write(values.value(row), out),
+            Values::Decimal(values, scale) => decimal::write(values.value(row), *scale, out),
             Values::String(_) | Values::Absent => {}
         }
     }

@@ -9,6 +9,7 @@ use super::columns::Rows;
 use super::instant::Instants;
 use super::lanes::{self, High};
 use super::{ReadPlan, number};
+use crate::decimal::Beyond;
 use crate::types::Type;
 
 mod escape;
@@ -209,6 +210,19 @@ fn take(
             };
             rows.push_word(column, value as u64);
             Some(end + 1)
+        }
+        // Money is often sent as a string, so that nobody makes a float of it.
+        Type::Decimal(digits) if chunk.get(at) == Some(&b'"') => {
+            let (start, end, _) = text(chunk, at, high)?;
+            // With an escape in it, it is no number.
+            let units = digits.read(&chunk[start..end], Beyond::Refused).ok()?;
+            rows.push_decimal(column, units);
+            Some(end + 1)
+        }
+        Type::Decimal(digits) => {
+            let (units, end) = number::decimal(chunk, at, digits)?;
+            rows.push_decimal(column, units);
+            Some(end)
         }
     }
 }

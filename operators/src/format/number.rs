@@ -4,6 +4,8 @@
 //! the number ends; whoever calls them checks what follows. Eight digits at once are from "Faster
 //! number parsing" (D. Lemire, 2021); short decimals are exact by one division (W. Clinger, 1990).
 
+use crate::decimal::{Beyond, Decimal};
+
 /// Powers of ten that a float holds exactly.
 const EXACT: [f64; 23] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
@@ -109,6 +111,39 @@ fn long_float(bytes: &[u8], at: usize) -> Option<(f64, usize)> {
     value.is_finite().then_some((value, end))
 }
 
+/// Returns a decimal in units of its scale and where it ends; `None` for what is no number, and for a
+/// number that is none of its type exactly.
+#[inline(always)]
+pub(super) fn decimal(bytes: &[u8], at: usize, kind: Decimal) -> Option<(i128, usize)> {
+    let negative = *bytes.get(at)? == b'-';
+    let first = at + usize::from(negative);
+    let (whole, len) = digits(bytes, first);
+    if (len == 0) | (len == 8) | ((len > 1) & (bytes.get(first) == Some(&b'0'))) {
+        return long_decimal(bytes, at, kind);
+    }
+    let end = first + len;
+    let (mantissa, decimals, end) = match bytes.get(end) {
+        Some(b'.') => {
+            let (part, len) = digits(bytes, end + 1);
+            (whole * TENS[len] + part, len, end + 1 + len)
+        }
+        _ => (whole, 0, end),
+    };
+    let is_long = decimals == 8 || end == first + len + 1 || decimals > usize::from(kind.scale());
+    if is_long || matches!(bytes.get(end), Some(b'e' | b'E')) {
+        return long_decimal(bytes, at, kind);
+    }
+    let units = kind.rescale(i128::from(mantissa), decimals as u8)?;
+    Some((if negative { -units } else { units }, end))
+}
+
+#[inline(never)]
+fn long_decimal(bytes: &[u8], at: usize, kind: Decimal) -> Option<(i128, usize)> {
+    let end = skip(bytes, at)?;
+    let units = kind.read(bytes.get(at..end)?, Beyond::Refused).ok()?;
+    Some((units, end))
+}
+
 /// Returns where a number ends; `None` when there is none.
 #[inline(always)]
 pub(super) fn skip(bytes: &[u8], at: usize) -> Option<usize> {
@@ -155,6 +190,15 @@ pub(super) fn float_text(chunk: &[u8], start: usize, end: usize) -> Option<f64> 
             let value: f64 = text.parse().ok()?;
             value.is_finite().then_some(value)
         }
+    }
+}
+
+/// Returns the decimal that the CSV field `chunk[start..end]` spells, in units of its scale.
+#[inline]
+pub(super) fn decimal_text(chunk: &[u8], start: usize, end: usize, kind: Decimal) -> Option<i128> {
+    match decimal(chunk, start, kind) {
+        Some((units, at)) if at == end => Some(units),
+        _ => kind.read(chunk.get(start..end)?, Beyond::Refused).ok(),
     }
 }
 

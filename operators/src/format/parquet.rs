@@ -2,7 +2,7 @@
 //! bytes, as long as the version of the writer is the same.
 //!
 //! Holds the rows of one row group while it is written. Texts are UTF-8 byte arrays, timestamps are
-//! microseconds in UTC, and every column may hold NULL; pages are compressed with Snappy.
+//! microseconds in UTC, decimals have their own type, and every column may hold NULL; pages are compressed with Snappy.
 
 use std::io::{self, Write};
 
@@ -69,9 +69,9 @@ mod tests {
     use std::sync::Arc;
 
     use arrow_array::cast::AsArray;
-    use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
+    use arrow_array::types::{Decimal128Type, Float64Type, Int64Type, TimestampMicrosecondType};
     use arrow_array::{
-        Array, ArrayRef, BooleanArray, Float64Array, Int64Array, StringViewArray,
+        Array, ArrayRef, BooleanArray, Decimal128Array, Float64Array, Int64Array, StringViewArray,
         TimestampMicrosecondArray,
     };
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -82,6 +82,8 @@ mod tests {
     fn rows() -> (Schema, RecordBatch) {
         let schema = Schema::new(Type::ALL.map(|kind| Column::new(kind.name(), kind)).to_vec());
         let times = TimestampMicrosecondArray::from(vec![Some(1_500_000), None, Some(-1)]);
+        let most = 10_i128.pow(38) - 1;
+        let decimals = Decimal128Array::from(vec![Some(most), None, Some(-most)]);
         let columns: Vec<ArrayRef> = vec![
             Arc::new(StringViewArray::from(vec![
                 Some("a"),
@@ -92,6 +94,7 @@ mod tests {
             Arc::new(Float64Array::from(vec![Some(0.1), None, Some(f64::INFINITY)])),
             Arc::new(BooleanArray::from(vec![Some(true), None, Some(false)])),
             Arc::new(times.with_data_type(Type::Timestamp.arrow())),
+            Arc::new(decimals.with_data_type(schema.columns()[5].kind.arrow())),
         ];
         let batch = RecordBatch::try_new(schema.arrow(), columns).unwrap();
         (schema, batch)
@@ -127,6 +130,12 @@ mod tests {
         let times = read.column(4).as_primitive::<TimestampMicrosecondType>();
         assert_eq!((times.value(0), times.value(2)), (1_500_000, -1));
         assert_eq!(read.schema().field(4).data_type(), &Type::Timestamp.arrow());
+        let decimals = read.column(5).as_primitive::<Decimal128Type>();
+        assert_eq!(
+            (decimals.value(0), decimals.value(2)),
+            (10_i128.pow(38) - 1, 1 - 10_i128.pow(38))
+        );
+        assert_eq!(read.schema().field(5).data_type(), &schema.columns()[5].kind.arrow());
     }
 
     fn arrow_text(column: &ArrayRef) -> Vec<Option<String>> {

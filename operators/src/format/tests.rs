@@ -8,6 +8,7 @@ use super::*;
 use crate::batch::{position_line, position_offset};
 
 mod csv;
+mod decimal;
 mod encode;
 mod json;
 mod lines;

@@ -4,6 +4,7 @@
 
 use super::instant::Instants;
 use super::{csv, number};
+use crate::decimal::Decimal;
 
 /// Reads an integer; spaces around it do not matter.
 pub fn int(text: &str) -> Option<i64> {
@@ -15,6 +16,12 @@ pub fn int(text: &str) -> Option<i64> {
 pub fn float(text: &str) -> Option<f64> {
     let text = text.trim_ascii().as_bytes();
     number::float_text(text, 0, text.len())
+}
+
+/// Reads a decimal in units of its scale, exactly; spaces around it do not matter.
+pub fn decimal(text: &str, kind: Decimal) -> Option<i128> {
+    let text = text.trim_ascii().as_bytes();
+    number::decimal_text(text, 0, text.len(), kind)
 }
 
 /// Reads true/false, t/f or 1/0, in any case; spaces around it do not matter.

@@ -290,6 +290,7 @@ fn skip_cell(reader: &mut Reader<'_>, column: OrderColumn) -> Result<(), KeyErro
         }
         (_, Type::Bool) => 2,
         (_, Type::Int | Type::Float | Type::Timestamp) => 9,
+        (_, Type::Decimal(_)) => 17,
     };
     reader.skip(length)
 }

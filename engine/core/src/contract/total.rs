@@ -7,6 +7,8 @@
 use std::fmt::{self, Write as _};
 
 use serde::{Deserialize, Serialize};
+use tidemill_operators::Decimal;
+use tidemill_operators::decimal::PRECISION_MAX;
 
 /// Digits behind the point that are kept.
 const SCALE: u32 = 18;
@@ -39,6 +41,20 @@ impl Total {
         // Writing to a string cannot fail.
         let _ = write!(text, "{value}");
         self.add_units(Self::parse(&text));
+    }
+
+    /// Adds a decimal number in units of its scale.
+    pub fn add_decimal(&mut self, units: i128, scale: u8) {
+        let finest = Decimal::with_whole(PRECISION_MAX - SCALE as u8, SCALE as u8);
+        let exact = match SCALE.checked_sub(u32::from(scale)) {
+            Some(_) => finest.rescale(units, scale),
+            // Beyond the last place there may be but zeros.
+            None => {
+                let unit = 10_i128.pow(u32::from(scale) - SCALE);
+                (units % unit == 0).then_some(units / unit)
+            }
+        };
+        self.add_units(exact);
     }
 
     /// Adds what another worker added up.
@@ -127,6 +143,17 @@ mod tests {
             total.add_int(i64::MAX);
         }
         assert_eq!(total.to_string(), "92233720368547758070");
+    }
+
+    #[test]
+    fn decimals_add_up_to_the_digit() {
+        let mut total = Total::default();
+        for (units, scale) in [(1, 2), (-250, 3), (5, 0), (1, 18), (10, 19)] {
+            total.add_decimal(units, scale);
+        }
+        assert_eq!(total.to_string(), "4.760000000000000002");
+        total.add_decimal(1, 19);
+        assert_eq!(total.value(), None);
     }
 
     #[test]

@@ -92,7 +92,7 @@ pub struct TableReport {
     /// The name of its sink.
     pub name: String,
     /// Its columns, name and type, the key first.
-    pub columns: Vec<(String, &'static str)>,
+    pub columns: Vec<(String, String)>,
     /// How many of them are the key.
     pub key: usize,
     /// How many different rows it has.
@@ -237,7 +237,7 @@ impl Engine {
         let view = handle.view();
         let shared = place.shared.as_ref();
         let column =
-            |column: &tidemill_operators::Column| (column.name.clone(), column.kind.name());
+            |column: &tidemill_operators::Column| (column.name.clone(), column.kind.to_string());
         TableReport {
             pipeline: self.parts.plans[place.pipeline].name.clone(),
             name: place.name.clone(),
@@ -254,9 +254,9 @@ impl Engine {
 
 impl TableHandle {
     /// Returns the columns that can be asked for, name and type, the key first.
-    pub fn columns(&self) -> Vec<(String, &'static str)> {
+    pub fn columns(&self) -> Vec<(String, String)> {
         let columns = self.place.columns.sorted.columns().iter();
-        columns.map(|column| (column.name.clone(), column.kind.name())).collect()
+        columns.map(|column| (column.name.clone(), column.kind.to_string())).collect()
     }
 
     fn shared(&self) -> Result<&Arc<Shared>, TableError> {

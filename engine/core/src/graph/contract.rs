@@ -65,7 +65,7 @@ pub(super) fn contract(
         }
     }
     check_totals(written, schema, mistakes);
-    Some(Contract {
+    let contract = Contract {
         min_records: written.min_records,
         max_records: written.max_records,
         header,
@@ -76,16 +76,20 @@ pub(super) fn contract(
             .iter()
             .map(|(column, group)| (column.text.clone(), group.text.clone()))
             .collect(),
-    })
+    };
+    // What it says of arrival asks nothing of the bytes.
+    Some(contract).filter(|contract| !contract.is_empty())
 }
 
 fn check_totals(written: &ContractSpec, schema: &Schema, mistakes: &mut Mistakes<'_>) {
     for (column, _) in &written.totals {
         match schema.column(&column.text).map(|found| found.kind) {
-            Some(Type::Int | Type::Float) => {}
+            Some(Type::Int | Type::Float | Type::Decimal(_)) => {}
             Some(kind) => {
-                let message =
-                    format!("{} is {kind}; only int and float add up", quoted(&column.text));
+                let message = format!(
+                    "{} is {kind}; only int, float and decimal add up",
+                    quoted(&column.text)
+                );
                 column.wrong(mistakes, message, None);
             }
             None => {

@@ -2,7 +2,7 @@
 //! records. Derived from the plan.
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Float64Type, Int64Type};
+use arrow_array::types::{Decimal128Type, Float64Type, Int64Type};
 use tidemill_operators::expect::Expect;
 use tidemill_operators::{Batch, Reject, Type};
 
@@ -64,6 +64,10 @@ fn total(batch: Option<&Batch>, column: &str) -> Total {
     } else if *values.data_type() == Type::Float.arrow() {
         let values = values.as_primitive::<Float64Type>();
         values.iter().flatten().for_each(|value| total.add_float(value));
+    } else if let Some(values) = values.as_primitive_opt::<Decimal128Type>() {
+        // Ours have no negative scale.
+        let scale = values.scale().unsigned_abs();
+        values.iter().flatten().for_each(|units| total.add_decimal(units, scale));
     }
     total
 }

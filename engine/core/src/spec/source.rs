@@ -98,6 +98,9 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Sour
         source.contract = contract::contract(node, mistakes);
     }
     source.taking = taking::parse(&mut entries, mistakes);
+    if let Some(contract) = &mut source.contract {
+        source.taking.arrival = std::mem::take(&mut contract.arrival);
+    }
     source.retry = retry::parse(&mut entries, mistakes);
     if let Some(node) = entries.take("pattern") {
         source.patterns = patterns(node, mistakes);
@@ -262,13 +265,19 @@ pub(super) fn kind(node: Node, mistakes: &mut Mistakes<'_>) -> Option<Type> {
         let meant = match written.text.to_lowercase().as_str() {
             "str" | "text" | "varchar" | "char" => Some("string"),
             "integer" | "long" | "bigint" | "i64" | "int64" | "number" => Some("int"),
-            "double" | "real" | "decimal" | "f64" | "float64" => Some("float"),
+            "double" | "real" | "f64" | "float64" => Some("float"),
+            "numeric" | "money" | "dec" => Some("decimal(12,2)"),
             "boolean" => Some("bool"),
             "date" | "datetime" | "time" => Some("timestamp"),
             _ => None,
         };
         let hint = match meant {
             Some(meant) => Some(format!("did you mean {}?", quoted(meant))),
+            None if written.text.starts_with("decimal") => Some(
+                "a decimal has 1 to 38 digits, and of those at most all behind the point: \
+                 decimal(12,2)"
+                    .to_owned(),
+            ),
             None => {
                 mistakes.nearest_hint(&written.text, Type::ALL.map(Type::name), "the types are")
             }

@@ -340,11 +340,41 @@ fn node(yaml: &str, raw: Spanned<Raw>, owner: Option<Place>, path: String) -> No
                 .map(|(index, item)| node(yaml, item, None, format!("{path}[{index}]")))
                 .collect(),
         ),
-        Raw::Map(entries) => Value::Map(
-            entries.into_iter().map(|(name, value)| entry(yaml, name, value, &path)).collect(),
-        ),
+        Raw::Map(entries) => {
+            let entries = entries.into_iter();
+            let entries = entries.map(|(name, value)| entry(yaml, name, value, &path));
+            Value::Map(joined(entries.collect()))
+        }
     };
     Node { place, owner: owner.unwrap_or(place), path, value }
+}
+
+/// Puts together what a comma took apart: between braces `decimal(12,2)` is to YAML a value and then
+/// a key without one.
+fn joined(entries: Vec<(Key, Node)>) -> Vec<(Key, Node)> {
+    let is_number = |text: &str| {
+        let text = text.trim();
+        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    let opens = |text: &str| {
+        let digits = text.strip_prefix("decimal").and_then(|rest| rest.trim().strip_prefix('('));
+        digits.is_some_and(is_number)
+    };
+    let mut whole: Vec<(Key, Node)> = Vec::with_capacity(entries.len());
+    for (key, node) in entries {
+        if matches!(node.value, Value::Null)
+            && key.name.strip_suffix(')').is_some_and(is_number)
+            && let Some((_, Node { value: Value::Scalar(before), place, .. })) = whole.last_mut()
+            && opens(before)
+        {
+            before.push(',');
+            before.push_str(&key.name);
+            place.len = (key.place.start + key.place.len).saturating_sub(place.start);
+            continue;
+        }
+        whole.push((key, node));
+    }
+    whole
 }
 
 fn entry(yaml: &str, name: Spanned<Raw>, value: Spanned<Raw>, path: &str) -> (Key, Node) {

@@ -1,7 +1,7 @@
 //! Cells: columns of a batch as cells, and cells as people read them. Derived; owns no rows.
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
+use arrow_array::types::{Decimal128Type, Float64Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::DataType;
 
@@ -10,7 +10,7 @@ use crate::engine::tables::Cell;
 /// The longest part of a text that is shown, in characters.
 const SHOWN_MAX: usize = 200;
 
-/// Returns one cell. Every column of ours has one of five types; another one has no cells.
+/// Returns one cell. Every column of ours has one of our types; another one has no cells.
 pub(super) fn cell(column: &ArrayRef, row: usize) -> Cell {
     if column.is_null(row) {
         return Cell::Null;
@@ -23,6 +23,10 @@ pub(super) fn cell(column: &ArrayRef, row: usize) -> Cell {
         DataType::Timestamp(..) => {
             Cell::Timestamp(column.as_primitive::<TimestampMicrosecondType>().value(row))
         }
+        DataType::Decimal128(_, scale) => Cell::Decimal {
+            units: column.as_primitive::<Decimal128Type>().value(row),
+            scale: scale.unsigned_abs(),
+        },
         _ => Cell::Null,
     }
 }

@@ -149,7 +149,8 @@ fn json(text: String, kind: Type) -> Json {
         Type::Int => text.parse::<i64>().ok().map(Json::from),
         Type::Float => number(&text),
         Type::Bool => value::bool(&text).filter(|_| text.len() > 1).map(Json::from),
-        Type::String | Type::Timestamp => None,
+        // As text, so that every digit stays.
+        Type::String | Type::Timestamp | Type::Decimal(_) => None,
     };
     typed.unwrap_or(Json::String(text))
 }

@@ -76,6 +76,8 @@ pub(super) fn cell(node: Node, column: &Column, mistakes: &mut Mistakes<'_>) -> 
         Type::Float => value::float(&text).map(Cell::Float),
         Type::Bool => value::bool(&text).map(Cell::Bool),
         Type::Timestamp => value::timestamp(&text).map(Cell::Timestamp),
+        Type::Decimal(digits) => value::decimal(&text, digits)
+            .map(|units| Cell::Decimal { units, scale: digits.scale() }),
     };
     if read.is_none() {
         let message =

@@ -35,8 +35,8 @@ pub(crate) fn table(report: TableReport) -> v1::Table {
 }
 
 /// Translates columns.
-pub(crate) fn columns(columns: Vec<(String, &'static str)>) -> Vec<v1::Column> {
-    let column = |(name, kind): (String, &str)| v1::Column { name, r#type: kind.to_owned() };
+pub(crate) fn columns(columns: Vec<(String, String)>) -> Vec<v1::Column> {
+    let column = |(name, kind): (String, String)| v1::Column { name, r#type: kind };
     columns.into_iter().map(column).collect()
 }
 
@@ -53,6 +53,7 @@ fn cell(cell: Cell) -> v1::Cell {
         Cell::Float(value) => Some(Kind::Float(value)),
         Cell::Bool(value) => Some(Kind::Flag(value)),
         Cell::Timestamp(micros) => Some(Kind::TimestampUs(micros)),
+        cell @ Cell::Decimal { .. } => Some(Kind::Decimal(cell.to_string())),
     };
     v1::Cell { kind }
 }
@@ -66,7 +67,8 @@ pub(crate) fn question(
     let cell = |part: v1::KeyPart| {
         let cell = match part.value.and_then(|cell| cell.kind) {
             None => Cell::Null,
-            Some(Kind::Text(text)) => Cell::String(text),
+            // Read as its column is, like any text.
+            Some(Kind::Text(text) | Kind::Decimal(text)) => Cell::String(text),
             Some(Kind::Int(value)) => Cell::Int(value),
             Some(Kind::Float(value)) => Cell::Float(value),
             Some(Kind::Flag(value)) => Cell::Bool(value),

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::super::columns::Rows;
 use super::super::instant::Instants;
 use super::super::lanes::High;
-use super::super::{Fault, ReadPlan, excerpt};
+use super::super::{Fault, ReadPlan, excerpt, misfit};
 use super::{DEPTH_MAX, Key, take};
 use crate::reject::RejectCode;
 use crate::types::Type;
@@ -196,12 +196,15 @@ fn mismatch(name: &str, kind: Type, value: &str, at: usize) -> Fault {
     }
     let found = match (kind, what(value)) {
         // Of the right kind, but not the right value: show it.
-        (Type::Int | Type::Float, "number") | (Type::Timestamp, "string") => {
+        (Type::Int | Type::Float, "number")
+        | (Type::Timestamp, "string")
+        | (Type::Decimal(_), "number" | "string") => {
             format!("{} {}", what(value), excerpt(value.as_bytes()))
         }
         (_, what) => what.to_owned(),
     };
-    let reason = format!("field {name}: expected {kind}, found {found} at column {column}");
+    let why = misfit(kind, value.trim_matches('"').as_bytes());
+    let reason = format!("field {name}: expected {kind}, found {found} at column {column}{why}");
     Fault { code: RejectCode::FieldType, reason }
 }
 

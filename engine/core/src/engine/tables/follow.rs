@@ -83,7 +83,7 @@ impl TableHandle {
 
 impl Follow {
     /// Returns the columns of the rows, name and type.
-    pub fn columns(&self) -> Vec<(String, &'static str)> {
+    pub fn columns(&self) -> Vec<(String, String)> {
         named(&self.question.columns(&self.table.place.columns))
     }
 

@@ -172,6 +172,10 @@ fn read(cell: &Cell, column: &Column) -> Option<Cell> {
         | (Type::Float, Cell::Float(_))
         | (Type::Bool, Cell::Bool(_))
         | (Type::Timestamp, Cell::Timestamp(_)) => cell.clone(),
+        (Type::Decimal(digits), cell @ (Cell::Int(_) | Cell::String(_) | Cell::Decimal { .. })) => {
+            let units = value::decimal(&cell.to_string(), digits)?;
+            Cell::Decimal { units, scale: digits.scale() }
+        }
         (Type::Float, Cell::Int(value)) => Cell::Float(*value as f64),
         (Type::Int, Cell::String(text)) => Cell::Int(value::int(text)?),
         (Type::Float, Cell::String(text)) => Cell::Float(value::float(text)?),

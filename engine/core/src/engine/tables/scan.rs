@@ -65,7 +65,7 @@ impl Scan {
     }
 
     /// Returns the columns of the rows, name and type.
-    pub fn columns(&self) -> Vec<(String, &'static str)> {
+    pub fn columns(&self) -> Vec<(String, String)> {
         named(&self.question.columns(&self.table.place.columns))
     }
 
@@ -127,6 +127,6 @@ impl Scan {
 }
 
 /// Returns columns as the outside sees them.
-pub(super) fn named(columns: &[Column]) -> Vec<(String, &'static str)> {
-    columns.iter().map(|column| (column.name.clone(), column.kind.name())).collect()
+pub(super) fn named(columns: &[Column]) -> Vec<(String, String)> {
+    columns.iter().map(|column| (column.name.clone(), column.kind.to_string())).collect()
 }

@@ -1,7 +1,7 @@
 //! Join: whether the two sides of a `join` fit together, and what it gives. Derived.
 
 use tidemill_operators::join::Kind;
-use tidemill_operators::{Column, Schema};
+use tidemill_operators::{Column, Schema, Type};
 
 use crate::diagnostic::{Mistakes, quoted};
 use crate::graph::flow::Stream;
@@ -60,6 +60,7 @@ fn joined(
         take,
         place: false,
         raw: false,
+        rows_max: spec.rows_max,
     })
 }
 
@@ -74,8 +75,13 @@ fn equal(
     let there = side(other, right, "right", mistakes);
     let (found, there) = (found?, there?);
     if found.kind != there.kind {
+        // Decimals are kept in units of their scale.
+        let why = match (found.kind, there.kind) {
+            (Type::Decimal(_), Type::Decimal(_)) => "a key has the same digits on both sides",
+            _ => "they are never equal",
+        };
         let message = format!(
-            "{} is {} on the left and {} is {} on the right: they are never equal",
+            "{} is {} on the left and {} is {} on the right: {why}",
             quoted(&one.text),
             article(found.kind),
             quoted(&other.text),

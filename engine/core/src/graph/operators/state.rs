@@ -2,6 +2,7 @@
 
 use arrow_array::{RecordBatch, RecordBatchOptions};
 use tidemill_operators::expr::{Expr, Steps, Stepwise, Variables, compile};
+use tidemill_operators::format::value;
 use tidemill_operators::keyed::{Arrival, Direction};
 use tidemill_operators::state::{Leave, MachineSpec, STATE, Transition, Variable};
 use tidemill_operators::value::Value;
@@ -28,7 +29,8 @@ pub(super) fn check(
         Schema::new(schema.columns().iter().cloned().chain(machine.added()).collect())
     });
     let changed_by = Some(operator.name.text.clone());
-    (checked, Stream { schema, changed_by, ..input.clone() })
+    // A late record lets records that came before it leave by other tags.
+    (checked, Stream { schema, changed_by, append_only: false, ..input.clone() })
 }
 
 fn check_drop(spec: &StateSpec, mistakes: &mut Mistakes<'_>) {
@@ -129,6 +131,12 @@ fn variable(spec: &VariableSpec, schema: &Schema, mistakes: &mut Mistakes<'_>) -
         return Some(Variable { column, initial: Value::Null });
     };
     let nothing = Schema::default();
+    if let Type::Decimal(digits) = spec.kind
+        && let Some(units) = value::decimal(&initial.text, digits)
+    {
+        let initial = Value::Decimal { units, scale: digits.scale() };
+        return Some(Variable { column, initial });
+    }
     let value = match (spec.kind, compile(&initial.text, &nothing)) {
         // What is no expression may still be the text itself.
         (Type::String | Type::Timestamp, Err(_)) => {
@@ -184,7 +192,13 @@ fn set(
     };
     let Some(text) = value else { return Some((at, None)) };
     let value = expression(text, visible, mistakes)?;
-    check_kind(text, variables[at].column.kind, value.kind(), mistakes)?;
+    let kind = variables[at].column.kind;
+    if matches!((kind, value.kind()), (Type::Decimal(_), Type::Decimal(_) | Type::Int)) {
+        // As where SQL assigns: brought to the digits of the variable, and refused if it does not fit.
+        let cast = compile(&format!("CAST(({}) AS {kind})", text.text), visible);
+        return Some((at, Some(noted(text, cast, mistakes)?)));
+    }
+    check_kind(text, kind, value.kind(), mistakes)?;
     Some((at, Some(value)))
 }
 

@@ -49,12 +49,15 @@ pub(super) fn session(
             has_place: input.has_place,
             columns: schema.columns().to_vec(),
             raw: false,
+            only_first: false,
         };
         Some((OperatorKind::Session { rows, gap_us }, schema_behind?))
     });
     let schema = checked.as_ref().map(|(_, schema)| schema.clone());
     let changed_by = Some(operator.name.text.clone());
-    (checked.map(|(kind, _)| kind), Stream { schema, changed_by, ..input.clone() })
+    // A late record joins two sessions: theirs are taken back and given with the new bounds.
+    let append_only = false;
+    (checked.map(|(kind, _)| kind), Stream { schema, changed_by, append_only, ..input.clone() })
 }
 
 /// Compiles an expression that is an event time.
@@ -66,7 +69,9 @@ pub(super) fn instant(text: &Text, schema: &Schema, mistakes: &mut Mistakes<'_>)
     let message = format!("an event time is a timestamp; this is {}", article(value.kind()));
     let hint = match value.kind() {
         Type::String => format!("`CAST({} AS timestamp)`, or declare the field so", text.text),
-        Type::Int | Type::Float => format!("`to_timestamp({})` takes seconds", text.text),
+        Type::Int | Type::Float | Type::Decimal(_) => {
+            format!("`to_timestamp({})` takes seconds", text.text)
+        }
         _ => "name the column that holds the time".to_owned(),
     };
     text.wrong(mistakes, message, (text.text.len() < 40).then_some(hint));
