@@ -27,7 +27,7 @@ use crate::tree::{self, Tree};
 const ROUND_MAX: Duration = Duration::from_secs(120);
 
 /// How long the process is left alone between two questions.
-const PAUSE: Duration = Duration::from_millis(5);
+const PAUSE: Duration = Duration::from_millis(15);
 
 /// What becomes of the process behind a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -239,7 +239,7 @@ impl<'a> Home<'a> {
         }
         command.args((0..self.histories.len()).map(file_name));
         command.args(["--home", "home", "--grpc", "127.0.0.1:0", "--quiet", "1ms"]);
-        command.args(["--scan", "50ms", "--checkpoint-every", "700ms", "--log", "warn"]);
+        command.args(["--scan", "200ms", "--checkpoint-every", "2s", "--log", "warn"]);
         command.args(["-w", &shape.workers.to_string(), "-n", &shape.processes.to_string()]);
         let mut process = Process::start(&mut command);
         let Some(line) = process.line(|line| line.starts_with("listening on ")) else {
@@ -296,14 +296,15 @@ impl<'a> Home<'a> {
     /// Waits until everything that was done is final and can be seen.
     async fn visible(&self, client: &Client) {
         self.settled(client).await;
+        // What is final of all pipelines is made visible when one of them is drained.
+        let Some(first) = self.histories.first() else { return };
+        let name = &first.pipeline.name;
         let deadline = Instant::now() + ROUND_MAX;
-        while !client.drain(None, false).await.unwrap().1 {
+        while !client.drain(Some(name), false).await.unwrap().1 {
             assert!(Instant::now() < deadline, "it is not drained");
             tokio::time::sleep(PAUSE).await;
         }
-        for history in self.histories {
-            client.resume(&history.pipeline.name, None).await.unwrap();
-        }
+        client.resume(name, None).await.unwrap();
     }
 
     /// Returns what became of the files of a case.
