@@ -162,6 +162,13 @@ mod tests {
             &[Some(1), None],
             &[(2, Reject, "expect", "expected a >= 0"), (3, Reject, "expect", "expected a >= 0")],
         );
+        // What lies in the place of a NULL, here a zero, says nothing.
+        check(
+            &rows,
+            &[("a > 0", Reject)],
+            &[Some(1), None],
+            &[(2, Reject, "expect", "expected a > 0"), (3, Reject, "expect", "expected a > 0")],
+        );
         // The gravest is told, of those alike the first.
         check(
             &rows,
