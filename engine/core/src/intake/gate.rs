@@ -241,6 +241,8 @@ impl Gate {
         for name in passed.files.iter().map(|(_, name, _)| name).chain(of_sets) {
             self.held.remove(name);
         }
+        // What is left may wait for something else now.
+        self.changed = !passed.files.is_empty() || !passed.sets.is_empty();
         passed
     }
 

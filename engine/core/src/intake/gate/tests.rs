@@ -97,6 +97,7 @@ fn a_set_passes_when_all_of_it_is_there() {
     assert_eq!(told(&gate)[0], "waits_for_set: source a of p: waiting for 1 of 3 of the set s_1_*");
     drop_in(&mut gate, &["s_1_c", "s_1_d"]);
     assert_eq!(pass(&mut gate, 2), ["s_1_*: s_1_a s_1_b s_1_c"]);
+    assert_eq!(pass(&mut gate, 2), NOTHING);
     assert_eq!(told(&gate).len(), 2, "s_1_d begins another one");
     drop_in(&mut gate, &["s_2_b"]);
     gate.gone("s_2_a");
