@@ -54,7 +54,8 @@ fn an_unknown_name_is_answered_with_the_nearest() {
     check("date_trunc('hours', ts)", &["11: there is no unit `hours` here (did you mean `hour`?)"]);
     check(
         "CAST(host AS integre)",
-        &["5: there is no type integre (the types are string, int, float, bool and timestamp)"],
+        &["5: there is no type integre (the types are string, int, float, bool, timestamp, and \
+           decimal(12,2) with up to 38 digits)"],
     );
 }
 

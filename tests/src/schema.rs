@@ -179,6 +179,15 @@ fn pattern(pattern: &str, text: &str) -> bool {
             !text.starts_with(|first: char| first.is_ascii_digit())
                 && all(text, |next| next.is_ascii_alphanumeric() || next == '_')
         }
+        "^decimal *\\( *[0-9]+ *(, *[0-9]+ *)?\\)$" => {
+            let digits = text
+                .strip_prefix("decimal")
+                .and_then(|rest| rest.trim_start_matches(' ').strip_prefix('(')?.strip_suffix(')'));
+            let number = |part: &str| all(part.trim_matches(' '), |next| next.is_ascii_digit());
+            digits.is_some_and(|digits| {
+                digits.split(',').count() <= 2 && digits.split(',').all(number)
+            })
+        }
         other => panic!("this checker does not know the pattern {other}"),
     }
 }

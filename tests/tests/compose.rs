@@ -270,6 +270,7 @@ sinks: { k: { from: o, files: { format: csv } } }
         ("format: csv, fields", "fields", "/sources/s: \"format\" is missing"),
         ("format: csv, fields", "format: cvs, fields", "/sources/s/format"),
         ("n: int", "n: integer", "/sources/s/fields/n"),
+        ("n: int", "n: 'decimal(12;2)'", "/sources/s/fields/n"),
         ("n: int", "n: { type: int, pat: x }", "/sources/s/fields/n"),
         ("format: csv, fields", "format: csv, header: perhaps, fields", "/sources/s/header"),
         (
