@@ -35,7 +35,7 @@ pub use arrange::{
     AsOf, KeptPacked, KeptRow, Lookup, ROW_FORMAT, Values, arrange, decode_kept, forget, pieces,
 };
 pub use changes::{Logic, changes};
-pub use gather::{Inputs, gather};
+pub use gather::{Incoming, Inputs, gather};
 pub use layout::{Arrival, Direction, Nulls, OrderColumn, Place, RowLayout, append_int};
 #[cfg(test)]
 pub(crate) use packed::PackedBuilder;

@@ -49,6 +49,7 @@ pub mod turn;
 pub mod aggregate;
 
 pub mod keyed;
+pub mod rounds;
 
 pub mod dedupe;
 pub mod join;

@@ -114,9 +114,14 @@ impl Turns {
         Step { clear: self.below(), add: 1 << self.shift }
     }
 
-    /// Returns the last round of this loop and of those before it, the first of all others.
-    pub const fn through(self) -> u64 {
-        !self.below()
+    /// Returns the bits of a round that are this loop's.
+    pub const fn mask(self) -> u64 {
+        self.ones() << self.shift
+    }
+
+    /// Returns a round number of this loop as the bits of a round.
+    pub const fn at(self, round: u64) -> u64 {
+        (round & self.ones()) << self.shift
     }
 
     const fn ones(self) -> u64 {
@@ -225,9 +230,9 @@ mod tests {
         assert_eq!(Turns::divide([1; 64]).map(|all| all.len()), Some(64));
         assert_eq!(Turns::divide([1; 65]), None);
         let [first, second] = Turns::divide([1, 1]).unwrap()[..] else { panic!() };
-        assert_eq!(first.through(), 1 << 63);
-        assert_eq!(second.through(), 3 << 62);
-        assert_eq!(Turns::divide([u32::MAX, u32::MAX]).unwrap()[1].through(), u64::MAX);
+        assert_eq!((first.mask(), second.mask()), (1 << 63, 1 << 62));
+        let [outer, inner] = Turns::divide([u32::MAX, u32::MAX]).unwrap()[..] else { panic!() };
+        assert_eq!((outer.mask() | inner.mask(), outer.at(1), inner.at(7)), (u64::MAX, 1 << 32, 7));
     }
 
     /// Every step that some way through three nested and neighbouring loops makes.

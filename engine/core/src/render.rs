@@ -405,7 +405,7 @@ impl<'scope> Rendering<'scope, '_> {
     }
 }
 
-/// Returns whether some operator before this one keeps state.
+/// Returns whether some operator before this one keeps state; in a loop each is before all others.
 fn follows_state(plan: &Plan, operator: &OperatorPlan) -> bool {
     if let Some(of) = operator.kind.errors_of() {
         // A rejected record is what it was before the operator that rejected it.
@@ -417,7 +417,9 @@ fn follows_state(plan: &Plan, operator: &OperatorPlan) -> bool {
     let at = plan.operators.iter().position(|one| std::ptr::eq(one, operator));
     // Without what goes back in loops a plan has no circles, so this ends.
     at.is_some_and(|at| {
-        plan.forward(at).any(|(_, input)| match input.from.node {
+        let mut around = plan.around(at).flat_map(|one| &one.body);
+        around.any(|at| plan.operators[*at].kind.keeps_state())
+            || plan.forward(at).any(|(_, input)| match input.from.node {
             NodeId::Source(_) => false,
             NodeId::Operator(before) => {
                 let before = &plan.operators[before];

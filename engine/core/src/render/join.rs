@@ -5,11 +5,11 @@ use tidemill_operators::flow;
 use tidemill_operators::join::{JoinSpec, Sides, join, part_nulls};
 use tidemill_operators::keyed::{Arrival, Inputs, RowLayout};
 use tidemill_operators::tally::Tally;
-use tidemill_operators::{Column, Schema, Time};
-use timely::dataflow::StreamVec;
+use tidemill_operators::{Column, Schema};
 
 use crate::checkpoint::JOIN_SIDES;
 use crate::plan::{Join, OperatorPlan};
+use crate::render::keyed::Poison;
 use crate::render::{Batches, Rendering, together};
 
 impl<'scope> Rendering<'scope, '_> {
@@ -19,15 +19,21 @@ impl<'scope> Rendering<'scope, '_> {
         at: usize,
         operator: &OperatorPlan,
         [left, right]: [Batches<'scope>; 2],
-        poison: Option<StreamVec<'scope, Time, u64>>,
+        poison: Poison<'scope>,
         plan: &Join,
         tally: Tally,
     ) -> flow::Flow<'scope> {
-        let (left_keys, right_keys) = (plan.left_keys(), plan.right_keys());
+        let rounds = self.rounds(at, &operator.inputs[plan.lefts..]);
+        // What every round sees comes before the first.
+        let of_right = rounds.outside();
+        let left_keys = rounds.before_keys(plan.left_keys());
+        let right_keys = rounds.before_keys(plan.right_keys());
         let spec = JoinSpec {
             kind: plan.kind,
             keys: left_keys.clone(),
+            across: rounds.across().to_vec(),
             left: RowLayout {
+                order: rounds.row_columns(),
                 arrival: plan.place.then_some(Arrival::First),
                 columns: plan.left.clone(),
                 raw: plan.raw,
@@ -38,10 +44,10 @@ impl<'scope> Rendering<'scope, '_> {
         };
         let [left_part, right_part] = JOIN_SIDES;
 
-        let reads = reader(left_keys.clone(), plan.left.clone());
+        let reads = reader(plan.left_keys(), plan.left.clone());
         let (updates, left_rejects) = self.gathered(
             operator,
-            (left, poison.clone()),
+            (left, poison.clone(), rounds),
             left_part.name,
             spec.left.clone(),
             tally.clone(),
@@ -54,10 +60,10 @@ impl<'scope> Rendering<'scope, '_> {
 
         let taken = plan.take.iter().map(|(column, right)| Column::new(right, column.kind));
         let layout = RowLayout::plain(taken.collect());
-        let reads = reader(right_keys.clone(), layout.columns.clone());
+        let reads = reader(plan.right_keys(), layout.columns.clone());
         let (updates, right_rejects) = self.gathered(
             operator,
-            (right, poison),
+            (right, poison, of_right),
             right_part.name,
             layout.clone(),
             tally.clone(),
