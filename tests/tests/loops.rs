@@ -1,4 +1,5 @@
-//! Loops: random pipelines with loops end, balance, and give what a slow program says.
+//! Loops: random pipelines of tags, loops and state end, balance, and give what a slow program says,
+//! before and after some of their files are corrected.
 //!
 //! The longer campaign: `cargo run -p tidemill-tests --bin loop-campaign -- --cases 5000`.
 
