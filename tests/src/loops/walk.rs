@@ -33,11 +33,14 @@ struct Record {
     place: (usize, u64),
 }
 
-/// Records, and how often those went round that did not go on: operator, round, code.
+/// A record that was rejected, its round and why.
+type Reject = (Record, u64, &'static str);
+
+/// What an operator gives in a round, by port, and what it rejects.
 #[derive(Clone, Debug, Default)]
 struct Given {
     ports: Vec<Vec<Record>>,
-    rejects: Vec<(Record, u64, &'static str)>,
+    rejects: Vec<Reject>,
 }
 
 /// How often records went round in the loops around an operator.
@@ -89,8 +92,9 @@ fn work_out(graph: &Graph, files: &BTreeMap<String, String>) -> Option<Expected>
     expected.outputs.values_mut().for_each(|rows| rows.sort());
     for (at, node) in graph.nodes.iter().enumerate() {
         for rounds in walk.all_rounds(&node.around, |_| None) {
-            let given = walk.given(at + 1, &rounds)?;
-            for (row, round, code) in &given.rejects {
+            let mut rejects = walk.given(at + 1, &rounds)?.rejects.clone();
+            rejects.extend(walk.over(at + 1, &rounds)?);
+            for (row, round, code) in &rejects {
                 let (file, line) = row.place;
                 let file = names[file].clone();
                 let reject = (file, line, format!("n{}", at + 1), *round, (*code).to_owned());
@@ -157,26 +161,35 @@ impl Walk<'_> {
         all
     }
 
+    /// Returns what would go back to a head once more than it may.
+    fn over(&mut self, head: usize, rounds: &Rounds) -> Option<Vec<Reject>> {
+        let node = &self.graph.nodes[head - 1];
+        if node.max_rounds.is_none() || rounds.last().copied() != node.max_rounds {
+            return Some(Vec::new());
+        }
+        let mut over: Vec<Record> = Vec::new();
+        let here = node.here(rounds);
+        for port in node.from.iter().filter(|port| self.graph.goes_back(**port, head)) {
+            over.extend(self.out_of(*port, &here, None)?);
+        }
+        let last = node.max_rounds.unwrap_or_default();
+        Some(over.into_iter().map(|row| (row, last, "max_rounds")).collect())
+    }
+
     /// Returns what an operator gives in a round.
     fn given(&mut self, number: usize, rounds: &Rounds) -> Option<Rc<Given>> {
         if let Some(known) = self.known.get(&(number, rounds.clone())) {
             return Some(Rc::clone(known));
         }
         let node = &self.graph.nodes[number - 1];
-        let here: BTreeMap<usize, u64> =
-            node.around.iter().copied().zip(rounds.iter().copied()).collect();
+        let here = node.here(rounds);
         let mut given = Given { ports: vec![Vec::new(); node.ports()], rejects: Vec::new() };
         let mut came = Vec::new();
         for port in &node.from {
-            let goes_back = port.0 > 0 && self.graph.nodes[port.0 - 1].around.contains(&number);
             let own = here.get(&number).copied().unwrap_or_default();
-            if goes_back {
+            if self.graph.goes_back(*port, number) {
                 if own > 0 {
                     came.extend(self.out_of(*port, &here, Some((number, own - 1)))?);
-                }
-                if Some(own) == node.max_rounds {
-                    let over = self.out_of(*port, &here, Some((number, own)))?;
-                    given.rejects.extend(over.into_iter().map(|row| (row, own, "max_rounds")));
                 }
             } else if own == 0 || node.max_rounds.is_none() {
                 came.extend(self.out_of(*port, &here, None)?);
@@ -201,7 +214,19 @@ impl Walk<'_> {
     }
 }
 
+impl Graph {
+    /// Returns whether what leaves by a port and comes to an operator goes back there.
+    fn goes_back(&self, port: Port, to: usize) -> bool {
+        port.0 > 0 && self.nodes[port.0 - 1].around.contains(&to)
+    }
+}
+
 impl Node {
+    /// Returns the rounds of the loops around it by their heads.
+    fn here(&self, rounds: &Rounds) -> BTreeMap<usize, u64> {
+        self.around.iter().copied().zip(rounds.iter().copied()).collect()
+    }
+
     /// Does the work of an operator with all that comes in a round.
     fn work(
         &self,
