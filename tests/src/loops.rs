@@ -191,7 +191,8 @@ pub fn campaign(node: &str, seed: u64, first: u64, cases: u64, together: u64) ->
             cases.iter().for_each(|case| case.put(step, &home(case)));
             let ended = site.once(SHAPES[(at + step) % SHAPES.len()]);
             if ended.code != Some(0) {
-                report.failures.push(format!("cases {numbers:?} (seed {seed}): {ended:?}"));
+                let yaml = if let [one] = &cases[..] { one.graph.yaml() } else { String::new() };
+                report.failures.push(format!("cases {numbers:?} (seed {seed}): {ended:?}\n{yaml}"));
                 break;
             }
             for (number, case) in numbers.iter().zip(&cases) {

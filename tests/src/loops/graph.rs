@@ -4,6 +4,8 @@
 //! that are open then lead back. So it is entered at its head, as `check` wants it. How it is written
 //! is in [`super::yaml`].
 
+use std::collections::BTreeSet;
+
 use tidemill_bench::random::Random;
 
 use crate::corrections::files::chance;
@@ -194,6 +196,7 @@ impl Graph {
             node.max_rounds = Some(*random.pick(&rounds));
         }
         let mut graph = Self { name: name.to_owned(), nodes, sinks: Vec::new() };
+        graph.leave_loops();
         open.sort_unstable();
         for port in open {
             graph.sink(port, chance(random, 30));
@@ -209,6 +212,25 @@ impl Graph {
             }
         }
         graph
+    }
+
+    /// Takes out of each loop what was grown in it and never leads back to its head: it is behind it.
+    fn leave_loops(&mut self) {
+        for head in 1..=self.nodes.len() {
+            let grown = |node: usize| node > 0 && self.nodes[node - 1].around.contains(&head);
+            let mut inside = BTreeSet::from([head]);
+            loop {
+                let known = inside.clone();
+                let read = known.iter().flat_map(|node| self.nodes[node - 1].reads());
+                inside.extend(read.map(|port| port.0).filter(|node| grown(*node)));
+                if inside.len() == known.len() {
+                    break;
+                }
+            }
+            for (at, node) in self.nodes.iter_mut().enumerate() {
+                node.around.retain(|one| *one != head || inside.contains(&(at + 1)));
+            }
+        }
     }
 
     /// Returns the first port of a node that is not dropped.
