@@ -76,9 +76,8 @@ impl Rounds {
 
     /// Returns the hidden columns that a key begins with.
     pub fn key_columns(&self) -> Vec<Column> {
-        let column = |(head, _): &(String, Turns)| {
-            Column::hidden(&format!("round of {head}"), Type::Int)
-        };
+        let column =
+            |(head, _): &(String, Turns)| Column::hidden(&format!("round of {head}"), Type::Int);
         self.keys.iter().map(column).collect()
     }
 

@@ -300,7 +300,8 @@ mod tests {
         times.dedup();
         for turns in Turns::divide([20, 5, 12]).unwrap() {
             for pair in times.windows(2) {
-                let next = pair.iter().map(|time| turns.step().results_in(time)).collect::<Vec<_>>();
+                let next =
+                    pair.iter().map(|time| turns.step().results_in(time)).collect::<Vec<_>>();
                 assert!(next[0].is_some_and(|next| next > pair[0]), "{pair:?}");
                 assert!(next[0] <= next[1], "{pair:?} {next:?}");
             }

@@ -219,7 +219,9 @@ fn shown(batch: &Batch, row: usize) -> String {
     let schema = batch.columns.schema();
     let mut key = Vec::new();
     KeyEncoder::new(batch.columns.columns()).append(row, &mut key);
-    let kind = |field: &Field| Type::ALL.into_iter().find(|kind| kind.arrow() == *field.data_type());
-    let columns = schema.fields().iter().filter_map(|field| Some(Column::new(field.name(), kind(field)?)));
+    let kind =
+        |field: &Field| Type::ALL.into_iter().find(|kind| kind.arrow() == *field.data_type());
+    let columns =
+        schema.fields().iter().filter_map(|field| Some(Column::new(field.name(), kind(field)?)));
     Key::new(&key).text(&columns.collect::<Vec<_>>())
 }

@@ -149,14 +149,8 @@ fn run(config: Config, spec: &AggregateSpec, files: &[File]) -> (Changes, Vec<St
             let evaluate = move |batch: &Batch| evaluate(&reader, batch);
             let (spec_of_rows, tally_of_rows) = (spec.clone(), tally.clone());
             let incoming = Incoming { rows: stream, poison: poisoned, rounds: Rounds::default() };
-            let Gathered { partials, held, rejects } = gather(
-                "traffic",
-                Reach::AllFiles,
-                incoming,
-                spec_of_rows,
-                tally_of_rows,
-                evaluate,
-            );
+            let Gathered { partials, held, rejects } =
+                gather("traffic", Reach::AllFiles, incoming, spec_of_rows, tally_of_rows, evaluate);
             let (table, overflows) =
                 totals("traffic", "traffic", partials, held, spec.clone(), tally);
             let (one, two) = (Arc::clone(&told), Arc::clone(&told));

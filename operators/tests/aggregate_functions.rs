@@ -171,14 +171,8 @@ fn run(config: Config, taken_back: TakenBack, epochs: &[Epoch]) -> Changes {
                 }
             };
             let incoming = Incoming { rows: stream, poison: poisoned, rounds: Rounds::default() };
-            let Gathered { partials, held, .. } = gather(
-                "all",
-                Reach::AllFiles,
-                incoming,
-                spec.clone(),
-                tally.clone(),
-                evaluate,
-            );
+            let Gathered { partials, held, .. } =
+                gather("all", Reach::AllFiles, incoming, spec.clone(), tally.clone(), evaluate);
             let (table, _) = totals("all", "all", partials, held, spec, tally);
             let told = Arc::clone(&told);
             let probe = table

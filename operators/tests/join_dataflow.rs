@@ -116,8 +116,7 @@ fn build<'s>(
 ) -> Rows<'s> {
     let right = RowLayout::plain(spec.right.clone());
     let columns = right.columns.len();
-    let incoming =
-        |rows, poison| Incoming { rows, poison, rounds: Rounds::default() };
+    let incoming = |rows, poison| Incoming { rows, poison, rounds: Rounds::default() };
     let (left, _) = gather(
         "left",
         "join",
@@ -126,9 +125,10 @@ fn build<'s>(
         tally.clone(),
         |batch| inputs(batch, 1),
     );
-    let (right, _) = gather("right", "join", incoming(sides.1, poison), right, tally.clone(), move |batch| {
-        inputs(batch, columns)
-    });
+    let (right, _) =
+        gather("right", "join", incoming(sides.1, poison), right, tally.clone(), move |batch| {
+            inputs(batch, columns)
+        });
     let (left, alone) = part_nulls(left, &spec.keys);
     // The engine drops these before they are gathered.
     let (right, _) = part_nulls(right, &spec.keys);

@@ -18,8 +18,8 @@ use tidemill_operators::dedupe::Dedupe;
 use tidemill_operators::keep::keep;
 use tidemill_operators::key::Key;
 use tidemill_operators::keyed::{
-    Incoming,     Arrival, Direction, Inputs, KeptPacked, Logic, Nulls, OrderColumn, Port, RowLayout, Said,
-    arrange, changes, decode_kept, gather,
+    Arrival, Direction, Incoming, Inputs, KeptPacked, Logic, Nulls, OrderColumn, Port, RowLayout,
+    Said, arrange, changes, decode_kept, gather,
 };
 use tidemill_operators::meter::Meter;
 use tidemill_operators::reject::Standing;

@@ -93,10 +93,13 @@ impl Case {
                 }
                 continue;
             }
-            for name in self.files.iter().flat_map(BTreeMap::keys).filter(|name| name.starts_with('f')) {
+            for name in
+                self.files.iter().flat_map(BTreeMap::keys).filter(|name| name.starts_with('f'))
+            {
                 let path = format!("o{sink}/{name}");
                 let rows = expected.outputs.get(&(sink, name.clone()));
-                let rows: Vec<&str> = rows.into_iter().flatten().map(|row| row.1.as_str()).collect();
+                let rows: Vec<&str> =
+                    rows.into_iter().flatten().map(|row| row.1.as_str()).collect();
                 let found = text(&path);
                 let mut found: Vec<&str> = found.lines().skip(1).collect();
                 let id = |row: &str| row.split(',').next().and_then(|id| id.parse::<i64>().ok());
@@ -136,7 +139,11 @@ impl Case {
 }
 
 /// Returns what is wrong with the rows of a table.
-fn table<'t>(name: &str, mut rows: Vec<String>, text: &dyn Fn(&str) -> Cow<'t, str>) -> Option<String> {
+fn table<'t>(
+    name: &str,
+    mut rows: Vec<String>,
+    text: &dyn Fn(&str) -> Cow<'t, str>,
+) -> Option<String> {
     let found = text(&format!("{name}/{name}.csv"));
     let mut found: Vec<&str> = found.lines().skip(1).collect();
     found.sort_unstable();
@@ -196,10 +203,13 @@ pub fn campaign(node: &str, seed: u64, first: u64, cases: u64, together: u64) ->
                 break;
             }
             for (number, case) in numbers.iter().zip(&cases) {
-                if let Some(difference) = case.difference(step, &tree::read(&home(case).join("out"))) {
+                if let Some(difference) =
+                    case.difference(step, &tree::read(&home(case).join("out")))
+                {
                     let yaml = case.graph.yaml();
                     let step = ["first", "corrected"][step];
-                    let failure = format!("case {number} (seed {seed}), {step}: {difference}\n{yaml}");
+                    let failure =
+                        format!("case {number} (seed {seed}), {step}: {difference}\n{yaml}");
                     report.failures.push(failure);
                 }
             }
@@ -215,9 +225,8 @@ impl Report {
         self.loops += nodes.iter().filter(|one| one.max_rounds.is_some()).count();
         let inside = |one: &&Node| one.keeps_state() && !one.around.is_empty();
         self.states += nodes.iter().filter(inside).count();
-        let over = |one: &Expected| {
-            one.rejects.iter().filter(|(.., code)| code == "max_rounds").count()
-        };
+        let over =
+            |one: &Expected| one.rejects.iter().filter(|(.., code)| code == "max_rounds").count();
         self.over += case.expected.iter().map(over).sum::<usize>();
     }
 }

@@ -420,12 +420,12 @@ fn follows_state(plan: &Plan, operator: &OperatorPlan) -> bool {
         let mut around = plan.around(at).flat_map(|one| &one.body);
         around.any(|at| plan.operators[*at].kind.keeps_state())
             || plan.forward(at).any(|(_, input)| match input.from.node {
-            NodeId::Source(_) => false,
-            NodeId::Operator(before) => {
-                let before = &plan.operators[before];
-                before.kind.keeps_state() || follows_state(plan, before)
-            }
-        })
+                NodeId::Source(_) => false,
+                NodeId::Operator(before) => {
+                    let before = &plan.operators[before];
+                    before.kind.keeps_state() || follows_state(plan, before)
+                }
+            })
     })
 }
 

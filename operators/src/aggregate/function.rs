@@ -277,7 +277,8 @@ impl AggregateSpec {
     pub fn schema(&self) -> Schema {
         let keys = self.keys.iter().filter(|key| !key.is_hidden()).cloned();
         let computed = self.compute.len() - usize::from(self.is_per_file());
-        let computed = self.compute.iter().take(computed).map(|one| Column::new(&one.name, one.kind));
+        let computed =
+            self.compute.iter().take(computed).map(|one| Column::new(&one.name, one.kind));
         Schema::new(keys.chain(computed).collect())
     }
 

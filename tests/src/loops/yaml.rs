@@ -28,7 +28,9 @@ impl Graph {
         }
         let mut sinks = String::new();
         let count = |from: &str, by: &str| {
-            format!("{{ from: [{from}], aggregate: {{ by: [{by}], compute: {{ n: count(*) }} }} }}\n")
+            format!(
+                "{{ from: [{from}], aggregate: {{ by: [{by}], compute: {{ n: count(*) }} }} }}\n"
+            )
         };
         let table = |name: &str, from: &str, key: &str| {
             format!("  {name}: {{ from: {from}, table: {{ format: csv, key: [{key}] }} }}\n")
@@ -65,7 +67,8 @@ impl Graph {
             Work::Route { rules, otherwise, all } => {
                 let rules = rules.iter().map(sql).map(|rule| format!("\"{rule}\""));
                 let rules = rules.chain(otherwise.then(|| "else".to_owned())).enumerate();
-                let tags: Vec<String> = rules.map(|(tag, rule)| format!("t{tag}: {rule}")).collect();
+                let tags: Vec<String> =
+                    rules.map(|(tag, rule)| format!("t{tag}: {rule}")).collect();
                 let all = if *all { "match: all, " } else { "" };
                 format!("{all}route: {{ {} }}", tags.join(", "))
             }
@@ -133,9 +136,7 @@ impl Graph {
             let all = port.0 > 0
                 && ports.iter().filter(of).count() == self.nodes[port.0 - 1].ports()
                 && self.tag(port.0, 0) != ""
-                && reader.is_none_or(|to| {
-                    around(port.0).is_none() || around(to) != around(port.0)
-                });
+                && reader.is_none_or(|to| around(port.0).is_none() || around(to) != around(port.0));
             let name = if all { format!("\"n{}.*\"", port.0) } else { self.port(*port) };
             if !names.contains(&name) {
                 names.push(name);

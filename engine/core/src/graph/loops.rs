@@ -150,12 +150,7 @@ pub(crate) fn check(
 }
 
 /// Notes joins whose other side comes partly from inside of a loop, or goes back.
-fn check_sides(
-    spec: &PipelineSpec,
-    reads: &[Vec<Read>],
-    one: &Loop,
-    mistakes: &mut Mistakes<'_>,
-) {
+fn check_sides(spec: &PipelineSpec, reads: &[Vec<Read>], one: &Loop, mistakes: &mut Mistakes<'_>) {
     let head = quoted(&spec.operators[one.head].name.text);
     for at in one.body.iter().copied() {
         let operator = &spec.operators[at];
@@ -176,7 +171,8 @@ fn check_sides(
             && let Some((back, _)) = inside.first()
         {
             let message = format!("{} goes back to the other side of {head}", quoted(&back.text));
-            let hint = "what goes round comes by `from`; `with` is what it is joined with".to_owned();
+            let hint =
+                "what goes round comes by `from`; `with` is what it is joined with".to_owned();
             back.wrong(mistakes, message, hint);
         }
     }

@@ -40,7 +40,8 @@ pub fn describe(plan: &Plan) -> (Vec<NodeReport>, Vec<EdgeReport>) {
         let around = plan.loop_of(at).map(|one| loop_detail(plan, one));
         let in_rounds = operator.kind.keeps_state() && plan.around(at).next().is_some();
         let in_rounds = in_rounds.then(|| "a state of its own in each round".to_owned());
-        let detail = [detail].into_iter().chain(around).chain(in_rounds).collect::<Vec<_>>().join("; ");
+        let detail =
+            [detail].into_iter().chain(around).chain(in_rounds).collect::<Vec<_>>().join("; ");
         nodes.push(node(&operator.name, "operator", operator.kind.word(), detail));
         edges.extend(operator.kind.errors_of().map(|node| EdgeReport {
             from: plan.node_name(node).to_owned(),

@@ -39,8 +39,7 @@ pub(super) fn aggregate<'scope>(
     let operator = name.to_owned();
     let evaluate = move |batch: &Batch| aggregate_inputs(&operator, batch, &keys, &compute);
     let reach = if spec.is_per_file() { Reach::EachFile } else { Reach::AllFiles };
-    let gathered =
-        aggregate::gather(place, reach, incoming, spec.clone(), tally.clone(), evaluate);
+    let gathered = aggregate::gather(place, reach, incoming, spec.clone(), tally.clone(), evaluate);
     let Gathered { partials, held, rejects: bad_rows } = gathered;
     let probe = ProbeHandle::new();
     let partials = partials.probe_with(&probe);

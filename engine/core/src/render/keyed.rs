@@ -9,7 +9,8 @@ use tidemill_operators::expr::{Expr, RowError};
 use tidemill_operators::flow::{self, reject_row};
 use tidemill_operators::keep::keep;
 use tidemill_operators::keyed::{
-    self, Incoming, Inputs, KeptPacked, Logic, Port, RowLayout, Trace, Update, arrange, changes, decode_kept,
+    self, Incoming, Inputs, KeptPacked, Logic, Port, RowLayout, Trace, Update, arrange, changes,
+    decode_kept,
 };
 use tidemill_operators::rounds::Rounds;
 use tidemill_operators::shards::Mark;

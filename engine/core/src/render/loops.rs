@@ -50,7 +50,8 @@ impl<'scope> Rendering<'scope, '_> {
     /// that does not come from inside of the loop: the other side of a join.
     pub(super) fn rounds(&self, at: usize, beside: &[Input]) -> Rounds {
         let relation = |one: &LoopPlan| {
-            let inside = |node: NodeId| matches!(node, NodeId::Operator(at) if one.body.contains(&at));
+            let inside =
+                |node: NodeId| matches!(node, NodeId::Operator(at) if one.body.contains(&at));
             let relation = match one.body.contains(&at) {
                 true if beside.iter().any(|input| !inside(input.from.node)) => Relation::Across,
                 true => Relation::Inside(self.plan.operators[one.head].name.clone()),
