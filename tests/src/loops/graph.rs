@@ -275,6 +275,16 @@ impl Graph {
             || one.reads().any(|port| port.0 < node && self.changes(port))
     }
 
+    /// Returns how many rounds rows that change go through in loops inside of each other.
+    pub fn rounds_of_state(&self) -> u64 {
+        let rounds = |head: &usize| self.nodes[head - 1].max_rounds.unwrap_or_default() + 1;
+        let changing = (1..=self.nodes.len()).filter(|node| self.changes((*node, 0)));
+        changing
+            .map(|node| self.nodes[node - 1].around.iter().map(rounds).product())
+            .max()
+            .unwrap_or(1)
+    }
+
     /// Returns whether something outside of a loop reads from it, or it has an operator that leaves
     /// records out.
     fn leaves(&self, head: usize) -> bool {
