@@ -25,10 +25,11 @@ use tidemill_operators::expr::compile;
 use tidemill_operators::keep::keep;
 use tidemill_operators::key::KeyEncoder;
 use tidemill_operators::keyed::{
-    Arrival, Direction, Inputs, KeptPacked, Nulls, OrderColumn, Port, RowLayout, arrange, changes,
-    gather,
+    Arrival, Direction, Incoming, Inputs, KeptPacked, Nulls, OrderColumn, Port, RowLayout, arrange,
+    changes, gather,
 };
 use tidemill_operators::meter::Meter;
+use tidemill_operators::rounds::Rounds;
 use tidemill_operators::shards::{Mark, ShardSet, ShardSink};
 use tidemill_operators::state::{Leave, MachineSpec, Replay, Transition, Variable};
 use tidemill_operators::tally::Tally;
@@ -177,8 +178,14 @@ fn by_arrangement(files: Vec<Vec<Batch>>) -> (Duration, u64) {
                 ..aggregate::Inputs::default()
             };
             let reach = Reach::AllFiles;
-            let Gathered { partials, held, .. } =
-                aggregate::gather("a", reach, rows, poison, spec.clone(), tally.clone(), evaluate);
+            let Gathered { partials, held, .. } = aggregate::gather(
+                "a",
+                reach,
+                incoming(rows, poison),
+                spec.clone(),
+                tally.clone(),
+                evaluate,
+            );
             let (rows, _) = totals("a", "a", partials, held, spec, tally);
             let probe = ProbeHandle::new();
             rows.inspect_core(move |event| {
@@ -329,6 +336,14 @@ impl ShardSink for Counting {
     }
 }
 
+/// Returns rows that are in no loop.
+fn incoming<'s>(
+    rows: Stream<'s, Time, Batch>,
+    poison: timely::dataflow::StreamVec<'s, Time, u64>,
+) -> Incoming<'s> {
+    Incoming { rows, poison, rounds: Rounds::default() }
+}
+
 /// Builds a dedupe over key and value.
 fn deduped<'s>(
     rows: Stream<'s, Time, Batch>,
@@ -337,7 +352,7 @@ fn deduped<'s>(
     meter: Meter,
 ) -> ProbeHandle<Time> {
     let tally = Tally::alone(meter);
-    let (updates, _) = gather("d", "d", rows, poison, layout(), tally.clone(), inputs);
+    let (updates, _) = gather("d", "d", incoming(rows, poison), layout(), tally.clone(), inputs);
     let arranged = arrange("d", updates);
     let probe = ProbeHandle::new();
     let sink = |_: SyncActivator| Counting { rows: Rc::default(), ended: false };
@@ -513,7 +528,7 @@ fn late(records: u64) {
                 ..Inputs::default()
             };
             let (updates, _) =
-                gather("s", "s", rows, poison, layout.clone(), tally.clone(), evaluate);
+                gather("s", "s", incoming(rows, poison), layout.clone(), tally.clone(), evaluate);
             let arranged = arrange("s", updates);
             let shape = Shape { schema: columns.clone(), raw: false, positions: false };
             let port = Port { layout: layout.clone(), shape, used: true };

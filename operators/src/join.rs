@@ -10,7 +10,9 @@
 //!
 //! An epoch is looked at once both arrangements have all of it, and then as a whole: what a pair of
 //! rows counted before the epoch is compared with what it counts after, so it does not matter which
-//! side came first, nor whether one epoch changes both. NULL equals nothing: a left row with NULL in
+//! side came first, nor whether one epoch changes both. In a loop that is so for each of its rounds. Where
+//! the right side comes from outside of the loop every round sees it: left rows carry the round they came
+//! in, and when a right row changes, those of each round are said at the end of theirs. NULL equals nothing: a left row with NULL in
 //! its key never enters the state; it passes by.
 //!
 //! A row that comes out stands where its left record stood. The walk through the changes
@@ -18,7 +20,7 @@
 
 mod walk;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use differential_dataflow::operators::arrange::Arranged;
 use differential_dataflow::trace::{Cursor, Navigable};
@@ -34,14 +36,15 @@ use timely::progress::frontier::MutableAntichain;
 use timely::progress::operate::FrontierInterest;
 
 use crate::batch::{Batch, Origin, Shape};
-use crate::key::Key;
+use crate::key::{Key, Reader};
 use crate::keyed::{self, Piece, Port, Presenter, RowLayout, Size, Trace, Update};
 use crate::meter::Meter;
 use crate::reject::EpochRejects;
 use crate::tally::Tally;
-use crate::time::Time;
+use crate::time::{Time, Turns};
 use crate::types::{Column, Type};
-use walk::{Came, Changes, Said, Walk};
+use crate::value::Value;
+use walk::{AllChanges, At, Came, Changes, Said, Signs, Walk};
 
 /// How many rows are looked at or given before other operators get their turn.
 const ROWS_PER_TURN: usize = 8 * 1024;
@@ -98,8 +101,11 @@ pub struct JoinSpec {
     pub kind: Kind,
     /// The key columns, by their names on the left.
     pub keys: Vec<Column>,
-    /// What is kept of a left row besides its key.
+    /// What is kept of a left row besides its key. Its order begins with the rounds of `across`.
     pub left: RowLayout,
+    /// The loops that the left rows go round in and the right ones do not: inner ones, of all that the
+    /// join stands in.
+    pub across: Vec<Turns>,
     /// The columns that are taken from the right, by the names under which they come out.
     pub right: Vec<Column>,
     /// What comes out: columns are found by name among all of these.
@@ -161,8 +167,9 @@ fn has_null(mut key: &[u8], kinds: &[Type]) -> bool {
     })
 }
 
-/// Joins two sides; at `Time::end(epoch)` come the rows that the epoch takes back, then those that
-/// are there instead, per worker by key. Epoch 0 is restored state, of which nothing is said.
+/// Joins two sides; at the time of the left rows, the end of their round, come the rows that the epoch
+/// takes back, then those that are there instead, per worker by key. Epoch 0 is restored state, of which
+/// nothing is said.
 ///
 /// Nothing comes on the second stream: its frontier says when an epoch is counted.
 ///
@@ -211,7 +218,7 @@ pub fn join<'s>(
                 input.for_each_stamp(|stamp, updates| {
                     let held = Held { rows: stamp.retain_least(0), rejects: stamp.retain_least(1) };
                     for ((key, row), time, diff) in updates.flat_map(|updates| updates.drain(..)) {
-                        if let Some(open) = joining.open(&held, time.epoch) {
+                        if let Some(open) = joining.open(&held, time) {
                             open.changes.alone.push((key, row, diff));
                         }
                     }
@@ -248,11 +255,11 @@ struct Held {
     rejects: Option<Capability<Time>>,
 }
 
-/// An epoch that was not looked at yet.
+/// A round of an epoch that was not looked at yet.
 struct Open {
     rows: Capability<Time>,
     /// Held for as long as rows may come: what was given is counted by then.
-    _rejects: Capability<Time>,
+    counted: Capability<Time>,
     changes: Changes,
 }
 
@@ -274,7 +281,11 @@ struct Joining {
     traces: Option<(Trace, Trace)>,
     /// The epoch before which everything is forgotten.
     forgotten: u64,
-    open: BTreeMap<u64, Open>,
+    /// By the time at which the left rows come.
+    open: BTreeMap<Time, Open>,
+    /// What changes on the right side, by the time at which it comes.
+    right: BTreeMap<Time, (Vec<Piece>, Signs)>,
+    across: Across,
     walking: Walking,
     pending: Pending,
 }
@@ -294,42 +305,47 @@ impl Joining {
             traces: Some((left, right)),
             forgotten: 0,
             open: BTreeMap::new(),
+            right: BTreeMap::new(),
+            across: Across::new(spec.across),
             walking: Walking::Nothing,
             pending: Pending { right_nulls, ..Pending::default() },
         }
     }
 
-    /// Returns what is known of an epoch; nothing is to be known of what was restored.
-    fn open(&mut self, held: &Held, epoch: u64) -> Option<&mut Open> {
+    /// Returns what is known of a time; nothing is to be known of what was restored.
+    fn open(&mut self, held: &Held, time: Time) -> Option<&mut Open> {
         let (rows, rejects) = held.rows.as_ref().zip(held.rejects.as_ref())?;
-        let end = Time::end(epoch);
-        (epoch > 0).then(|| {
-            self.open.entry(epoch).or_insert_with(|| Open {
-                rows: rows.delayed(&end),
-                _rejects: rejects.delayed(&end),
+        (time.epoch > 0).then(|| {
+            self.open.entry(time).or_insert_with(|| Open {
+                rows: rows.delayed(&time),
+                counted: rejects.delayed(&time),
                 changes: Changes::default(),
             })
         })
     }
 
-    /// Notes which epochs a piece changes.
+    /// Notes at which times a piece changes something.
     fn note(&mut self, held: &Held, piece: &Piece, side: Side) {
         let mut cursor = piece.cursor();
-        let mut epochs: BTreeMap<u64, walk::Signs> = BTreeMap::new();
+        let mut times: BTreeMap<Time, Signs> = BTreeMap::new();
         while cursor.key_valid(piece) {
-            while cursor.val_valid(piece) {
-                cursor.map_times(piece, |time, diff| {
-                    epochs.entry(time.epoch).or_default().note(*diff);
-                });
+            while let Some(row) = cursor.get_val(piece) {
+                cursor.map_times(piece, |time, diff| times.entry(*time).or_default().note(*diff));
+                if let Side::Left = side {
+                    self.across.note(row);
+                }
                 cursor.step_val(piece);
             }
             cursor.step_key(piece);
         }
-        for (epoch, signs) in epochs {
-            let Some(Open { changes, .. }) = self.open(held, epoch) else { continue };
+        for (time, signs) in times {
+            let Some(Open { changes, .. }) = self.open(held, time) else { continue };
             let (pieces, known) = match side {
                 Side::Left => (&mut changes.left, &mut changes.left_signs),
-                Side::Right => (&mut changes.right, &mut changes.right_signs),
+                Side::Right => {
+                    let (pieces, known) = self.right.entry(time).or_default();
+                    (pieces, known)
+                }
             };
             pieces.push(Piece::clone(piece));
             known.add(signs);
@@ -367,26 +383,44 @@ impl Joining {
             }
         }
         self.let_go(next);
-        Ok(self.open.keys().next().is_some_and(|epoch| is_past(next, *epoch)))
+        Ok(self.open.keys().next().is_some_and(|time| is_past(next, *time)))
     }
 
-    /// Begins with the next epoch, if everything of it is known.
+    /// Begins with the next time, if everything that comes by it is known.
     fn begin(&mut self, next: Option<Time>) {
         let Some(entry) = self.open.first_entry().filter(|one| is_past(next, *one.key())) else {
             return;
         };
         let Some((left, right)) = &mut self.traces else { return };
-        let (epoch, mut open) = entry.remove_entry();
+        let (time, mut open) = entry.remove_entry();
         let changes = std::mem::take(&mut open.changes);
         let (left, right) = (keyed::pieces(left), keyed::pieces(right));
+        // Times come in order, and so do those of the right side that they belong to.
+        let at_right = self.across.outside(time);
+        self.right = self.right.split_off(&at_right);
+        let right_changes = self.right.get(&at_right).cloned();
+        if time == at_right && right_changes.is_some() {
+            // Left rows of every round so far may have to be said anew.
+            for round in self.across.rounds() {
+                let at = Time { round: time.round | round, ..time };
+                self.open.entry(at).or_insert_with(|| Open {
+                    rows: open.rows.delayed(&at),
+                    counted: open.counted.delayed(&at),
+                    changes: Changes::default(),
+                });
+            }
+        }
+        let (pieces, signs) = right_changes.unwrap_or_default();
+        let changes = AllChanges { left: changes, right: pieces, right_signs: signs };
+        let at = At { left: time, right: at_right, round: self.across.prefix(time) };
         let of = (self.kind, self.rows_max);
-        let walk = Walk::new(of, Time::end(epoch), changes, left, right);
+        let walk = Walk::new(of, at, changes, left, right);
         self.walking = Walking::Epoch(open, Box::new(walk));
     }
 
     /// Lets the arrangements forget what no epoch needs any more.
     fn let_go(&mut self, next: Option<Time>) {
-        let open = self.open.keys().next().copied();
+        let open = self.open.keys().next().map(|time| time.epoch);
         let upto = next.map(|time| time.epoch).into_iter().chain(open).min();
         match (upto, &mut self.traces) {
             (Some(epoch), Some((left, right))) if self.forgotten < epoch => {
@@ -409,9 +443,58 @@ impl Joining {
     }
 }
 
-/// Returns whether nothing of an epoch can come any more.
-fn is_past(next: Option<Time>, epoch: u64) -> bool {
-    next.is_none_or(|next| next > Time::end(epoch))
+/// Returns whether nothing can come any more at a time.
+fn is_past(next: Option<Time>, time: Time) -> bool {
+    next.is_none_or(|next| next > time)
+}
+
+/// The rounds of the loops that only the left rows go round in.
+struct Across {
+    turns: Vec<Turns>,
+    mask: u64,
+    /// Those in which left rows have come, as bits of a round.
+    seen: BTreeSet<u64>,
+}
+
+impl Across {
+    fn new(turns: Vec<Turns>) -> Self {
+        let mask = turns.iter().fold(0, |mask, turns| mask | turns.mask());
+        Self { turns, mask, seen: BTreeSet::new() }
+    }
+
+    /// Returns the time at which the right rows come that a left time belongs to.
+    fn outside(&self, time: Time) -> Time {
+        Time { round: time.round & !self.mask, ..time }
+    }
+
+    /// Notes the round that a left row carries.
+    fn note(&mut self, row: &[u8]) {
+        if self.turns.is_empty() {
+            return;
+        }
+        let mut reader = Reader::new(row);
+        let round = self.turns.iter().try_fold(0, |round, turns| {
+            match reader.value(Type::Int).expect("a left row begins with its round") {
+                Value::Int(number) => Some(round | turns.at(number.cast_unsigned())),
+                _ => None,
+            }
+        });
+        self.seen.extend(round);
+    }
+
+    /// Returns the rounds in which left rows have come, besides the first.
+    fn rounds(&self) -> impl Iterator<Item = u64> + use<> {
+        self.seen.clone().into_iter().filter(|round| *round > 0)
+    }
+
+    /// Returns what the left rows begin with that came in the round of this time.
+    fn prefix(&self, time: Time) -> Vec<u8> {
+        let mut prefix = Vec::new();
+        for turns in &self.turns {
+            keyed::append_int(turns.of(&time).cast_signed(), &mut prefix);
+        }
+        prefix
+    }
 }
 
 /// Where the key of a row begins, where its row does, and where that ends.

@@ -60,7 +60,7 @@ impl Key {
         match decode_values(self, columns) {
             Ok(values) => {
                 let cells = columns.iter().zip(values);
-                let cells = cells.map(|(column, value)| format!("{}={value}", column.name));
+                let cells = cells.map(|(column, value)| format!("{}={value}", column.shown()));
                 cells.collect::<Vec<_>>().join(", ")
             }
             Err(error) => error.to_string(),

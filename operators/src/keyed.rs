@@ -40,7 +40,7 @@ pub use arrange::{
 pub(crate) use arrange::{decode_kept_as, taken_back_too_often};
 pub use changes::{Logic, changes};
 pub use first::arrange_first;
-pub use gather::{Inputs, gather};
+pub use gather::{Incoming, Inputs, gather};
 pub use layout::{Arrival, Direction, Nulls, OrderColumn, Place, RowLayout, append_int};
 #[cfg(test)]
 pub(crate) use packed::PackedBuilder;

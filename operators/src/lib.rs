@@ -50,6 +50,7 @@ pub mod turn;
 pub mod aggregate;
 
 pub mod keyed;
+pub mod rounds;
 
 pub mod dedupe;
 pub mod join;

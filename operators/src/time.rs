@@ -114,9 +114,14 @@ impl Turns {
         Step { clear: self.below(), add: 1 << self.shift }
     }
 
-    /// Returns the last round of this loop and of those before it, the first of all others.
-    pub const fn through(self) -> u64 {
-        !self.below()
+    /// Returns the bits of a round that are this loop's.
+    pub const fn mask(self) -> u64 {
+        self.ones() << self.shift
+    }
+
+    /// Returns a round number of this loop as the bits of a round.
+    pub const fn at(self, round: u64) -> u64 {
+        (round & self.ones()) << self.shift
     }
 
     const fn ones(self) -> u64 {
@@ -154,8 +159,13 @@ impl PartialOrder for Step {
 
 impl PathSummary<Time> for Step {
     fn results_in(&self, source: &Time) -> Option<Time> {
-        let round = (source.round & !self.clear).checked_add(self.add)?;
-        Some(Time { round, ..*source })
+        // No record goes round once more when the bits of its loop are full. But where it could lead has to
+        // be a time all the same, later than this one and in the order of those it comes from: else whatever
+        // waits there behind it would be forgotten as long as it stands before it.
+        let (round, is_over) = (source.round & !self.clear).overflowing_add(self.add);
+        let (chunk, ends) = source.chunk.overflowing_add(u64::from(is_over));
+        let epoch = source.epoch.checked_add(u64::from(ends))?;
+        Some(Time { epoch, chunk, round })
     }
 
     fn followed_by(&self, other: &Self) -> Option<Self> {
@@ -225,9 +235,9 @@ mod tests {
         assert_eq!(Turns::divide([1; 64]).map(|all| all.len()), Some(64));
         assert_eq!(Turns::divide([1; 65]), None);
         let [first, second] = Turns::divide([1, 1]).unwrap()[..] else { panic!() };
-        assert_eq!(first.through(), 1 << 63);
-        assert_eq!(second.through(), 3 << 62);
-        assert_eq!(Turns::divide([u32::MAX, u32::MAX]).unwrap()[1].through(), u64::MAX);
+        assert_eq!((first.mask(), second.mask()), (1 << 63, 1 << 62));
+        let [outer, inner] = Turns::divide([u32::MAX, u32::MAX]).unwrap()[..] else { panic!() };
+        assert_eq!((outer.mask() | inner.mask(), outer.at(1), inner.at(7)), (u64::MAX, 1 << 32, 7));
     }
 
     /// Every step that some way through three nested and neighbouring loops makes.
@@ -279,10 +289,21 @@ mod tests {
     }
 
     #[test]
-    fn going_round_is_always_later() {
+    fn going_round_is_always_later_and_in_order() {
+        let mut times = times();
+        // Rounds that are full: of the first loop, of all, at the end of a file.
+        let full = Turns::divide([20, 5, 12]).unwrap()[0].mask();
+        for time in [Time::new(1, 0), Time::new(1, 1), Time::ending(1), Time::new(2, 0)] {
+            times.extend([full, full + 1, !full, u64::MAX].map(|round| Time { round, ..time }));
+        }
+        times.sort();
+        times.dedup();
         for turns in Turns::divide([20, 5, 12]).unwrap() {
-            for time in times() {
-                assert!(turns.step().results_in(&time).is_some_and(|next| next > time));
+            for pair in times.windows(2) {
+                let next =
+                    pair.iter().map(|time| turns.step().results_in(time)).collect::<Vec<_>>();
+                assert!(next[0].is_some_and(|next| next > pair[0]), "{pair:?}");
+                assert!(next[0] <= next[1], "{pair:?} {next:?}");
             }
         }
     }

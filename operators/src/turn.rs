@@ -3,7 +3,8 @@
 //! | input  | batches that go back to the head of a loop by one port, kept on the worker             |
 //! | output | 0: those that may go round once more; 1: the others, rejected; 2: epochs that grew too much |
 //! | state  | for a loop in which records multiply: how many rows each open round has              |
-//! | errors | a record that went round as often as it may is rejected (`max_rounds`)                |
+//! | errors | a record that went round as often as it may is rejected (`max_rounds`); rows of      |
+//! |        | operators with state that multiply without end stop the process                      |
 //! | cost   | one number for each chunk and round under way                                        |
 //!
 //! How often a batch went round stands in its time ([`Turns`]), so nothing is counted per record and
@@ -12,6 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use arrow_schema::Field;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::OutputBuilder;
@@ -21,12 +23,18 @@ use timely::progress::operate::FrontierInterest;
 
 use crate::batch::Batch;
 use crate::flow::reject_row;
+use crate::key::{Key, KeyEncoder};
 use crate::reject::{EpochRejects, Reject, RejectCode, Standing};
 use crate::tally::Tally;
 use crate::time::{Time, Turns};
+use crate::types::{Column, Type};
 
 /// How many records of one chunk may go round in one round, where records multiply on their way.
 pub const ROWS_PER_ROUND_MAX: u64 = 4_000_000;
+
+/// How many times as many rows may go round at the end of a file, where those of operators with state
+/// come all at once.
+const AT_END: u64 = 16;
 
 /// What the way back of a loop needs to know.
 pub struct Back {
@@ -80,7 +88,9 @@ pub fn turn<'scope>(
     let (rejected, rejects) = builder.new_output::<Vec<EpochRejects>>();
     let mut rejected =
         OutputBuilder::<Time, CapacityContainerBuilder<Vec<EpochRejects>>>::from(rejected);
-    let (failed, grown) = builder.new_output::<Vec<Grown>>();
+    // What can still fail is a file of which nothing counts yet. So this port is through with a file at
+    // its end, whatever goes round then: those that hold state back wait for it before they speak.
+    let (failed, grown) = builder.new_output_connection::<Vec<Grown>, _>([]);
     let mut failed = OutputBuilder::<Time, CapacityContainerBuilder<Vec<Grown>>>::from(failed);
     let interest =
         if back.rows_max.is_some() { FrontierInterest::Always } else { FrontierInterest::Never };
@@ -88,7 +98,8 @@ pub fn turn<'scope>(
     let mut open: BTreeMap<Time, u64> = BTreeMap::new();
     let mut failing: BTreeSet<u64> = BTreeSet::new();
 
-    builder.build(move |capabilities| {
+    builder.build(move |mut capabilities| {
+        let mut clock = capabilities.pop().filter(|_| back.rows_max.is_some());
         drop(capabilities);
         move |frontiers| {
             input.for_each_stamp(|capability, batches| {
@@ -108,9 +119,13 @@ pub fn turn<'scope>(
                     if let Some(most) = back.rows_max {
                         let rows = open.entry(time).or_default();
                         *rows += batch.len() as u64;
-                        if *rows > most && failing.insert(time.epoch) {
+                        if time.chunk == Time::END {
+                            back.check_end(*rows, &time, most);
+                        } else if *rows > most && failing.insert(time.epoch) {
                             let grown = back.grown(&batch, &time, most);
-                            failed.activate().session(&capability).give(grown);
+                            if let Some(clock) = &clock {
+                                failed.activate().session(&clock.delayed(&time)).give(grown);
+                            }
                         }
                         if failing.contains(&time.epoch) {
                             // It fails as a whole: what becomes of its records does not matter.
@@ -125,8 +140,15 @@ pub fn turn<'scope>(
                     Some(frontier) => {
                         open = open.split_off(&frontier);
                         failing = failing.split_off(&frontier.epoch);
+                        if let Some(clock) = &mut clock {
+                            let through = u64::from(frontier.chunk == Time::END);
+                            clock.downgrade(&Time::new(frontier.epoch + through, 0));
+                        }
                     }
-                    None => (open, failing) = Default::default(),
+                    None => {
+                        clock = None;
+                        (open, failing) = Default::default();
+                    }
                 }
             }
         }
@@ -150,9 +172,14 @@ impl Back {
             self.max_rounds
         );
         let round = u32::try_from(self.turns.of(time)).unwrap_or(u32::MAX);
-        let reject = |row| Reject {
-            round,
-            ..reject_row(&self.head, batch, row, RejectCode::MaxRounds, reason.clone())
+        let reject = |row| {
+            let mut reject =
+                reject_row(&self.head, batch, row, RejectCode::MaxRounds, reason.clone());
+            if batch.raw.is_none() {
+                // No record of a file: what it holds is all there is to show.
+                reject.raw = shown(batch, row).into_bytes();
+            }
+            Reject { round, ..reject }
         };
         let standing = if batch.diff > 0 { Standing::There } else { Standing::TakenBack };
         EpochRejects {
@@ -163,6 +190,20 @@ impl Back {
         }
     }
 
+    /// Stops the process when rows that follow from state multiply without end: what they come from
+    /// counts already, so the file cannot fail any more. It is set aside when that happens again.
+    fn check_end(&self, rows: u64, time: &Time, most: u64) {
+        let most = most.saturating_mul(AT_END);
+        assert!(
+            rows <= most,
+            "more than {most} rows of epoch {} go back to {} in one round, by {}, behind an operator \
+             that keeps state: on their way round they multiply",
+            time.epoch,
+            self.head,
+            self.way
+        );
+    }
+
     fn grown(&self, batch: &Batch, time: &Time, most: u64) -> Grown {
         let detail = format!(
             "more than {most} records of one part of the file go back to {} in one round, by {}: on \
@@ -171,4 +212,16 @@ impl Back {
         );
         Grown { epoch: time.epoch, submission: batch.origin.submission, detail }
     }
+}
+
+/// Returns what a row holds, for a person: `folder=a/b, cents=7`.
+fn shown(batch: &Batch, row: usize) -> String {
+    let schema = batch.columns.schema();
+    let mut key = Vec::new();
+    KeyEncoder::new(batch.columns.columns()).append(row, &mut key);
+    let kind =
+        |field: &Field| Type::ALL.into_iter().find(|kind| kind.arrow() == *field.data_type());
+    let columns =
+        schema.fields().iter().filter_map(|field| Some(Column::new(field.name(), kind(field)?)));
+    Key::new(&key).text(&columns.collect::<Vec<_>>())
 }

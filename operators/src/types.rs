@@ -108,7 +108,26 @@ impl Column {
     pub fn new(name: impl Into<String>, kind: Type) -> Self {
         Self { name: name.into(), kind }
     }
+
+    /// Returns a column of an operator's own, beside those of a pipeline: names hold no control
+    /// characters, so none of them is called so.
+    pub fn hidden(name: &str, kind: Type) -> Self {
+        Self { name: format!("{HIDDEN}{name}"), kind }
+    }
+
+    /// Returns whether it is an operator's own.
+    pub fn is_hidden(&self) -> bool {
+        self.name.starts_with(HIDDEN)
+    }
+
+    /// Returns its name for a person.
+    pub fn shown(&self) -> &str {
+        self.name.trim_start_matches(HIDDEN)
+    }
 }
+
+/// What the name of a hidden column begins with.
+const HIDDEN: char = '\u{0}';
 
 /// The named columns of a stream, in order. Names are unique; whoever builds one checks that.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -12,7 +12,9 @@ use proptest::prelude::*;
 use tidemill_operators::aggregate::{
     AggregateSpec, Computed, Function, Gathered, Inputs, Reach, TakenBack, gather, totals,
 };
+use tidemill_operators::keyed::Incoming;
 use tidemill_operators::meter::Meter;
+use tidemill_operators::rounds::Rounds;
 use tidemill_operators::tally::Tally;
 use tidemill_operators::{Batch, Column, OnError, Origin, Reject, RejectCode, Schema, Time, Type};
 use timely::dataflow::InputHandle;
@@ -146,15 +148,9 @@ fn run(config: Config, spec: &AggregateSpec, files: &[File]) -> (Changes, Vec<St
             let tally = Tally::alone(Meter::new(1));
             let evaluate = move |batch: &Batch| evaluate(&reader, batch);
             let (spec_of_rows, tally_of_rows) = (spec.clone(), tally.clone());
-            let Gathered { partials, held, rejects } = gather(
-                "traffic",
-                Reach::AllFiles,
-                stream,
-                poisoned,
-                spec_of_rows,
-                tally_of_rows,
-                evaluate,
-            );
+            let incoming = Incoming { rows: stream, poison: poisoned, rounds: Rounds::default() };
+            let Gathered { partials, held, rejects } =
+                gather("traffic", Reach::AllFiles, incoming, spec_of_rows, tally_of_rows, evaluate);
             let (table, overflows) =
                 totals("traffic", "traffic", partials, held, spec.clone(), tally);
             let (one, two) = (Arc::clone(&told), Arc::clone(&told));

@@ -16,7 +16,9 @@ use tidemill_operators::aggregate::{
     AggregateSpec, Computed, Function, Gathered, Inputs, Reach, Share, Sort, TakenBack, gather,
     totals,
 };
+use tidemill_operators::keyed::Incoming;
 use tidemill_operators::meter::Meter;
+use tidemill_operators::rounds::Rounds;
 use tidemill_operators::tally::Tally;
 use tidemill_operators::{Batch, Column, Origin, Schema, Time, Type};
 use timely::dataflow::InputHandle;
@@ -168,15 +170,9 @@ fn run(config: Config, taken_back: TakenBack, epochs: &[Epoch]) -> Changes {
                     ..Inputs::default()
                 }
             };
-            let Gathered { partials, held, .. } = gather(
-                "all",
-                Reach::AllFiles,
-                stream,
-                poisoned,
-                spec.clone(),
-                tally.clone(),
-                evaluate,
-            );
+            let incoming = Incoming { rows: stream, poison: poisoned, rounds: Rounds::default() };
+            let Gathered { partials, held, .. } =
+                gather("all", Reach::AllFiles, incoming, spec.clone(), tally.clone(), evaluate);
             let (table, _) = totals("all", "all", partials, held, spec, tally);
             let told = Arc::clone(&told);
             let probe = table

@@ -11,7 +11,9 @@ use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringViewArray, UInt64Arra
 use tidemill_operators::aggregate::{
     AggregateSpec, Computed, Function, Gathered, Inputs, Reach, TakenBack, gather, totals,
 };
+use tidemill_operators::keyed::Incoming;
 use tidemill_operators::meter::Meter;
+use tidemill_operators::rounds::Rounds;
 use tidemill_operators::tally::Tally;
 use tidemill_operators::{Batch, Column, Origin, Schema, Time, Type};
 use timely::Config;
@@ -68,8 +70,9 @@ fn run(taken_back: TakenBack, workers: usize, epochs: &[Vec<Chunk>]) -> Vec<Said
             };
             let (spec, reach) = (spec(taken_back), Reach::EachFile);
             let (of_rows, tally_of_rows) = (spec.clone(), tally.clone());
+            let incoming = Incoming { rows: stream, poison: poisoned, rounds: Rounds::default() };
             let Gathered { partials, held, .. } =
-                gather("sums", reach, stream, poisoned, of_rows, tally_of_rows, evaluate);
+                gather("sums", reach, incoming, of_rows, tally_of_rows, evaluate);
             let (table, _) = totals("sums", "sums", partials, held, spec.clone(), tally);
             let probe = table
                 .inspect_core(move |event| {

@@ -15,8 +15,9 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use tidemill_operators::batch::Shape;
 use tidemill_operators::join::{JoinSpec, Kind, Sides, TooManyRows, join, part_nulls};
-use tidemill_operators::keyed::{Arrival, Inputs, RowLayout, arrange, gather};
+use tidemill_operators::keyed::{Arrival, Incoming, Inputs, RowLayout, arrange, gather};
 use tidemill_operators::meter::Meter;
+use tidemill_operators::rounds::Rounds;
 use tidemill_operators::tally::{Counts, Tallies, Tally};
 use tidemill_operators::{Batch, Column, Origin, Schema, Time, Type};
 use timely::container::CapacityContainerBuilder;
@@ -63,6 +64,7 @@ fn spec(kind: Kind, place: bool) -> JoinSpec {
     JoinSpec {
         kind,
         keys: keys(),
+        across: Vec::new(),
         left: RowLayout {
             arrival: place.then_some(Arrival::First),
             columns: vec![Column::new("left", Type::Int)],
@@ -118,18 +120,19 @@ fn build<'s>(
 ) -> Rows<'s> {
     let right = RowLayout::plain(spec.right.clone());
     let columns = right.columns.len();
+    let incoming = |rows, poison| Incoming { rows, poison, rounds: Rounds::default() };
     let (left, _) = gather(
         "left",
         "join",
-        sides.0,
-        poison.clone(),
+        incoming(sides.0, poison.clone()),
         spec.left.clone(),
         tally.clone(),
         |batch| inputs(batch, 1),
     );
-    let (right, _) = gather("right", "join", sides.1, poison, right, tally.clone(), move |batch| {
-        inputs(batch, columns)
-    });
+    let (right, _) =
+        gather("right", "join", incoming(sides.1, poison), right, tally.clone(), move |batch| {
+            inputs(batch, columns)
+        });
     let (left, alone) = part_nulls(left, &spec.keys);
     // The engine drops these before they are gathered.
     let (right, _) = part_nulls(right, &spec.keys);

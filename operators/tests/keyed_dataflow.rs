@@ -18,11 +18,12 @@ use tidemill_operators::dedupe::Dedupe;
 use tidemill_operators::keep::keep;
 use tidemill_operators::key::Key;
 use tidemill_operators::keyed::{
-    Arrival, Direction, Inputs, KeptPacked, Logic, Nulls, OrderColumn, Port, RowLayout, Said,
-    arrange, changes, decode_kept, gather,
+    Arrival, Direction, Incoming, Inputs, KeptPacked, Logic, Nulls, OrderColumn, Port, RowLayout,
+    Said, arrange, changes, decode_kept, gather,
 };
 use tidemill_operators::meter::Meter;
 use tidemill_operators::reject::Standing;
+use tidemill_operators::rounds::Rounds;
 use tidemill_operators::shards::{Mark, ShardSet, ShardSink, shard_of};
 use tidemill_operators::tally::Tally;
 use tidemill_operators::top::{Rank, Top};
@@ -259,8 +260,9 @@ fn run(config: Config, run: &Run) -> Outcome {
             let (rows, stream) = scope.new_input::<Batch>();
             let poisoned = scope.input_from(&mut poison).broadcast();
             let tally = Tally::alone(Meter::new(2));
+            let incoming = Incoming { rows: stream, poison: poisoned, rounds: Rounds::default() };
             let (updates, rejects) =
-                gather("t", "t", stream, poisoned, layout(case), tally.clone(), move |batch| {
+                gather("t", "t", incoming, layout(case), tally.clone(), move |batch| {
                     evaluate(case, batch)
                 });
             let rejected = Arc::clone(&telling);

@@ -17,10 +17,11 @@ use tidemill_operators::expr::compile;
 use tidemill_operators::keep::keep;
 use tidemill_operators::key::Key;
 use tidemill_operators::keyed::{
-    Arrival, Direction, Inputs, KeptPacked, Logic, Nulls, OrderColumn, Port, RowLayout, Said,
-    arrange, changes, decode_kept, gather,
+    Arrival, Direction, Incoming, Inputs, KeptPacked, Logic, Nulls, OrderColumn, Port, RowLayout,
+    Said, arrange, changes, decode_kept, gather,
 };
 use tidemill_operators::meter::Meter;
+use tidemill_operators::rounds::Rounds;
 use tidemill_operators::shards::{Mark, ShardSet, ShardSink};
 use tidemill_operators::state::{
     Folds, Horizon, Leave, MachineSpec, Marks, Replay, Transition, Variable, horizon,
@@ -243,8 +244,8 @@ fn run(config: Config, case: Case, files: &[File], first: u64, restored: &Kept) 
                 }
                 inputs
             };
-            let (updates, _) =
-                gather("t", "t", stream, poisoned, layout.clone(), tally.clone(), evaluate);
+            let incoming = Incoming { rows: stream, poison: poisoned, rounds: Rounds::default() };
+            let (updates, _) = gather("t", "t", incoming, layout.clone(), tally.clone(), evaluate);
             let updates = updates.concat(scope.input_from(&mut restored));
             let logic: Box<dyn Logic> = match case {
                 Case::Sessions(gap_us) => Box::new(Sessions { gap_us }),

@@ -200,7 +200,7 @@ pub struct Join {
     /// The right columns that come out: as what, and the name there. After planning: those that
     /// something reads.
     pub take: Vec<(Column, String)>,
-    /// Whether the place of each left record is kept. Decided by the plan.
+    /// Whether the place of each left record is kept: before planning, whether it has one.
     pub place: bool,
     /// Whether the bytes of each left record are kept. Decided by the plan.
     pub raw: bool,
@@ -436,7 +436,7 @@ pub(crate) fn check(spec: &mut PipelineSpec, mistakes: &mut Mistakes<'_>) -> Opt
     let sources = sources?;
     let mut loops = names.loops;
     let mut operators = flow.into_operators()?;
-    contract::check_policies(spec, &names.order, &operators, mistakes);
+    contract::check_policies(spec, &names.order, &loops, &operators, mistakes);
     errors::keep_behind_state(&mut operators, &mut sinks, &loops);
     let operators = errors::insert(&sources, operators, &mut sinks, &mut loops);
     let rejects = rejects(&sources, &operators, &sinks);

@@ -409,25 +409,30 @@ impl<'scope> Rendering<'scope, '_> {
     }
 }
 
-/// Returns whether some operator before this one keeps state.
+/// Returns whether some operator before this one keeps state; in a loop each is before all others.
 fn follows_state(plan: &Plan, operator: &OperatorPlan) -> bool {
+    let keeps = |at: usize| plan.operators[at].kind.keeps_state();
     let mut seen = BTreeSet::new();
-    let mut ahead = vec![operator];
-    while let Some(one) = ahead.pop() {
+    let mut ahead: Vec<usize> =
+        plan.operators.iter().position(|one| std::ptr::eq(one, operator)).into_iter().collect();
+    while let Some(at) = ahead.pop() {
         // A rejected record is what it was before the operator that rejected it.
-        let one = match one.kind.errors_of() {
-            Some(NodeId::Operator(of)) => &plan.operators[of],
-            Some(NodeId::Source(_)) | None => one,
+        let at = match plan.operators[at].kind.errors_of() {
+            Some(NodeId::Operator(of)) => of,
+            Some(NodeId::Source(_)) | None => at,
         };
-        for input in &one.inputs {
+        if plan.around(at).flat_map(|one| &one.body).any(|inside| keeps(*inside)) {
+            return true;
+        }
+        for input in &plan.operators[at].inputs {
             // Each once: where ways part and come together there are very many.
-            if let NodeId::Operator(at) = input.from.node
-                && seen.insert(at)
+            if let NodeId::Operator(before) = input.from.node
+                && seen.insert(before)
             {
-                if plan.operators[at].kind.keeps_state() {
+                if keeps(before) {
                     return true;
                 }
-                ahead.push(&plan.operators[at]);
+                ahead.push(before);
             }
         }
     }

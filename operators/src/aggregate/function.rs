@@ -270,7 +270,7 @@ impl AggregateSpec {
     /// and the place of its first row behind what is computed. Its rows must know their places.
     #[must_use]
     pub fn per_file(mut self) -> Self {
-        self.keys.insert(0, Column::new("submission", Type::Int));
+        self.keys.insert(0, Column::hidden("submission", Type::Int));
         self.compute.push(Computed {
             name: "place".to_owned(),
             function: Function::Place,
@@ -289,10 +289,10 @@ impl AggregateSpec {
 
     /// Returns the columns of the output: the keys, then what is computed.
     pub fn schema(&self) -> Schema {
-        let hidden = usize::from(self.is_per_file());
-        let keys = self.keys.iter().skip(hidden).cloned();
-        let computed = self.compute.iter().take(self.compute.len() - hidden);
-        let computed = computed.map(|one| Column::new(&one.name, one.kind));
+        let keys = self.keys.iter().filter(|key| !key.is_hidden()).cloned();
+        let computed = self.compute.len() - usize::from(self.is_per_file());
+        let computed =
+            self.compute.iter().take(computed).map(|one| Column::new(&one.name, one.kind));
         Schema::new(keys.chain(computed).collect())
     }
 

@@ -1,8 +1,9 @@
 //! Gather: adds up each file where its rows are, and hands the result over once the file is whole.
 //!
 //! | input  | batches; epochs that were poisoned, already broadcast to every worker                |
-//! | output | per epoch and key one `(key, time, accumulator)` at `Time::end(epoch)`; what is held  |
-//! |        | of its arguments likewise; rejected rows                                             |
+//! | output | per epoch, round and key one `(key, time, accumulator)` at the end of the round      |
+//! |        | ([`Rounds::end`](crate::rounds::Rounds::end)); what is held of its arguments likewise; |
+//! |        | rejected rows                                                                        |
 //! | state  | the groups of open epochs only; an epoch leaves with its frontier, or when poisoned  |
 //! | errors | rows whose expressions failed, at the time of their batch                            |
 
@@ -12,11 +13,11 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, BooleanArray, Int64Array};
 use differential_dataflow::difference::IsZero;
 use timely::container::CapacityContainerBuilder;
+use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
-use timely::dataflow::{Stream, StreamVec};
 use timely::progress::Antichain;
 use timely::progress::frontier::MutableAntichain;
 
@@ -26,6 +27,7 @@ use super::groups::{Drain, Drained, Groups};
 use super::{AggregateSpec, TakenBack};
 use crate::batch::Batch;
 use crate::key::Key;
+use crate::keyed::Incoming;
 use crate::reject::{EpochRejects, Reject, Standing};
 use crate::tally::Tally;
 use crate::time::{Step, Time};
@@ -76,18 +78,17 @@ pub struct Inputs {
 /// Pre-aggregates each epoch on the worker where its rows are, and releases it when the epoch is
 /// complete on both inputs and was not poisoned: a failing file leaves no trace.
 ///
-/// `poison` must reach every worker. Its frontier may pass an epoch only when no verdict on that
-/// epoch can come any more. Rows that are taken back must say of which file they are
+/// Rows that are taken back must say of which file they are
 /// ([`Origin::submission`](crate::Origin)): what is held of a file is found again by it.
 pub fn gather<'s>(
     name: &str,
     reach: Reach,
-    rows: Stream<'s, Time, Batch>,
-    poison: StreamVec<'s, Time, u64>,
+    incoming: Incoming<'s>,
     spec: AggregateSpec,
     tally: Tally,
     mut evaluate: impl FnMut(&Batch) -> Inputs + 'static,
 ) -> Gathered<'s> {
+    let Incoming { rows, poison, rounds } = incoming;
     let scope = rows.scope();
     let mut builder = OperatorBuilder::new(format!("Gather {name}"), scope);
     let mut rows = builder.new_input(rows, Pipeline);
@@ -118,7 +119,7 @@ pub fn gather<'s>(
                 let Some(time) = stamp.least().copied() else { return };
                 let Some(for_partials) = stamp.retain_least(0) else { return };
                 let Some(for_held) = stamp.retain_least(1) else { return };
-                let hold = Capabilities { for_partials, for_held };
+                let hold = Capabilities { for_partials, for_held }.until(&rounds.end(&time));
                 for batch in batches {
                     let mut inputs = evaluate(batch);
                     // Taken back: it counts nowhere.
@@ -127,7 +128,7 @@ pub fn gather<'s>(
                         if is_there {
                             tally.rejected(time.epoch, inputs.rejects.len());
                         }
-                        name_operator(&mut inputs.rejects, &operator);
+                        name_operator(&mut inputs.rejects, &operator, tally.round(&time));
                         let rejected = EpochRejects {
                             epoch: time.epoch,
                             origin: batch.origin,
@@ -136,12 +137,18 @@ pub fn gather<'s>(
                         };
                         rejects.session(&stamp).give(rejected);
                     }
+                    if epochs.reach == Reach::EachFile {
+                        let submission = batch.origin.submission.cast_signed();
+                        let file = Int64Array::from_value(submission, batch.len());
+                        inputs.keys.insert(0, Arc::new(file));
+                    }
+                    rounds.put_keys(&time, batch.len(), &mut inputs.keys);
                     if !is_there {
-                        epochs.add(time.epoch, &hold, batch, inputs);
+                        epochs.add(&hold, batch, &inputs);
                         continue;
                     }
                     tally.took(time.epoch, batch.len(), 0);
-                    let merged = epochs.add(time.epoch, &hold, batch, inputs);
+                    let merged = epochs.add(&hold, batch, &inputs);
                     tally.merged(time.epoch, merged);
                 }
             });
@@ -170,13 +177,16 @@ pub fn gather<'s>(
     Gathered { partials: partials_stream, held: held_stream, rejects: rejects_stream }
 }
 
-fn name_operator(rejects: &mut [Reject], operator: &str) {
-    for reject in rejects.iter_mut().filter(|reject| reject.operator.is_empty()) {
-        reject.operator = operator.to_owned();
+fn name_operator(rejects: &mut [Reject], operator: &str, round: u32) {
+    for reject in rejects {
+        reject.round = round;
+        if reject.operator.is_empty() {
+            reject.operator = operator.to_owned();
+        }
     }
 }
 
-/// What lets an epoch be handed over at its end.
+/// What lets rows be handed over at the end of their round.
 #[derive(Clone)]
 struct Capabilities {
     for_partials: Capability<Time>,
@@ -184,15 +194,13 @@ struct Capabilities {
 }
 
 impl Capabilities {
-    fn until_end(&self, epoch: u64) -> Self {
-        let end = Time::end(epoch);
-        let (for_partials, for_held) =
-            (self.for_partials.delayed(&end), self.for_held.delayed(&end));
+    fn until(&self, end: &Time) -> Self {
+        let (for_partials, for_held) = (self.for_partials.delayed(end), self.for_held.delayed(end));
         Self { for_partials, for_held }
     }
 }
 
-/// The rows of one epoch: those of each file that is added or taken back for itself, where it counts
+/// The rows of one round of an epoch: those of each file that is added or taken back for itself, where it counts
 /// which file they are of; else all together.
 struct Open {
     hold: Capabilities,
@@ -205,7 +213,8 @@ struct Epochs {
     reach: Reach,
     /// Whether it counts of which file a row is.
     by_file: bool,
-    open: BTreeMap<u64, Open>,
+    /// By the time at which they end.
+    open: BTreeMap<Time, Open>,
     /// Poisoned epochs of which rows may still come.
     poisoned: BTreeSet<u64>,
     /// Complete epochs, on their way out.
@@ -226,17 +235,18 @@ impl Epochs {
     }
 
     fn poison(&mut self, epoch: u64) {
-        self.open.remove(&epoch);
+        self.open.retain(|end, _| end.epoch != epoch);
         self.poisoned.insert(epoch);
     }
 
-    /// Adds the rows of a batch; returns how many were added.
-    fn add(&mut self, epoch: u64, hold: &Capabilities, batch: &Batch, mut inputs: Inputs) -> usize {
-        if self.poisoned.contains(&epoch) {
+    /// Adds the rows of a batch to those that end when `hold` may speak; returns how many were added.
+    fn add(&mut self, hold: &Capabilities, batch: &Batch, inputs: &Inputs) -> usize {
+        let end = *hold.for_partials.time();
+        if self.poisoned.contains(&end.epoch) {
             return 0;
         }
-        let open = || Open { hold: hold.until_end(epoch), groups: Vec::new() };
-        let open = self.open.entry(epoch).or_insert_with(open);
+        let open = || Open { hold: hold.clone(), groups: Vec::new() };
+        let open = self.open.entry(end).or_insert_with(open);
         let origin = batch.origin;
         let of = if self.by_file { (origin.submission, batch.diff) } else { (0, 0) };
         let at = open.groups.iter().position(|(file, _)| *file == of).unwrap_or_else(|| {
@@ -244,18 +254,17 @@ impl Epochs {
             open.groups.len() - 1
         });
         let arrivals = batch.positions.as_ref().map(|positions| Arrivals { origin, positions });
-        if self.reach == Reach::EachFile {
-            let file = Int64Array::from_value(origin.submission.cast_signed(), batch.len());
-            inputs.keys.insert(0, Arc::new(file));
-        }
-        open.groups[at].1.update(batch.len(), &inputs, arrivals, batch.diff)
+        open.groups[at].1.update(batch.len(), inputs, arrivals, batch.diff)
     }
 
-    /// Moves epochs that no input can touch any more from open to leaving.
+    /// Moves what no input can touch any more from open to leaving: rows whose round is over, of epochs
+    /// on which no verdict can come.
     fn complete(&mut self, frontiers: &[MutableAntichain<Time>]) {
         let is_open = |epoch: u64| frontiers.iter().any(|one| one.less_equal(&Time::end(epoch)));
+        let [of_rows, of_poison] = frontiers else { return };
         while let Some(entry) = self.open.first_entry() {
-            if is_open(*entry.key()) {
+            let end = *entry.key();
+            if of_rows.less_equal(&end) || of_poison.less_equal(&Time::end(end.epoch)) {
                 break;
             }
             let Open { hold, groups } = entry.remove();

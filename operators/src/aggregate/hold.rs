@@ -1,7 +1,7 @@
 //! Hold: the values that a minimum, a first row or a count of distinct values can fall back on when
 //! rows are taken back. What it says of a key is added to the key's accumulator.
 //!
-//! | input  | `((key, value), time, diff)` at ends of epochs; those at epoch 0 were restored       |
+//! | input  | `((key, value), time, diff)` at ends of rounds; those at epoch 0 were restored       |
 //! | output | per key and epoch one accumulator of no row: what was picked leaves, what is picked   |
 //! |        | now comes; distinct values that came or went; registers that changed their level     |
 //! | state  | for each key: one candidate a file (or each argument, behind an operator that        |
@@ -149,25 +149,25 @@ impl Walk {
         if !touched.is_empty() {
             self.all.seek_key(key);
         }
-        for (epoch, values) in touched {
-            let mut held = HeldValues { all: &mut self.all, epoch };
+        for (time, values) in touched {
+            let mut held = HeldValues { all: &mut self.all, time };
             let accumulator = lanes.change(&values, &mut held);
             if let Some(accumulator) = accumulator {
-                give(&self.capability, (Key::new(key), Time::end(epoch), accumulator));
+                give(&self.capability, (Key::new(key), time, accumulator));
             }
         }
         self.touched.step_key(&piece);
         Some(())
     }
 
-    /// Returns the values of the key under the cursor that changed, by epoch. What was restored is
-    /// as it was.
-    fn touched_values(&mut self, piece: &Piece) -> BTreeMap<u64, BTreeSet<Box<[u8]>>> {
-        let mut touched: BTreeMap<u64, BTreeSet<Box<[u8]>>> = BTreeMap::new();
+    /// Returns the values of the key under the cursor that changed, by time: one for each epoch. What
+    /// was restored is as it was.
+    fn touched_values(&mut self, piece: &Piece) -> BTreeMap<Time, BTreeSet<Box<[u8]>>> {
+        let mut touched: BTreeMap<Time, BTreeSet<Box<[u8]>>> = BTreeMap::new();
         while let Some(value) = self.touched.get_val(piece) {
             self.touched.map_times(piece, |time, _| {
                 if time.epoch > 0 {
-                    touched.entry(time.epoch).or_default().insert(value.into());
+                    touched.entry(*time).or_default().insert(value.into());
                 }
             });
             self.touched.step_val(piece);
@@ -236,7 +236,7 @@ impl Layers {
 
 struct HeldValues<'a> {
     all: &'a mut Layers,
-    epoch: u64,
+    time: Time,
 }
 
 impl Looked for HeldValues<'_> {
@@ -255,9 +255,8 @@ impl Looked for HeldValues<'_> {
         }
         let value = value.to_vec();
         let (mut before, mut after) = (0, 0);
-        let epoch = self.epoch;
         // What is older may have been moved up to the beginning of the epoch, but never to its end.
-        let end = Time::end(epoch);
+        let end = self.time;
         self.all.each(|cursor, piece| {
             if cursor.get_val(piece) != Some(value.as_slice()) {
                 return;
@@ -273,7 +272,7 @@ impl Looked for HeldValues<'_> {
             cursor.step_val(piece);
         });
         if before < 0 || after < 0 {
-            taken_back_too_often(&value, after.min(before), epoch);
+            taken_back_too_often(&value, after.min(before), end.epoch);
         }
         take(&value, before > 0, after > 0)
     }

@@ -340,9 +340,9 @@ fn cells(accumulator: &Accumulator, spec: &AggregateSpec) -> (Vec<Value>, Vec<(u
 fn to_columns(rows: &[Row], spec: &AggregateSpec, schema: &arrow_schema::SchemaRef) -> RecordBatch {
     let mut columns: Vec<ArrayRef> = decode_columns(rows.iter().map(|row| &row.key), &spec.keys)
         .unwrap_or_else(|error| panic!("the state of an aggregate holds a foreign key: {error}"));
-    let hidden = usize::from(spec.is_per_file());
-    columns.drain(..hidden);
-    for (at, computed) in spec.compute.iter().take(spec.compute.len() - hidden).enumerate() {
+    columns.drain(..spec.keys.iter().filter(|key| key.is_hidden()).count());
+    let computed = spec.compute.len() - usize::from(spec.is_per_file());
+    for (at, computed) in spec.compute.iter().take(computed).enumerate() {
         let mut builder = ColumnBuilder::new(computed.kind, rows.len());
         for row in rows {
             builder.push(row.cells.get(at).unwrap_or(&Value::Null));

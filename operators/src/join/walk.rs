@@ -82,8 +82,9 @@ pub(super) enum Came {
     TooFar,
 }
 
-/// The rows of a few pieces, by key.
+/// The rows of a few pieces, by key, before and at a time.
 struct Rows {
+    at: Time,
     cursor: TraceCursor,
     pieces: Vec<Piece>,
     /// Whether the cursor stands on the key in question.
@@ -91,9 +92,9 @@ struct Rows {
 }
 
 impl Rows {
-    fn new(pieces: Vec<Piece>) -> Self {
+    fn new(at: Time, pieces: Vec<Piece>) -> Self {
         let (cursor, pieces) = cursor_list(pieces);
-        Self { cursor, pieces, there: false }
+        Self { at, cursor, pieces, there: false }
     }
 
     fn key(&self) -> Option<&[u8]> {
@@ -132,12 +133,12 @@ impl Rows {
         self.cursor.rewind_keys(&self.pieces);
     }
 
-    /// Returns how often the row was there before `at`, and at it.
+    /// Returns how often the row was there before the time, and at it.
     ///
     /// # Panics
     /// When it was there less than never.
-    fn counts(&mut self, at: Time) -> (i64, i64) {
-        let (mut before, mut after) = (0, 0);
+    fn counts(&mut self) -> (i64, i64) {
+        let (at, mut before, mut after) = (self.at, 0, 0);
         self.cursor.map_times(&self.pieces, |time, diff| {
             before += if *time < at { *diff } else { 0 };
             after += if *time <= at { *diff } else { 0 };
@@ -148,9 +149,9 @@ impl Rows {
         (before, after)
     }
 
-    /// Returns by how much `at` changes the count of the row.
-    fn change(&mut self, at: Time) -> i64 {
-        let mut change = 0;
+    /// Returns by how much the time changes the count of the row.
+    fn change(&mut self) -> i64 {
+        let (at, mut change) = (self.at, 0);
         self.cursor.map_times(&self.pieces, |time, diff| {
             change += if *time == at { *diff } else { 0 };
         });
@@ -158,23 +159,40 @@ impl Rows {
     }
 }
 
-/// What one epoch changes on one worker.
+/// What one time changes of the left side on one worker.
 #[derive(Default)]
 pub(super) struct Changes {
-    /// Pieces that hold the changes of the left side, among those of other epochs.
+    /// Pieces that hold the changes, among those of other times.
     pub(super) left: Vec<Piece>,
     pub(super) left_signs: Signs,
-    /// The same of the right side.
-    pub(super) right: Vec<Piece>,
-    pub(super) right_signs: Signs,
     /// Left rows that can have no partner, as their key holds NULL.
     pub(super) alone: Vec<(Key, Key, i64)>,
+}
+
+/// What changes of both sides.
+pub(super) struct AllChanges {
+    pub(super) left: Changes,
+    /// Pieces that hold the changes of the right side, among those of other times.
+    pub(super) right: Vec<Piece>,
+    pub(super) right_signs: Signs,
+}
+
+/// The moment of a walk.
+pub(super) struct At {
+    /// The time of the left rows.
+    pub(super) left: Time,
+    /// The time of the right rows; the same, or an earlier one of the same epoch.
+    pub(super) right: Time,
+    /// What the left rows of its round begin with.
+    pub(super) round: Vec<u8>,
 }
 
 /// A walk through what an epoch changes: first all rows that go, then all that come.
 pub(super) struct Walk {
     kind: Kind,
-    at: Time,
+    epoch: u64,
+    /// What the left rows of its round begin with.
+    round: Vec<u8>,
     /// How many pairs of one key may come, or go.
     rows_max: u64,
     /// How many pairs of the key came, or went, so far.
@@ -224,11 +242,13 @@ impl Walk {
     /// Begins to walk; `left` and `right` are all rows of both sides.
     pub(super) fn new(
         (kind, rows_max): (Kind, u64),
-        at: Time,
-        mut changes: Changes,
+        at: At,
+        changes: AllChanges,
         left: Vec<Piece>,
         right: Vec<Piece>,
     ) -> Self {
+        let At { left: at, right: at_right, round } = at;
+        let AllChanges { left: mut changes, right: right_changes, right_signs } = changes;
         changes.alone.sort_unstable();
         let mut alone: Vec<(Key, Key, i64)> = Vec::with_capacity(changes.alone.len());
         for (key, row, diff) in changes.alone {
@@ -237,18 +257,19 @@ impl Walk {
                 _ => alone.push((key, row, diff)),
             }
         }
-        let mut signs = signs_out(kind, changes.left_signs, changes.right_signs);
+        let mut signs = signs_out(kind, changes.left_signs, right_signs);
         alone.iter().for_each(|one| signs.note(one.2));
         Self {
             kind,
-            at,
+            epoch: at.epoch,
+            round,
             rows_max,
             paired: 0,
-            changed_left: Rows::new(changes.left),
+            changed_left: Rows::new(at, changes.left),
             left_lookup: Lookup::new(&left),
-            changed_right: Rows::new(changes.right),
-            left: Rows::new(left),
-            right: Rows::new(right),
+            changed_right: Rows::new(at_right, right_changes),
+            left: Rows::new(at, left),
+            right: Rows::new(at_right, right),
             alone,
             plus_too: signs.plus && signs.minus,
             sign: if signs.minus { -1 } else { 1 },
@@ -297,13 +318,12 @@ impl Walk {
 
     /// Ends the walk; returns the key it stands on, and how many rows either side has of it.
     pub(super) fn into_key(mut self) -> (Key, [u64; 2]) {
-        let at = self.at;
         let rows = [&mut self.left, &mut self.right].map(|rows| {
             rows.restart();
             rows.seek(&self.key);
             let mut count = 0;
             while rows.row().is_some() {
-                count += rows.counts(at).1.unsigned_abs();
+                count += rows.counts().1.unsigned_abs();
                 rows.step();
             }
             count
@@ -381,7 +401,7 @@ impl Walk {
     fn has_right_change(&mut self) -> bool {
         let mut changed = false;
         while !changed && self.changed_right.row().is_some() {
-            changed = self.changed_right.change(self.at) != 0;
+            changed = self.changed_right.change() != 0;
             self.changed_right.step();
         }
         self.changed_right.rewind();
@@ -392,7 +412,7 @@ impl Walk {
     fn presence(&mut self, right_changed: bool) -> (bool, bool) {
         let (mut before, mut after) = (false, false);
         while self.right.row().is_some() {
-            let counts = self.right.counts(self.at);
+            let counts = self.right.counts();
             before |= counts.0 > 0;
             after |= counts.1 > 0;
             if after && (before || !right_changed) {
@@ -413,7 +433,12 @@ impl Walk {
             return;
         };
         copy(row, &mut self.row);
-        self.count = if self.all_left { rows.counts(self.at) } else { (0, rows.change(self.at)) };
+        // Rows of other rounds are said in theirs.
+        self.count = match self.row.starts_with(&self.round) {
+            false => (0, 0),
+            true if self.all_left => rows.counts(),
+            true => (0, rows.change()),
+        };
         rows.step();
         let (before, after) = self.count;
         if (before, after) == (0, 0) {
@@ -438,8 +463,7 @@ impl Walk {
 
     /// Checks that a left row that goes had been there.
     fn check_was_there(&mut self) {
-        let epoch = self.at.epoch;
-        self.left_lookup.check(&self.left.pieces, &self.key, &[&self.row], epoch);
+        self.left_lookup.check(&self.left.pieces, &self.key, &[&self.row], self.epoch);
     }
 
     /// Begins to put the left row together with right ones: with all where it comes or goes, with
@@ -469,10 +493,10 @@ impl Walk {
             return;
         }
         let change = if all {
-            let right = rows.counts(self.at);
+            let right = rows.counts();
             after.saturating_mul(right.1).saturating_sub(before.saturating_mul(right.0))
         } else {
-            before.saturating_mul(rows.change(self.at))
+            before.saturating_mul(rows.change())
         };
         self.owe(change);
     }
@@ -522,15 +546,16 @@ mod tests {
         let changes = Changes {
             left: piece(left.iter().copied()),
             left_signs: signs(left),
-            right: piece(right.iter().copied()),
-            right_signs: signs(right),
             alone: Vec::new(),
         };
+        let right_changes = piece(right.iter().copied());
         let old = piece((0..50_000).map(|row| (7, row, 1, 1)));
         let all_left = [old, changes.left.clone()].concat();
-        let all_right = [piece([(7, 0, 1, 1), (8, 0, 1, 1)]), changes.right.clone()].concat();
-        let end = Time::end(2);
-        let mut walk = Walk::new((kind, ROWS_MAX), end, changes, all_left, all_right);
+        let all_right = [piece([(7, 0, 1, 1), (8, 0, 1, 1)]), right_changes.clone()].concat();
+        let (right, right_signs) = (right_changes, signs(right));
+        let changes = AllChanges { left: changes, right, right_signs };
+        let at = At { left: Time::end(2), right: Time::end(2), round: Vec::new() };
+        let mut walk = Walk::new((kind, ROWS_MAX), at, changes, all_left, all_right);
         let (mut came, mut went) = (0, 0);
         let how_far = walk.advance(fuel, &mut |said| {
             *if said.diff > 0 { &mut came } else { &mut went } += said.times;

@@ -1,7 +1,7 @@
 //! Changes: what each epoch changes of what an operator says about the rows of each key.
 //!
 //! | input  | an arrangement of rows by key                                                         |
-//! | output | per epoch, at its end: the rows taken back (diff -1), then the rows now there (+1);    |
+//! | output | per epoch, at the end of each round: the rows taken back (diff -1), then those there (+1); |
 //! |        | per worker in the order of keys, or of the places of their records where those are asked |
 //! | state  | the arrangement; of outputs only those of the epochs that are being looked at          |
 //! | errors | what the logic reports of a key, once, when it is new; a row that is taken back more     |
@@ -107,7 +107,8 @@ pub fn changes<'s, L: Logic + 'static>(
                     }
                     Leaves::Troubles(troubles) => {
                         tally.reported(epoch, troubles.len());
-                        let told = reject_all(epoch, &operator, &keys, troubles);
+                        let time = leaving.capability.time();
+                        let told = reject_all(time, &operator, &keys, troubles, &tally);
                         rejects.activate().session(&leaving.capability).give(told);
                     }
                 }
@@ -129,15 +130,17 @@ enum Leaves {
 }
 
 fn reject_all(
-    epoch: u64,
+    time: &Time,
     operator: &str,
     keys: &[Column],
     troubles: Vec<(Key, String)>,
+    tally: &Tally,
 ) -> EpochRejects {
+    let (epoch, round) = (time.epoch, tally.round(time));
     let reject = |(key, reason): (Key, String)| Reject {
         line: 0,
         offset: 0,
-        round: 0,
+        round,
         operator: operator.to_owned(),
         code: RejectCode::Expression,
         message: reason,
@@ -246,8 +249,8 @@ struct Walk {
     cursor: TraceCursor,
     storage: Vec<Piece>,
     lookup: Lookup,
-    /// What changes, by epoch, whether it comes, and port.
-    found: BTreeMap<(u64, bool, usize), KeyedRows>,
+    /// What changes, by time, whether it comes, and port.
+    found: BTreeMap<(Time, bool, usize), KeyedRows>,
     before: Said,
     after: Said,
 }
@@ -277,26 +280,26 @@ impl Walk {
             let Some(key) = self.touched.get_key(&piece) else { return false };
             let touched = Touched::of(&mut self.touched, &piece);
             seen += touched.seen;
-            if !touched.epochs.is_empty() {
+            if !touched.times.is_empty() {
                 self.cursor.seek_key(&self.storage, key);
                 if !touched.taken_back.is_empty() {
-                    for epoch in &touched.epochs {
-                        self.lookup.check(&self.storage, key, &touched.taken_back, *epoch);
+                    for time in &touched.times {
+                        self.lookup.check(&self.storage, key, &touched.taken_back, time.epoch);
                     }
                 }
-                seen += self.compare(key, &touched.epochs, logic, used);
+                seen += self.compare(key, &touched.times, logic, used);
             }
             self.touched.step_key(&piece);
         }
         self.touched.key_valid(&piece)
     }
 
-    /// Finds out what these epochs change of what is said of one key; returns how many values were
-    /// looked at.
+    /// Finds out what is changed at these times, one of each epoch, of what is said of one key; returns
+    /// how many values were looked at.
     fn compare<L: Logic>(
         &mut self,
         key: &[u8],
-        epochs: &[u64],
+        times: &[Time],
         logic: &mut L,
         used: &[bool],
     ) -> usize {
@@ -310,18 +313,18 @@ impl Walk {
             said.settle();
             values.seen()
         };
-        for (at, epoch) in epochs.iter().enumerate() {
+        for (at, time) in times.iter().enumerate() {
             // What one epoch leaves is what the next one finds, if nothing came between: other epochs
             // that touched this key would be in this piece too.
             if at == 0 {
-                seen += say(AsOf::before(*epoch), &mut self.before);
+                seen += say(AsOf::before(time.epoch), &mut self.before);
             }
-            seen += say(AsOf::after(*epoch), &mut self.after);
+            seen += say(AsOf::after(time.epoch), &mut self.after);
             self.after.since(&self.before, |port, row, times| {
                 // A trouble that is gone is not told of: what was told stays in the file it was told in.
                 let tells = if port == TROUBLE { times > 0 } else { used[port] };
                 if tells {
-                    let found = self.found.entry((*epoch, times > 0, port)).or_default();
+                    let found = self.found.entry((*time, times > 0, port)).or_default();
                     found.add(key, row, times.unsigned_abs());
                 }
             });
@@ -334,9 +337,9 @@ impl Walk {
     fn leave(self, presenters: &[Presenter]) -> Vec<Leaving> {
         let Self { capabilities, found, .. } = self;
         let of_rejects = presenters.len();
-        let leaving = |((epoch, comes, port), rows): ((u64, bool, usize), KeyedRows)| Leaving {
-            capability: capabilities[port.min(of_rejects)].delayed(&Time::end(epoch)),
-            _until_counted: capabilities[of_rejects].delayed(&Time::end(epoch)),
+        let leaving = |((time, comes, port), rows): ((Time, bool, usize), KeyedRows)| Leaving {
+            capability: capabilities[port.min(of_rejects)].delayed(&time),
+            _until_counted: capabilities[of_rejects].delayed(&time),
             port,
             diff: if comes { 1 } else { -1 },
             order: rows.order(presenters.get(port)),
@@ -349,8 +352,8 @@ impl Walk {
 
 /// What a piece says of the key under its cursor.
 struct Touched<'p> {
-    /// The epochs in which the key changed, in order, without what was restored.
-    epochs: Vec<u64>,
+    /// When the key changed, in order, once in an epoch; without what was restored.
+    times: Vec<Time>,
     /// The values that were taken back in one of them, in order.
     taken_back: Vec<&'p [u8]>,
     /// How many values were looked at.
@@ -359,13 +362,13 @@ struct Touched<'p> {
 
 impl<'p> Touched<'p> {
     fn of(touched: &mut BatchCursor<Trace>, piece: &'p Piece) -> Self {
-        let mut epochs: Vec<u64> = Vec::with_capacity(1);
+        let mut times: Vec<Time> = Vec::with_capacity(1);
         let (mut taken_back, mut seen) = (Vec::new(), 0);
         while let Some(value) = touched.get_val(piece) {
             let mut is_taken_back = false;
             touched.map_times(piece, |time, diff| {
-                if time.epoch > 0 && epochs.last() != Some(&time.epoch) {
-                    epochs.push(time.epoch);
+                if time.epoch > 0 && times.last() != Some(time) {
+                    times.push(*time);
                 }
                 is_taken_back |= *diff < 0;
             });
@@ -375,9 +378,9 @@ impl<'p> Touched<'p> {
             touched.step_val(piece);
             seen += 1;
         }
-        epochs.sort_unstable();
-        epochs.dedup();
-        Self { epochs, taken_back, seen }
+        times.sort_unstable();
+        times.dedup();
+        Self { times, taken_back, seen }
     }
 }
 

@@ -1,7 +1,7 @@
 //! First: an arrangement that holds the first few rows of each key and no others, for rows that are
 //! never taken back: one that comes behind enough others can never be among the first again.
 //!
-//! | input  | `((key, value), time, 1)` from any worker, at ends of epochs or times of epoch 0         |
+//! | input  | `((key, value), time, 1)` from any worker, one time for each epoch, or of epoch 0        |
 //! | output | the arrangement; it changes by the rows that are among the first now (+1), and by those  |
 //! |        | that they displace (-1)                                                               |
 //! | state  | `count` rows of each key, in the arrangement; rows of open epochs                        |
@@ -75,7 +75,8 @@ pub fn arrange_first<'s>(
                         continue;
                     }
                     let Some(hold) = stamp.retain_least(0) else { continue };
-                    let fresh = || Open { hold, rows: Vec::new(), known: None };
+                    let Some(at) = updates.first().map(|(_, at, _)| *at) else { continue };
+                    let fresh = || Open { hold, at, rows: Vec::new(), known: None };
                     let open = choosing.open.entry(time.epoch).or_insert_with(fresh);
                     open.rows.extend(updates.drain(..).map(|(pair, _, diff)| (pair, diff)));
                 }
@@ -116,6 +117,8 @@ pub fn arrange_first<'s>(
 /// An epoch whose rows are not yet chosen from.
 struct Open {
     hold: Capability<Time>,
+    /// When its rows come, all of them: before a loop that is before its first round has ended.
+    at: Time,
     /// Sorted from behind once the epoch is whole.
     rows: Vec<((Key, Key), i64)>,
     /// What was there before the epoch, once it is its turn.
@@ -143,6 +146,7 @@ impl Choosing {
         let mut trace = self.trace.borrow_mut();
         let Some(trace) = trace.as_mut() else { return false };
         let open = entry.get_mut();
+        let at = open.at;
         let (cursor, storage) = open.known.get_or_insert_with(|| {
             open.rows.sort_unstable_by(|one, two| two.cmp(one));
             forget(trace, epoch);
@@ -160,7 +164,7 @@ impl Choosing {
             let of_key =
                 || open.rows.pop_if(|next| next.0.0 == key).map(|((_, row), diff)| (row, diff));
             let looked = choose(self.count, known, std::iter::from_fn(of_key), |row, diff| {
-                chosen.push(((key.clone(), row), Time::end(epoch), diff));
+                chosen.push(((key.clone(), row), at, diff));
             });
             left = left.saturating_sub(looked);
         }

@@ -1,7 +1,8 @@
 //! Gather: holds the rows of a file where they are until the file is whole.
 //!
 //! | input  | batches; epochs that were poisoned, already broadcast to every worker                |
-//! | output | per epoch its rows, added up, as `((key, value), Time::end(epoch), diff)`; rejects    |
+//! | output | per epoch its rows, added up, as `((key, value), time, diff)`, at the end of each of  |
+//! |        | their rounds ([`Rounds::end`]); rejects                                              |
 //! | state  | the rows of open epochs only; an epoch leaves with its frontier, or when poisoned     |
 //! | errors | rows whose expressions failed, at the time of their batch                            |
 //! | cost   | the bytes of key and value and 24 more for each row of an open epoch                  |
@@ -24,11 +25,23 @@ use super::pile::{Drain, Pile};
 use crate::batch::Batch;
 use crate::key::KeyEncoder;
 use crate::reject::{EpochRejects, Reject, Standing};
+use crate::rounds::Rounds;
 use crate::tally::Tally;
 use crate::time::{Step, Time};
 
 /// How many rows are handed over before other operators get their turn.
 const ROWS_PER_TURN: usize = 16 * 1024;
+
+/// What comes to an operator that keeps state.
+pub struct Incoming<'s> {
+    /// The rows.
+    pub rows: Stream<'s, Time, Batch>,
+    /// The epochs that were poisoned. It must reach every worker, and its frontier may pass an epoch
+    /// only when no verdict on that epoch can come any more.
+    pub poison: StreamVec<'s, Time, u64>,
+    /// Which rounds are told apart.
+    pub rounds: Rounds,
+}
 
 /// What an operator reads of one batch: its expressions, evaluated.
 #[derive(Clone, Debug, Default)]
@@ -48,17 +61,16 @@ pub struct Inputs {
 /// Copies the rows of each epoch on the worker where they are, and releases them when the epoch is
 /// complete on both inputs and was not poisoned: a failing file leaves no trace.
 ///
-/// `poison` must reach every worker. Its frontier may pass an epoch only when no verdict on that
-/// epoch can come any more. `operator` is the name that rejects carry.
+/// `operator` is the name that rejects carry.
 pub fn gather<'s>(
     name: &str,
     operator: &str,
-    rows: Stream<'s, Time, Batch>,
-    poison: StreamVec<'s, Time, u64>,
+    incoming: Incoming<'s>,
     layout: RowLayout,
     tally: Tally,
     mut evaluate: impl FnMut(&Batch) -> Inputs + 'static,
 ) -> (StreamVec<'s, Time, Update>, StreamVec<'s, Time, EpochRejects>) {
+    let Incoming { rows, poison, rounds } = incoming;
     let scope = rows.scope();
     let mut builder = OperatorBuilder::new(format!("Gather {name}"), scope);
     let mut rows = builder.new_input(rows, Pipeline);
@@ -85,18 +97,22 @@ pub fn gather<'s>(
             rows.for_each_stamp(|stamp, batches| {
                 let Some(time) = stamp.least().copied() else { return };
                 let Some(capability) = stamp.retain_least(0) else { return };
+                let end = capability.delayed(&rounds.end(&time));
                 for batch in batches {
                     let mut inputs = evaluate(batch);
+                    rounds.put_keys(&time, batch.len(), &mut inputs.keys);
+                    rounds.put_rows(&time, batch.len(), &mut inputs.order);
                     // Taken back: it counts nowhere.
                     let is_there = batch.diff > 0;
                     if !inputs.rejects.is_empty() {
                         if is_there {
                             tally.rejected(time.epoch, inputs.rejects.len());
                         }
-                        for reject in
-                            inputs.rejects.iter_mut().filter(|one| one.operator.is_empty())
-                        {
-                            reject.operator.clone_from(&operator);
+                        for reject in &mut inputs.rejects {
+                            reject.round = tally.round(&time);
+                            if reject.operator.is_empty() {
+                                reject.operator.clone_from(&operator);
+                            }
                         }
                         let rejected = EpochRejects {
                             epoch: time.epoch,
@@ -107,11 +123,11 @@ pub fn gather<'s>(
                         rejects.session(&stamp).give(rejected);
                     }
                     if !is_there {
-                        epochs.add(time.epoch, &capability, batch, &inputs, &layout);
+                        epochs.add(&end, batch, &inputs, &layout);
                         continue;
                     }
                     tally.took(time.epoch, batch.len(), 0);
-                    let merged = epochs.add(time.epoch, &capability, batch, &inputs, &layout);
+                    let merged = epochs.add(&end, batch, &inputs, &layout);
                     tally.merged(time.epoch, merged);
                 }
             });
@@ -129,7 +145,8 @@ pub fn gather<'s>(
 /// The epochs that are not yet handed over.
 #[derive(Default)]
 struct Epochs {
-    open: BTreeMap<u64, (Capability<Time>, Pile)>,
+    /// By the time at which they end.
+    open: BTreeMap<Time, (Capability<Time>, Pile)>,
     /// Poisoned epochs of which rows may still come.
     poisoned: BTreeSet<u64>,
     /// Complete epochs, on their way out.
@@ -138,24 +155,23 @@ struct Epochs {
 
 impl Epochs {
     fn poison(&mut self, epoch: u64) {
-        self.open.remove(&epoch);
+        self.open.retain(|end, _| end.epoch != epoch);
         self.poisoned.insert(epoch);
     }
 
-    /// Adds the rows of a batch; returns how many were added.
+    /// Adds the rows of a batch to those that end with it; returns how many were added.
     fn add(
         &mut self,
-        epoch: u64,
-        capability: &Capability<Time>,
+        end: &Capability<Time>,
         batch: &Batch,
         inputs: &Inputs,
         layout: &RowLayout,
     ) -> usize {
-        if self.poisoned.contains(&epoch) {
+        let time = *end.time();
+        if self.poisoned.contains(&time.epoch) {
             return 0;
         }
-        let open = || (capability.delayed(&Time::end(epoch)), Pile::default());
-        let (_, pile) = self.open.entry(epoch).or_insert_with(open);
+        let (_, pile) = self.open.entry(time).or_insert_with(|| (end.clone(), Pile::default()));
         let keys = KeyEncoder::new(&inputs.keys);
         let values = layout.encoder(&inputs.order, &inputs.values, batch);
         let mut added = 0;
@@ -175,11 +191,14 @@ impl Epochs {
         added
     }
 
-    /// Moves epochs that no input can touch any more from open to leaving.
+    /// Moves what no input can touch any more from open to leaving: rows whose round is over, of epochs
+    /// on which no verdict can come.
     fn complete(&mut self, frontiers: &[MutableAntichain<Time>]) {
         let is_open = |epoch: u64| frontiers.iter().any(|one| one.less_equal(&Time::end(epoch)));
+        let [of_rows, of_poison] = frontiers else { return };
         while let Some(entry) = self.open.first_entry() {
-            if is_open(*entry.key()) {
+            let end = *entry.key();
+            if of_rows.less_equal(&end) || of_poison.less_equal(&Time::end(end.epoch)) {
                 break;
             }
             let (capability, pile) = entry.remove();

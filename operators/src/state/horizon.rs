@@ -83,7 +83,8 @@ pub fn horizon<'s>(
     builder.build(move |initial| {
         drop(initial);
         let mut known = Known { newest: HashMap::new(), with };
-        let mut open: BTreeMap<u64, Open> = BTreeMap::new();
+        // By the time at which the rows of an epoch come, which is one.
+        let mut open: BTreeMap<Time, Open> = BTreeMap::new();
         move |frontiers| {
             let mut rows = rows.activate();
             input.for_each_stamp(|stamp, batches| {
@@ -98,20 +99,21 @@ pub fn horizon<'s>(
                     let hold = (stamp.retain_least(0), stamp.retain_least(1));
                     let (Some(for_rows), Some(for_rejects)) = hold else { continue };
                     let fresh = || Open { for_rows, for_rejects, rows: Vec::new(), sorted: false };
-                    let entry = open.entry(time.epoch).or_insert_with(fresh);
+                    let entry = open.entry(time).or_insert_with(fresh);
                     entry
                         .rows
                         .extend(updates.drain(..).map(|((key, row), _, diff)| (key, row, diff)));
                 }
             });
-            let is_open = |epoch: u64| frontiers[0].less_equal(&Time::end(epoch));
+            let is_open = |time: &Time| frontiers[0].less_equal(time);
             let mut left = ROWS_PER_TURN;
             while left > 0
-                && let Some(mut entry) = open.first_entry().filter(|entry| !is_open(*entry.key()))
+                && let Some(mut entry) = open.first_entry().filter(|entry| !is_open(entry.key()))
             {
-                let epoch = *entry.key();
+                let time = *entry.key();
+                let epoch = time.epoch;
                 let one = entry.get_mut();
-                let late = known.release(epoch, one, &mut left, |capability, updates| {
+                let late = known.release(time, one, &mut left, |capability, updates| {
                     rows.session(capability).give_iterator(updates);
                 });
                 for (origin, reject) in late {
@@ -160,12 +162,11 @@ impl Known {
     /// Lets the rows of whole keys out; returns what comes too late.
     fn release(
         &mut self,
-        epoch: u64,
+        time: Time,
         one: &mut Open,
         left: &mut usize,
         mut give: impl FnMut(&Capability<Time>, &mut dyn Iterator<Item = Update>),
     ) -> Vec<(Origin, Reject)> {
-        let time = Time::end(epoch);
         let mut out: Vec<Update> = Vec::new();
         if !one.sorted {
             one.rows.sort_unstable_by(|one, two| two.cmp(one));

@@ -18,9 +18,6 @@ const SUMMARY: [u8; 2] = [1, 0];
 /// What the row begins with that holds the time of the newest record.
 const NEWEST: [u8; 1] = [0];
 
-/// A name that no column has: names hold no control characters.
-const STATE_COLUMN: &str = "\u{0}state";
-
 /// What a row is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mark {
@@ -50,8 +47,8 @@ impl Marks {
         let first = OrderColumn { kind, direction: Direction::Ascending, nulls: Nulls::First };
         layout.order.insert(0, first);
         let records = layout.columns.len();
-        layout.columns.push(Column::new(STATE_COLUMN, Type::Int));
-        let hidden = |one: &Column| Column::new(format!("\u{0}{}", one.name), one.kind);
+        layout.columns.push(Column::hidden("state", Type::Int));
+        let hidden = |one: &Column| Column::hidden(&one.name, one.kind);
         layout.columns.extend(variables.iter().map(hidden));
         Self { layout, records, horizon_us }
     }

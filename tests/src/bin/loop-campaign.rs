@@ -1,4 +1,4 @@
-//! A long campaign: random pipelines with loops, against a slow program.
+//! A long campaign: random pipelines of tags, loops and state, against a slow program.
 //!
 //! `loop-campaign [--cases 1000] [--seed 1] [--first 0] [--together 30]`. It is itself the program
 //! that is run: called with `run` it is `tidemill`.
@@ -45,9 +45,11 @@ fn run() -> anyhow::Result<ExitCode> {
         println!("{failure}");
     }
     println!(
-        "{} cases, {} loops, {} records went round too often, {} failed, in {:.1?} (seed {seed})",
+        "{} cases, {} loops, {} states in them, {} records went round too often, {} failed, in {:.1?} \
+         (seed {seed})",
         report.cases,
         report.loops,
+        report.states,
         report.over,
         report.failures.len(),
         report.took

@@ -10,6 +10,7 @@ use tidemill_operators::{Schema, Type};
 
 use crate::contract::{Contract, Lines};
 use crate::diagnostic::{Mistakes, quoted};
+use crate::graph::loops::Loop;
 use crate::graph::operators::column::{column_names, condition, every};
 use crate::graph::{GraphOperator, NodeId, OperatorKind, compile_regex};
 use crate::spec::contract::{ContractSpec, LinesSpec};
@@ -120,14 +121,22 @@ fn lines(written: &LinesSpec, mistakes: &mut Mistakes<'_>) -> Lines {
 pub(super) fn check_policies(
     spec: &PipelineSpec,
     order: &[usize],
+    loops: &[Loop],
     operators: &[GraphOperator],
     mistakes: &mut Mistakes<'_>,
 ) {
     let mut behind: Vec<Option<&str>> = Vec::with_capacity(operators.len());
-    for (operator, written) in operators.iter().zip(order) {
+    for (at, (operator, written)) in operators.iter().zip(order).enumerate() {
         let before = operator.inputs.iter().find_map(|input| match input.from.node {
             NodeId::Operator(at) => behind.get(at).copied().flatten(),
             NodeId::Source(_) => None,
+        });
+        // In a loop everything comes behind what keeps state there.
+        let around = loops.iter().filter(|one| one.body.contains(&at)).flat_map(|one| &one.body);
+        let mut around = around.filter_map(|at| operators.get(*at));
+        let before = before.or_else(|| {
+            let state = around.find(|one| one.kind.keeps_state())?;
+            Some(state.name.as_str())
         });
         let written = &spec.operators[*written];
         let condition = match &operator.kind {

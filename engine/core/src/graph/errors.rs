@@ -77,7 +77,7 @@ pub(crate) fn keep_behind_state(
     sinks: &mut Vec<GraphSink>,
     loops: &[Loop],
 ) {
-    let follows = follow_state(operators);
+    let follows = follow_state(operators, loops);
     let mut inputs = Vec::new();
     for (at, operator) in operators.iter_mut().enumerate().filter(|(at, _)| follows[*at]) {
         // Past its last round a record is rejected by the head of its loop.
@@ -138,9 +138,13 @@ pub(crate) fn may_reject(operator: &GraphOperator) -> bool {
     }
 }
 
-/// Returns, by operator, whether some operator before it keeps state.
-fn follow_state(operators: &[GraphOperator]) -> Vec<bool> {
+/// Returns, by operator, whether some operator before it keeps state; in a loop each is before all others.
+fn follow_state(operators: &[GraphOperator], loops: &[Loop]) -> Vec<bool> {
     let mut follows = vec![false; operators.len()];
+    let keeps = |one: &&Loop| one.body.iter().any(|at| operators[*at].kind.keeps_state());
+    for at in loops.iter().filter(keeps).flat_map(|one| &one.body) {
+        follows[*at] = true;
+    }
     loop {
         let before = follows.clone();
         for (at, operator) in operators.iter().enumerate() {

@@ -179,8 +179,10 @@ pub(crate) fn check(
         let (reads_from, reads_with) = reads.split_at(from.len().min(reads.len()));
         // What goes back is not known yet: it is compared with what enters once all is.
         let (entering, leading) = loops::entering(from, reads_from, names.back(at));
+        let mut input = merge(&flow, &entering, &leading, mistakes);
+        come_round(spec, names, at, &mut input);
         let arriving = Arriving {
-            input: merge(&flow, &entering, &leading, mistakes),
+            input,
             other: merge(&flow, operator.with(), reads_with, mistakes),
             inputs: inputs(reads),
         };
@@ -192,6 +194,18 @@ pub(crate) fn check(
         check_back(spec, names, &flow, at, mistakes);
     }
     flow
+}
+
+/// Says of what comes to the head of a loop what is true of that which comes back: behind an operator
+/// that keeps state in the loop everything is, as it feeds itself.
+fn come_round(spec: &PipelineSpec, names: &Names, at: usize, input: &mut Stream) {
+    let Some(one) = names.loops.iter().find(|one| one.head == at) else { return };
+    let body = one.body.iter().map(|at| names.order[*at]);
+    let Some((state, has_place)) = loops::state_in(spec, body) else { return };
+    let name = || spec.operators[state].name.text.clone();
+    input.changed_by.get_or_insert_with(name);
+    input.has_place &= has_place;
+    input.append_only = false;
 }
 
 /// Notes records that go back to the head of a loop with other columns than those that enter.
@@ -208,22 +222,6 @@ fn check_back(
     let back = names.back(head);
     let Some(first) = (0..from.len()).find(|input| !back.contains(input)) else { return };
     let (Some(enters), Some(columns)) = (from.get(first), schema(first)) else { return };
-    let passed = (0..from.len()).filter(|input| !back.contains(input)).find_map(|input| {
-        Some((from.get(input)?, flow.stream(*reads.get(input)?)?.changed_by.as_deref()?))
-    });
-    // Some of what such an operator rejects is known only at the end of a file.
-    let rejected = (0..from.len()).find_map(|input| match reads.get(input)? {
-        Read::Errors(NodeId::Operator(at)) => {
-            let draft = flow.operators.get(*at)?;
-            let keeps = draft.kind.as_ref().is_some_and(OperatorKind::keeps_state);
-            Some((from.get(input)?, draft.name.as_str())).filter(|_| keeps)
-        }
-        _ => None,
-    });
-    if let Some((enters, passed)) = passed.or(rejected) {
-        let message = format!("a loop cannot stand behind {}, which keeps state", quoted(passed));
-        enters.wrong(mistakes, message, "put it behind the loop".to_owned());
-    }
     for input in back {
         let (Some(back), Some(others)) = (from.get(*input), schema(*input)) else { continue };
         let differences = differences(columns, others);

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tidemill_operators::join::Kind;
 use tidemill_operators::time::Turns;
 
 use crate::diagnostic::{Mistakes, listed, quoted};
@@ -119,28 +120,19 @@ pub(crate) fn check(
             continue; // A mistake that has been noted.
         }
         for operator in one.body.iter().map(|at| &spec.operators[*at]) {
-            let kind = match &operator.body {
-                Some(BodySpec::Aggregate { .. }) => "aggregate",
-                Some(BodySpec::Dedupe { .. }) => "dedupe",
-                Some(BodySpec::Top { .. }) => "top",
-                Some(BodySpec::Session { .. }) => "window",
-                Some(BodySpec::State(_)) => "state",
-                Some(BodySpec::Join(_)) => "join",
-                _ => continue,
-            };
-            if noted.insert(&operator.name.text) {
+            let Some(BodySpec::State(state)) = &operator.body else { continue };
+            if let Some((_, text)) = &state.horizon
+                && noted.insert(&operator.name.text)
+            {
                 let message = format!(
-                    "{} keeps state (`{kind}`), which a loop cannot hold: what it says of a record \
-                     would depend on itself",
+                    "{} has a horizon, which a loop cannot hold: what comes too late in a round would \
+                     depend on the order of the files",
                     quoted(&operator.name.text)
                 );
-                let hint = format!(
-                    "put it before {} or behind the loop, so that records go round without it",
-                    quoted(&head.name.text)
-                );
-                operator.name.wrong(mistakes, message, hint);
+                text.wrong(mistakes, message, "leave it out, or put it behind the loop".to_owned());
             }
         }
+        check_sides(spec, reads, one, mistakes);
         if !can_leave(spec, reads, sinks, one)
             && let Some((at, _)) = &head.max_rounds
         {
@@ -157,13 +149,84 @@ pub(crate) fn check(
     }
 }
 
+/// Notes joins whose other side comes partly from inside of a loop, or goes back.
+fn check_sides(spec: &PipelineSpec, reads: &[Vec<Read>], one: &Loop, mistakes: &mut Mistakes<'_>) {
+    let head = quoted(&spec.operators[one.head].name.text);
+    for at in one.body.iter().copied() {
+        let operator = &spec.operators[at];
+        let lefts = lefts(spec, at);
+        let is_inside = |read: &Read| from(read).is_some_and(|from| one.body.contains(&from));
+        let with = operator.with().iter().zip(reads[at].iter().skip(lefts));
+        let (inside, outside): (Vec<_>, Vec<_>) = with.partition(|(_, read)| is_inside(read));
+        if let (Some((inner, _)), Some((outer, _))) = (inside.first(), outside.first()) {
+            let message = format!(
+                "{} comes from outside of the loop of {head}, where every round sees it, and {} from \
+                 inside, where each round has its own",
+                quoted(&outer.text),
+                quoted(&inner.text)
+            );
+            outer.wrong(mistakes, message, "make two joins of it, one behind the other".to_owned());
+        }
+        if at == one.head
+            && let Some((back, _)) = inside.first()
+        {
+            let message = format!("{} goes back to the other side of {head}", quoted(&back.text));
+            let hint =
+                "what goes round comes by `from`; `with` is what it is joined with".to_owned();
+            back.wrong(mistakes, message, hint);
+        }
+    }
+}
+
+/// Returns an operator of a loop that keeps state, by its number in the spec, and whether what comes out
+/// of every such operator still has its place in a file.
+pub(crate) fn state_in(
+    spec: &PipelineSpec,
+    operators: impl Iterator<Item = usize>,
+) -> Option<(usize, bool)> {
+    let keeps = operators.filter_map(|at| match &spec.operators[at].body {
+        Some(BodySpec::Aggregate { per_file, .. }) => Some((at, *per_file)),
+        Some(
+            BodySpec::Dedupe { .. }
+            | BodySpec::Top { .. }
+            | BodySpec::Session { .. }
+            | BodySpec::State(_)
+            | BodySpec::Join(_),
+        ) => Some((at, true)),
+        _ => None,
+    });
+    keeps.reduce(|one, other| (one.0, one.1 && other.1))
+}
+
+/// Returns the operator that a `from` leads to.
+fn from(read: &Read) -> Option<usize> {
+    match read {
+        Read::Port(PortId { node: NodeId::Operator(from), .. })
+        | Read::Errors(NodeId::Operator(from)) => Some(*from),
+        _ => None,
+    }
+}
+
+/// Returns how many of the names that an operator reads come by `from`.
+fn lefts(spec: &PipelineSpec, at: usize) -> usize {
+    spec.operators[at].from.as_ref().map_or(0, Vec::len)
+}
+
+/// Returns, for each loop, what its operators read from outside besides its head: what joins are joined
+/// with. It has to come before the head, as what enters does.
+pub(crate) fn beside<'a>(
+    reads: &'a [Vec<Read>],
+    loops: &'a [Loop],
+) -> impl Iterator<Item = (usize, usize)> + 'a {
+    loops.iter().flat_map(move |one| {
+        let read = one.body.iter().flat_map(|at| reads[*at].iter().filter_map(from));
+        read.filter(|from| !one.body.contains(from)).map(|from| (one.head, from))
+    })
+}
+
 /// Returns the operators that an operator reads, and by which input.
 fn upstream(reads: &[Vec<Read>], at: usize) -> impl Iterator<Item = Edge> {
-    reads[at].iter().enumerate().filter_map(|(input, read)| match read {
-        Read::Port(PortId { node: NodeId::Operator(from), .. })
-        | Read::Errors(NodeId::Operator(from)) => Some((input, *from)),
-        _ => None,
-    })
+    reads[at].iter().enumerate().filter_map(|(input, read)| Some((input, from(read)?)))
 }
 
 /// Returns the operators that feed each other, each circle with all that lies on it. Edges that go
@@ -200,12 +263,11 @@ fn head(
     circle: &BTreeSet<usize>,
     mistakes: &mut Mistakes<'_>,
 ) -> usize {
+    // What a join is joined with may come from outside: it does not enter.
     let enters = |at: usize| {
-        reads[at].iter().position(|read| match read {
-            Read::Port(PortId { node: NodeId::Operator(from), .. })
-            | Read::Errors(NodeId::Operator(from)) => !circle.contains(from),
-            Read::Port(_) | Read::Errors(_) => true,
-            Read::Unknown => false,
+        reads[at].iter().take(lefts(spec, at)).position(|read| match (read, from(read)) {
+            (Read::Unknown, _) => false,
+            (_, from) => from.is_none_or(|from| !circle.contains(&from)),
         })
     };
     let entrances: Vec<usize> = circle.iter().copied().filter(|at| enters(*at).is_some()).collect();
@@ -326,7 +388,8 @@ fn can_leave(spec: &PipelineSpec, reads: &[Vec<Read>], sinks: &[Vec<Read>], one:
             reads.iter().flatten().any(|one| *one == read)
         };
         match &operator.body {
-            Some(BodySpec::Filter(_)) => true,
+            Some(BodySpec::Filter(_) | BodySpec::Top { .. }) => true,
+            Some(BodySpec::Join(join)) => join.kind != Kind::Left,
             Some(BodySpec::Route { otherwise: None, .. }) => true,
             Some(BodySpec::Parse { .. }) | None => false,
             // What nobody reads is dropped on purpose.
@@ -343,6 +406,7 @@ fn grows(spec: &PipelineSpec, reads: &[Vec<Read>], body: &BTreeSet<usize>) -> bo
         let operator = &spec.operators[*at];
         let several = match &operator.body {
             Some(BodySpec::Explode { .. } | BodySpec::Route { all: true, .. }) => true,
+            Some(BodySpec::Join(join)) => join.kind.takes_right(),
             Some(BodySpec::Window { windows, .. }) => windows.size_us != windows.every_us,
             _ => false,
         };

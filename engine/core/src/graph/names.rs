@@ -124,7 +124,7 @@ pub(crate) fn resolve(spec: &PipelineSpec, mistakes: &mut Mistakes<'_>) -> Names
         one.head = place[one.head];
         one.body = one.body.iter().map(|at| place[*at]).collect();
     }
-    // Nothing enters a loop but at its head, so this order is that of what leads where.
+    // A head comes behind all that its loop reads, so this order is that of what leads where.
     loops.sort_by_key(|one| one.head);
     loops::divide(spec, &order, &mut loops, mistakes);
     let node = |node| match node {
@@ -320,11 +320,10 @@ fn order(reads: &[Vec<Read>], loops: &[Loop]) -> Vec<usize> {
     };
     let mut readers: Vec<Vec<usize>> = vec![Vec::new(); reads.len()];
     let mut waiting: Vec<usize> = vec![0; reads.len()];
-    for (at, waits) in waiting.iter_mut().enumerate() {
-        for from in upstream(at) {
-            readers[from].push(at);
-            *waits += 1;
-        }
+    let all = (0..reads.len()).flat_map(|at| upstream(at).map(move |from| (at, from)));
+    for (at, from) in all.chain(loops::beside(reads, loops)) {
+        readers[from].push(at);
+        waiting[at] += 1;
     }
     // A set that gives the smallest first, so that the order of the file decides where it can.
     let mut ready: BTreeSet<usize> = (0..reads.len()).filter(|at| waiting[*at] == 0).collect();

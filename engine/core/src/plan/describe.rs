@@ -43,10 +43,11 @@ pub fn describe(plan: &Plan) -> (Vec<NodeReport>, Vec<EdgeReport>) {
             }
             kind => operator_detail(kind, tag),
         };
-        let detail = match plan.loop_of(at) {
-            None => detail,
-            Some(one) => format!("{detail}; {}", loop_detail(plan, one)),
-        };
+        let around = plan.loop_of(at).map(|one| loop_detail(plan, one));
+        let in_rounds = operator.kind.keeps_state() && plan.around(at).next().is_some();
+        let in_rounds = in_rounds.then(|| "a state of its own in each round".to_owned());
+        let detail =
+            [detail].into_iter().chain(around).chain(in_rounds).collect::<Vec<_>>().join("; ");
         nodes.push(node(&operator.name, "operator", operator.kind.word(), detail));
         edges.extend(operator.kind.errors_of().map(|node| EdgeReport {
             from: plan.node_name(node).to_owned(),

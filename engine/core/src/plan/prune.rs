@@ -251,18 +251,32 @@ fn is_joined(joined: &[bool], node: NodeId) -> bool {
 
 fn forget_origin_behind_aggregates(graph: &Graph, needs: &mut Needs) {
     let mut behind: Vec<bool> = Vec::with_capacity(graph.operators.len());
-    for (operator, needs) in graph.operators.iter().zip(&mut needs.operators) {
-        let loses_places = |kind: &OperatorKind| matches!(kind, OperatorKind::Aggregate { spec, .. } if !spec.is_per_file());
+    for (at, (operator, needs)) in graph.operators.iter().zip(&mut needs.operators).enumerate() {
+        let loses_places = match &operator.kind {
+            OperatorKind::Aggregate { spec, .. } => !spec.is_per_file(),
+            OperatorKind::Join(join) => !join.place,
+            OperatorKind::Dedupe { rows }
+            | OperatorKind::Top { rows, .. }
+            | OperatorKind::Session { rows, .. }
+            | OperatorKind::State { rows, .. } => !rows.has_place,
+            _ => false,
+        };
         // A rejected record stands where it stood before its operator.
         let rejecting = match operator.kind.errors_of() {
-            Some(NodeId::Operator(of)) => graph.operators.get(of),
-            _ => Some(operator),
+            Some(NodeId::Operator(of)) => of,
+            _ => at,
         };
-        let is_behind = loses_places(&operator.kind)
-            || rejecting.is_some_and(|one| {
-                let mut inputs = one.inputs.iter().take(one.lefts());
-                inputs.any(|input| is_joined(&behind, input.from.node))
-            });
+        // Where some rows are records of files and others are none, the former keep what they have.
+        let is_behind = loses_places || {
+            let back = graph.loops.iter().find(|one| one.head == rejecting);
+            let lefts = graph.operators.get(rejecting).map_or(0, GraphOperator::lefts);
+            let inputs = graph.operators.get(rejecting).map_or(&[][..], |one| &one.inputs);
+            let mut entering = (inputs.iter().take(lefts).enumerate())
+                .filter(|(input, _)| back.is_none_or(|one| !one.back.contains(input)))
+                .peekable();
+            entering.peek().is_some()
+                && entering.all(|(_, input)| is_joined(&behind, input.from.node))
+        };
         behind.push(is_behind);
         for need in needs.iter_mut().filter(|_| is_behind) {
             need.raw = false;
@@ -364,7 +378,7 @@ pub(super) fn operator(operator: GraphOperator, needs: &[Need]) -> OperatorPlan 
             join.left.retain(wanted);
             join.take.retain(|(column, _)| wanted(column));
             join.raw = main.raw;
-            join.place = main.positions || main.raw;
+            join.place &= main.positions || main.raw;
         }
         OperatorKind::Filter { .. }
         | OperatorKind::Route { .. }

@@ -33,6 +33,8 @@ struct Kept<'p> {
     columns: Vec<&'p str>,
     /// Whether place and bytes of each record are kept.
     record: (bool, bool),
+    /// Which loops the join stands behind: its rows come at other times there.
+    behind: Vec<bool>,
 }
 
 impl Plan {
@@ -58,14 +60,17 @@ impl Plan {
             ports.sort_unstable();
             ports
         };
+        let behind = self.loops.iter().map(|one| one.head < at).collect();
         Some(match side {
             Side::Left => Kept {
+                behind,
                 inputs: ports(left),
                 keys: join.on.iter().map(|(left, _)| left.name.as_str()).collect(),
                 columns: join.left.iter().map(|column| column.name.as_str()).collect(),
                 record: (join.place, join.raw),
             },
             Side::Right => Kept {
+                behind,
                 inputs: ports(right),
                 keys: join.on.iter().map(|(_, right)| right.as_str()).collect(),
                 columns: join.take.iter().map(|(_, right)| right.as_str()).collect(),

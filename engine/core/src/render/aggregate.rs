@@ -6,6 +6,7 @@ use tidemill_operators::aggregate::{
 };
 use tidemill_operators::batch::Batch;
 use tidemill_operators::expr::{Aggregate, Expr};
+use tidemill_operators::keyed::Incoming;
 use tidemill_operators::shards::Mark;
 use tidemill_operators::tally::Tally;
 use timely::dataflow::operators::Probe;
@@ -19,28 +20,26 @@ use crate::ingest::flow::Flow;
 use crate::render::keyed::Evaluation;
 use crate::render::{Batches, Rejects};
 
-#[expect(clippy::too_many_arguments, reason = "one call, from the one match over kinds")]
 /// Builds the dataflow of an aggregate: its rows, its rejects before and behind its state, and what
 /// was kept of it.
 pub(super) fn aggregate<'scope>(
     place: &str,
     name: &str,
-    input: Batches<'scope>,
-    poison: StreamVec<'scope, Time, u64>,
+    incoming: Incoming<'scope>,
     what: What<'_>,
     tally: Tally,
     flow: &Flow,
     kept: Option<KeptAggregate<'scope>>,
 ) -> (Batches<'scope>, [Rejects<'scope>; 2], Option<StreamVec<'scope, Time, KeptPart>>) {
     let What { by, compute, spec } = what;
-    let spec = spec.clone();
+    let mut spec = spec.clone();
+    spec.keys = incoming.rounds.before_keys(spec.keys);
     let keys: Vec<Expr> = by.iter().map(|(_, key)| key.clone()).collect();
     let compute: Vec<Aggregate> = compute.iter().map(|(_, one)| one.clone()).collect();
     let operator = name.to_owned();
     let evaluate = move |batch: &Batch| aggregate_inputs(&operator, batch, &keys, &compute);
     let reach = if spec.is_per_file() { Reach::EachFile } else { Reach::AllFiles };
-    let gathered =
-        aggregate::gather(place, reach, input, poison, spec.clone(), tally.clone(), evaluate);
+    let gathered = aggregate::gather(place, reach, incoming, spec.clone(), tally.clone(), evaluate);
     let Gathered { partials, held, rejects: bad_rows } = gathered;
     let probe = ProbeHandle::new();
     let partials = partials.probe_with(&probe);

@@ -6,17 +6,17 @@ use tidemill_operators::flow;
 use tidemill_operators::join::{JoinSpec, Sides, TooManyRows, join, part_nulls};
 use tidemill_operators::keyed::{Arrival, Inputs, RowLayout, Trace};
 use tidemill_operators::reject::EpochRejects;
+use tidemill_operators::rounds::Rounds;
 use tidemill_operators::tally::Tally;
-use tidemill_operators::{Column, Schema, Time};
+use tidemill_operators::{Column, Schema};
 use tidemill_store::crash::{self, Blamed};
 use timely::container::CapacityContainerBuilder;
-use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Operator;
 
 use crate::checkpoint::{JOIN_SIDES, StatePart};
 use crate::plan::{Join, OperatorPlan, Side};
-use crate::render::keyed::Updates;
+use crate::render::keyed::{Poison, Updates};
 use crate::render::{Batches, Rejects, Rendering, together};
 
 impl<'scope> Rendering<'scope, '_> {
@@ -26,15 +26,21 @@ impl<'scope> Rendering<'scope, '_> {
         at: usize,
         operator: &OperatorPlan,
         [left, right]: [Batches<'scope>; 2],
-        poison: Option<StreamVec<'scope, Time, u64>>,
+        poison: Poison<'scope>,
         plan: &Join,
         tally: Tally,
     ) -> flow::Flow<'scope> {
-        let (left_keys, right_keys) = (plan.left_keys(), plan.right_keys());
+        let rounds = self.rounds(at, &operator.inputs[plan.lefts..]);
+        // What every round sees comes before the first.
+        let of_right = rounds.outside();
+        let left_keys = rounds.before_keys(plan.left_keys());
+        let right_keys = rounds.before_keys(plan.right_keys());
         let spec = JoinSpec {
             kind: plan.kind,
             keys: left_keys.clone(),
+            across: rounds.across().to_vec(),
             left: RowLayout {
+                order: rounds.row_columns(),
                 arrival: plan.place.then_some(Arrival::First),
                 columns: plan.left.clone(),
                 raw: plan.raw,
@@ -45,16 +51,19 @@ impl<'scope> Rendering<'scope, '_> {
             rows_max: plan.rows_max.into(),
         };
         let [left_part, right_part] = JOIN_SIDES;
-        let layout = (left_keys, spec.left.clone());
-        let reads = (left, poison.clone());
         let of = (at, Side::Left, left_part);
-        let (left, left_rejects) = self.side(of, operator, reads, layout, tally.clone());
+        let reads = (left, poison.clone(), rounds);
+        let keys = (plan.left_keys(), left_keys);
+        let (left, left_rejects) =
+            self.side(of, operator, reads, keys, spec.left.clone(), tally.clone());
+
         let taken = plan.take.iter().map(|(column, right)| Column::new(right, column.kind));
-        let layout = (right_keys, RowLayout::plain(taken.collect()));
         let of = (at, Side::Right, right_part);
+        let keys = (plan.right_keys(), right_keys);
+        let layout = RowLayout::plain(taken.collect());
         // A right row with NULL in its key meets nothing, and nobody asks for it.
         let (right, right_rejects) =
-            self.side(of, operator, (right, poison), layout, tally.clone());
+            self.side(of, operator, (right, poison, of_right), keys, layout, tally.clone());
 
         let place = format!("{}/{}", self.plan.name, operator.name);
         let sides = Sides {
@@ -77,23 +86,27 @@ impl<'scope> Rendering<'scope, '_> {
 
     /// Builds one side of a join, or takes the one that is there already. Either way it is kept in
     /// checkpoints as a part of this join, so that what is shared can change without making anything again.
+    ///
+    /// `keys` are those that are read, and those of the state, which may begin with the rounds of loops.
     fn side(
         &mut self,
         (at, side, part): (usize, Side, StatePart),
         operator: &OperatorPlan,
-        (rows, poison): (Batches<'scope>, Option<StreamVec<'scope, Time, u64>>),
-        (keys, layout): (Vec<Column>, RowLayout),
+        reads: (Batches<'scope>, Poison<'scope>, Rounds),
+        keys: (Vec<Column>, Vec<Column>),
+        layout: RowLayout,
         tally: Tally,
     ) -> (KeptSide<'scope>, Rejects<'scope>) {
         let shared = self.shared(at, side).and_then(|of| self.sides.get(&of)).cloned();
         if let Some(kept) = shared {
             self.keep(at, operator, part, &kept.arranged);
             let title = format!("Count {}", self.state_title(operator, part.name));
-            return (kept, counted(&title, rows, tally));
+            return (kept, counted(&title, reads.0, tally));
         }
-        let reads = reader(keys.clone(), layout.columns.clone());
+        let (read_keys, keys) = keys;
+        let reader = reader(read_keys, layout.columns.clone());
         let (updates, rejects) =
-            self.gathered(operator, (rows, poison), part.name, layout.clone(), tally, reads);
+            self.gathered(operator, reads, part.name, layout.clone(), tally, reader);
         let (updates, alone) = part_nulls(updates, &keys);
         let arranged = self.arranged(at, operator, part, updates, (keys, layout));
         let kept = KeptSide { arranged, alone };

@@ -9,9 +9,10 @@ use tidemill_operators::expr::{Expr, RowError};
 use tidemill_operators::flow::{self, reject_row};
 use tidemill_operators::keep::keep;
 use tidemill_operators::keyed::{
-    self, Inputs, KeptPacked, Logic, Port, RowLayout, Trace, Update, arrange, arrange_first,
-    changes, decode_kept,
+    self, Incoming, Inputs, KeptPacked, Logic, Port, RowLayout, Trace, Update, arrange,
+    arrange_first, changes, decode_kept,
 };
+use tidemill_operators::rounds::Rounds;
 use tidemill_operators::shards::Mark;
 use tidemill_operators::tally::Tally;
 use tidemill_operators::{Column, RejectCode, Schema, Time, Type};
@@ -29,13 +30,16 @@ use crate::render::{Batches, Rejects, Rendering, follows_state, together};
 
 pub(super) type Updates<'scope> = StreamVec<'scope, Time, Update>;
 
+/// The epochs that failed; there if the plan keeps state.
+pub(super) type Poison<'scope> = Option<StreamVec<'scope, Time, u64>>;
+
 impl<'scope> Rendering<'scope, '_> {
     /// Gathers what an operator reads: its rows once their file is whole, and its rejects. `side`
     /// tells the inputs of an operator apart; it is empty for the only one.
     pub(super) fn gathered(
         &mut self,
         operator: &OperatorPlan,
-        (input, poison): (Batches<'scope>, Option<StreamVec<'scope, Time, u64>>),
+        (rows, poison, rounds): (Batches<'scope>, Poison<'scope>, Rounds),
         side: &str,
         layout: RowLayout,
         tally: Tally,
@@ -43,8 +47,9 @@ impl<'scope> Rendering<'scope, '_> {
     ) -> (Updates<'scope>, Rejects<'scope>) {
         let poison = poison.expect("a plan that keeps state has the stream of failed files");
         let title = self.state_title(operator, side);
+        let incoming = Incoming { rows, poison, rounds };
         let (updates, rejects) =
-            keyed::gather(&title, &operator.name, input, poison, layout, tally, evaluate);
+            keyed::gather(&title, &operator.name, incoming, layout, tally, evaluate);
         // A file that is gathered has been read: nobody waits for what is said of it.
         let probe = ProbeHandle::new();
         let updates = updates.probe_with(&probe);
@@ -120,13 +125,15 @@ impl<'scope> Rendering<'scope, '_> {
     pub(super) fn ordered(
         &mut self,
         (at, operator): (usize, &OperatorPlan),
-        input: (Batches<'scope>, Option<StreamVec<'scope, Time, u64>>),
+        (input, poison): (Batches<'scope>, Poison<'scope>),
         rows: &OrderedRows,
         evaluate: impl FnMut(&Batch) -> Inputs + 'static,
         logic: impl Logic + 'static,
         tally: Tally,
     ) -> flow::Flow<'scope> {
-        let (layout, keys) = (rows.layout(), rows.keys());
+        let rounds = self.rounds(at, &[]);
+        let (layout, keys) = (rows.layout(), rounds.before_keys(rows.keys()));
+        let input = (input, poison, rounds);
         let (updates, rejects) =
             self.gathered(operator, input, "", layout.clone(), tally.clone(), evaluate);
         let part = state_parts(&operator.kind)[0];

@@ -5,6 +5,7 @@
 //! are, and makes their time one round later.
 
 use tidemill_operators::reject::EpochRejects;
+use tidemill_operators::rounds::{Relation, Rounds};
 use tidemill_operators::tally::Tally;
 use tidemill_operators::time::Step;
 use tidemill_operators::turn::{Back, ROWS_PER_ROUND_MAX, turn};
@@ -16,7 +17,7 @@ use timely::dataflow::operators::vec::Map;
 
 use crate::code::FileCode;
 use crate::ingest::order::{ReadEvent, ReadNote};
-use crate::plan::LoopPlan;
+use crate::plan::{Input, LoopPlan, NodeId};
 use crate::render::{Batches, Rejects, Rendering, together};
 
 /// A loop whose head is built.
@@ -43,6 +44,23 @@ impl<'scope> Rendering<'scope, '_> {
         self.open_loops.push(OpenLoop { head: at, tally: tally.clone(), again, rejects });
         ways.push(cycle);
         Some(turned_back)
+    }
+
+    /// Returns which rounds an operator tells apart. `beside` are the inputs of which every round sees all
+    /// that does not come from inside of the loop: the other side of a join.
+    pub(super) fn rounds(&self, at: usize, beside: &[Input]) -> Rounds {
+        let relation = |one: &LoopPlan| {
+            let inside =
+                |node: NodeId| matches!(node, NodeId::Operator(at) if one.body.contains(&at));
+            let relation = match one.body.contains(&at) {
+                true if beside.iter().any(|input| !inside(input.from.node)) => Relation::Across,
+                true => Relation::Inside(self.plan.operators[one.head].name.clone()),
+                false if one.head < at => Relation::Behind,
+                false => Relation::Before,
+            };
+            (one.turns, relation)
+        };
+        Rounds::new(self.plan.loops.iter().map(relation))
     }
 
     /// Leads what goes back to the heads. Returns the files that fail by it.

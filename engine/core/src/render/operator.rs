@@ -7,6 +7,7 @@ use tidemill_operators::expect::Expect;
 use tidemill_operators::explode::Explode;
 use tidemill_operators::filter::Filter;
 use tidemill_operators::flow::{self, stateless};
+use tidemill_operators::keyed::Incoming;
 use tidemill_operators::lots::{Lots, seed_of};
 use tidemill_operators::parse::{Parse, UNMATCHED};
 use tidemill_operators::route::{self, Match, Route};
@@ -36,14 +37,19 @@ impl<'scope> Rendering<'scope, '_> {
         let node = NodeId::Operator(at);
         let tags = operator.outputs.len();
         let (tally, gauge) = self.seat(node, tags, feeds(self.plan, &operator.inputs));
-        let mut ways: Vec<Batches<'scope>> =
-            self.plan.forward(at).map(|(_, input)| self.stream(input)).collect();
+        let lefts = operator.kind.lefts(operator.inputs.len());
+        let side = |others: bool| -> Vec<Batches<'scope>> {
+            let inputs = self.plan.forward(at).filter(|(input, _)| (*input >= lefts) == others);
+            inputs.map(|(_, input)| self.stream(input)).collect()
+        };
+        let (mut ways, mut others) = (side(false), side(true));
         let turned_back = self.open_loop(at, &tally, &mut ways);
         if let Some(epoch) = self.goes_on_after(operator) {
             let title = format!("After epoch {epoch} {}/{}", self.plan.name, operator.name);
-            ways = ways.into_iter().map(|rows| after(&title, rows, epoch)).collect();
+            for way in ways.iter_mut().chain(&mut others) {
+                *way = after(&title, way.clone(), epoch);
+            }
         }
-        let others = ways.split_off(operator.kind.lefts(ways.len()));
         let input = together(self.scope, ways);
         let name = &operator.name;
         let place = format!("{}/{name}", self.plan.name);
@@ -142,8 +148,9 @@ impl<'scope> Rendering<'scope, '_> {
                     keeper: self.keeper.clone(),
                 });
                 let what = What { by, compute, spec };
+                let incoming = Incoming { rows: input, poison, rounds: self.rounds(at, &[]) };
                 let (rows, [bad_rows, bad_totals], parts) =
-                    aggregate(&place, name, input, poison, what, tally, &self.flow, kept);
+                    aggregate(&place, name, incoming, what, tally, &self.flow, kept);
                 self.kept.extend(parts);
                 if !follows_state(self.plan, operator) {
                     self.of_records.push(bad_rows.clone());

@@ -10,16 +10,15 @@ use tidemill_operators::keyed::{Inputs, Port, arrange, changes};
 use tidemill_operators::state::{Folds, Horizon, MachineSpec, Marks, Replay, horizon};
 use tidemill_operators::tally::Tally;
 use tidemill_operators::window::{END, START, Sessions};
-use tidemill_operators::{Column, RejectCode, Time, Type};
-use timely::dataflow::StreamVec;
+use tidemill_operators::{Column, RejectCode, Type};
 
 use crate::checkpoint::state_parts;
 use crate::plan::{OperatorPlan, OrderedRows};
-use crate::render::keyed::evaluation;
+use crate::render::keyed::{Poison, evaluation};
 use crate::render::{Batches, Rendering, together};
 
 /// What an operator reads: its records, and the files that failed.
-type Input<'scope> = (Batches<'scope>, Option<StreamVec<'scope, Time, u64>>);
+type Input<'scope> = (Batches<'scope>, Poison<'scope>);
 
 impl<'scope> Rendering<'scope, '_> {
     /// Builds an operator that runs a machine over the records of each key.
@@ -34,6 +33,7 @@ impl<'scope> Rendering<'scope, '_> {
     ) -> flow::Flow<'scope> {
         let (keys, records) = (rows.keys(), rows.layout());
         let Some(horizon_us) = horizon_us else {
+            let keys = self.rounds(at, &[]).before_keys(keys);
             let logic = Replay::new(machine.clone(), keys, records);
             let evaluate = evaluation(operator.name.clone(), rows, &rows.layout());
             return self.ordered((at, operator), input, rows, evaluate, logic, tally);
@@ -52,6 +52,9 @@ impl<'scope> Rendering<'scope, '_> {
             inputs.values.extend(hidden.iter().map(nulls));
             inputs
         };
+        let rounds = self.rounds(at, &[]);
+        debug_assert!(rounds.key_columns().is_empty(), "no horizon stands in a loop");
+        let input = (input.0, input.1, rounds);
         let (updates, rejects) =
             self.gathered(operator, input, "", layout.clone(), tally.clone(), evaluate);
         let place = format!("{}/{}", self.plan.name, operator.name);

@@ -18,7 +18,8 @@ pub(super) fn check(
     mistakes: &mut Mistakes<'_>,
 ) -> (Option<OperatorKind>, Stream) {
     let join = match (&left.schema, &right.schema) {
-        (Some(left), Some(right)) => joined(operator, spec, left, right, mistakes),
+        (Some(columns), Some(right)) => joined(operator, spec, columns, right, mistakes)
+            .map(|join| Join { place: left.has_place, ..join }),
         _ => None,
     };
     let schema = join.as_ref().zip(left.schema.as_ref()).map(|(join, left)| {
