@@ -14,6 +14,12 @@ use tidemill_client::{Client, Filter, Submission, SubmitOptions};
 use crate::process::{PATIENCE, wait_until};
 use crate::site::{Running, Shape, Site};
 
+/// How many percent more memory there may be in the last quarter than in the second one.
+const MEMORY_PERCENT_MAX: u64 = 15;
+
+/// With fewer deployments a quarter says nothing of memory.
+const MEMORY_FROM: usize = 40;
+
 /// How long the dropper waits between two files.
 const GAP: Duration = Duration::from_millis(2);
 
@@ -112,10 +118,32 @@ pub struct Report {
     pub longest: Duration,
     /// The sum of those times.
     pub all: Duration,
-    /// Resident memory of the first process after a tenth of the deployments, and at the end.
-    pub memory: (u64, u64),
+    /// The memory behind each deployment of the process that stays: of several, their parent. In bytes.
+    pub memory: Vec<u64>,
     /// How long it took.
     pub took: Duration,
+}
+
+impl Report {
+    /// Returns the median memory in each quarter of the deployments.
+    pub fn quarters(&self) -> [u64; 4] {
+        std::array::from_fn(|quarter| {
+            let part = |at: usize| at * self.memory.len() / 4;
+            let mut all = self.memory[part(quarter)..part(quarter + 1)].to_vec();
+            all.sort_unstable();
+            all.get(all.len() / 2).copied().unwrap_or_default()
+        })
+    }
+
+    /// Fails if memory grows with the deployments. The first quarter is left out: until then every size
+    /// of buffer was not asked for yet. What grows by 1 KiB a deployment passes; a dataflow that stays
+    /// behind, or a connection to the journal, does not.
+    #[track_caller]
+    fn check_memory(&self) {
+        let [_, second, _, last] = self.quarters();
+        let is_flat = last * 100 <= second * (100 + MEMORY_PERCENT_MAX);
+        assert!(is_flat, "memory grew from {second} to {last} bytes: {:?}", self.memory);
+    }
 }
 
 impl Campaign {
@@ -151,11 +179,8 @@ impl Campaign {
                 report.longest = report.longest.max(took);
                 report.all += took;
                 line.push((deployed, variant));
-                if deploy == self.deploys / 10 {
-                    report.memory.0 = running.resident_bytes();
-                }
+                report.memory.push(running.own_bytes());
             }
-            report.memory.1 = running.resident_bytes();
             ended.store(true, Ordering::Relaxed);
             if let Err(panic) = feeder.join() {
                 std::panic::resume_unwind(panic);
@@ -165,6 +190,9 @@ impl Campaign {
         let submissions = settled(&running, report.files);
         running.stop().expect_code(0);
         check(&site, &submissions, &line, report.files);
+        if self.deploys >= MEMORY_FROM {
+            report.check_memory();
+        }
         report.took = began.elapsed();
         report
     }

@@ -9,6 +9,7 @@
 mod deleted;
 mod inbox;
 mod patterns;
+mod refused;
 mod waiting;
 mod watch;
 
@@ -295,6 +296,7 @@ impl Intake {
     fn claim_complete(&mut self) -> Result<usize, IntakeError> {
         let mut count = 0;
         for pipeline in 0..self.inboxes.len() {
+            self.inboxes[pipeline].try_again_due();
             // A pipeline that is behind does not keep files from the others.
             while !self.stopped()
                 && !self.space.is_short()
@@ -308,6 +310,7 @@ impl Intake {
                 count += claimed.unwrap_or_default();
             }
             self.control.waiting(pipeline, self.inboxes[pipeline].waiting.counts());
+            self.board.claims(pipeline, self.inboxes[pipeline].condition());
         }
         Ok(count)
     }
@@ -374,15 +377,26 @@ fn claim_one(
     let claim = || queue::claim(&inbox.folders, name, id);
     let claimed = match space.insist("claiming a file", claim) {
         Ok(claimed) => claimed,
-        Err(ClaimError::Gone { .. }) => return Ok(None),
+        Err(ClaimError::Refused { source: error, .. }) => {
+            let error = error.into();
+            if !inbox.postpone(source, name, seen_at, &error) {
+                return Err(IntakeError::Claim { name: text, source: error });
+            }
+            return Ok(None);
+        }
         Err(ClaimError::Disk { source, .. }) => {
             return Err(IntakeError::Claim { name: text, source: source.into() });
+        }
+        Err(ClaimError::Gone { .. }) => {
+            inbox.taken(name);
+            return Ok(None);
         }
         Err(error) => {
             inbox.leave(name, &error.to_string());
             return Ok(None);
         }
     };
+    inbox.taken(name);
     let source = inbox.patterns.name_of(source).to_owned();
     let dedupe = inbox.patterns.dedupe_of(&source);
     let replaces = inbox.patterns.replaces_of(&source);

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tidemill_store::checkpoint::Manifest;
 use tidemill_store::{
-    AcceptedFile, Book, CLIENT_IDS_KEPT, Deployed, Folders, Journal, JournalError, NewDeployment,
-    NewFile, Outcome, Receipt, Replaced, Retried, Verdict, barrier, queue,
+    AcceptedFile, Book, CLIENT_IDS_KEPT, Deployed, Folders, Journal, JournalError, NewFile,
+    Outcome, Postponed, Receipt, Replaced, Retried, Verdict, barrier, queue,
 };
 use timely::scheduling::activate::SyncActivator;
 
@@ -48,6 +48,7 @@ mod shelf;
 
 pub use control::Change;
 pub use correct::Removal;
+pub use deploy::Boundary;
 pub use dry_run::{Trial, Tried, Try};
 pub use order::Waiting;
 
@@ -105,6 +106,15 @@ pub enum Event {
         /// What.
         heard: Heard,
     },
+    /// The outputs of a committed file cannot be made visible yet.
+    Unpublished {
+        /// The submission.
+        id: u64,
+        /// When it was tried, in microseconds since 1970.
+        at_us: i64,
+        /// Why, and when it is tried again.
+        why: Postponed,
+    },
     /// Publication and moves of these submissions are durable.
     Settled(Vec<u64>),
     /// A table was written for the checkpoint under way.
@@ -128,17 +138,17 @@ pub enum Event {
         /// Which pipeline.
         pipeline: usize,
     },
-    /// A text is to take over a pipeline once all of its files are finished.
+    /// A text is to take over a pipeline once all of its files are finished, or none is.
     Deploy {
-        /// What takes over.
-        new: Box<NewDeployment>,
+        /// What begins then.
+        boundary: Arc<Boundary>,
         /// Who waits for the answer.
         reply: Sender<Deployed>,
     },
     /// Something is held back, or not any more.
     Control(Change),
-    /// Says when everything that was finished before it is visible, tables included.
-    Refresh(Sender<()>),
+    /// Says whether everything that was finished before it is visible, tables included.
+    Refresh(Sender<bool>),
     /// No more files are taken; dataflows end when they are through with what they have begun.
     Stop,
     /// Says when everything before it is in the hands of the publisher.
@@ -217,7 +227,7 @@ pub struct Ledger {
     /// What a person holds back.
     control: Control,
     stopping: bool,
-    /// The pipeline that another text has taken over: what comes now is for the next life.
+    /// The pipeline that has reached its boundary: what comes now is for the next life.
     deployed: Option<String>,
 }
 
@@ -345,7 +355,7 @@ impl Ledger {
                 Event::Retry { of, file, reply } => retries.push((of, file, reply)),
                 Event::TryNow { id, reply } => now.push((id, reply)),
                 Event::Remove(removal) => removals.push(removal),
-                Event::Deploy { new, reply } => deploys.push((new, reply)),
+                Event::Deploy { boundary, reply } => deploys.push((boundary, reply)),
                 Event::Try(asked) => trials.push(asked),
                 Event::Heard {
                     pipeline,
@@ -372,6 +382,12 @@ impl Ledger {
                 }
                 Event::Swept { pipeline } => self.lines[pipeline].schedule.swept(),
                 Event::Settled(ids) => settled.extend(ids),
+                Event::Unpublished { id, at_us, why } => {
+                    let Self { journal, space, .. } = self;
+                    space.insist("writing the journal", || {
+                        journal.could_not_publish(id, at_us, &why)
+                    })?;
+                }
                 Event::Control(change) => changes.push(change),
                 Event::Refresh(reply) => refreshes.push(reply),
                 Event::Stop => self.stop(),
@@ -410,8 +426,8 @@ impl Ledger {
             self.lines.iter_mut().for_each(|line| line.may_discard |= line.corrects);
         }
         // Last: what came with it in one group was there before it.
-        for (new, reply) in deploys {
-            let _ = reply.send(self.deploy(&new)?);
+        for (boundary, reply) in deploys {
+            let _ = reply.send(self.deploy(&boundary)?);
         }
         for reply in flushes {
             let _ = reply.send(());

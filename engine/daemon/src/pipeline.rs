@@ -15,8 +15,10 @@ use tidemill_engine::plan::{
 };
 use tidemill_engine::{Diagnostic, Plan, testing};
 
+use tidemill_cli::ParamFlags;
+use tidemill_store::Deployment;
+
 use crate::complain;
-use crate::flags::ParamFlags;
 
 /// The beginning of the variables that give values to parameters.
 const VARIABLES: &str = "TIDEMILL_PARAM_";
@@ -51,8 +53,12 @@ pub struct Values {
     flags: BTreeMap<String, String>,
     file: BTreeMap<String, String>,
     file_name: String,
+    /// What counts where nothing is given: the values with which a file was deployed.
+    remembered: RefCell<BTreeMap<String, String>>,
     /// The parameters that some file has.
     asked: RefCell<BTreeSet<String>>,
+    /// What the parameters of the file that was read last were given.
+    given: RefCell<BTreeMap<String, String>>,
 }
 
 impl Values {
@@ -100,8 +106,19 @@ impl Values {
         known
     }
 
+    /// Returns what the parameters of the file that was read last were given.
+    pub fn given(&self) -> BTreeMap<String, String> {
+        self.given.borrow().clone()
+    }
+
     fn value(&self, name: &str) -> Option<GivenValue> {
         self.asked.borrow_mut().insert(name.to_owned());
+        let found = self.find(name)?;
+        self.given.borrow_mut().insert(name.to_owned(), found.value.clone());
+        Some(found)
+    }
+
+    fn find(&self, name: &str) -> Option<GivenValue> {
         let given = |value: &String, origin: &str| GivenValue {
             value: value.clone(),
             origin: origin.to_owned(),
@@ -116,7 +133,10 @@ impl Values {
                 return Some(given(&value, &variable));
             }
         }
-        self.file.get(name).map(|value| given(value, &self.file_name))
+        if let Some(value) = self.file.get(name) {
+            return Some(given(value, &self.file_name));
+        }
+        self.remembered.borrow().get(name).map(|value| given(value, "a deployment"))
     }
 }
 
@@ -132,9 +152,30 @@ pub fn load_with(path: &Path, values: &Values) -> anyhow::Result<Result<Plan, Mi
     Ok(load_text_with(path, yaml, values))
 }
 
+/// Reads and plans a pipeline file. If it is what was deployed, given the values with which it was, they
+/// count; else nothing of them does.
+pub fn load_deployed(
+    path: &Path,
+    values: &Values,
+    deployed: &[Deployment],
+) -> anyhow::Result<Result<Plan, Mistakes>> {
+    for one in deployed.iter().filter(|one| !one.params.is_empty()) {
+        values.remembered.replace(one.params.clone());
+        let loaded = load_with(path, values);
+        values.remembered.take();
+        if let Ok(plan) = loaded?
+            && plan.yaml == one.text
+        {
+            return Ok(Ok(plan));
+        }
+    }
+    load_with(path, values)
+}
+
 /// Plans the text of a pipeline file that was read before, with what it includes from where the file lies.
 pub fn load_text_with(path: &Path, yaml: String, values: &Values) -> Result<Plan, Mistakes> {
     let file = path.display().to_string();
+    values.given.take();
     // A pipe has no folder; it stands for itself.
     let planned = match path.canonicalize() {
         Ok(real) => plan_in(&yaml, &Folder::of(path, real, values)),

@@ -29,7 +29,8 @@ const RARE: [&str; 6] = [
     "pipeline: p\nsources: { s: { format: text } }\nsinks: { o: { from: s, files: { format: raw } } }\n\
      tests: [{ name: a, given: { s: { file: a, records: x } }, steps: [{ remove: a }, { add: { s: { files: b } } }], \
      expect: { o: { rows: [x], order: exact }, quarantined: [{ name: a, code: bomb }] } }]",
-    "retry: { transient: { then: wait } }\nsources: { s: { format: text } }",
+    "retry: { transient: { then: wait } }\nsources: { s: { format: text } }\n\
+     sinks: { o: { from: s, files: { format: raw }, retry: { transient: { then: stop } } } }",
 ];
 
 /// Returns what is asked of objects and values, by how messages call them.

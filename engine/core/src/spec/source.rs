@@ -98,7 +98,7 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Sour
         source.contract = contract::contract(node, mistakes);
     }
     source.taking = taking::parse(&mut entries, mistakes);
-    source.retry = retry::parse(&mut entries, mistakes);
+    source.retry = retry::parse(&mut entries, &retry::OF_FILES, mistakes);
     if let Some(node) = entries.take("pattern") {
         source.patterns = patterns(node, mistakes);
     } else {

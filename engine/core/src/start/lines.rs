@@ -71,10 +71,22 @@ pub(super) fn publisher_lines(
             let every = *publish_every;
             let restored = if found.keeps(&packs.state) { found.epoch() } else { 0 };
             let (sink, last, took) = (sink.name.clone(), None, Duration::ZERO);
-            let published =
-                Published { sink, file_name, table, packs, every, last, took, restored };
+            let published = Published {
+                sink,
+                file_name,
+                table,
+                packs,
+                every,
+                last,
+                took,
+                restored,
+                retry: plan.sinks[at].retry,
+                refused: None,
+            };
             tables.insert(at, published);
         }
+        let logs = plan.changelogs().map(|(sink, _)| plan.sinks[sink].retry);
+        let policies = plan.sinks.iter().map(|sink| sink.retry).chain(logs);
         lines.push(publish::Line {
             name: plan.name.clone(),
             plan_hash: plan.hash.clone(),
@@ -83,6 +95,9 @@ pub(super) fn publisher_lines(
             tables,
             finished_epoch: *finished,
             backlog: backlog.clone(),
+            retry: plan.output_folders().into_iter().zip(policies).collect(),
+            queue: VecDeque::new(),
+            refused: None,
         });
     }
     Ok((lines, places))
