@@ -96,7 +96,7 @@ fn outputs_that_are_refused_for_a_while_get_visible_later_and_in_order() {
         }
         running.wait_for_condition(None);
         let shown = running.call(&["file", &a.to_string()]);
-        assert!(shown.stdout.contains("(transient) unpublished: "), "{shown}");
+        assert!(shown.stdout.contains("(transient) unpublished: out/rows/a.csv: "), "{shown}");
         running.stop();
         check_outputs(&site);
         site.once(Shape::ALONE).expect_code(0);
@@ -125,6 +125,17 @@ fn a_clean_end_leaves_what_waits_to_the_next_start() {
     running.submit("b.csv", &bytes(10));
     refused(&running, a);
     running.stop();
+    mend(&site, "rows");
+    site.once(Shape::ALONE).expect_code(0);
+    check_outputs(&site);
+}
+
+#[test]
+fn a_run_that_ends_by_itself_does_not_wait_for_ever() {
+    let site = broken(QUICKLY, "rows");
+    site.put("a.csv", &bytes(1));
+    site.put("b.csv", &bytes(10));
+    site.once(Shape::ALONE).expect_code(0).expect_said("accepted and not finished");
     mend(&site, "rows");
     site.once(Shape::ALONE).expect_code(0);
     check_outputs(&site);

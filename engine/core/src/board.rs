@@ -50,6 +50,8 @@ struct Lane {
     parked: BTreeSet<u64>,
     /// Whether nothing of it can be committed before a sink is resumed.
     stuck: bool,
+    /// Whether its outputs are refused, though that was tried often enough.
+    blocked: bool,
     /// What of it cannot be made visible or taken in.
     hidden: BTreeMap<String, Condition>,
     latencies: Vec<Histogram<u64>>,
@@ -129,6 +131,7 @@ impl Board {
             quarantined: counts.quarantined,
             committed_epoch,
             stuck: false,
+            blocked: false,
             hidden: BTreeMap::new(),
             parked: BTreeSet::new(),
             latencies: STAGES.iter().map(|_| histogram()).collect(),
@@ -279,9 +282,7 @@ impl Board {
     /// The outputs of a committed file cannot be made visible yet; `parked`, if that was tried often
     /// enough already.
     pub fn unpublished(&self, pipeline: usize, id: u64, parked: bool) {
-        if parked {
-            self.lanes()[pipeline].parked.insert(id);
-        }
+        self.lanes()[pipeline].blocked = parked;
         self.finishing.notify_all();
         self.waits(pipeline, id, "waiting to publish".to_owned());
     }
@@ -294,6 +295,12 @@ impl Board {
     /// It is visible again.
     pub fn shows(&self, pipeline: usize, what: &str) {
         self.lanes()[pipeline].hidden.remove(what);
+    }
+
+    /// The outputs of files get visible again.
+    pub fn published(&self, pipeline: usize, what: &str) {
+        self.lanes()[pipeline].blocked = false;
+        self.shows(pipeline, what);
     }
 
     /// Says which files of a pipeline cannot be taken in, if there are any.
@@ -323,7 +330,6 @@ impl Board {
             let mut lanes = self.lanes();
             let lane = &mut lanes[pipeline];
             let Some(mut live) = lane.live.remove(&id) else { return };
-            lane.parked.remove(&id);
             live.report.waits_for = None;
             live.report.finished_at = Some(now);
             finish(&mut live.report);
@@ -385,7 +391,8 @@ impl Board {
     /// Returns whether nothing is left to do: no file is pending that can be finished by itself, and
     /// all tables are whole.
     pub fn is_idle(&self) -> bool {
-        let is_waiting = |lane: &Lane| lane.stuck || lane.live.len() == lane.parked.len();
+        let is_waiting =
+            |lane: &Lane| lane.stuck || lane.blocked || lane.live.len() == lane.parked.len();
         let is_idle = |lane: &Lane| is_waiting(lane) && lane.rebuilding == 0;
         self.lanes().iter().all(is_idle)
     }

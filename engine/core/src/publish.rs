@@ -428,7 +428,7 @@ impl Publisher {
                             tracing::error!(submission = file.id, "{error}, then start again");
                             whole = false;
                         }
-                        other => other.map_err(|error| Failure::of(&part.sink, error))?,
+                        other => other.map_err(|error| Failure::of(part, error))?,
                     }
                 }
                 if !file.is_removal() {

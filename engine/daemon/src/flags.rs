@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use tidemill_cli::{ClientCommand, ParamFlags};
+use tidemill_cli::ClientCommand;
+pub use tidemill_cli::ParamFlags;
 
 /// Files in, routed and aggregated files out, exactly once.
 ///

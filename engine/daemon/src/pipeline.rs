@@ -140,12 +140,7 @@ impl Values {
     }
 }
 
-/// Reads and plans a pipeline file with the values of the environment; the mistakes are ready to be shown.
-pub fn load(path: &Path) -> anyhow::Result<Result<Plan, Mistakes>> {
-    load_with(path, &Values::default())
-}
-
-/// Reads and plans a pipeline file with values for its parameters.
+/// Reads and plans a pipeline file with values for its parameters; the mistakes are ready to be shown.
 pub fn load_with(path: &Path, values: &Values) -> anyhow::Result<Result<Plan, Mistakes>> {
     let yaml = std::fs::read_to_string(path)
         .with_context(|| format!("read the pipeline file {}", path.display()))?;

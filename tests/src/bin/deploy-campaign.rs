@@ -37,12 +37,14 @@ fn obey(campaign: &Campaign) {
     let deploys = u32::try_from(report.deploys.max(1)).unwrap_or(u32::MAX);
     println!(
         "{}: {} deployments, {} files, each committed once under one plan; a deployment took {:.0?} on \
-         average, {:.0?} at most; own memory, median of each quarter: {} MiB; in {:.0?}",
+         average, at most {:.0?} until it was durable and {:.0?} until the server was back; own memory, \
+         median of each quarter: {} MiB; in {:.0?}",
         campaign.shape,
         report.deploys,
         report.files,
         report.all / deploys,
-        report.longest,
+        report.longest_call,
+        report.longest_away,
         quarters.join(", "),
         report.took
     );

@@ -7,7 +7,7 @@
 use std::io;
 use std::time::{Duration, Instant, SystemTime};
 
-use tidemill_store::{Postponed, PublishError};
+use tidemill_store::{Part, Postponed, PublishError};
 
 use super::{IDLE, Job, Published, Publisher, PublisherError};
 use crate::board::{Board, to_us};
@@ -59,9 +59,7 @@ impl Refused {
             text: format!(
                 "{what} of pipeline {pipeline} cannot be made visible, tried {often}: {why}"
             ),
-            hint:
-                "mend the folder that is named; everything goes on by itself, and nothing is lost"
-                    .into(),
+            hint: "mend the folder; everything goes on by itself, and nothing is lost".into(),
         }
     }
 }
@@ -69,20 +67,20 @@ impl Refused {
 /// Why something did not get visible, and whose retry counts.
 #[derive(Debug)]
 pub(super) struct Failure {
-    /// The folder of the output; `None` for an input that is moved.
-    folder: Option<String>,
+    /// Folder and name of the output; `None` for an input that is moved.
+    output: Option<(String, String)>,
     error: PublisherError,
 }
 
 impl Failure {
-    pub(super) fn of(folder: &str, error: PublishError) -> Failure {
-        Failure { folder: Some(folder.to_owned()), error: error.into() }
+    pub(super) fn of(part: &Part, error: PublishError) -> Failure {
+        Failure { output: Some((part.sink.clone(), part.name.clone())), error: error.into() }
     }
 }
 
 impl From<PublisherError> for Failure {
     fn from(error: PublisherError) -> Failure {
-        Failure { folder: None, error }
+        Failure { output: None, error }
     }
 }
 
@@ -104,7 +102,7 @@ impl Publisher {
             match self.show(&job) {
                 Ok(whole) => {
                     if self.lines[pipeline].refused.take().is_some() {
-                        self.board.shows(pipeline, OUTPUTS);
+                        self.board.published(pipeline, OUTPUTS);
                     }
                     self.work(job, whole)?;
                 }
@@ -159,15 +157,19 @@ impl Publisher {
         job: &Job,
         failure: Failure,
     ) -> Result<(), PublisherError> {
-        let Failure { folder, error } = failure;
+        let Failure { output, error } = failure;
         let line = &mut self.lines[pipeline];
         let (Some(file), Some(class)) = (job.file(), error.class()) else { return Err(error) };
-        let policy = folder.and_then(|folder| line.retry.get(&folder)).unwrap_or(&Policy::SINK);
+        let policy = output.as_ref().and_then(|(folder, _)| line.retry.get(folder));
+        let policy = policy.unwrap_or(&Policy::SINK);
         let Some(refused) = Refused::after(line.refused, policy, class, file.id) else {
             return Err(error);
         };
         line.refused = Some(refused);
-        let detail = chain(&error);
+        let detail = match &output {
+            Some((folder, name)) => format!("out/{folder}/{name}: {}", chain(&error)),
+            None => chain(&error),
+        };
         tracing::warn!(
             pipeline = line.name,
             file = file.name,
@@ -216,7 +218,7 @@ pub(super) fn snapshot(
         "its snapshot stays as it was for now ({}): {error}",
         class.word()
     );
-    let what = format!("the table {}", published.sink);
+    let what = format!("out/{0}/, the table {0},", published.sink);
     board.hides(pipeline, &published.sink, refused.condition(line, &what, &error.to_string()));
     Ok(())
 }
