@@ -64,15 +64,8 @@ enum Command {
         /// Timed runs of each.
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1_000))]
         runs: u32,
-        /// Where the runs write.
-        #[arg(long, default_value = "target/bench-data/work")]
-        work: PathBuf,
-        /// The binary to measure. Default: the one beside this program.
-        #[arg(long)]
-        tidemill: Option<PathBuf>,
-        /// Workers of tidemill.
-        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1_024))]
-        workers: u32,
+        #[command(flatten)]
+        place: Place,
     },
     /// Measure what replacing one small file among many costs.
     Corrections {
@@ -82,16 +75,40 @@ enum Command {
         /// How many are replaced.
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
         corrections: u32,
-        /// Where the runs write.
-        #[arg(long, default_value = "target/bench-data/work")]
-        work: PathBuf,
-        /// The binary to measure. Default: the one beside this program.
-        #[arg(long)]
-        tidemill: Option<PathBuf>,
-        /// Workers of tidemill.
-        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1_024))]
-        workers: u32,
+        #[command(flatten)]
+        place: Place,
     },
+}
+
+/// Where a measurement runs, and what it measures.
+#[derive(clap::Args)]
+struct Place {
+    /// Where the runs write.
+    #[arg(long, default_value = "target/bench-data/work")]
+    work: PathBuf,
+    #[command(flatten)]
+    measured: Measured,
+}
+
+/// What is measured.
+#[derive(clap::Args)]
+struct Measured {
+    /// The binary to measure. Default: the one beside this program.
+    #[arg(long)]
+    tidemill: Option<PathBuf>,
+    /// Workers of tidemill.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1_024))]
+    workers: u32,
+}
+
+impl Measured {
+    fn binary(&self) -> Result<PathBuf> {
+        let beside = || std::env::current_exe().context("find this program");
+        match &self.tidemill {
+            Some(path) => Ok(path.clone()),
+            None => Ok(beside()?.with_file_name("tidemill")),
+        }
+    }
 }
 
 #[derive(clap::Args)]
@@ -108,12 +125,8 @@ struct RunArguments {
     /// Where the runs write; the same file system for all. Default: beside the data.
     #[arg(long)]
     work: Option<PathBuf>,
-    /// The binary to measure. Default: the one beside this program.
-    #[arg(long)]
-    tidemill: Option<PathBuf>,
-    /// Workers of tidemill.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1_024))]
-    workers: u32,
+    #[command(flatten)]
+    measured: Measured,
     /// Files that J7 measures one by one, for each way in.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=4_900))]
     latency_files: u32,
@@ -158,27 +171,25 @@ fn obey(arguments: Arguments) -> Result<ExitCode> {
         }
         Command::Limit { job, input, output } => limit::run(job, &input, &output)?,
         Command::Run(arguments) => return measure(arguments),
-        Command::Rounds { records, rounds, runs, work, tidemill, workers } => {
-            let beside = std::env::current_exe().context("find this program")?;
+        Command::Rounds { records, rounds, runs, place } => {
             let table = rounds::run(&rounds::Options {
                 records,
                 rounds,
                 runs: runs as usize,
-                work,
-                tidemill: tidemill.unwrap_or_else(|| beside.with_file_name("tidemill")),
-                workers: workers as usize,
+                tidemill: place.measured.binary()?,
+                workers: place.measured.workers as usize,
+                work: place.work,
                 timeout: Duration::from_secs(600),
             })?;
             println!("{table}");
         }
-        Command::Corrections { files, corrections, work, tidemill, workers } => {
-            let beside = std::env::current_exe().context("find this program")?;
+        Command::Corrections { files, corrections, place } => {
             let table = corrections::run(&corrections::Options {
                 files,
                 corrections: corrections as usize,
-                work,
-                tidemill: tidemill.unwrap_or_else(|| beside.with_file_name("tidemill")),
-                workers: workers as usize,
+                tidemill: place.measured.binary()?,
+                workers: place.measured.workers as usize,
+                work: place.work,
                 timeout: Duration::from_secs(1_200),
             })?;
             println!("{table}");
@@ -194,9 +205,9 @@ fn measure(arguments: RunArguments) -> Result<ExitCode> {
         runs: arguments.runs as usize,
         data: arguments.data,
         work,
-        tidemill: arguments.tidemill,
+        tidemill: arguments.measured.tidemill,
         bench: std::env::current_exe().context("find this program")?,
-        workers: arguments.workers as usize,
+        workers: arguments.measured.workers as usize,
         latency_files: arguments.latency_files as usize,
         timeout: Duration::from_secs(arguments.timeout),
     })?;

@@ -45,7 +45,7 @@ use function::Hold;
 pub use function::{AggregateSpec, Computed, Function, Share, Sort, SpecError, TakenBack};
 pub use gather::{Gathered, Held, Inputs, Partial, Reach, gather};
 pub use groups::{Drained, Groups};
-pub use hold::{KeptHeld, KeptValue, decode_held, hold};
+pub use hold::{decode_held, hold};
 pub use moments::Moments;
 pub use row::{ROW_FORMAT, RowError, RowReader, decode_rows, encode_row, put_number};
 pub use totals::{HeldBeside, Kept, KeptTotals, kept_totals, totals};

@@ -3,7 +3,8 @@
 //! | input  | the rows of both sides by key, in arrangements; left rows whose key holds NULL        |
 //! | output | per epoch: the rows taken back (diff -1), then the rows that are now there (+1)        |
 //! | state  | the rows of both sides, without what nobody reads; none of what comes out             |
-//! | errors | none: keys are plain columns                                                          |
+//! | errors | a key of which one epoch brings about more than [`JoinSpec::rows_max`] pairs: nothing   |
+//! |        | follows any more, and whoever built the join is told                                  |
 //! | cost   | a changed left row costs its partners, a changed right row all left rows of its key    |
 //! | leaves | a row leaves memory when it is taken back                                             |
 //!
@@ -13,7 +14,7 @@
 //! its key never enters the state; it passes by.
 //!
 //! A row that comes out stands where its left record stood. The walk through the changes
-//! (`walk`) is fuelled; a product of any size leaves batch by batch.
+//! (`walk`) is fuelled; a product leaves batch by batch, and no key gives more than a bound.
 
 mod walk;
 
@@ -33,13 +34,14 @@ use timely::progress::frontier::MutableAntichain;
 use timely::progress::operate::FrontierInterest;
 
 use crate::batch::{Batch, Origin, Shape};
-use crate::keyed::{self, Piece, Port, Presenter, RowLayout, Trace, Update};
+use crate::key::Key;
+use crate::keyed::{self, Piece, Port, Presenter, RowLayout, Size, Trace, Update};
 use crate::meter::Meter;
 use crate::reject::EpochRejects;
 use crate::tally::Tally;
 use crate::time::Time;
 use crate::types::{Column, Type};
-use walk::{Changes, Said, Walk};
+use walk::{Came, Changes, Said, Walk};
 
 /// How many rows are looked at or given before other operators get their turn.
 const ROWS_PER_TURN: usize = 8 * 1024;
@@ -102,6 +104,21 @@ pub struct JoinSpec {
     pub right: Vec<Column>,
     /// What comes out: columns are found by name among all of these.
     pub shape: Shape,
+    /// How many pairs of one key may come, or go, because of one file.
+    pub rows_max: u64,
+}
+
+/// A key of which a file would bring about more pairs than a join may give.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TooManyRows {
+    /// The epoch of the file.
+    pub epoch: u64,
+    /// The key.
+    pub key: Key,
+    /// How many rows the left side has of it, with those of the file.
+    pub left: u64,
+    /// The same of the right side.
+    pub right: u64,
 }
 
 /// The two sides of a join.
@@ -112,6 +129,9 @@ pub struct Sides<'s> {
     pub right: Arranged<'s, Trace>,
     /// Left rows that can have no partner, for kinds that give them.
     pub alone: Option<StreamVec<'s, Time, Update>>,
+    /// Whether the left and the right rows count as state of this join; else they do at another one that
+    /// reads the same arrangement.
+    pub counts: [bool; 2],
 }
 
 /// Parts the rows whose key holds NULL from the others, which come first.
@@ -144,13 +164,17 @@ fn has_null(mut key: &[u8], kinds: &[Type]) -> bool {
 /// are there instead, per worker by key. Epoch 0 is restored state, of which nothing is said.
 ///
 /// Nothing comes on the second stream: its frontier says when an epoch is counted.
+///
+/// `too_many` is called once, and then nothing comes any more on this worker: the epoch never ends. Its
+/// rows are in the state already, so only a dataflow that is built anew can go on without them.
 pub fn join<'s>(
     name: &str,
     sides: Sides<'s>,
     spec: JoinSpec,
     tally: Tally,
+    mut too_many: impl FnMut(TooManyRows) + 'static,
 ) -> (Stream<'s, Time, Batch>, StreamVec<'s, Time, EpochRejects>) {
-    let Sides { left, right, alone } = sides;
+    let Sides { left, right, alone, counts } = sides;
     let mut builder = OperatorBuilder::new(format!("Join {name}"), left.stream.scope());
     let again = left.stream.scope().activator_for(builder.operator_info().address);
     let mut left_input = builder.new_input(left.stream, Pipeline);
@@ -198,7 +222,11 @@ pub fn join<'s>(
                 }
                 rows.activate().session(capability).give_container(&mut batch);
             });
-            joining.show_size(tally.meter());
+            let more = more.unwrap_or_else(|one| {
+                too_many(one);
+                false
+            });
+            joining.show_size(counts, tally.meter());
             if more {
                 again.activate();
             }
@@ -227,15 +255,26 @@ struct Open {
     changes: Changes,
 }
 
+/// What the operator is at.
+#[derive(Default)]
+enum Walking {
+    #[default]
+    Nothing,
+    Epoch(Open, Box<Walk>),
+    /// The epoch that it gave up. Held: it must not seem to be through.
+    Stopped(#[expect(dead_code, reason = "held, so that its time does not pass")] Open),
+}
+
 struct Joining {
     kind: Kind,
+    rows_max: u64,
     presenter: Presenter,
     /// Dropped once nothing can come any more.
     traces: Option<(Trace, Trace)>,
     /// The epoch before which everything is forgotten.
     forgotten: u64,
     open: BTreeMap<u64, Open>,
-    walking: Option<(Open, Walk)>,
+    walking: Walking,
     pending: Pending,
 }
 
@@ -249,11 +288,12 @@ impl Joining {
         let port = Port { layout, shape: spec.shape, used: true };
         Self {
             kind: spec.kind,
+            rows_max: spec.rows_max,
             presenter: Presenter::new(&spec.keys, port),
             traces: Some((left, right)),
             forgotten: 0,
             open: BTreeMap::new(),
-            walking: None,
+            walking: Walking::Nothing,
             pending: Pending { right_nulls, ..Pending::default() },
         }
     }
@@ -295,28 +335,38 @@ impl Joining {
         }
     }
 
-    /// Goes on with an epoch of which everything is known; returns whether there is more to do now.
+    /// Goes on with an epoch of which everything is known; returns whether there is more to do now. After
+    /// an error it does nothing any more, and holds the epoch open.
     fn work(
         &mut self,
         frontiers: &[MutableAntichain<Time>],
         give: &mut impl FnMut(&Capability<Time>, Batch),
-    ) -> bool {
+    ) -> Result<bool, TooManyRows> {
         let next = frontiers.iter().filter_map(|one| one.frontier().first().copied()).min();
-        if self.walking.is_none() {
+        if matches!(self.walking, Walking::Nothing) {
             self.begin(next);
         }
-        if let Some((open, walk)) = &mut self.walking {
-            let (presenter, pending) = (&self.presenter, &mut self.pending);
-            let more = walk.advance(ROWS_PER_TURN, &mut |said| pending.add(presenter, &said));
-            let epoch = open.rows.time().epoch;
-            pending.flush(presenter, epoch, |batch| give(&open.rows, batch));
-            if more {
-                return true;
+        match &mut self.walking {
+            Walking::Nothing => {}
+            Walking::Stopped(_) => return Ok(false),
+            Walking::Epoch(open, walk) => {
+                let (presenter, pending) = (&self.presenter, &mut self.pending);
+                let came = walk.advance(ROWS_PER_TURN, &mut |said| pending.add(presenter, &said));
+                let epoch = open.rows.time().epoch;
+                pending.flush(presenter, epoch, |batch| give(&open.rows, batch));
+                if came == Came::Partly {
+                    return Ok(true);
+                }
+                let ended = std::mem::take(&mut self.walking);
+                if let (Walking::Epoch(open, walk), Came::TooFar) = (ended, came) {
+                    self.walking = Walking::Stopped(open);
+                    let (key, [left, right]) = walk.into_key();
+                    return Err(TooManyRows { epoch, key, left, right });
+                }
             }
-            self.walking = None;
         }
         self.let_go(next);
-        self.open.keys().next().is_some_and(|epoch| is_past(next, *epoch))
+        Ok(self.open.keys().next().is_some_and(|epoch| is_past(next, *epoch)))
     }
 
     /// Begins with the next epoch, if everything of it is known.
@@ -328,8 +378,9 @@ impl Joining {
         let (epoch, mut open) = entry.remove_entry();
         let changes = std::mem::take(&mut open.changes);
         let (left, right) = (keyed::pieces(left), keyed::pieces(right));
-        let walk = Walk::new(self.kind, Time::end(epoch), changes, left, right);
-        self.walking = Some((open, walk));
+        let of = (self.kind, self.rows_max);
+        let walk = Walk::new(of, Time::end(epoch), changes, left, right);
+        self.walking = Walking::Epoch(open, Box::new(walk));
     }
 
     /// Lets the arrangements forget what no epoch needs any more.
@@ -347,11 +398,12 @@ impl Joining {
         }
     }
 
-    fn show_size(&mut self, meter: &Meter) {
+    fn show_size(&mut self, counts: [bool; 2], meter: &Meter) {
         if let Some((left, right)) = &self.traces {
-            let (left, right) = (keyed::size(left), keyed::size(right));
-            meter.holds(left.rows + right.rows);
-            meter.holds_bytes(left.bytes + right.bytes);
+            let counted = [left, right].into_iter().zip(counts).filter(|(_, counts)| *counts);
+            let sizes: Vec<Size> = counted.map(|(trace, _)| keyed::size(trace)).collect();
+            meter.holds(sizes.iter().map(|size| size.rows).sum());
+            meter.holds_bytes(sizes.iter().map(|size| size.bytes).sum());
         }
     }
 }

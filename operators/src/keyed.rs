@@ -15,11 +15,15 @@
 //! where their record stands, then their columns. So "the first", "the last" and "the first ten" are
 //! a few steps from where the values of a key begin, however many there are.
 //!
+//! Where rows are never taken back and only the first few of a key are ever asked for, [`arrange_first`]
+//! keeps no others.
+//!
 //! An operator of one input is [`gather`], [`arrange`] and [`changes`] one after the other; one that
 //! reads two arrangements uses the first two, and [`AsOf`], [`Values`], [`pieces`] and [`forget`].
 
 mod arrange;
 mod changes;
+mod first;
 mod gather;
 mod layout;
 mod packed;
@@ -30,11 +34,12 @@ mod said;
 use crate::key::Key;
 use crate::time::Time;
 
-pub(crate) use arrange::taken_back_too_often;
 pub use arrange::{
     AsOf, KeptPacked, KeptRow, Lookup, ROW_FORMAT, Values, arrange, decode_kept, forget, pieces,
 };
+pub(crate) use arrange::{decode_kept_as, taken_back_too_often};
 pub use changes::{Logic, changes};
+pub use first::arrange_first;
 pub use gather::{Inputs, gather};
 pub use layout::{Arrival, Direction, Nulls, OrderColumn, Place, RowLayout, append_int};
 #[cfg(test)]

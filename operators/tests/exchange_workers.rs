@@ -217,10 +217,13 @@ fn run_process(index: usize, socket: TcpStream) -> Vec<String> {
 
 #[test]
 fn two_processes_see_the_same_rows_as_one_worker() {
+    if let Ok(port) = std::env::var(PORT) {
+        return the_other_process(&port);
+    }
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
     let mut other = Command::new(std::env::current_exe().unwrap())
-        .args(["the_other_process", "--exact", "--ignored", "--nocapture"])
+        .args(["two_processes_see_the_same_rows_as_one_worker", "--exact", "--nocapture"])
         .env(PORT, port)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -238,11 +241,8 @@ fn two_processes_see_the_same_rows_as_one_worker() {
     assert_eq!(sorted(rows), expected());
 }
 
-/// Not a test of its own: the second process of the test above.
-#[test]
-#[ignore = "run by two_processes_see_the_same_rows_as_one_worker"]
-fn the_other_process() {
-    let Ok(port) = std::env::var(PORT) else { return };
+/// What the second process of the test above does: the same test, with a port to call.
+fn the_other_process(port: &str) {
     let socket = TcpStream::connect(("127.0.0.1", port.parse::<u16>().unwrap())).unwrap();
     for row in run_process(1, socket) {
         eprintln!("row {row}");

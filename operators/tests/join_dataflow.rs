@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ use arrow_array::{Array, ArrayRef, Int64Array, RecordBatch, StringViewArray, UIn
 use proptest::prelude::*;
 use proptest::sample::Index;
 use tidemill_operators::batch::Shape;
-use tidemill_operators::join::{JoinSpec, Kind, Sides, join, part_nulls};
+use tidemill_operators::join::{JoinSpec, Kind, Sides, TooManyRows, join, part_nulls};
 use tidemill_operators::keyed::{Arrival, Inputs, RowLayout, arrange, gather};
 use tidemill_operators::meter::Meter;
 use tidemill_operators::tally::{Counts, Tallies, Tally};
@@ -68,6 +70,7 @@ fn spec(kind: Kind, place: bool) -> JoinSpec {
         },
         right,
         shape: Shape { schema: Schema::new(out), raw: false, positions: place },
+        rows_max: u64::MAX,
     }
 }
 
@@ -111,6 +114,7 @@ fn build<'s>(
     poison: StreamVec<'s, Time, u64>,
     spec: &JoinSpec,
     tally: &Tally,
+    too_many: impl FnMut(TooManyRows) + 'static,
 ) -> Rows<'s> {
     let right = RowLayout::plain(spec.right.clone());
     let columns = right.columns.len();
@@ -133,8 +137,9 @@ fn build<'s>(
         left: arrange("left", left),
         right: arrange("right", right),
         alone: spec.kind.gives_alone().then_some(alone),
+        counts: [true; 2],
     };
-    join("test", sides, spec.clone(), tally.clone()).0
+    join("test", sides, spec.clone(), tally.clone(), too_many).0
 }
 
 /// Runs the files through a join; row `r` is read by worker `r` modulo their number. `wait` says
@@ -155,7 +160,7 @@ fn run(config: Config, spec: &JoinSpec, files: &[File], wait: usize) -> (Changes
             let sides = (scope.input_from(&mut left), scope.input_from(&mut right));
             let poisoned = scope.input_from(&mut poison).broadcast();
             let tally = tallies.node(0, Meter::new(1));
-            let rows = build(sides, poisoned, &spec, &tally);
+            let rows = build(sides, poisoned, &spec, &tally, |_| {});
             let (told, spec) = (Arc::clone(&told), spec.clone());
             let rows = rows.inspect_core(move |event| {
                 let Ok((stamp, batch)) = event else { return };
@@ -452,4 +457,74 @@ fn a_row_that_is_taken_back_had_to_be_given() {
     };
     assert!(ends((A, 1)));
     assert!(!ends((A, 2)), "the walk must end the process");
+}
+
+/// What a product of two sides of one key did: how many rows left in all, how many in one step of the
+/// worker at most, how many epochs are through, and what was said to be too much.
+fn product(rows: i64, rows_max: u64) -> (usize, usize, u64, Vec<TooManyRows>) {
+    timely::execute_directly(move |worker| {
+        let spec = JoinSpec { rows_max, ..spec(Kind::Inner, false) };
+        let (given, told) = (Rc::new(Cell::new(0)), Rc::new(RefCell::new(Vec::new())));
+        let (counting, telling) = (Rc::clone(&given), Rc::clone(&told));
+        let tally = Tally::alone(Meter::new(1));
+        let (mut left, mut right, mut poison, probe) = worker.dataflow::<Time, _, _>(|scope| {
+            let (left, left_rows) = scope.new_input::<Batch>();
+            let (right, right_rows) = scope.new_input::<Batch>();
+            let (poison, poisoned) = scope.new_input::<Vec<u64>>();
+            let tell = move |one| telling.borrow_mut().push(one);
+            let joined = build((left_rows, right_rows), poisoned, &spec, &tally, tell);
+            let probe = joined
+                .inspect_core(move |event| {
+                    let Ok((_, batch)) = event else { return };
+                    counting.set(counting.get() + batch.len());
+                })
+                .probe()
+                .0;
+            (left, right, poison, probe)
+        });
+        let side: Vec<Row> = (0..rows).map(|row| ((Some("hot"), Some(7)), row)).collect();
+        let mut most = 0;
+        for epoch in 1..=2 {
+            left.advance_to(Time::new(epoch, 0));
+            right.advance_to(Time::new(epoch, 0));
+            poison.advance_to(Time::new(epoch + 1, 0));
+            if epoch == 1 {
+                left.send_batch(&mut batch("left", &side, 1, 0));
+            } else {
+                right.send_batch(&mut batch("right", &side, 1, 0));
+            }
+        }
+        for input in [&mut left, &mut right] {
+            input.advance_to(Time::new(3, 0));
+        }
+        // What was given up never ends, so it is stepped often enough and no more.
+        for _ in 0..rows {
+            let before = given.get();
+            worker.step();
+            most = most.max(given.get() - before);
+        }
+        let through = probe.with_frontier(|frontier| frontier[0].epoch - 1);
+        drop((left, right, poison));
+        if !told.borrow().is_empty() {
+            worker.drop_dataflow(0);
+        }
+        (given.get(), most, through, told.take())
+    })
+}
+
+#[test]
+fn a_product_leaves_a_few_thousand_rows_at_a_time() {
+    let (given, most, through, told) = product(1000, 1_000_000);
+    assert_eq!((given, through, told), (1_000_000, 2, vec![]));
+    assert!(most <= 8 * 1024, "{most} rows in one step");
+}
+
+#[test]
+fn a_product_that_is_too_large_is_told_and_its_epoch_never_ends() {
+    let (given, _, through, told) = product(1000, 200_000);
+    assert_eq!((given, through), (200_000, 1));
+    let [TooManyRows { epoch: 2, key, left: 1000, right: 1000 }] = &told[..] else {
+        panic!("{told:?}");
+    };
+    assert_eq!(key.text(&keys()), "name=hot, number=7");
 }

@@ -63,10 +63,11 @@ fn kills_at_random_instants_lose_and_double_nothing_with_two_processes() {
 
 /// How the failpoints begin that these pipelines do not reach by a kill alone, and where they are
 /// reached instead.
-const ELSEWHERE: [(&str, &str); 13] = [
+const ELSEWHERE: [(&str, &str); 14] = [
     ("upload-", "with their clients: tests/intake.rs"),
     ("recover-upload-", "likewise"),
     ("recover-spool-", "likewise"),
+    ("set-refused", "with sets behind sums: tests/arrivals.rs"),
     ("retry-", "with the files that are tried again: tests/retry.rs"),
     // They come by time, so how many a short run writes is chance. They are killed at when they come.
     ("checkpoint-", "in the tests of checkpoints"),

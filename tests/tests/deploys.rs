@@ -137,6 +137,10 @@ fn a_dry_run_says_what_happens_to_each_part_and_changes_nothing() {
             "sink copy: removed",
         ]
     );
+    // What is asked of files is a part of their source.
+    let asks = ask(&SUMS
+        .replace("format: csv, fields: {", "format: csv, contract: { min_records: 1 }, fields: {"));
+    assert!(asks.changed && fates(&asks.parts).contains(&"source rows: changed".to_owned()));
     let changed = ask(&twice());
     assert!(fates(&changed.parts).contains(&"operator sums: rebuilt".to_owned()));
     assert!(fates(&changed.parts).contains(&"sink sums: rebuilt".to_owned()));
@@ -303,6 +307,53 @@ fn a_part_of_a_checkpoint_is_taken_up_as_often_as_it_is_needed() {
     assert_eq!(out["sums_a/sums_a.csv"], b"k,total\nx,6\n");
     assert_eq!(out["sums_b/sums_b.csv"], b"k,total\nx,60\n");
     assert_eq!(out["best_a/best_a.csv"], b"k,n\nx,5\n");
+}
+
+/// One source feeds what is kept and what is made again: its files come to both, and count once.
+#[test]
+fn what_goes_on_passes_over_the_files_that_are_read_again() {
+    let with_all = |yaml: &str| {
+        format!("{yaml}  all: {{ from: rows, table: {{ format: csv, key: [k, n] }} }}\n")
+    };
+    let mut site = Site::new(NODE, &with_all(SUMS));
+    site.always(&["--checkpoint-every", "10ms"]);
+    let mut running = site.start(Shape::new(1, 2));
+    commit(&running, "a.csv", b"k,n\nx,1\n");
+    commit(&running, "b.csv", b"k,n\nx,10\n");
+    running.wait_for_checkpoint(2);
+    let deployed = deploy(&running, &with_all(&twice()));
+    assert_eq!(deployed.files, 2, "{deployed:?}");
+    let said = fates(&deployed.parts);
+    for part in ["operator hits: kept", "sink all: kept", "operator sums: rebuilt"] {
+        assert!(said.iter().any(|one| one == part), "{part}: {said:?}");
+    }
+    commit(&running, "c.csv", b"k,n\nx,100\n");
+    running.stop();
+    assert_eq!(site.out()["hits/hits.csv"], b"k,hits\nx,3\n");
+    assert_eq!(site.out()["all/all.csv"], b"k,n\nx,1\nx,10\nx,100\n");
+    assert_eq!(site.out()["sums/sums.csv"], b"k,total\nx,222\n");
+}
+
+/// What counts rejected records is made again from the files that they were in.
+#[test]
+fn what_is_made_of_rejected_records_is_rebuilt_while_others_go_on() {
+    let counted = TWO.replace(
+        "sinks:\n",
+        "  wrong_b: { from: b.errors, aggregate: { by: [code], compute: { hits: count(*) } } }\nsinks:\n  \
+         wrong_b: { from: wrong_b, table: { format: csv, key: [code] } }\n",
+    );
+    let mut site = Site::new(NODE, &counted);
+    site.always(&["--checkpoint-every", "10ms"]);
+    let mut running = site.start(Shape::new(1, 2));
+    commit(&running, "a1.csv", b"k,n\nx,1\n");
+    commit(&running, "b1.csv", b"k,n\nx,one\nx,two\n");
+    running.wait_for_checkpoint(2);
+    let deployed = deploy(&running, &counted.replace("hits: count(*)", "hits: sum(line)"));
+    assert_eq!(deployed.files, 1, "only those of b are read again: {deployed:?}");
+    commit(&running, "b2.csv", b"k,n\nx,three\n");
+    running.stop();
+    assert_eq!(site.out()["wrong_b/wrong_b.csv"], b"code,hits\nfield_type,7\n");
+    assert_eq!(site.out()["sums_a/sums_a.csv"], b"k,total\nx,1\n");
 }
 
 /// The steps of a deployment, and whether the new text counts after a kill there.

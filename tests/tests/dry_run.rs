@@ -7,7 +7,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 use tidemill_client::{DryRun, Phase, Replaces, SubmitOptions, Which};
-use tidemill_tests::process::Ended;
+use tidemill_tests::process::{Ended, Process};
 use tidemill_tests::{Running, Shape, Site, tree};
 
 const NODE: &str = env!("CARGO_BIN_EXE_node");
@@ -383,5 +383,50 @@ fn what_corrections_hold_and_how_many_keys_a_sum_has_is_shown() {
     let rows = stats["operators"].as_array().unwrap().iter();
     let sums = rows.filter(|row| row["kind"] == "aggregate");
     assert_eq!(sums.map(|row| row["state_entries"].as_u64().unwrap()).sum::<u64>(), 3);
+    running.stop();
+}
+
+/// While a correction is tried the state is one that was never committed. What comes due meanwhile is
+/// written when it is undone, so that a life that is killed in between leaves no trace.
+#[test]
+fn no_checkpoint_is_taken_of_what_was_only_tried() {
+    let yaml = "pipeline: sums\nsources:\n  rows: { format: csv, fields: { k: string, n: int } }\n\
+                operators:\n  sums: { from: rows, aggregate: { by: [k], compute: { total: sum(n) } } }\n\
+                sinks:\n  copy: { from: rows, files: { format: raw } }\n  \
+                sums: { from: sums, table: { format: csv, key: [k] } }\n";
+    let mut site = Site::new(NODE, yaml);
+    let hold = site.path().join("hold");
+    site.trial(Some(&format!("hold-sync={}", hold.display())));
+    site.always(&["--checkpoint-every", "1500ms"]);
+    let running = site.start(Shape::new(1, 2));
+    running.wait(running.submit("a.csv", b"k,n\nx,1\n").id);
+    // So much that it is staged: the trial stands until that is durable.
+    fs::write(&hold, "").unwrap();
+    fs::write(site.path().join("a.csv"), format!("k,n\n{}", "x,100\n".repeat(20_000))).unwrap();
+    let mut command = site.command(&["submit", "--replace", "--dry-run", "a.csv"]);
+    let mut trial = Process::start(command.args(["--server", &running.address]));
+    running.wait_for_condition(Some("slow_disk"));
+    assert!(trial.is_alive(), "it is not through");
+    running.kill();
+    // It would ask the next life again.
+    trial.kill();
+    drop(trial.ended());
+    fs::remove_file(&hold).unwrap();
+    site.put("b.csv", b"k,n\nx,10\n");
+    site.once(Shape::new(1, 2)).expect_code(0);
+    assert_eq!(site.out()["sums/sums.csv"], b"k,total\nx,11\n");
+    healthy(&site);
+}
+
+#[test]
+fn a_removal_that_would_be_set_aside_says_so() {
+    let site = Site::new(NODE, PIPELINE);
+    let running = site.start(Shape::ALONE);
+    given(&running);
+    running.wait_for_settled(&site);
+    // What is to be taken back is not there any more.
+    fs::remove_file(site.folder("processed").join("a.csv")).unwrap();
+    let said = running.call(&["remove", "a.csv", "--dry-run"]);
+    assert!(said.expect_code(3).stdout.contains("old_version_lost"), "{said}");
     running.stop();
 }

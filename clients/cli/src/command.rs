@@ -87,9 +87,12 @@ pub struct Submit {
     /// The files to send
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
-    /// The pipeline to send them to; needed when several run
-    #[arg(long, value_name = "NAME")]
-    pub pipeline: Option<String>,
+    /// The pipeline to send them to, or several, separated by commas; needed when several run
+    ///
+    /// A file for several is sent once. Each pipeline makes a submission of its own of it, and each has
+    /// its own line.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub pipeline: Vec<String>,
     /// Wait until each file is committed or quarantined
     #[arg(long)]
     pub wait: bool,

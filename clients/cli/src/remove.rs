@@ -17,6 +17,9 @@ pub(crate) async fn run(command: Remove, output: &mut Output<'_>) -> anyhow::Res
         if command.dry_run {
             match client.try_removal(which(&command, given)).await {
                 Ok(told) => {
+                    if told.failure.is_some() && code != FAILED {
+                        code = QUARANTINED;
+                    }
                     let asked = Asked { yes: command.yes, json: command.common.json };
                     if !dry_run::show(&told, given, asked, output)? {
                         continue;

@@ -1,12 +1,14 @@
 //! Submit: sends files, several at once, and prints one line for each.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tidemill_client::{Client, Error, Phase, Replaces, Submission, SubmissionId, SubmitOptions};
+use tidemill_client::{
+    Client, Error, OnWait, Phase, Replaces, Submission, SubmissionId, SubmitOptions,
+};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -29,6 +31,12 @@ pub(crate) async fn run(command: Submit, output: &mut Output<'_>) -> anyhow::Res
     if matches!(command.replace, Some(Some(_))) && command.files.len() > 1 {
         anyhow::bail!("--replace=ID is for one file; {} were given", command.files.len());
     }
+    if matches!(command.replace, Some(Some(_))) && command.pipeline.len() > 1 {
+        anyhow::bail!("--replace=ID is a file of one pipeline; --replace goes by the name in each");
+    }
+    if command.dry_run && command.pipeline.len() > 1 {
+        anyhow::bail!("--dry-run is for one pipeline; try them one after the other");
+    }
     if command.dry_run {
         return try_out(command, output).await;
     }
@@ -41,7 +49,7 @@ async fn try_out(command: Submit, output: &mut Output<'_>) -> anyhow::Result<u8>
     let mut code = 0;
     for file in &command.files {
         let options = SubmitOptions {
-            pipeline: command.pipeline.clone(),
+            pipeline: command.pipeline.first().cloned(),
             name: command.name.clone(),
             replaces: replaces(&command),
             ..SubmitOptions::default()
@@ -101,13 +109,14 @@ async fn send(command: Submit, output: &mut Output<'_>) -> anyhow::Result<u8> {
     let job = Arc::new(Job {
         client: Client::connect(&command.common.server).await?,
         replaces: replaces(&command),
-        pipeline: command.pipeline,
+        pipelines: command.pipeline,
         name: command.name,
         id: command.id,
         resend_for: Duration::from_secs(command.resend),
         wait: command.wait.then(|| Duration::from_secs(command.timeout)),
         sending: Semaphore::new(command.parallel.into()),
         bar: bar(&command.files, output.progress),
+        told: Mutex::default(),
     });
     let in_flight_max = usize::from(command.parallel) + if command.wait { WAITS_MAX } else { 0 };
     let mut files: VecDeque<PathBuf> = command.files.into();
@@ -119,15 +128,18 @@ async fn send(command: Submit, output: &mut Output<'_>) -> anyhow::Result<u8> {
         {
             let job = Arc::clone(&job);
             in_flight.spawn(async move {
-                let result = job.submit(&file).await;
-                (file, result)
+                let results = Arc::clone(&job).submit(&file).await;
+                (file, results)
             });
         }
         let Some(done) = in_flight.join_next().await else { break };
-        let (file, result) = done?;
-        let outcome = job.bar.suspend(|| print(output, command.common.json, &file, &result))?;
-        // A failure says more than a quarantined file.
-        code = if code == FAILED || outcome == 0 { code } else { outcome };
+        let (file, results) = done?;
+        for result in &results {
+            let shown = || print(output, command.common.json, &file, result, &job.pipelines);
+            let outcome = job.bar.suspend(shown)?;
+            // A failure says more than a quarantined file.
+            code = if code == FAILED || outcome == 0 { code } else { outcome };
+        }
     }
     job.bar.finish_and_clear();
     Ok(code)
@@ -136,7 +148,7 @@ async fn send(command: Submit, output: &mut Output<'_>) -> anyhow::Result<u8> {
 /// What is the same for all files of one command.
 struct Job {
     client: Client,
-    pipeline: Option<String>,
+    pipelines: Vec<String>,
     name: Option<String>,
     id: Option<SubmissionId>,
     replaces: Replaces,
@@ -144,31 +156,68 @@ struct Job {
     wait: Option<Duration>,
     sending: Semaphore,
     bar: ProgressBar,
+    /// Why files have to wait, as far as that was said.
+    told: Mutex<BTreeSet<String>>,
 }
 
 impl Job {
-    async fn submit(&self, file: &Path) -> Result<Submission, Error> {
-        let sent = {
-            // An error would mean that the semaphore was closed, which nobody does.
-            let _turn = self.sending.acquire().await;
-            let options = SubmitOptions {
-                pipeline: self.pipeline.clone(),
-                name: self.name.clone(),
-                id: self.id,
-                replaces: self.replaces,
-                resend_for: self.resend_for,
-            };
-            let mut shown = 0;
-            let progress = |done: u64, _all| {
-                self.bar.inc(done.saturating_sub(shown));
-                shown = done;
-            };
-            self.client.submit_file(file, options, progress).await?
+    /// Sends a file; returns what became of it in each pipeline, or why nothing did.
+    async fn submit(self: Arc<Self>, file: &Path) -> Vec<Result<Submission, Error>> {
+        let sent = match self.send(file).await {
+            Ok(sent) => sent,
+            Err(error) => return vec![Err(error)],
         };
-        match self.wait {
-            Some(timeout) if !sent.phase.is_final() => self.client.wait(sent.id, timeout).await,
-            _ => Ok(sent),
+        let mut all = Vec::with_capacity(sent.len());
+        for one in sent {
+            all.push(match self.wait {
+                Some(timeout) if !one.phase.is_final() => self.client.wait(one.id, timeout).await,
+                _ => Ok(one),
+            });
         }
+        all
+    }
+
+    async fn send(self: &Arc<Self>, file: &Path) -> Result<Vec<Submission>, Error> {
+        // An error would mean that the semaphore was closed, which nobody does.
+        let _turn = self.sending.acquire().await;
+        let options = SubmitOptions {
+            pipeline: self.pipelines.first().cloned(),
+            also_to: self.pipelines.iter().skip(1).cloned().collect(),
+            name: self.name.clone(),
+            id: self.id,
+            replaces: self.replaces,
+            resend_for: self.resend_for,
+            on_wait: Some(self.on_wait(file)),
+        };
+        let mut shown = 0;
+        let progress = |done: u64, _all| {
+            self.bar.inc(done.saturating_sub(shown));
+            shown = done;
+        };
+        self.client.submit_file_to_all(file, options, progress).await
+    }
+
+    /// Returns what says, once for each reason, why files have to wait.
+    fn on_wait(self: &Arc<Self>, file: &Path) -> OnWait {
+        let (job, path) = (Arc::clone(self), file.display().to_string());
+        OnWait(Arc::new(move |error: &Error, left: Duration| {
+            // What is about to begin or has much to do says nothing a person could do.
+            if !matches!(error.word(), Some("paused" | "no_space")) {
+                return;
+            }
+            let mut told = job.told.lock().unwrap_or_else(PoisonError::into_inner);
+            if told.insert(error.to_string()) {
+                let (path, seconds) = (human::name(&path), left.as_secs_f64().ceil());
+                let text = json::chain(error);
+                // Beside the answer, so that a script that reads the lines is not confused.
+                #[allow(clippy::print_stderr, reason = "this is a command of a terminal")]
+                job.bar.suspend(|| {
+                    eprintln!(
+                        "tidemill: {path}: {text}; waiting, for {seconds} s at most (--resend)"
+                    );
+                });
+            }
+        }))
     }
 }
 
@@ -195,11 +244,12 @@ fn print(
     as_json: bool,
     file: &Path,
     result: &Result<Submission, Error>,
+    pipelines: &[String],
 ) -> std::io::Result<u8> {
     let path = file.display().to_string();
     match (result, as_json) {
         (Ok(submission), true) => writeln!(output.out, "{}", json::submission(submission))?,
-        (Ok(submission), false) => writeln!(output.out, "{}", line(submission))?,
+        (Ok(submission), false) => writeln!(output.out, "{}", line(submission, pipelines))?,
         (Err(error), true) => writeln!(output.out, "{}", json::failure(&path, error))?,
         (Err(error), false) => {
             // Beside the answer, so that a script that reads the lines is not confused.
@@ -219,9 +269,12 @@ fn print(
     })
 }
 
-fn line(submission: &Submission) -> String {
+fn line(submission: &Submission, pipelines: &[String]) -> String {
     let Submission { id, phase, .. } = submission;
-    let name = human::name(&submission.name);
+    let mut name = human::name(&submission.name);
+    if pipelines.len() > 1 {
+        name.push_str(&format!("  {}", human::name(&submission.pipeline)));
+    }
     match &submission.reason {
         None => format!("{id}  {name}  {phase}"),
         Some(reason) => {

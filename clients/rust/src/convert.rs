@@ -120,6 +120,12 @@ pub(crate) fn replaces(replaces: Replaces) -> Option<v1::Replaces> {
 }
 
 /// Translates a submission.
+/// Returns what an upload became, in each pipeline that it was sent to.
+pub(crate) fn submissions(mut wire: v1::Submission) -> Result<Vec<Submission>, Error> {
+    let also = std::mem::take(&mut wire.also);
+    [wire].into_iter().chain(also).map(submission).collect()
+}
+
 pub(crate) fn submission(wire: v1::Submission) -> Result<Submission, Error> {
     let id = |id: u64| (id > 0).then_some(id);
     let output = |file: v1::OutputFile| OutputFile {

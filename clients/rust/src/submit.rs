@@ -3,9 +3,11 @@
 //! Each submission has an id, so that sending it again is safe: a file whose answer was lost is taken
 //! once, and an upload that broke off goes on where it ended.
 
+use std::fmt;
 use std::fs::Metadata;
 use std::io::SeekFrom;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -43,6 +45,9 @@ const RESEND_PAUSE_MAX: Duration = Duration::from_secs(5);
 pub struct SubmitOptions {
     /// The pipeline it is for; may be left out when only one runs.
     pub pipeline: Option<String>,
+    /// More pipelines that take it too, each as a submission of its own; then `pipeline` is the first
+    /// one and is needed.
+    pub also_to: Vec<String>,
     /// The name it gets; the last part of its path when left out.
     pub name: Option<String>,
     /// The id of the submission; a new one when left out. The same id with the same file is taken
@@ -53,12 +58,31 @@ pub struct SubmitOptions {
     /// How long the upload is sent again while the server is not there, is stopping or has too much
     /// to do. The time counts from the last byte that got through; zero sends once.
     pub resend_for: Duration,
+    /// Told when the upload has to wait and is sent again later.
+    pub on_wait: Option<OnWait>,
+}
+
+/// Hears why an upload has to wait, and for how long it goes on to be sent again at most.
+#[derive(Clone)]
+pub struct OnWait(pub Arc<dyn Fn(&Error, Duration) + Send + Sync>);
+
+impl fmt::Debug for OnWait {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("OnWait")
+    }
 }
 
 impl Default for SubmitOptions {
     fn default() -> Self {
-        let (pipeline, name, id) = (None, None, None);
-        Self { pipeline, name, id, replaces: Replaces::Nothing, resend_for: RESEND_FOR }
+        Self {
+            pipeline: None,
+            also_to: Vec::new(),
+            name: None,
+            id: None,
+            replaces: Replaces::Nothing,
+            resend_for: RESEND_FOR,
+            on_wait: None,
+        }
     }
 }
 
@@ -72,8 +96,22 @@ impl Client {
         &self,
         path: &Path,
         options: SubmitOptions,
-        mut progress: impl FnMut(u64, u64),
+        progress: impl FnMut(u64, u64),
     ) -> Result<Submission, Error> {
+        first(self.submit_file_to_all(path, options, progress).await?)
+    }
+
+    /// Sends a file once and returns its submissions, one for each pipeline that takes it
+    /// ([`SubmitOptions::also_to`]), once they are durable on the server.
+    ///
+    /// If one of them does not take it, the error says which have; each takes it once, however often it
+    /// is sent under one id.
+    pub async fn submit_file_to_all(
+        &self,
+        path: &Path,
+        options: SubmitOptions,
+        mut progress: impl FnMut(u64, u64),
+    ) -> Result<Vec<Submission>, Error> {
         let (mut body, name, size) = open(path, &options).await?;
         self.submit(&options, name, size, &mut body, &mut progress).await
     }
@@ -101,7 +139,7 @@ impl Client {
         let name = options.name.clone().unwrap_or_else(|| name.to_owned());
         let mut bytes: Bytes = bytes.into();
         let size = bytes.len() as u64;
-        self.submit(&options, name, size, &mut bytes, &mut |_, _| {}).await
+        first(self.submit(&options, name, size, &mut bytes, &mut |_, _| {}).await?)
     }
 
     /// Sends an upload until it is known to be taken, or refused, or has not got further for as long
@@ -113,7 +151,7 @@ impl Client {
         size: u64,
         body: &mut impl Body,
         progress: &mut impl FnMut(u64, u64),
-    ) -> Result<Submission, Error> {
+    ) -> Result<Vec<Submission>, Error> {
         let id = options.id.unwrap_or_else(SubmissionId::make);
         let header = |from: Beginning| v1::SubmitHeader {
             pipeline: options.pipeline.clone().unwrap_or_default(),
@@ -123,6 +161,7 @@ impl Client {
             client_submission_id: Some(id.to_string()),
             offset: from.offset,
             replaces: convert::replaces(options.replaces),
+            also_to: options.also_to.clone(),
         };
         let mut from = Beginning { offset: 0, hash: None };
         let mut furthest = 0;
@@ -142,8 +181,12 @@ impl Client {
                 answer => return answer,
             };
             let since = *failing_since.get_or_insert_with(Instant::now);
-            if since.elapsed() >= options.resend_for {
+            let left = options.resend_for.saturating_sub(since.elapsed());
+            if left.is_zero() {
                 return Err(error);
+            }
+            if let Some(OnWait(told)) = &options.on_wait {
+                told(&error, left);
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RESEND_PAUSE_MAX);
@@ -177,11 +220,16 @@ impl Client {
         from: Beginning,
         body: &mut impl Body,
         progress: &mut impl FnMut(u64, u64),
-    ) -> Result<Submission, Error> {
+    ) -> Result<Vec<Submission>, Error> {
         let mut client = self.submissions();
         let call = |messages| async move { Ok(client.submit(messages).await?.into_inner()) };
-        convert::submission(feed_from(header, from, body, progress, call).await?)
+        convert::submissions(feed_from(header, from, body, progress, call).await?)
     }
+}
+
+/// Returns the submission of the first pipeline.
+fn first(all: Vec<Submission>) -> Result<Submission, Error> {
+    all.into_iter().next().ok_or(Error::Answer { what: "submission" })
 }
 
 /// Opens a file to send it; returns it with the name it gets and its size.

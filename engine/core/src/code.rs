@@ -71,8 +71,16 @@ words! {
         WrongCount = "wrong_count",
         /// A column adds up to something else than its trailer says.
         WrongTotal = "wrong_total",
+        /// It is not the file that its manifest lists.
+        WrongManifest = "wrong_manifest",
+        /// Files of its set were not there in time.
+        SetIncomplete = "set_incomplete",
+        /// Another file of its set failed.
+        SetFailed = "set_failed",
         /// Its records multiply in a loop.
         Loop = "loop_grows",
+        /// It makes a join give too many rows.
+        TooManyRows = "too_many_rows",
         /// It crashes the process.
         CrashesTheProcess = "crashes_the_process",
     }

@@ -90,6 +90,13 @@ pub struct Found {
 }
 
 impl Contract {
+    /// Returns whether it asks nothing.
+    pub fn is_empty(&self) -> bool {
+        let Self { min_records, max_records, header, trailer, .. } = self;
+        // `count` and `totals` are of the trailer.
+        min_records.or(*max_records).is_none() && header.is_none() && trailer.is_none()
+    }
+
     /// Returns which lines of a file are no records.
     pub fn frame(&self) -> Frame {
         let lines = |lines: &Option<Lines>| lines.as_ref().map_or(0, |lines| lines.lines);

@@ -40,6 +40,8 @@ struct Line {
     held: BTreeMap<Held, SystemTime>,
     /// Files that wait in `unprocessed/`, by source.
     waiting: Vec<usize>,
+    /// What dropped files wait for beside them.
+    arrivals: Vec<Condition>,
 }
 
 impl Line {
@@ -100,6 +102,7 @@ impl Control {
             sinks: plan.sinks.iter().map(|sink| sink.name.clone()).collect(),
             held: BTreeMap::new(),
             waiting: vec![0; plan.sources.len()],
+            arrivals: Vec::new(),
         };
         let mut lines: Vec<Line> = plans.iter().map(line).collect();
         for hold in holds {
@@ -202,10 +205,11 @@ impl Control {
         held.filter_map(sink).collect()
     }
 
-    /// Takes how many files wait in `unprocessed/` for each source of a pipeline.
-    pub fn waiting(&self, pipeline: usize, counts: Vec<usize>) {
+    /// Takes how many files wait in `unprocessed/` for each source of a pipeline, and what those wait
+    /// for that could not be taken in any case.
+    pub fn waiting(&self, pipeline: usize, counts: Vec<usize>, arrivals: Vec<Condition>) {
         if let Some(line) = self.lines().get_mut(pipeline) {
-            line.waiting = counts;
+            (line.waiting, line.arrivals) = (counts, arrivals);
         }
     }
 
@@ -233,10 +237,12 @@ impl Control {
         self.lines().get(pipeline).map(reports).unwrap_or_default()
     }
 
-    /// Returns what is held back, for whoever must know why something waits.
+    /// Returns what is held back, for whoever must know why something waits, and what dropped files
+    /// wait for.
     pub fn conditions(&self) -> Vec<Condition> {
         let lines = self.lines();
-        lines.iter().flat_map(reports).map(condition).collect()
+        let held = lines.iter().flat_map(reports).map(condition);
+        held.chain(lines.iter().flat_map(|line| line.arrivals.iter().cloned())).collect()
     }
 
     fn lines(&self) -> MutexGuard<'_, Vec<Line>> {
@@ -369,7 +375,7 @@ mod tests {
     #[test]
     fn the_files_that_wait_for_what_is_paused_are_counted() {
         let control = given(&[Held::Source("a".into())]);
-        control.waiting(0, vec![3, 4]);
+        control.waiting(0, vec![3, 4], Vec::new());
         assert!(control.conditions()[0].text.ends_with("; 3 files wait in unprocessed/"));
         control.let_go(0, &Held::Source("a".into()));
         assert_eq!(control.conditions(), []);

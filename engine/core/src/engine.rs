@@ -69,7 +69,7 @@ pub(crate) struct Parts {
     /// Which pipeline takes no files for a moment.
     pub(crate) held: Held,
     /// What is different when this life has ended.
-    pub(crate) next: Mutex<Option<Next>>,
+    pub(crate) next: Arc<Mutex<Option<Next>>>,
     /// The home.
     pub(crate) root: PathBuf,
     /// Whether states may go on without inputs that are gone.

@@ -32,6 +32,7 @@ use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::progress::operate::FrontierInterest;
 
+use crate::ingest::lines::Lines;
 use crate::ingest::order::{Opening, ReadEvent, ReadNote};
 use crate::sink::parts::{least, writer_of};
 use crate::sink::rejects::readable;
@@ -167,54 +168,27 @@ impl Ahead {
     }
 }
 
-/// The lines of a file, chunk by chunk.
-#[derive(Default)]
-struct Lines {
-    /// Of each chunk whose turn has not come: those before its first record, and those of its records.
-    ahead: BTreeMap<u64, (u32, u32)>,
-    /// Of all chunks before them.
-    before: u64,
-}
-
-impl Lines {
-    /// Adds up the chunks before this one, all of which have been noted.
-    fn pass(&mut self, chunk: u64) {
-        while let Some(entry) = self.ahead.first_entry().filter(|entry| *entry.key() < chunk) {
-            let (skipped, lines) = entry.remove();
-            self.before += u64::from(skipped) + u64::from(lines);
+impl OpenFile {
+    fn note(&mut self, event: ReadEvent) {
+        match event {
+            ReadEvent::Chunk { chunk, skipped_lines, lines, .. } => {
+                self.new.note(chunk, skipped_lines, lines);
+            }
+            ReadEvent::TakenBack { chunk, skipped_lines, lines, .. } => {
+                self.old.note(chunk, skipped_lines, lines);
+            }
+            _ => {}
         }
     }
 
-    /// Returns the number of the line, from 1, on which the first record of a chunk stands.
-    fn first_of(&mut self, chunk: u64) -> u64 {
-        self.pass(chunk);
-        let skipped = self.ahead.get(&chunk).map_or(0, |(skipped, _)| *skipped);
-        self.before + u64::from(skipped) + 1
-    }
-}
-
-impl OpenFile {
-    fn note(&mut self, event: ReadEvent) {
-        let (lines, chunk, counts) = match event {
-            ReadEvent::Chunk { chunk, skipped_lines, lines, .. } => {
-                (&mut self.new, chunk, (skipped_lines, lines))
-            }
-            ReadEvent::TakenBack { chunk, skipped_lines, lines, .. } => {
-                (&mut self.old, chunk, (skipped_lines, lines))
-            }
-            _ => return,
-        };
-        lines.ahead.insert(chunk, counts);
-    }
-
     /// Returns the rows of some rejects of one chunk, in input order.
-    fn rows(&mut self, with: &Errors, diff: i64, origin: Origin, rejects: &[Reject]) -> Batch {
+    fn rows(&self, with: &Errors, diff: i64, origin: Origin, rejects: &[Reject]) -> Batch {
         let opening = self.opening.as_ref();
         let file = match diff {
             1 => opening.map(|opening| opening.name.clone()),
             _ => opening.and_then(|opening| Some(opening.old.as_ref()?.name.clone())),
         };
-        let lines = if diff > 0 { &mut self.new } else { &mut self.old };
+        let lines = if diff > 0 { &self.new } else { &self.old };
         let first_line = with.has_line.then(|| lines.first_of(origin.chunk));
         let file = file.filter(|_| with.has_line);
         let text = |read: &dyn Fn(&Reject) -> Option<String>| -> ArrayRef {

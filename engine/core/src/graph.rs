@@ -204,6 +204,8 @@ pub struct Join {
     pub place: bool,
     /// Whether the bytes of each left record are kept. Decided by the plan.
     pub raw: bool,
+    /// How many rows one file may make it give, or take back, of one key.
+    pub rows_max: u32,
 }
 
 impl Join {
@@ -236,6 +238,15 @@ impl OperatorKind {
             OperatorKind::Expect { .. } => "expect",
             OperatorKind::Lots { kind, .. } => kind.word(),
             OperatorKind::Errors { .. } => "errors",
+        }
+    }
+
+    /// Returns how many rows of each key are kept at most, where not all of them are.
+    pub fn keeps_first(&self) -> Option<u64> {
+        match self {
+            OperatorKind::Dedupe { rows } if rows.only_first => Some(1),
+            OperatorKind::Top { rows, count, .. } if rows.only_first => Some(*count),
+            _ => None,
         }
     }
 

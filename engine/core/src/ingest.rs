@@ -11,6 +11,7 @@ pub mod digest;
 pub mod flow;
 pub mod frame;
 pub mod inflate;
+pub mod lines;
 pub mod order;
 pub mod piece;
 pub mod reader;

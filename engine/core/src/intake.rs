@@ -7,7 +7,9 @@
 //! be a plain file, so a pipe or a device cannot hold the intake up.
 
 mod deleted;
+pub(crate) mod gate;
 mod inbox;
+mod manifest;
 mod patterns;
 mod refused;
 mod waiting;
@@ -20,14 +22,17 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant, SystemTime};
 
 use tidemill_store::{
-    ClaimError, Claimed, Dedupe, Folders, JournalError, JournalReader, NewFile, queue,
+    ClaimError, Claimed, Dedupe, Filter, Folders, JournalError, JournalReader, NewFile, SetOf,
+    Terms, queue,
 };
 
-use crate::board::{Board, to_us};
+use crate::board::{Board, from_us, to_us};
+use crate::code::FileCode;
 use crate::control::Control;
 use crate::ledger::{Event, Removal};
 use crate::space::Space;
 use deleted::Deleted;
+use gate::{Ready, with_its_set};
 use inbox::{Found, Inbox, Scan};
 pub use patterns::Patterns;
 use watch::{Hint, Watch};
@@ -40,6 +45,9 @@ const GROUP_BYTES: u64 = 16 << 20;
 
 /// Files of one pipeline that may be accepted and not finished.
 pub const PENDING_MAX: usize = 2048;
+
+/// How many of the newest files are looked at to find markers that an earlier life left.
+const EARLIER_FILES: usize = 2048;
 
 /// How long the intake sleeps while too many files are pending.
 const PENDING_WAIT: Duration = Duration::from_millis(5);
@@ -168,6 +176,8 @@ impl Intake {
     /// Takes what is there and waits until nothing is left that may become complete.
     pub fn run_once(mut self) -> Result<(), IntakeError> {
         self.look_for_deleted()?;
+        self.scan(Heard::Lost, None)?;
+        self.clear_earlier()?;
         while !self.stopped() {
             let growing = self.scan(Heard::Lost, None)?;
             let claimed = self.claim_complete()?;
@@ -177,6 +187,10 @@ impl Intake {
                 self.claim_complete()?;
             }
             if claimed == 0 && growing == 0 && !behind {
+                for inbox in &self.inboxes {
+                    let waiting = inbox.gate.conditions();
+                    waiting.iter().for_each(|one| tracing::warn!("{}; {}", one.text, one.hint));
+                }
                 return Ok(());
             }
             if claimed == 0 && !behind {
@@ -194,10 +208,14 @@ impl Intake {
         let mut watch = Watch::start(&folders, hints);
         let mut next_scan = Instant::now();
         let mut heard_last = Heard::Lost;
+        let mut cleared = false;
         while !self.stopped() {
             if Instant::now() >= next_scan {
                 let began = Instant::now();
                 let growing = self.scan(heard_last, Some(&mut watch))?;
+                if !std::mem::replace(&mut cleared, true) {
+                    self.clear_earlier()?;
+                }
                 let rest = self.patience.scan.max(began.elapsed() * SCAN_REST);
                 // A growing file is looked at as often as it takes to see that it grows no more.
                 let wait = if growing > 0 { rest.min(self.patience.quiet / 4) } else { rest };
@@ -230,6 +248,42 @@ impl Intake {
         Ok(())
     }
 
+    /// Forgets markers and what manifests list that an earlier life has taken, and that was not there
+    /// any more to remove them.
+    fn clear_earlier(&mut self) -> Result<(), IntakeError> {
+        for inbox in self.inboxes.iter_mut().filter(|inbox| !inbox.gate.is_open()) {
+            let ask = |name: Option<String>, limit: usize| {
+                let pipeline = Some(inbox.pipeline.clone());
+                self.journal.submissions(&Filter { pipeline, name, limit, ..Filter::default() })
+            };
+            let mut done: Vec<(usize, String)> = Vec::new();
+            let markers: Vec<_> = inbox.gate.markers_alone().collect();
+            if !markers.is_empty() {
+                for row in ask(None, EARLIER_FILES)? {
+                    let Some(at) = inbox.patterns.place_of(&row.file.source) else { continue };
+                    let marker = inbox.gate.marker_of(at, &row.file.name);
+                    let claimed = from_us(row.file.claimed_at_us);
+                    let is_its = |(name, since): &(&str, SystemTime)| {
+                        marker.as_deref() == Some(*name) && *since <= claimed
+                    };
+                    if markers.iter().any(is_its) {
+                        done.push((at, row.file.name));
+                    }
+                }
+            }
+            for (at, name, since) in inbox.gate.missing() {
+                let rows = ask(Some(name.clone()), 1)?;
+                if rows.iter().any(|row| from_us(row.file.claimed_at_us) >= since) {
+                    done.push((at, name));
+                }
+            }
+            for (at, name) in done {
+                inbox.accepted(at, [name.as_str()]);
+            }
+        }
+        Ok(())
+    }
+
     fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
@@ -256,7 +310,7 @@ impl Intake {
     /// Returns whether complete files wait to be claimed.
     fn is_behind(&self) -> bool {
         let mut inboxes = self.inboxes.iter().enumerate();
-        inboxes.any(|(at, inbox)| inbox.waiting.has_next(&self.control.open_sources(at)))
+        inboxes.any(|(at, inbox)| inbox.has_next(&self.control.open_sources(at)))
     }
 
     fn take_hint(&mut self, hint: Hint) -> Heard {
@@ -297,6 +351,7 @@ impl Intake {
         let mut count = 0;
         for pipeline in 0..self.inboxes.len() {
             self.inboxes[pipeline].try_again_due();
+            self.inboxes[pipeline].pass();
             // A pipeline that is behind does not keep files from the others.
             while !self.stopped()
                 && !self.space.is_short()
@@ -309,8 +364,11 @@ impl Intake {
                 }
                 count += claimed.unwrap_or_default();
             }
-            self.control.waiting(pipeline, self.inboxes[pipeline].waiting.counts());
-            self.board.claims(pipeline, self.inboxes[pipeline].condition());
+            let inbox = &mut self.inboxes[pipeline];
+            // What was taken has changed what the others wait for.
+            inbox.pass();
+            self.control.waiting(pipeline, inbox.waiting.counts(), inbox.gate.conditions());
+            self.board.claims(pipeline, inbox.condition());
         }
         Ok(count)
     }
@@ -322,6 +380,9 @@ impl Intake {
         let _inside = control.enter();
         let open = control.open_sources(pipeline);
         let inbox = &mut self.inboxes[pipeline];
+        if let Some(set) = inbox.next_set(&open) {
+            return self.claim_set(pipeline, set).map(Some);
+        }
         if !inbox.waiting.has_next(&open) {
             return Ok(None);
         }
@@ -337,14 +398,75 @@ impl Intake {
         if group.is_empty() {
             return Ok(Some(0));
         }
+        self.hand_over(pipeline, group).map(Some)
+    }
+
+    /// Claims all files of a set, or none of them; returns how many.
+    fn claim_set(&mut self, pipeline: usize, set: Ready) -> Result<usize, IntakeError> {
+        let inbox = &mut self.inboxes[pipeline];
+        let mut group: Vec<(Claimed, NewFile)> = Vec::with_capacity(set.names.len());
+        for name in &set.names {
+            let name = OsStr::new(name);
+            match claim_one(inbox, set.source, name, &self.numbers, &self.space)? {
+                Some(taken) => group.push(taken),
+                None => {
+                    // It is not whole any more: what was moved goes back, and waits for the rest.
+                    for (claimed, file) in &group {
+                        queue::release(&inbox.folders, claimed, &file.name).map_err(|source| {
+                            IntakeError::Claim { name: file.name.clone(), source }
+                        })?;
+                    }
+                    return Ok(0);
+                }
+            }
+        }
+        let incomplete = |why| (FileCode::SetIncomplete.word().to_owned(), why);
+        if let Some(why) = set.refused.map(incomplete) {
+            group.iter_mut().for_each(|(_, file)| file.terms.refused = Some(why.clone()));
+        }
+        let culprit = group.iter().find_map(|(_, file)| {
+            let (code, text) = file.terms.refused.as_ref()?;
+            Some(with_its_set(&set.label, &file.name, code, text))
+        });
+        let first = group.first().map_or(0, |(_, file)| file.id);
+        for (_, file) in &mut group {
+            if file.terms.refused.is_none() {
+                file.terms.refused.clone_from(&culprit);
+            }
+            file.terms.set = Some(SetOf { first, label: set.label.clone() });
+        }
+        self.hand_over(pipeline, group)
+    }
+
+    /// Makes claims durable and hands them to the ledger; returns how many.
+    fn hand_over(
+        &mut self,
+        pipeline: usize,
+        group: Vec<(Claimed, NewFile)>,
+    ) -> Result<usize, IntakeError> {
+        let inbox = &mut self.inboxes[pipeline];
         let files: Vec<_> = group.iter().map(|(claimed, _)| &claimed.file).collect();
         queue::sync_claims(&files, &[&inbox.folders])
             .map_err(|source| IntakeError::Sync { source })?;
         let files: Vec<NewFile> = group.into_iter().map(|(_, file)| file).collect();
         let count = files.len();
-        // A ledger that has ended leaves the files to recovery.
-        let _ = self.ledger.send(Event::Accept { files, reply: None });
-        Ok(Some(count))
+        if inbox.gate.is_open() {
+            // A ledger that has ended leaves the files to recovery.
+            let _ = self.ledger.send(Event::Accept { files, reply: None });
+            return Ok(count);
+        }
+        let (reply, answer) = channel();
+        let _ = self.ledger.send(Event::Accept { files, reply: Some(reply) });
+        // What lay beside them is removed behind the acceptance: if that is not to be, they go back
+        // and find it there.
+        if let Ok(accepted) = answer.recv() {
+            for file in &accepted {
+                if let Some(source) = inbox.patterns.place_of(&file.source) {
+                    inbox.accepted(source, [file.name.as_str()]);
+                }
+            }
+        }
+        Ok(count)
     }
 }
 
@@ -397,6 +519,20 @@ fn claim_one(
         }
     };
     inbox.taken(name);
+    let mut terms = Terms::default();
+    let mut known = None;
+    if let Some(expected) = inbox.gate.expected(source, &text) {
+        let bytes = claimed.identity.bytes;
+        let compared = manifest::compare(&claimed.file, bytes, &expected.entry, expected.kind)
+            .map_err(|source| IntakeError::Claim { name: text.clone(), source })?;
+        match compared {
+            Ok(hash) => known = hash,
+            Err(why) => {
+                let why = format!("its manifest {} {why}", expected.manifest);
+                terms.refused = Some((FileCode::WrongManifest.word().to_owned(), why));
+            }
+        }
+    }
     let source = inbox.patterns.name_of(source).to_owned();
     let dedupe = inbox.patterns.dedupe_of(&source);
     let replaces = inbox.patterns.replaces_of(&source);
@@ -406,7 +542,7 @@ fn claim_one(
             queue::hash(&claimed.file)
                 .map_err(|source| IntakeError::Claim { name: text.clone(), source })?,
         ),
-        Dedupe::None | Dedupe::Name => None,
+        Dedupe::None | Dedupe::Name => known,
     };
     let file = NewFile {
         id,
@@ -421,6 +557,7 @@ fn claim_one(
         client_id: None,
         dedupe,
         replaces,
+        terms,
     };
     Ok(Some((claimed, file)))
 }

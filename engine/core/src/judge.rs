@@ -3,7 +3,7 @@
 //!
 //! | input  | announcements, notes of the readers, how many records each operator rejected; all sent to worker 0 |
 //! | output | a note that the file failed, at the end of its epoch, if it did                     |
-//! | state  | what was counted of open epochs: some bytes for each chunk and operator             |
+//! | state  | what was counted of open epochs: some bytes for each operator, and for each chunk that is open or follows the first record told |
 //! | errors | none                                                                                |
 //!
 //! Its frontier passes the end of an epoch only when nothing of the epoch can be rejected any more
@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::code::FileCode;
 use crate::contract::total::Total;
 use crate::contract::{Contract, Found, Policy};
+use crate::ingest::lines::Lines;
 use crate::ingest::order::{Opening, ReadEvent, ReadNote};
 use crate::plan::{OperatorKind, Plan, SourcePlan};
 use crate::sink::parts::least;
@@ -237,8 +238,12 @@ pub fn judge<'scope>(
                 }
             });
             let upto = least(frontiers);
-            while let Some(entry) = open.first_entry() {
-                if upto.is_some_and(|frontier| frontier <= Time::end(*entry.key())) {
+            while let Some(mut entry) = open.first_entry() {
+                let epoch = *entry.key();
+                if upto.is_some_and(|frontier| frontier <= Time::end(epoch)) {
+                    if let Some(upto) = upto.filter(|upto| upto.epoch == epoch) {
+                        entry.get_mut().pass(upto.chunk);
+                    }
                     break;
                 }
                 if let Some((capability, verdict)) = entry.remove().decide(&rules) {
@@ -256,8 +261,7 @@ struct Case {
     /// The right to speak at its end, and its announcement.
     opening: Option<(Capability<Time>, Opening)>,
     found: Found,
-    /// Lines of each chunk: before its first record, and of its records.
-    lines: BTreeMap<u64, (u32, u32)>,
+    lines: Lines,
     /// By operator: how many were rejected, and the first of them.
     rejected: BTreeMap<String, (u64, Rejected)>,
     fatal: Option<(OnError, Rejected)>,
@@ -270,7 +274,7 @@ impl Case {
             ReadEvent::Chunk { chunk, skipped_lines, lines, records, rejected, .. } => {
                 self.found.records += records;
                 self.found.unread += rejected;
-                self.lines.insert(chunk, (skipped_lines, lines));
+                self.lines.note(chunk, skipped_lines, lines);
             }
             ReadEvent::Framed(framed) => {
                 let place =
@@ -285,6 +289,13 @@ impl Case {
             ReadEvent::Failed { .. } | ReadEvent::FailedForNow { .. } => self.failed = true,
             ReadEvent::Hashed { .. } | ReadEvent::TakenBack { .. } => {}
         }
+    }
+
+    /// Forgets the lines of the single chunks before this one, as far as no record is told in them.
+    fn pass(&mut self, chunk: u64) {
+        let told = self.rejected.values().map(|(_, first)| first);
+        let told = told.chain(self.fatal.iter().map(|(_, record)| record));
+        self.lines.pass(told.map(|record| record.chunk).fold(chunk, u64::min));
     }
 
     fn count(&mut self, tally: Tally) {
@@ -368,13 +379,7 @@ impl Case {
 
     /// Says where a record stands and why it was rejected.
     fn place(&self, record: &Rejected) -> String {
-        let before: u64 = self
-            .lines
-            .range(..record.chunk)
-            .map(|(_, (skipped, lines))| u64::from(*skipped) + u64::from(*lines))
-            .sum();
-        let skipped = self.lines.get(&record.chunk).map_or(0, |(skipped, _)| u64::from(*skipped));
-        let line = before + skipped + u64::from(record.line) + 1;
+        let line = self.lines.first_of(record.chunk) + u64::from(record.line);
         let Rejected { offset, operator, code, message, .. } = record;
         format!("line {line}, byte {offset}: {operator}: {code}: {message}")
     }

@@ -11,18 +11,17 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime};
 
-use tidemill_store::checkpoint::Manifest;
 use tidemill_store::{
-    AcceptedFile, Book, CLIENT_IDS_KEPT, Deployed, Folders, Journal, JournalError, NewFile,
-    Outcome, Postponed, Receipt, Replaced, Retried, Verdict, barrier, queue,
+    AcceptedFile, Book, CLIENT_IDS_KEPT, Folders, Journal, JournalError, NewFile, Outcome, Receipt,
+    Replaced, Verdict, barrier, queue,
 };
 use timely::scheduling::activate::SyncActivator;
 
 use crate::answer::{Answer, Heard};
 use crate::board::{Board, Milestones};
+use crate::checkpoint::RestoreOrder;
 use crate::checkpoint::keeper::Keeper;
 use crate::checkpoint::schedule::Schedule;
-use crate::checkpoint::{KeptPart, RestoreOrder};
 use crate::control::Control;
 use crate::dry_run::TableShape;
 use crate::fault::{self, FaultKind};
@@ -40,17 +39,21 @@ mod correct;
 mod decide;
 mod deploy;
 mod dry_run;
+mod event;
 mod keep;
 mod order;
 mod postpone;
 mod retry;
+mod set;
 mod shelf;
 
 pub use control::Change;
 pub use correct::Removal;
 pub use deploy::Boundary;
 pub use dry_run::{Trial, Tried, Try};
+pub use event::{AcceptReply, Event};
 pub use order::Waiting;
+pub use set::HandOver;
 
 /// Events taken into one transaction at most.
 const GROUP_MAX: usize = 512;
@@ -66,96 +69,6 @@ const FORGET_EVERY: Duration = Duration::from_secs(60);
 
 /// How much longer ids are remembered than promised: clocks step back a little.
 const FORGET_MARGIN: Duration = Duration::from_secs(3600);
-
-/// Where the answer to an acceptance goes.
-pub type AcceptReply = Sender<Vec<AcceptedFile>>;
-
-/// What happens outside of the ledger.
-pub enum Event {
-    /// Files were claimed and synced: accept them.
-    Accept {
-        /// The files, all of one pipeline.
-        files: Vec<NewFile>,
-        /// Who waits for the answer.
-        reply: Option<AcceptReply>,
-    },
-    /// A file of `quarantine/` is to be tried again.
-    Retry {
-        /// The submission that was set aside.
-        of: u64,
-        /// The file as it lies there.
-        file: Box<NewFile>,
-        /// Who waits for the answer.
-        reply: Sender<Retried>,
-    },
-    /// A file that waits to be tried again is to be tried at once.
-    TryNow {
-        /// The submission.
-        id: u64,
-        /// Told whether it waited.
-        reply: Sender<bool>,
-    },
-    /// A committed file is to be taken away.
-    Remove(Removal),
-    /// A correction is to be tried.
-    Try(Box<Try>),
-    /// The dataflow of a pipeline said something.
-    Heard {
-        /// Which pipeline.
-        pipeline: usize,
-        /// What.
-        heard: Heard,
-    },
-    /// The outputs of a committed file cannot be made visible yet.
-    Unpublished {
-        /// The submission.
-        id: u64,
-        /// When it was tried, in microseconds since 1970.
-        at_us: i64,
-        /// Why, and when it is tried again.
-        why: Postponed,
-    },
-    /// Publication and moves of these submissions are durable.
-    Settled(Vec<u64>),
-    /// A table was written for the checkpoint under way.
-    TableKept {
-        /// Which pipeline.
-        pipeline: usize,
-        /// What was written.
-        part: KeptPart,
-    },
-    /// The manifest of the checkpoint under way was written, or the disk refused.
-    Sealed {
-        /// Which pipeline.
-        pipeline: usize,
-        /// The manifest.
-        manifest: Box<Manifest>,
-        /// Its name and hash.
-        outcome: io::Result<(String, [u8; 32])>,
-    },
-    /// Files of old checkpoints are gone.
-    Swept {
-        /// Which pipeline.
-        pipeline: usize,
-    },
-    /// A text is to take over a pipeline once all of its files are finished, or none is.
-    Deploy {
-        /// What begins then.
-        boundary: Arc<Boundary>,
-        /// Who waits for the answer.
-        reply: Sender<Deployed>,
-    },
-    /// Something is held back, or not any more.
-    Control(Change),
-    /// Says whether everything that was finished before it is visible, tables included.
-    Refresh(Sender<bool>),
-    /// No more files are taken; dataflows end when they are through with what they have begun.
-    Stop,
-    /// Says when everything before it is in the hands of the publisher.
-    Flush(Sender<()>),
-    /// The publisher has ended: end.
-    End,
-}
 
 /// The ledger's end of one pipeline.
 pub struct Line {
@@ -187,6 +100,8 @@ pub struct Line {
     pub stateful: Vec<bool>,
     /// How reading a file of each source is tried again.
     pub retry: Vec<Policy>,
+    /// Of each source, whether its files may be refused before they are read, or be of a set.
+    pub arrival_refuses: Vec<bool>,
     /// How long inputs of each source are retained for corrections.
     pub retention: Vec<Retention>,
     /// The epoch that was restored: what came up to it is not read again.
@@ -201,7 +116,8 @@ pub struct Line {
     pub trial: Option<Box<Trial>>,
     /// Its tables, by the sink's place in the plan.
     pub tables: BTreeMap<usize, TableShape>,
-    /// Answers that wait until their sink is resumed, and all behind them, in the order of epochs.
+    /// Answers that wait until their sink is resumed or all of their set are there, and all behind
+    /// them, in the order of epochs.
     pub held: VecDeque<Answer>,
     /// Whether there were corrections in this life.
     pub corrects: bool,
@@ -226,8 +142,12 @@ pub struct Ledger {
     tried: u64,
     /// What a person holds back.
     control: Control,
+    /// Files under way that are of a set, by number.
+    sets: BTreeMap<u64, set::Member>,
+    handover: HandOver,
     stopping: bool,
-    /// The pipeline that has reached its boundary: what comes now is for the next life.
+    /// The pipeline that has reached its boundary, or that begins anew without a set: what comes now is
+    /// for the next life.
     deployed: Option<String>,
 }
 
@@ -253,6 +173,7 @@ impl Ledger {
         space: Space,
         turns: Turns,
         control: Control,
+        handover: HandOver,
     ) -> Self {
         let (running, postponed) = (BTreeMap::new(), BTreeMap::new());
         let (stopping, tried, deployed) = (false, 0, None);
@@ -268,6 +189,8 @@ impl Ledger {
             turns,
             tried,
             control,
+            sets: BTreeMap::new(),
+            handover,
             stopping,
             deployed,
         }
@@ -411,7 +334,7 @@ impl Ledger {
         for asked in trials {
             self.try_out(*asked)?;
         }
-        let answers = self.hold_back(answers);
+        let answers = self.hold_back(answers)?;
         self.finish(answers)?;
         for change in changes {
             self.change(change)?;
@@ -477,7 +400,9 @@ impl Ledger {
             // What waits for another file has not begun either.
             let behind = self.lines.iter().flat_map(|line| &line.behind);
             let behind = behind.filter(|one| matches!(one, Waiting::File(..))).count();
-            let behind = behind + self.postponed.len();
+            // Nor does one go on whose answer is held back.
+            let held: usize = self.lines.iter().map(|line| line.held.len()).sum();
+            let behind = behind + self.postponed.len() + held;
             let idle = self.board.outstanding() <= self.turns.held() + behind;
             match self.turns.next(idle) {
                 None => return Ok(()),
@@ -500,12 +425,16 @@ impl Ledger {
         let mut waiting_again = Vec::new();
         let finished: Vec<usize> = answers.iter().map(|(pipeline, _)| *pipeline).collect();
         let mut tried = Vec::new();
+        let mut with_set = false;
         for (pipeline, mut answer) in answers {
             if self.is_tried(pipeline, answer.epoch) {
                 tried.push((pipeline, answer));
                 continue;
             }
-            let weight = answer.weight();
+            let of_set = self.sets.remove(&answer.submission).is_some();
+            with_set |= of_set;
+            // That of a set was released when it began to wait.
+            let weight = if of_set { 0 } else { answer.weight() };
             let Some(file) = self.running.remove(&answer.submission) else {
                 self.lines[pipeline].backlog.release(weight);
                 continue;
@@ -529,7 +458,7 @@ impl Ledger {
             if file.is_removal() {
                 // It has no bytes; those that it takes back were found to be the right ones.
                 answer.hash = file.hash;
-            } else {
+            } else if !of_set {
                 self.check_again(pipeline, &file, &mut answer);
             }
             self.board.answered(pipeline, file.id);
@@ -539,7 +468,10 @@ impl Ledger {
             if answer.failure.is_none() {
                 receipts.insert(file.id, receipt::receipt(&self.lines[pipeline].book, &answer));
             }
-            let postponed = self.postponement(pipeline, &file, &answer)?;
+            let postponed = match of_set {
+                true => None,
+                false => self.postponement(pipeline, &file, &answer)?,
+            };
             let (mut outcome, staged) = self.decide(pipeline, &mut answer);
             if let Some((why, waiting)) = postponed {
                 outcome.verdict = Verdict::Postponed(why);
@@ -576,6 +508,9 @@ impl Ledger {
             let outcomes: Vec<&Outcome> = jobs.iter().filter_map(Job::outcome).collect();
             let replaced = self.commit(&outcomes, &receipts)?;
             shelf::tell(&mut jobs, replaced);
+            if with_set {
+                jobs = vec![Job::Together(jobs)];
+            }
             self.publish(jobs);
         }
         waiting_again.into_iter().for_each(|waiting| self.wait_again(waiting));

@@ -5,6 +5,8 @@
 //! edge carries: only the columns that something downstream reads, the raw record and its position
 //! only where they are needed. It never checks again what the graph has proved.
 
+use std::collections::BTreeSet;
+
 use tidemill_operators::batch::Shape;
 use tidemill_operators::expect::Expectation;
 use tidemill_operators::format::{OutputFormat, ReadPlan};
@@ -25,16 +27,19 @@ mod correct;
 pub(crate) mod describe;
 pub(crate) mod hash;
 mod prune;
+mod shared;
 
 pub use crate::diagnostic::Diagnostic;
 pub use crate::graph::{
     Input, Join, NodeId, OperatorKind, OrderTerm, OrderedRows, PortId, SinkKind, error_schema,
 };
+pub use crate::spec::arrival::{Arrival, HashKind, ManifestRule, Marker, Overdue, SetOf, SetRule};
 pub use crate::spec::correcting::{Correcting, OnDelete, OnSameName, Retention};
 pub use crate::spec::surroundings::{Alone, GivenValue, IncludedFile, Refusal, Surroundings};
 pub use crate::spec::taking::{Order, Taking};
 pub use crate::spec::tree::FILE_BYTES_MAX;
 pub use describe::{describe, loops};
+pub use shared::Side;
 
 /// A pipeline that can be run.
 #[derive(Clone, Debug)]
@@ -184,6 +189,22 @@ impl Plan {
         })
     }
 
+    /// Returns these nodes and all that come before them, by records or by rejected records.
+    pub(crate) fn from_start(&self, nodes: impl IntoIterator<Item = NodeId>) -> BTreeSet<NodeId> {
+        let mut found = BTreeSet::new();
+        let mut ahead: Vec<NodeId> = nodes.into_iter().collect();
+        // Each once, so this ends.
+        while let Some(node) = ahead.pop() {
+            if !found.insert(node) {
+                continue;
+            }
+            if let NodeId::Operator(at) = node {
+                ahead.extend(self.operators[at].upstream());
+            }
+        }
+        found
+    }
+
     /// Returns the loop of which an operator is the head.
     pub fn loop_of(&self, head: usize) -> Option<&LoopPlan> {
         self.loops.iter().find(|one| one.head == head)
@@ -299,6 +320,17 @@ fn from_graph(graph: Graph, yaml: &str) -> Plan {
     }
     for (operator, needs) in operators.into_iter().zip(&needs.operators) {
         plan.operators.push(prune::operator(operator, needs));
+    }
+    let mut looping = plan.loops.iter().flat_map(|one| &one.body);
+    if looping.any(|at| plan.operators[*at].kind.keeps_state()) {
+        // What such a loop gives may be taken back, and in it rows come at more times than ends of files.
+        for operator in &mut plan.operators {
+            if let OperatorKind::Dedupe { rows } | OperatorKind::Top { rows, .. } =
+                &mut operator.kind
+            {
+                rows.only_first = false;
+            }
+        }
     }
     for sink in sinks {
         plan.sinks.push(SinkPlan {

@@ -96,6 +96,8 @@ pub enum Job {
         /// What the answer holds of the pipeline's backlog, in bytes.
         weight: u64,
     },
+    /// These become visible with no snapshot of a table between them.
+    Together(Vec<Job>),
     /// Write the tables down as they are now: as of this epoch.
     Checkpoint {
         /// Which pipeline.
@@ -128,7 +130,7 @@ impl Job {
             | Job::Replayed { pipeline, .. }
             | Job::Forget { pipeline, .. }
             | Job::Checkpoint { pipeline, .. } => Some(*pipeline),
-            Job::Refresh(_) | Job::End => None,
+            Job::Together(_) | Job::Refresh(_) | Job::End => None,
         }
     }
 
@@ -351,6 +353,7 @@ impl Publisher {
                 self.first_unsettled.get_or_insert_with(Instant::now);
                 self.board.duplicate(&file);
             }
+            Job::Together(jobs) => jobs.into_iter().try_for_each(|job| self.take(job))?,
             Job::Forget { pipeline, staged, weight } => {
                 self.discard(&staged);
                 self.lines[pipeline].backlog.release(weight);

@@ -5,7 +5,7 @@
 //! used inside operators.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::mpsc::Receiver;
 
@@ -23,6 +23,7 @@ use timely::scheduling::Activator;
 use timely::scheduling::activate::SyncActivator;
 use timely::worker::Worker;
 
+use self::join::KeptSide;
 use self::sink::{changelog, counted_in, file_sink};
 use crate::account::account;
 use crate::answer::{Heard, Said, answers};
@@ -39,7 +40,7 @@ use crate::ingest::flow::Flow;
 use crate::ingest::order::{Opening, ReadNote};
 use crate::ingest::reader::{Reader, reader};
 use crate::judge::{Rules, count_rejects, judge};
-use crate::plan::{Input, NodeId, OperatorPlan, Plan, PortId, SinkKind, SinkPlan};
+use crate::plan::{Input, NodeId, OperatorPlan, Plan, PortId, Side, SinkKind, SinkPlan};
 use crate::receipt::place;
 use crate::sink::changes::changes;
 use crate::sink::files::files;
@@ -108,6 +109,7 @@ pub fn render(worker: &mut Worker, plan: &Plan, fittings: Fittings) -> Rendered 
             keeper: fittings.keeper,
             tap: fittings.tap,
             partial: fittings.partial,
+            sides: BTreeMap::new(),
             kept: Vec::new(),
             orders: None,
             buffers: Buffers::default(),
@@ -138,6 +140,8 @@ struct Rendering<'scope, 'plan> {
     keeper: Keeper,
     tap: Option<Tap>,
     partial: Option<Partial>,
+    /// The sides of joins, by the join that keeps them.
+    sides: BTreeMap<(usize, Side), KeptSide<'scope>>,
     /// What was written of each operator's state, for each mark.
     kept: Vec<StreamVec<'scope, Time, KeptPart>>,
     /// What the coordinator tells everybody; there if the plan keeps state.
@@ -407,24 +411,27 @@ impl<'scope> Rendering<'scope, '_> {
 
 /// Returns whether some operator before this one keeps state.
 fn follows_state(plan: &Plan, operator: &OperatorPlan) -> bool {
-    if let Some(of) = operator.kind.errors_of() {
+    let mut seen = BTreeSet::new();
+    let mut ahead = vec![operator];
+    while let Some(one) = ahead.pop() {
         // A rejected record is what it was before the operator that rejected it.
-        return match of {
-            NodeId::Source(_) => false,
-            NodeId::Operator(at) => follows_state(plan, &plan.operators[at]),
+        let one = match one.kind.errors_of() {
+            Some(NodeId::Operator(of)) => &plan.operators[of],
+            Some(NodeId::Source(_)) | None => one,
         };
-    }
-    let at = plan.operators.iter().position(|one| std::ptr::eq(one, operator));
-    // Without what goes back in loops a plan has no circles, so this ends.
-    at.is_some_and(|at| {
-        plan.forward(at).any(|(_, input)| match input.from.node {
-            NodeId::Source(_) => false,
-            NodeId::Operator(before) => {
-                let before = &plan.operators[before];
-                before.kind.keeps_state() || follows_state(plan, before)
+        for input in &one.inputs {
+            // Each once: where ways part and come together there are very many.
+            if let NodeId::Operator(at) = input.from.node
+                && seen.insert(at)
+            {
+                if plan.operators[at].kind.keeps_state() {
+                    return true;
+                }
+                ahead.push(&plan.operators[at]);
             }
-        })
-    })
+        }
+    }
+    false
 }
 
 /// Returns one stream of what comes on all of them; no operator is needed for one.
@@ -435,5 +442,32 @@ fn together<'scope, C: Container>(
     match <[Stream<'scope, Time, C>; 1]>::try_from(streams) {
         Ok([only]) => only,
         Err(streams) => scope.concatenate(streams),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use super::*;
+    use crate::plan::plan;
+
+    #[test]
+    fn ways_that_part_and_come_together_are_walked_once() {
+        let mut yaml =
+            "pipeline: p\nsources: { s: { format: csv, fields: { n: int } } }\noperators:\n  \
+                        o0: { from: s, route: { a: n > 0, b: else } }\n"
+                .to_owned();
+        for at in 1..60 {
+            let before = at - 1;
+            // Writing to a string cannot fail.
+            let _ = writeln!(
+                yaml,
+                "  o{at}: {{ from: [o{before}.a, o{before}.b], route: {{ a: n > {at}, b: else }} }}"
+            );
+        }
+        yaml += "sinks: { out: { from: [o59.a, o59.b], files: { format: csv } } }\n";
+        let plan = plan(&yaml).unwrap();
+        assert!(plan.operators.iter().all(|operator| !follows_state(&plan, operator)));
     }
 }

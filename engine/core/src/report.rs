@@ -211,6 +211,18 @@ impl Condition {
     pub const UNPUBLISHED: &'static str = "unpublished";
     /// A person has drained a pipeline.
     pub const DRAINED: &'static str = "drained";
+    /// Dropped files wait for their markers.
+    pub const WAITS_FOR_MARKER: &'static str = "waits_for_marker";
+    /// Markers lie there without their files.
+    pub const MARKER_ALONE: &'static str = "marker_alone";
+    /// Dropped files wait for a manifest that lists them.
+    pub const WAITS_FOR_MANIFEST: &'static str = "waits_for_manifest";
+    /// Files that a manifest lists have not come.
+    pub const WAITS_FOR_LISTED: &'static str = "waits_for_listed";
+    /// A manifest cannot be read.
+    pub const BAD_MANIFEST: &'static str = "bad_manifest";
+    /// Some files of a set have not come.
+    pub const WAITS_FOR_SET: &'static str = "waits_for_set";
 }
 
 /// Where every record of one committed file went. It balances.

@@ -12,6 +12,7 @@ pub(crate) mod read;
 pub(crate) mod compose;
 pub(crate) mod surroundings;
 
+pub(crate) mod arrival;
 pub(crate) mod contract;
 pub(crate) mod correcting;
 mod operator;
@@ -24,7 +25,9 @@ mod words;
 #[cfg(test)]
 pub(crate) use operator::KINDS;
 pub(crate) use operator::state::{DROP, StateSpec, VariableSpec};
-pub(crate) use operator::{BodySpec, ExprSpec, JoinSpec, LotsSpec, NamedSpec, OperatorSpec};
+pub(crate) use operator::{
+    BodySpec, ExprSpec, JoinSpec, LotsSpec, NamedSpec, OperatorSpec, ROWS_MAX_DEFAULT,
+};
 pub(crate) use read::Text;
 pub(crate) use sink::{EmptyFiles, SinkBody, SinkSpec};
 pub(crate) use source::{FieldSpec, SourceSpec};

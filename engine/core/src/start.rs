@@ -42,7 +42,7 @@ use crate::fault::{self, FaultKind};
 use crate::ingest::backlog::Backlog;
 use crate::ingest::coordinator::{Command, Loads};
 use crate::intake::{Held, Intake, Numbers, Patience, Patterns};
-use crate::ledger::{Event, Keeping, Ledger};
+use crate::ledger::{Event, HandOver, Keeping, Ledger};
 use crate::mesh::{self, Control, MeshConfig};
 use crate::plan::Plan;
 use crate::publish::{Job, Publisher};
@@ -248,6 +248,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     }
     let reader = journal.reader()?;
     let watched = journal.reader()?;
+    let next = Arc::new(Mutex::new(None));
     let engine = Engine::new(crate::engine::Parts {
         generation,
         spool: home.spool(),
@@ -265,7 +266,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         tables: Arc::clone(&tables),
         control: control.clone(),
         held: held.clone(),
-        next: Mutex::default(),
+        next: Arc::clone(&next),
         root: home.root().to_path_buf(),
         forget_missing: config.forget_missing,
         added: config.added.clone(),
@@ -297,6 +298,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         space.clone(),
         Turns::new(suspects),
         control.clone(),
+        HandOver { next, stop: Arc::clone(&stop), plans: config.plans.clone() },
     );
     for (pipeline, order) in orders.into_iter().enumerate() {
         order.into_iter().for_each(|order| ledger.restore(pipeline, order));

@@ -95,6 +95,7 @@ mod tests {
             hash: None,
             old: None,
             removes: false,
+            refused: None,
         }
     }
 

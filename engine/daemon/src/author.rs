@@ -6,7 +6,7 @@ use tidemill_engine::plan::{describe, loops};
 use tidemill_engine::report::LoopReport;
 
 use crate::flags::{CheckFlags, ConfigFlags, Drawing, GraphFlags};
-pub use crate::pipeline::{Mistakes, Values, load_deployed, load_text, load_with, load_with_tests};
+use crate::pipeline::{Values, load_with, load_with_tests};
 use crate::settings::Settings;
 use crate::{USAGE, complain, say};
 

@@ -9,8 +9,8 @@ use tidemill_cli::{ClientCommand, FlatFile};
 use tidemill_engine::{Plan, plan};
 use tidemill_store::Deployment;
 
-use crate::author::{Values, load_with};
 use crate::complain;
+use crate::pipeline::{Values, load_with};
 
 /// What a run begins with.
 #[derive(Debug)]
@@ -34,6 +34,7 @@ pub(crate) fn effective(
         notes: Vec::new(),
     };
     let mut wrong = Vec::new();
+    let names: Vec<String> = given.iter().map(|plan| plan.name.clone()).collect();
     for plan in given {
         let Some(deployment) = deployed.iter().find(|one| one.pipeline == plan.name) else {
             all.plans.push(plan);
@@ -60,20 +61,15 @@ pub(crate) fn effective(
             ));
         }
     }
-    for deployment in deployed {
-        if !all.plans.iter().any(|plan| plan.name == deployment.pipeline)
-            && !wrong.iter().any(|text| text.starts_with(&prefix(&deployment.pipeline)))
-        {
-            all.added.insert(deployment.pipeline.clone());
-            all.notes.push(format!(
-                "pipeline {}: it was deployed into this home and runs, too: {}. To leave it out: \
-                 `tidemill undeploy {}`",
-                deployment.pipeline,
-                version(deployment),
-                deployment.pipeline
-            ));
-            take(deployment, &mut all.plans, &mut wrong);
-        }
+    for deployment in deployed.iter().filter(|one| !names.contains(&one.pipeline)) {
+        all.added.insert(deployment.pipeline.clone());
+        all.notes.push(format!(
+            "pipeline {0}: it was deployed into this home and runs, too: {1}. To leave it out: \
+             `tidemill undeploy {0}`",
+            deployment.pipeline,
+            version(deployment)
+        ));
+        take(deployment, &mut all.plans, &mut wrong);
     }
     if wrong.is_empty() { Ok(all) } else { Err(wrong) }
 }
@@ -111,10 +107,6 @@ fn take(deployment: &Deployment, plans: &mut Vec<Plan>, wrong: &mut Vec<String>)
             ));
         }
     }
-}
-
-fn prefix(pipeline: &str) -> String {
-    format!("pipeline {pipeline}: ")
 }
 
 fn version(deployment: &Deployment) -> String {

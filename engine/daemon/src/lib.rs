@@ -123,11 +123,17 @@ fn end_on_panic() {
             std::process::exit(FaultKind::Peer.exit_code());
         }
         // What it was doing is evidence for the next start.
-        tidemill_store::crash::record_panic(name, &format!("{message} at {place}"));
-        complain(&format!(
-            "tidemill ends: thread {name} failed at {place}: {message}\n\
-             Nothing is lost: start it again to go on. Please report this with the lines above."
-        ));
+        match tidemill_store::crash::record_panic(name, &format!("{message} at {place}")) {
+            Some(blamed) => complain(&format!(
+                "tidemill ends: {}: {}\n\
+                 Nothing is lost: start it again to go on; the file is set aside then.",
+                blamed.pipeline, blamed.why
+            )),
+            None => complain(&format!(
+                "tidemill ends: thread {name} failed at {place}: {message}\n\
+                 Nothing is lost: start it again to go on. Please report this with the lines above."
+            )),
+        }
         std::process::exit(PANICKED);
     }));
 }

@@ -144,11 +144,18 @@ impl Values {
 pub fn load_with(path: &Path, values: &Values) -> anyhow::Result<Result<Plan, Mistakes>> {
     let yaml = std::fs::read_to_string(path)
         .with_context(|| format!("read the pipeline file {}", path.display()))?;
-    Ok(load_text_with(path, yaml, values))
+    let file = path.display().to_string();
+    values.given.take();
+    // A pipe has no folder; it stands for itself.
+    let planned = match path.canonicalize() {
+        Ok(real) => plan_in(&yaml, &Folder::of(path, real, values)),
+        Err(_) => plan_in(&yaml, &Alone),
+    };
+    Ok(planned.map_err(|diagnostics| Mistakes { file, yaml, diagnostics }))
 }
 
-/// Reads and plans a pipeline file. If it is what was deployed, given the values with which it was, they
-/// count; else nothing of them does.
+/// The same. If the file is what was deployed, given the values with which it was, they count; else
+/// nothing of them does.
 pub fn load_deployed(
     path: &Path,
     values: &Values,
@@ -167,19 +174,8 @@ pub fn load_deployed(
     load_with(path, values)
 }
 
-/// Plans the text of a pipeline file that was read before, with what it includes from where the file lies.
-pub fn load_text_with(path: &Path, yaml: String, values: &Values) -> Result<Plan, Mistakes> {
-    let file = path.display().to_string();
-    values.given.take();
-    // A pipe has no folder; it stands for itself.
-    let planned = match path.canonicalize() {
-        Ok(real) => plan_in(&yaml, &Folder::of(path, real, values)),
-        Err(_) => plan_in(&yaml, &Alone),
-    };
-    planned.map_err(|diagnostics| Mistakes { file, yaml, diagnostics })
-}
-
-/// The same, with the files that the tests of the pipeline name: who only runs it need not have them.
+/// Reads and plans a pipeline file, and looks for the files that the tests of the pipeline name: who only runs it need not have
+/// them.
 pub fn load_with_tests(path: &Path, values: &Values) -> anyhow::Result<Result<Plan, Mistakes>> {
     let plan = match load_with(path, values)? {
         Ok(plan) => plan,
@@ -202,7 +198,7 @@ pub fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// Plans the text of a pipeline file that was read before, with all that it includes.
+/// Plans the text of a pipeline file that was read before; what it includes is in it.
 pub fn load_text(path: &Path, yaml: String) -> Result<Plan, Mistakes> {
     let file = path.display().to_string();
     plan_in(&yaml, &Alone).map_err(|diagnostics| Mistakes { file, yaml, diagnostics })

@@ -16,9 +16,9 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::author::{Values, load_deployed, load_text};
 use crate::deployed::{Effective, effective, tell};
 use crate::flags::RunFlags;
+use crate::pipeline::{Values, load_deployed, load_text};
 use crate::settings::Settings;
 use crate::supervisor::{self, Front, Parent, Report};
 use crate::{USAGE, complain, progress, say};

@@ -24,8 +24,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::author::{Values, load_with};
 use crate::flags::TortureFlags;
+use crate::pipeline::{Values, load_with};
 use crate::torture::campaign::{Campaign, Wish};
 use crate::torture::dice::Dice;
 use crate::torture::outcome::Outcome;

@@ -31,18 +31,26 @@ const PAGE_DEFAULT: usize = 100;
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
         let (code, word) = code_and_word(&refusal);
-        let text = match &refusal {
-            // The engine's reason may tell of its disk; it was logged, and stays here.
-            Refusal::Submit(SubmitError::Unavailable { reason })
-            | Refusal::Deploy(DeployError::Unavailable(SubmitError::Unavailable { reason })) => {
-                tracing::warn!(reason, "the engine takes no files");
-                "the server takes no files now; try again later".to_owned()
-            }
-            other => other.to_string(),
-        };
+        let text = text_of(&refusal);
         let mut metadata = MetadataMap::new();
         metadata.insert(CODE_KEY, MetadataValue::from_static(word.word()));
         Status::with_metadata(code, text, metadata)
+    }
+}
+
+fn text_of(refusal: &Refusal) -> String {
+    match refusal {
+        // The engine's reason may tell of its disk; it was logged, and stays here.
+        Refusal::Submit(SubmitError::Unavailable { reason })
+        | Refusal::Deploy(DeployError::Unavailable(SubmitError::Unavailable { reason })) => {
+            tracing::warn!(reason, "the engine takes no files");
+            "the server takes no files now; try again later".to_owned()
+        }
+        Refusal::Partly { taken, refusal } => format!(
+            "{} (taken before that by {taken}; sent again under the same id, each takes it once)",
+            text_of(refusal)
+        ),
+        other => other.to_string(),
     }
 }
 
@@ -52,6 +60,7 @@ fn code_and_word(refusal: &Refusal) -> (Code, RequestCode) {
         Refusal::Submit(SubmitError::UnknownPipeline { .. })
         | Refusal::Pipeline { .. }
         | Refusal::PipelineNeeded { .. } => (Code::NotFound, RequestCode::NoPipeline),
+        Refusal::Partly { refusal, .. } => code_and_word(refusal),
         Refusal::NoSubmission { .. } => (Code::NotFound, RequestCode::NotFound),
         Refusal::Table(error) => tables::code_and_word(error),
         Refusal::Control(ControlError::Pipeline { .. }) => {
@@ -247,6 +256,7 @@ pub(crate) fn submission(report: &SubmissionReport) -> v1::Submission {
         receipt: None,
         waits_for: report.waits_for.clone().unwrap_or_default(),
         attempts: report.attempts.iter().map(attempt).collect(),
+        also: Vec::new(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Pipelines: the service that shows what runs, and lets it wait.
 
+use tidemill_engine::control::ControlError;
 use tidemill_engine::engine::Subject;
 use tidemill_proto::v1;
 use tonic::{Request, Response, Status};
@@ -21,6 +22,21 @@ impl<B: Backend> Pipelines<B> {
     /// Returns the service over `backend`.
     pub(crate) fn new(backend: B, limits: Limits) -> Self {
         Self { backend, limits }
+    }
+
+    /// Pauses or resumes, and says what of the pipeline is held back then.
+    async fn hold(
+        &self,
+        request: Request<v1::HoldRequest>,
+        change: fn(&B, &Subject) -> Result<bool, ControlError>,
+    ) -> Result<Response<v1::HoldResponse>, Status> {
+        let request = request.into_inner();
+        let answer = ask(&self.backend, self.limits.answer_max, move |backend| {
+            let subject = subject(backend, request)?;
+            let changed = change(backend, &subject)?;
+            Ok::<_, Refusal>(held(backend, &subject, changed))
+        });
+        Ok(Response::new(answer.await??))
     }
 }
 
@@ -87,26 +103,14 @@ impl<B: Backend> v1::pipelines_server::Pipelines for Pipelines<B> {
         &self,
         request: Request<v1::HoldRequest>,
     ) -> Result<Response<v1::HoldResponse>, Status> {
-        let request = request.into_inner();
-        let answer = ask(&self.backend, self.limits.answer_max, move |backend| {
-            let subject = subject(backend, request)?;
-            let changed = backend.pause(&subject)?;
-            Ok::<_, Refusal>(held(backend, &subject, changed))
-        });
-        Ok(Response::new(answer.await??))
+        self.hold(request, B::pause).await
     }
 
     async fn resume(
         &self,
         request: Request<v1::HoldRequest>,
     ) -> Result<Response<v1::HoldResponse>, Status> {
-        let request = request.into_inner();
-        let answer = ask(&self.backend, self.limits.answer_max, move |backend| {
-            let subject = subject(backend, request)?;
-            let changed = backend.resume(&subject)?;
-            Ok::<_, Refusal>(held(backend, &subject, changed))
-        });
-        Ok(Response::new(answer.await??))
+        self.hold(request, B::resume).await
     }
 
     async fn drain(

@@ -15,6 +15,9 @@ pub(crate) enum Refusal {
     /// The engine does not take the file.
     #[error(transparent)]
     Submit(#[from] SubmitError),
+    /// Some of several pipelines have taken a file, and one does not.
+    #[error("{refusal} (taken before that by {taken})")]
+    Partly { taken: String, refusal: Box<Refusal> },
     /// A table does not answer.
     #[error(transparent)]
     Table(#[from] TableError),

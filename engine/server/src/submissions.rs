@@ -118,8 +118,11 @@ impl<B: Backend> v1::submissions_server::Submissions for Submissions<B> {
         &self,
         request: Request<Streaming<v1::SubmitRequest>>,
     ) -> Result<Response<v1::Submission>, Status> {
-        let report = self.uploads.receive(request.into_inner()).await?;
-        Ok(Response::new(convert::submission(&report)))
+        let reports = self.uploads.receive(request.into_inner()).await?;
+        let mut all = reports.iter().map(convert::submission);
+        let mut first = all.next().ok_or(Refusal::Internal)?;
+        first.also = all.collect();
+        Ok(Response::new(first))
     }
 
     async fn resume(

@@ -121,22 +121,23 @@ impl<B: Backend> Uploads<B> {
         .await?
     }
 
-    /// Receives one file and returns its submission once it is durable.
+    /// Receives one file and returns its submissions once they are durable: one for each pipeline that
+    /// takes it, in their order.
     ///
     /// When the returned future is dropped before the last byte came, the upload has broken off;
     /// after that the file is submitted all the same.
     pub(crate) async fn receive(
         &self,
         parts: Streaming<v1::SubmitRequest>,
-    ) -> Result<SubmissionReport, Refusal> {
+    ) -> Result<Vec<SubmissionReport>, Refusal> {
         if self.closing.is_closed() {
             return Err(self.closing.refusal());
         }
         let mut parts = Parts::new(parts, self.limits.clone());
         let header = parts.header().await?;
         let held = header.id.map(|id| self.busy.hold(id)).transpose()?;
-        if let Some(report) = self.check(&header).await? {
-            return Ok(report);
+        if let Some(reports) = self.check(&header).await? {
+            return Ok(reports);
         }
         self.take(parts, header, held, submit).await
     }
@@ -154,6 +155,10 @@ impl<B: Backend> Uploads<B> {
         if header.id.is_some() {
             let reason = "is not taken by a dry run: nothing of it is kept";
             return Err(Refusal::Argument { field: "client_submission_id", reason });
+        }
+        if !header.also_to.is_empty() {
+            let reason = "is not for a dry run: try each pipeline by itself";
+            return Err(Refusal::Argument { field: "also_to", reason });
         }
         self.check(&header).await?;
         self.take(parts, header, None, try_out).await
@@ -217,26 +222,34 @@ impl<B: Backend> Uploads<B> {
         }
     }
 
-    /// Asks, before the first byte is written, whether the file could be taken. Returns what it became
-    /// if the same upload was taken already.
-    async fn check(&self, header: &Header) -> Result<Option<SubmissionReport>, Refusal> {
+    /// Asks, before the first byte is written, whether every pipeline could take the file. Returns what
+    /// it became if all of them have taken the same upload already.
+    async fn check(&self, header: &Header) -> Result<Option<Vec<SubmissionReport>>, Refusal> {
         let (bytes, limit) = (header.bytes, self.limits.upload_bytes_max);
         if bytes > limit {
             return Err(Refusal::TooBig { bytes, limit });
         }
-        let (pipeline, name, hash) = (header.pipeline.clone(), header.name.clone(), header.hash);
+        let (targets, name, hash) = (targets(header), header.name.clone(), header.hash);
         let (id, offset, missing) = (header.id, header.offset, bytes - header.offset);
         let replaces = header.replaces;
         let (spare, busy) = (self.limits.disk_free_bytes_min, self.busy.clone());
         ask(&self.backend, self.limits.answer_max, move |backend| {
-            if let Some(id) = id
-                && let Some(report) = backend.upload(&id)?
-                && let Some(hash) = hash
-            {
-                let same = Same { pipeline: pipeline.as_deref(), name: &name, hash };
-                return same.as_before(&id, report).map(Some);
+            let mut known = Vec::with_capacity(targets.len());
+            for Target { pipeline, id } in &targets {
+                if let Some(id) = id
+                    && let Some(report) = backend.upload(id)?
+                    && let Some(hash) = hash
+                {
+                    let same = Same { pipeline: pipeline.as_deref(), name: &name, hash };
+                    known.push(same.as_before(id, report)?);
+                } else {
+                    backend.check_upload(pipeline.as_deref(), &name, replaces)?;
+                }
             }
-            backend.check_upload(pipeline.as_deref(), &name, replaces)?;
+            if known.len() == targets.len() {
+                return Ok(Some(known));
+            }
+            let missing = missing.saturating_add(bytes.saturating_mul(targets.len() as u64 - 1));
             if let Some(id) = id.filter(|_| offset > 0) {
                 // The id is held: what is kept stays as it is until this upload writes.
                 let expected =
@@ -340,32 +353,93 @@ fn try_out<B: Backend>(
     spooled: spool::Spooled,
     hash: blake3::Hash,
 ) -> Result<DryRun, Refusal> {
-    let upload = upload(header, &spooled, hash);
+    let to = Target { pipeline: header.pipeline.clone(), id: None };
+    let upload = upload(&header, to, &spooled, hash);
     Ok(backend.try_upload(&upload)?)
 }
 
+/// A pipeline that takes an upload, and the id that the upload has there.
+struct Target {
+    /// `None`: the only one.
+    pipeline: Option<String>,
+    id: Option<ClientId>,
+}
+
+/// Returns the pipelines that take an upload. An upload for several has an id of its own in each.
+fn targets(header: &Header) -> Vec<Target> {
+    if header.also_to.is_empty() {
+        return vec![Target { pipeline: header.pipeline.clone(), id: header.id }];
+    }
+    let all = header.pipeline.iter().chain(&header.also_to);
+    let target = |pipeline: &String| Target {
+        pipeline: Some(pipeline.clone()),
+        id: header.id.map(|id| id.within(pipeline)),
+    };
+    all.map(target).collect()
+}
+
 /// Returns a spooled file as the engine takes it.
-fn upload(header: Header, spooled: &spool::Spooled, hash: blake3::Hash) -> Upload {
+fn upload(header: &Header, to: Target, spooled: &spool::Spooled, hash: blake3::Hash) -> Upload {
     Upload {
-        pipeline: header.pipeline,
-        name: header.name,
+        pipeline: to.pipeline,
+        name: header.name.clone(),
         path: spooled.path().to_owned(),
         bytes: header.bytes,
         hash: *hash.as_bytes(),
         seen_at: header.seen_at,
-        client_id: header.id,
+        client_id: to.id,
         replaces: header.replaces,
     }
 }
 
-/// Hands a spooled file to the engine.
+/// Hands a spooled file to the engine, for each pipeline that takes it.
 fn submit<B: Backend>(
     backend: &B,
     header: Header,
     spooled: spool::Spooled,
     hash: blake3::Hash,
+) -> Result<Vec<SubmissionReport>, Refusal> {
+    let mut targets = targets(&header);
+    let Some(last) = targets.pop() else { return Ok(Vec::new()) };
+    let mut reports: Vec<SubmissionReport> = Vec::with_capacity(targets.len() + 1);
+    for target in targets {
+        let taken = spooled
+            .copy(backend.spool())
+            .and_then(|copy| submit_one(backend, &header, target, copy, hash));
+        match taken {
+            Ok(report) => reports.push(report),
+            Err(refusal) => {
+                // Whole and right: the client may send its end once more.
+                return Err(partly(&reports, refusal));
+            }
+        }
+    }
+    match submit_one(backend, &header, last, spooled, hash) {
+        Ok(report) => reports.push(report),
+        Err(refusal) => return Err(partly(&reports, refusal)),
+    }
+    Ok(reports)
+}
+
+/// Says with a refusal which pipelines have taken the file.
+fn partly(taken: &[SubmissionReport], refusal: Refusal) -> Refusal {
+    if taken.is_empty() {
+        return refusal;
+    }
+    let one = |report: &SubmissionReport| format!("{} (submission {})", report.pipeline, report.id);
+    let taken = taken.iter().map(one).collect::<Vec<_>>().join(", ");
+    Refusal::Partly { taken, refusal: Box::new(refusal) }
+}
+
+/// Hands a spooled file to the engine, for one pipeline.
+fn submit_one<B: Backend>(
+    backend: &B,
+    header: &Header,
+    to: Target,
+    spooled: spool::Spooled,
+    hash: blake3::Hash,
 ) -> Result<SubmissionReport, Refusal> {
-    let submitted = backend.submit(upload(header, &spooled, hash));
+    let submitted = backend.submit(upload(header, to, &spooled, hash));
     match submitted {
         Ok(report) if spooled.path().exists() => {
             // It was taken already, under the same id.

@@ -5,6 +5,7 @@
 //! outside, by the system for lack of memory, or by a power cut: those are nobody's fault. The next
 //! start reads the markers, draws its conclusions in the journal, and removes them.
 
+use std::cell::RefCell;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -45,6 +46,20 @@ pub struct Crash {
     /// The submission that this thread read from last, if it read any: a hint, no proof.
     #[serde(default)]
     pub submission: Option<u64>,
+    /// The file that ended it on purpose, if one did.
+    #[serde(default)]
+    pub blamed: Option<Blamed>,
+}
+
+/// A file that a worker could not finish: its rows are in the state already, so it ended the process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blamed {
+    /// Its pipeline.
+    pub pipeline: String,
+    /// Its epoch.
+    pub epoch: u64,
+    /// What it did.
+    pub why: String,
 }
 
 impl Crash {
@@ -69,6 +84,7 @@ static ARMED: Mutex<Option<(PathBuf, Option<u64>, usize)>> = Mutex::new(None);
 
 thread_local! {
     static READING: AtomicU64 = const { AtomicU64::new(0) };
+    static BLAMED: RefCell<Option<Blamed>> = const { RefCell::new(None) };
 }
 
 /// Says where [`record_panic`] is to write. Called once the generation is known.
@@ -100,8 +116,15 @@ pub fn reading(submission: u64) {
     READING.with(|reading| reading.store(submission, Ordering::Relaxed));
 }
 
-/// Writes the marker of a panic of this thread, as well as it can: called while the process ends.
-pub fn record_panic(thread: &str, what: &str) {
+/// Says, right before this thread panics, which file makes it do so: the next start sets it aside.
+pub fn blame(blamed: Blamed) {
+    BLAMED.with_borrow_mut(|place| *place = Some(blamed));
+}
+
+/// Writes the marker of a panic of this thread, as well as it can: called while the process ends. Returns
+/// the file that is to blame, if that was said.
+pub fn record_panic(thread: &str, what: &str) -> Option<Blamed> {
+    let blamed = BLAMED.try_with(RefCell::take).unwrap_or_default();
     // Another thread that panics at the same time must finish its marker before this one ends the
     // process; one that hangs must not hang this one.
     let mut armed = ARMED.try_lock();
@@ -111,8 +134,8 @@ pub fn record_panic(thread: &str, what: &str) {
         std::thread::sleep(RECORD_WAIT);
         armed = ARMED.try_lock();
     }
-    let Ok(armed) = armed else { return };
-    let Some((home, generation, process)) = armed.as_ref() else { return };
+    let Ok(armed) = armed else { return blamed };
+    let Some((home, generation, process)) = armed.as_ref() else { return blamed };
     let submission = READING.try_with(|reading| reading.load(Ordering::Relaxed)).unwrap_or(0);
     let crash = Crash {
         generation: *generation,
@@ -120,9 +143,11 @@ pub fn record_panic(thread: &str, what: &str) {
         thread: Some(thread.to_owned()),
         what: what.to_owned(),
         submission: Some(submission).filter(|id| *id > 0),
+        blamed: blamed.clone(),
     };
     // Without the marker the crash is one that nobody can be blamed for.
     let _ = record(home, &crash);
+    blamed
 }
 
 /// Writes a marker: for a supervisor whose child died of one of its own faults (SIGSEGV, SIGABRT,
@@ -135,11 +160,13 @@ pub fn record(home: &Path, crash: &Crash) -> io::Result<()> {
         crash.generation.map_or_else(|| "unknown".to_owned(), |generation| generation.to_string());
     let path = home.join(format!("{PREFIX}{generation}-{}{ENDING}", crash.process));
     let mut crash = crash.clone();
-    let mut length = crash.what.len().min(WHAT_BYTES_MAX);
-    while !crash.what.is_char_boundary(length) {
-        length -= 1;
+    for text in [&mut crash.what].into_iter().chain(crash.blamed.as_mut().map(|one| &mut one.why)) {
+        let mut length = text.len().min(WHAT_BYTES_MAX);
+        while !text.is_char_boundary(length) {
+            length -= 1;
+        }
+        text.truncate(length);
     }
-    crash.what.truncate(length);
     let mut text = serde_json::to_vec_pretty(&crash).map_err(io::Error::from)?;
     text.push(b'\n');
     // Not synced: who loses it in a power cut had one.
@@ -213,6 +240,7 @@ mod tests {
             thread: Some("timely:work-0".into()),
             what: "ü".repeat(3000),
             submission: Some(3),
+            blamed: Some(Blamed { pipeline: "p".into(), epoch: 4, why: "ü".repeat(3000) }),
         };
         record(home, &crash).unwrap();
         record(home, &Crash { what: "another".into(), ..crash.clone() }).unwrap();
@@ -225,6 +253,9 @@ mod tests {
         assert_eq!(told, [(Some(7), 1), (Some(8), 0), (None, 99)]);
         assert_eq!(markers[0].crash.submission, Some(3));
         assert_eq!(markers[0].crash.what, "ü".repeat(2048));
+        let why = "ü".repeat(2048);
+        let blamed = Blamed { pipeline: "p".into(), epoch: 4, why };
+        assert_eq!(markers[0].crash.blamed, Some(blamed));
         forget(&markers).unwrap();
         forget(&markers).unwrap();
         assert_eq!(found(home).unwrap(), []);
@@ -245,7 +276,7 @@ mod tests {
     #[test]
     fn what_is_not_armed_records_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        record_panic("main", "before the home was open");
+        assert_eq!(record_panic("main", "before the home was open"), None);
         assert_eq!(found(folder.path()).unwrap(), []);
     }
 }

@@ -78,6 +78,7 @@ pub const NAMES: &[&str] = &[
     "upload-created",
     "upload-written",
     "upload-synced",
+    "upload-copied",
     "upload-claimed",
     "upload-claim-synced",
     "upload-accepted",
@@ -102,6 +103,7 @@ pub const NAMES: &[&str] = &[
     "part-folders-synced",
     "part-prepared",
     // committed
+    "set-refused",
     "commit-begin",
     "commit-written",
     "commit-durable",

@@ -5,12 +5,15 @@
 //! [`Journal::accept`] and [`Journal::finish`] have returned survives a crash and a loss of power.
 //! Never touches the files it speaks of, except to see which names are taken.
 
+mod accept;
+mod arrival;
 mod attempt;
 mod checkpoint;
 mod client_id;
 mod correct;
 mod dedupe;
 mod deployment;
+mod finish;
 mod hold;
 mod names;
 mod read;
@@ -33,7 +36,9 @@ use rusqlite::{Connection, ErrorCode, ffi};
 use crate::disk::{self, DiskError, Full};
 use crate::queue::Identity;
 
+pub use arrival::{SetFiles, SetOf, Terms};
 pub use attempt::{Attempt, Postponed};
+pub(crate) use checkpoint::checkpoints;
 pub use checkpoint::{CheckpointRow, Committed};
 pub use client_id::{CLIENT_IDS_KEPT, ClientId, ClientIdError};
 pub use correct::{Correction, Corrections, NeededBy, Removed, Replaces, RetainedBytes, Retired};
@@ -104,6 +109,8 @@ pub struct NewFile {
     pub dedupe: Dedupe,
     /// Which earlier file of its source it takes the place of. One that takes a place repeats none.
     pub replaces: Replaces,
+    /// What was found of it already.
+    pub terms: Terms,
 }
 
 /// A file in the journal. Times are microseconds since 1970.
@@ -182,7 +189,7 @@ pub enum Verdict {
     },
     /// It was set aside and left no output.
     Quarantined {
-        /// A stable word, `E-...`.
+        /// A stable word.
         code: String,
         /// What happened, for a person.
         detail: String,
@@ -325,7 +332,7 @@ pub enum VerdictRow {
     },
     /// It was set aside and left no output.
     Quarantined {
-        /// A stable word, `E-...`.
+        /// A stable word.
         code: String,
         /// What happened, for a person.
         detail: String,

@@ -27,7 +27,8 @@
 //! ```
 //! use std::ffi::OsStr;
 //! use tidemill_store::{
-//!     Dedupe, Home, Journal, NewFile, Outcome, Part, Replaces, Verdict, publish, queue, sync_published,
+//!     Dedupe, Home, Journal, NewFile, Outcome, Part, Replaces, Terms, Verdict, publish, queue,
+//!     sync_published,
 //! };
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -53,6 +54,7 @@
 //!     client_id: None,
 //!     dedupe: Dedupe::None,
 //!     replaces: Replaces::Nothing,
+//!     terms: Terms::default(),
 //! }])?;
 //! let file = &accepted[0];
 //! assert_eq!(file.epoch, 1);
@@ -118,8 +120,8 @@ pub use journal::{
     Correction, Corrections, Counts, Dedupe, Deployed, Deployment, Filter, Generation, Held, Hold,
     Journal, JournalError, JournalReader, NeededBy, NewDeployment, NewFile, Outcome, OutcomeRow,
     Output, Part, PartBody, PartRow, Phase, Postponed, ReceiptRow, Removed, Replaced, Replaces,
-    RetainedBytes, Retired, Retried, Retries, SubmissionRow, Verdict, VerdictRow, Version, WouldBe,
-    deployments,
+    RetainedBytes, Retired, Retried, Retries, SetFiles, SetOf, SubmissionRow, Terms, Verdict,
+    VerdictRow, Version, WouldBe, deployments,
 };
 pub use publish::{PublishError, publish, replace_file, sync_published};
 pub use queue::spool::{self, sweep_spool};

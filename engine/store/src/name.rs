@@ -108,6 +108,11 @@ pub fn slug(name: &str) -> String {
     if slug.is_empty() { "file".into() } else { slug }
 }
 
+/// Returns what of a name stands before its first data extension: `a.jsonl.gz` is `a`.
+pub fn stem(name: &str) -> &str {
+    split_stem(name).0
+}
+
 /// Returns a name cut in two before its first data extension: `a.jsonl.gz` is `a` and `.jsonl.gz`.
 fn split_stem(name: &str) -> (&str, &str) {
     const EXTENSION_BYTES_MAX: usize = 40;

@@ -128,16 +128,7 @@ fn publish_staged(
         }
         Some(_) => {}
     }
-    match rename_into(sink, staged, path) {
-        Ok(()) => failpoint::reach("publish-staged-moved").map_err(stop_at(part)),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match lying(path, part)? {
-            Lying::This => std::fs::remove_file(staged)
-                .map_err(|error| DiskError::new("remove", staged, error).into()),
-            Lying::Before => replace_ours(staged, path).map_err(PublishError::from),
-            Lying::Nothing | Lying::Other => Err(PublishError::Occupied { path: path.into() }),
-        },
-        Err(error) => Err(error.into()),
-    }
+    place(staged, sink, path, part, "publish-staged-moved")
 }
 
 fn publish_inline(
@@ -150,32 +141,40 @@ fn publish_inline(
     if bytes.len() as u64 != part.bytes || *blake3::hash(bytes).as_bytes() != part.hash {
         return Err(PublishError::Changed { path: home.journal_path(), detail: "inline bytes" });
     }
-    let there = lying(path, part)?;
-    match there {
-        Lying::This => return Ok(()),
-        Lying::Other => return Err(PublishError::Occupied { path: path.into() }),
-        Lying::Nothing | Lying::Before => {}
-    }
     // Beside the generations, so that recovery finds and removes what a crash leaves.
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let temporary = home.stage_root().join(format!("inline-{}-{number}", std::process::id()));
-    let written = write_new(&temporary, |file| file.write_all(bytes));
-    let moved = written.and_then(|_| {
-        failpoint::reach("publish-inline-written").map_err(DiskError::failpoint(path))?;
-        if there == Lying::Before {
-            return replace_ours(&temporary, path);
-        }
-        rename_into(sink, &temporary, path)?;
-        failpoint::reach("publish-inline-moved").map_err(DiskError::failpoint(path))
+    let written = write_new(&temporary, |file| file.write_all(bytes)).and_then(|_| {
+        failpoint::reach("publish-inline-written").map_err(DiskError::failpoint(path))
     });
-    moved.map_err(|error| {
-        let _ = std::fs::remove_file(&temporary);
-        match error.kind() {
-            io::ErrorKind::AlreadyExists => PublishError::Occupied { path: path.into() },
-            _ => error.into(),
-        }
-    })
+    written
+        .map_err(PublishError::from)
+        .and_then(|()| place(&temporary, sink, path, part, "publish-inline-moved"))
+        .inspect_err(|_| {
+            let _ = std::fs::remove_file(&temporary);
+        })
+}
+
+/// Gives a whole file its final name. Looks at what lies there only if something does: that is rare,
+/// and each look costs as much as a good part of the move.
+fn place(
+    source: &Path,
+    sink: &Path,
+    path: &Path,
+    part: &Part,
+    moved: &'static str,
+) -> Result<(), PublishError> {
+    match rename_into(sink, source, path) {
+        Ok(()) => failpoint::reach(moved).map_err(stop_at(part)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match lying(path, part)? {
+            Lying::This => std::fs::remove_file(source)
+                .map_err(|error| DiskError::new("remove", source, error).into()),
+            Lying::Before => replace_ours(source, path).map_err(PublishError::from),
+            Lying::Nothing | Lying::Other => Err(PublishError::Occupied { path: path.into() }),
+        },
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Takes an output away. What is not ours is somebody's own, and the output is gone all the same.

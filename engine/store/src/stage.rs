@@ -29,6 +29,10 @@ pub use block::{BLOCK_BYTES, Block, BlockWrite, Blocks};
 /// for little.
 const WRITEBACK_BYTES: u64 = 8 * 1024 * 1024;
 
+/// Bytes of a block that are hashed at once: enough of them for all lanes of the processor, and few
+/// enough to be still in its cache.
+const HASH_BYTES: usize = 128 << 10;
+
 /// How often one sink may stage one epoch in one generation: a dataflow that was rebuilt stages
 /// again beside what the one before left.
 const ATTEMPTS_MAX: u32 = 10_000;
@@ -39,12 +43,19 @@ pub struct StageWriter {
     /// Who writes what comes after the first block's worth of bytes.
     blocks: Option<Arc<dyn Blocks>>,
     /// The block that is being filled.
-    filling: Option<(Arc<BlockFile>, Block)>,
+    filling: Option<Filling>,
     path: PathBuf,
     staged: PathBuf,
     hasher: blake3::Hasher,
     bytes: u64,
     writeback_from: u64,
+}
+
+/// A block that is being filled, and how much of it is in the hash.
+struct Filling {
+    file: Arc<BlockFile>,
+    block: Block,
+    hashed: usize,
 }
 
 /// A part that is written whole and not yet durable.
@@ -176,16 +187,23 @@ impl StageWriter {
         self
     }
 
+    /// Returns whether bytes go into blocks by now: short pieces cost no more than long ones.
+    pub fn is_in_blocks(&self) -> bool {
+        self.filling.is_some()
+    }
+
     /// Gives bytes to whoever writes blocks, as these become full.
     fn give_away(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.hasher.update(bytes);
         let mut rest = bytes;
         while !rest.is_empty() {
-            let Some(block) = self.block()? else { return Ok(()) };
-            let count = block.fill(rest);
-            let is_full = block.is_full();
+            let Some(filling) = self.filling()? else { return Ok(()) };
+            let count = filling.block.fill(rest);
+            let (unhashed, is_full) = (filling.unhashed(), filling.block.is_full());
             rest = &rest[count..];
             self.bytes += count as u64;
+            if unhashed >= HASH_BYTES {
+                self.hash_filling();
+            }
             if is_full {
                 self.give_block(|blocks| blocks.empty());
             }
@@ -194,21 +212,33 @@ impl StageWriter {
     }
 
     /// Returns the block that is being filled.
-    fn block(&mut self) -> io::Result<Option<&mut Block>> {
+    fn filling(&mut self) -> io::Result<Option<&mut Filling>> {
         let (Some(file), Some(blocks)) = (&self.file, &self.blocks) else { return Ok(None) };
-        let (_, block) = match &mut self.filling {
+        Ok(Some(match &mut self.filling {
             Some(filling) => filling,
-            none => none.insert((Arc::new(BlockFile::open(file, &self.path)?), blocks.empty())),
-        };
-        Ok(Some(block))
+            none => {
+                let file = Arc::new(BlockFile::open(file, &self.path)?);
+                none.insert(Filling { file, block: blocks.empty(), hashed: 0 })
+            }
+        }))
+    }
+
+    /// Takes into the hash what the block has.
+    fn hash_filling(&mut self) {
+        if let Some(filling) = &mut self.filling {
+            self.hasher.update(&filling.block.bytes()[filling.hashed..]);
+            filling.hashed = filling.block.bytes().len();
+        }
     }
 
     /// Gives the block that is being filled away, and goes on with another.
     fn give_block(&mut self, next: fn(&dyn Blocks) -> Block) {
-        let (Some((file, block)), Some(blocks)) = (&mut self.filling, &self.blocks) else { return };
-        let block = std::mem::replace(block, next(&**blocks));
+        self.hash_filling();
+        let (Some(filling), Some(blocks)) = (&mut self.filling, &self.blocks) else { return };
+        let block = std::mem::replace(&mut filling.block, next(&**blocks));
+        filling.hashed = 0;
         let offset = self.bytes - block.bytes().len() as u64;
-        blocks.write(BlockWrite::new(Arc::clone(file), offset, block));
+        blocks.write(BlockWrite::new(Arc::clone(&filling.file), offset, block));
     }
 
     /// Returns how many bytes were written.
@@ -220,7 +250,7 @@ impl StageWriter {
     pub fn finish(mut self) -> io::Result<Unsynced> {
         failpoint::reach("part-written")?;
         let in_blocks = self.filling.is_some();
-        if self.filling.as_ref().is_some_and(|(_, block)| !block.bytes().is_empty()) {
+        if self.filling.as_ref().is_some_and(|filling| !filling.block.bytes().is_empty()) {
             self.give_block(|_| Block::none());
         }
         let file = self.file.take().ok_or(io::ErrorKind::InvalidInput)?;
@@ -248,6 +278,12 @@ impl Drop for StageWriter {
             // What cannot be removed now, recovery removes.
             let _ = std::fs::remove_file(&self.path);
         }
+    }
+}
+
+impl Filling {
+    fn unhashed(&self) -> usize {
+        self.block.bytes().len() - self.hashed
     }
 }
 

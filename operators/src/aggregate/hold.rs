@@ -27,12 +27,10 @@ use super::accumulator::{Accumulator, State, add_counted};
 use super::candidate::{LANE_BYTES, is_held, picked};
 use super::gather::Partial;
 use super::registers::{LEVEL_BYTES, REGISTER_BYTES, level};
-use super::row::{RowError, RowReader, put_number};
+use super::row::RowError;
 use super::{AggregateSpec, Computed, Hold};
-use crate::keep::KeptRows;
-use crate::key::{self, Key};
-use crate::keyed::{Piece, Trace, forget, pieces};
-use crate::shards::shard_of;
+use crate::key::Key;
+use crate::keyed::{KeptRow, Piece, Trace, decode_kept_as, forget, pieces, taken_back_too_often};
 use crate::time::Time;
 
 /// How many values are looked at before other operators get their turn.
@@ -281,17 +279,6 @@ impl Looked for HeldValues<'_> {
     }
 }
 
-/// A value was taken back that was not there: somebody upstream says something else than it said
-/// before, and every answer from here on would be wrong.
-fn taken_back_too_often(value: &[u8], total: i64, epoch: u64) -> ! {
-    panic!(
-        "by epoch {epoch} a held value was taken back more often than it came ({total} times it is \
-         there): {}; an input that was read again differs from what was read first, or an operator \
-         before this one is not the same function of its input as it was",
-        value.escape_ascii()
-    )
-}
-
 /// The computed columns of which something is held.
 struct Lanes {
     /// By lane: the column, and what is held of it.
@@ -376,52 +363,14 @@ fn first(held: &mut impl Looked, prefix: &[u8]) -> (Option<Vec<u8>>, Option<Vec<
     (first_before, first_after)
 }
 
-/// How held values are kept.
-pub struct KeptHeld;
-
-impl KeptRows<Trace> for KeptHeld {
-    fn shard(key: &[u8]) -> u8 {
-        shard_of(crate::exchange::key_hash(key))
-    }
-
-    fn encode(key: &[u8], value: &[u8], total: &i64, bytes: &mut Vec<u8>) {
-        if *total < 0 {
-            taken_back_too_often(value, *total, u64::MAX);
-        }
-        for part in [key, value] {
-            put_number(part.len() as u64, bytes);
-            bytes.extend_from_slice(part);
-        }
-        put_number(total.cast_unsigned(), bytes);
-    }
-}
-
-/// A key, what is held of it, and how often that is there.
-pub type KeptValue = ((Key, Key), i64);
-
-/// Returns the held values of one kept block.
+/// Returns the held values of one kept block: a key, what is held of it, and how often that is there.
 ///
 /// # Errors
 /// When they are not those of this aggregate.
-pub fn decode_held(bytes: &[u8], spec: &AggregateSpec) -> Result<Vec<KeptValue>, RowError> {
-    let mut reader = RowReader::new(bytes);
-    let mut rows = Vec::new();
-    while !reader.is_at_end() {
-        let key = reader.bytes()?;
-        if key::check(key, &spec.keys).is_err() {
-            return Err(reader.error("a key of other columns"));
-        }
-        let value = reader.bytes()?;
-        if !is_held(spec, value) {
-            return Err(reader.error("a value that is not held"));
-        }
-        let count = reader.number()?.cast_signed();
-        if count <= 0 {
-            return Err(reader.error("a value that is not there"));
-        }
-        rows.push(((Key::new(key), Key::new(value)), count));
-    }
-    Ok(rows)
+pub fn decode_held(bytes: &[u8], spec: &AggregateSpec) -> Result<Vec<KeptRow>, RowError> {
+    decode_kept_as(bytes, &spec.keys, |value| {
+        if is_held(spec, value) { Ok(()) } else { Err("a value that is not held") }
+    })
 }
 
 #[cfg(test)]
@@ -431,6 +380,8 @@ mod tests {
 
     use super::super::{Function, TakenBack};
     use super::*;
+    use crate::keep::KeptRows;
+    use crate::keyed::KeptPacked;
     use crate::types::{Column, Type};
 
     fn spec() -> AggregateSpec {
@@ -515,13 +466,13 @@ mod tests {
         let key = int(0, 3)[2..].to_vec();
         let mut bytes = Vec::new();
         for value in [int(1, 5), vec![0, 2, 1, b'a', 0], vec![0, 3, 0, 1, 250]] {
-            KeptHeld::encode(&key, &value, &3, &mut bytes);
+            KeptPacked::encode(&key, &value, &3, &mut bytes);
         }
         let rows = decode_held(&bytes, &spec()).unwrap();
         assert_eq!(rows.iter().map(|row| row.1).collect::<Vec<_>>(), [3, 3, 3]);
         for foreign in [vec![], vec![0], int(0, 5), int(9, 5), vec![0, 1, 1], vec![0, 3, 0, 1, 0]] {
             let mut bytes = Vec::new();
-            KeptHeld::encode(&key, &foreign, &1, &mut bytes);
+            KeptPacked::encode(&key, &foreign, &1, &mut bytes);
             assert!(decode_held(&bytes, &spec()).is_err(), "{foreign:?}");
         }
     }

@@ -29,11 +29,11 @@ use super::AggregateSpec;
 use super::accumulator::Accumulator;
 use super::checkpoint::{KeptTotalRows, Trace};
 use super::gather::{Held, Partial};
-use super::hold::{KeptHeld, hold};
+use super::hold::hold;
 use crate::batch::{Batch, Origin, rows_without_columns};
 use crate::keep::keep;
 use crate::key::{Key, decode_columns};
-use crate::keyed;
+use crate::keyed::{self, KeptPacked};
 use crate::reject::{EpochRejects, OnError, Reject, RejectCode, Standing};
 use crate::shards::{Mark, ShardSink, shard_of};
 use crate::tally::Tally;
@@ -126,7 +126,7 @@ where
         let held = arrange_held(name, held.concat(restored));
         let title = format!("{name} held");
         let marks = kept.marks.clone();
-        kept_beside = Some(keep::<KeptHeld, _, _>(&title, held.clone(), marks, sink));
+        kept_beside = Some(keep::<KeptPacked, _, _>(&title, held.clone(), marks, sink));
         partials = partials.concat(hold(name, held, &spec));
     }
     let arranged = arrange(name, partials);

@@ -14,7 +14,7 @@ use sqlparser::ast::{
 use crate::expr::aggregate::AGGREGATES;
 use crate::expr::check::{Checker, Typed};
 use crate::expr::interval::unit_name;
-use crate::expr::near::nearest;
+use crate::expr::near::{begins_like, nearest};
 use crate::expr::pattern::{Extractor, Replacer};
 use crate::expr::plan::{Arithmetic, Function, Plan, Unit};
 use crate::expr::typing::{NULL_HINT, article};
@@ -238,7 +238,9 @@ impl Checker<'_> {
                 "if" | "iif" | "iff" => Some("use CASE WHEN a THEN b ELSE c END".to_owned()),
                 "ifnull" | "nvl" | "isnull" => Some("use coalesce(a, b)".to_owned()),
                 "len" => Some("use length(a)".to_owned()),
-                name => nearest(name, names).map(|near| format!("did you mean `{near}`?")),
+                name => nearest(name, names.clone())
+                    .or_else(|| begins_like(name, names))
+                    .map(|near| format!("did you mean `{near}`?")),
             };
             return self.wrong(at, format!("there is no function `{name}`"), hint.as_deref());
         };

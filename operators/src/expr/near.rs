@@ -24,6 +24,21 @@ pub(super) fn nearest<'a>(
         .map(|(_, candidate)| candidate)
 }
 
+/// Returns the candidate that has the longest beginning in common with `name`, of those alike the first;
+/// nothing if that is shorter than a word.
+pub(super) fn begins_like<'a>(
+    name: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    const LETTERS_MIN: usize = 5;
+    let common = |candidate: &str| {
+        name.bytes().zip(candidate.bytes()).take_while(|(one, other)| one == other).count()
+    };
+    let counted = candidates.into_iter().map(|candidate| (common(candidate), candidate));
+    let best = counted.reduce(|best, next| if next.0 > best.0 { next } else { best });
+    best.filter(|(common, _)| *common >= LETTERS_MIN).map(|(_, candidate)| candidate)
+}
+
 /// Counts inserted, deleted, replaced and swapped letters (optimal string alignment).
 fn distance(a: &[char], b: &[char]) -> Option<usize> {
     if b.len() > NAME_CHARS_MAX || a.len().abs_diff(b.len()) > NAME_CHARS_MAX / 2 {
@@ -57,5 +72,9 @@ mod tests {
         assert_eq!(nearest("latency", names), None);
         assert_eq!(nearest("latencyms", names), Some("latency_ms"));
         assert_eq!(nearest("zzz", names), None);
+        let functions = ["lower", "regexp_like", "regexp_replace"];
+        assert_eq!(begins_like("lowercase", functions), Some("lower"));
+        assert_eq!(begins_like("regexp_match", functions), Some("regexp_like"));
+        assert_eq!(begins_like("regr", functions), None);
     }
 }

@@ -4,7 +4,8 @@
 //! that can say something new: only the changed left rows where the right side stayed as it was, all
 //! left rows where it did not. What a pair counted before and after is compared pair by pair, so
 //! nothing is said twice and nothing that stays the same is said at all. It can stop between any two
-//! rows and go on later, so a product of any size neither starves others nor lies in memory.
+//! rows and go on later, so a product neither starves others nor lies in memory; and it stops for
+//! good where one key gives more rows than a bound.
 
 use differential_dataflow::trace::Cursor;
 use differential_dataflow::trace::cursor::cursor_list;
@@ -68,6 +69,17 @@ impl Said<'_> {
         let bytes = self.key.len() + self.left.len() + self.right.map_or(0, <[u8]>::len);
         1 + bytes / BYTES_OF_A_ROW
     }
+}
+
+/// How far a walk came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Came {
+    /// There is more to say.
+    Partly,
+    /// All is said.
+    Through,
+    /// More rows follow from the key it stands on than one epoch may bring about.
+    TooFar,
 }
 
 /// The rows of a few pieces, by key.
@@ -163,6 +175,10 @@ pub(super) struct Changes {
 pub(super) struct Walk {
     kind: Kind,
     at: Time,
+    /// How many pairs of one key may come, or go.
+    rows_max: u64,
+    /// How many pairs of the key came, or went, so far.
+    paired: u64,
     changed_left: Rows,
     changed_right: Rows,
     left: Rows,
@@ -207,7 +223,7 @@ enum Step {
 impl Walk {
     /// Begins to walk; `left` and `right` are all rows of both sides.
     pub(super) fn new(
-        kind: Kind,
+        (kind, rows_max): (Kind, u64),
         at: Time,
         mut changes: Changes,
         left: Vec<Piece>,
@@ -226,6 +242,8 @@ impl Walk {
         Self {
             kind,
             at,
+            rows_max,
+            paired: 0,
             changed_left: Rows::new(changes.left),
             left_lookup: Lookup::new(&left),
             changed_right: Rows::new(changes.right),
@@ -244,11 +262,14 @@ impl Walk {
         }
     }
 
-    /// Says what there is to say, for about `fuel` rows of usual length; returns whether that was not
-    /// all.
-    pub(super) fn advance(&mut self, mut fuel: usize, say: &mut impl FnMut(Said<'_>)) -> bool {
+    /// Says what there is to say, for about `fuel` rows of usual length.
+    pub(super) fn advance(&mut self, mut fuel: usize, say: &mut impl FnMut(Said<'_>)) -> Came {
         while fuel > 0 {
             if self.owed > 0 {
+                let is_pair = matches!(self.step, Step::Right { .. });
+                if is_pair && self.paired.saturating_add(self.owed) > self.rows_max {
+                    return Came::TooFar;
+                }
                 let mut said = self.said();
                 let cost = said.cost();
                 let owed = usize::try_from(self.owed).unwrap_or(usize::MAX);
@@ -256,6 +277,7 @@ impl Walk {
                 let times = said.times;
                 say(said);
                 self.owed -= times as u64;
+                self.paired += if is_pair { times as u64 } else { 0 };
                 fuel = fuel.saturating_sub(times.saturating_mul(cost));
                 continue;
             }
@@ -267,10 +289,26 @@ impl Walk {
                 Step::Met => self.meet(),
                 Step::Right { all } => self.next_right(all),
                 Step::End if std::mem::take(&mut self.plus_too) => self.turn(),
-                Step::End => return false,
+                Step::End => return Came::Through,
             }
         }
-        true
+        Came::Partly
+    }
+
+    /// Ends the walk; returns the key it stands on, and how many rows either side has of it.
+    pub(super) fn into_key(mut self) -> (Key, [u64; 2]) {
+        let at = self.at;
+        let rows = [&mut self.left, &mut self.right].map(|rows| {
+            rows.restart();
+            rows.seek(&self.key);
+            let mut count = 0;
+            while rows.row().is_some() {
+                count += rows.counts(at).1.unsigned_abs();
+                rows.step();
+            }
+            count
+        });
+        (Key::new(&self.key), rows)
     }
 
     fn said(&self) -> Said<'_> {
@@ -323,6 +361,7 @@ impl Walk {
             }
         };
         copy(next, &mut self.key);
+        self.paired = 0;
         self.changed_left.seek(&self.key);
         self.changed_right.seek(&self.key);
         self.right.seek(&self.key);
@@ -453,6 +492,9 @@ mod tests {
     use super::*;
     use crate::keyed::{PackedBuilder, Update};
 
+    /// Twice as many as the left rows of the one hot key, so that two partners are not too many.
+    const ROWS_MAX: u64 = 100_000;
+
     /// Returns a piece of rows `(key, row, epoch, diff)`.
     fn piece(rows: impl IntoIterator<Item = (u8, u32, u64, i64)>) -> Vec<Piece> {
         let key = |key: u8| Key::new(&[key]);
@@ -487,12 +529,16 @@ mod tests {
         let old = piece((0..50_000).map(|row| (7, row, 1, 1)));
         let all_left = [old, changes.left.clone()].concat();
         let all_right = [piece([(7, 0, 1, 1), (8, 0, 1, 1)]), changes.right.clone()].concat();
-        let mut walk = Walk::new(kind, Time::end(2), changes, all_left, all_right);
+        let end = Time::end(2);
+        let mut walk = Walk::new((kind, ROWS_MAX), end, changes, all_left, all_right);
         let (mut came, mut went) = (0, 0);
-        let more = walk.advance(fuel, &mut |said| {
+        let how_far = walk.advance(fuel, &mut |said| {
             *if said.diff > 0 { &mut came } else { &mut went } += said.times;
         });
-        (came, went, !more)
+        if how_far == Came::TooFar {
+            assert_eq!(walk.into_key(), (Key::new(&[7]), [50_000, 3]));
+        }
+        (came, went, how_far == Came::Through)
     }
 
     #[test]
@@ -531,6 +577,20 @@ mod tests {
         assert!(came == 0 && (200..1_000).contains(&went) && !done, "{came} {went}");
         assert_eq!(after(Kind::Left, &[], &[(7, 0, 2, -1)], 1_000_000), (50_000, 50_000, true));
         assert_eq!(after(Kind::Anti, &[], &[(7, 0, 2, -1)], 1_000_000), (50_000, 0, true));
+    }
+
+    #[test]
+    fn one_key_gives_only_so_many_rows_and_what_is_too_much_says_which() {
+        let one_more = [(7, 1, 2, 1)];
+        assert_eq!(after(Kind::Inner, &[], &one_more, usize::MAX), (50_000, 0, true));
+        let two_more = [(7, 1, 2, 1), (7, 2, 2, 1)];
+        assert_eq!(after(Kind::Inner, &[], &two_more, usize::MAX), (100_000, 0, true));
+        // Three partners for each are too many; what goes is counted for itself.
+        let three_more = [(7, 1, 2, 1), (7, 2, 2, 1), (7, 0, 2, -1), (7, 3, 2, 1)];
+        let (came, went, done) = after(Kind::Inner, &[], &three_more, usize::MAX);
+        assert!(came == 100_000 && went == 50_000 && !done, "{came} {went}");
+        // Rows without a partner are as many as came in.
+        assert_eq!(after(Kind::Anti, &[], &[(7, 0, 2, -1)], usize::MAX), (50_000, 0, true));
     }
 
     #[test]

@@ -204,6 +204,17 @@ pub fn decode_kept(
     keys: &[Column],
     layout: &RowLayout,
 ) -> Result<Vec<KeptRow>, RowError> {
+    decode_kept_as(bytes, keys, |value| {
+        layout.check(value).map_err(|_error| "a row of other columns")
+    })
+}
+
+/// Returns the rows of one kept block whose values are what `check` says that they are.
+pub(crate) fn decode_kept_as(
+    bytes: &[u8],
+    keys: &[Column],
+    check: impl Fn(&[u8]) -> Result<(), &'static str>,
+) -> Result<Vec<KeptRow>, RowError> {
     let mut reader = RowReader::new(bytes);
     let mut rows = Vec::new();
     while !reader.is_at_end() {
@@ -212,9 +223,7 @@ pub fn decode_kept(
             return Err(reader.error("a key of other columns"));
         }
         let value = reader.bytes()?;
-        if layout.check(value).is_err() {
-            return Err(reader.error("a row of other columns"));
-        }
+        check(value).map_err(|reason| reader.error(reason))?;
         let count = reader.number()?.cast_signed();
         if count <= 0 {
             return Err(reader.error("a row that is not there"));

@@ -67,6 +67,7 @@ fn submission(id: u64, name: &str, bytes: u64) -> v1::Submission {
         receipt: None,
         waits_for: String::new(),
         attempts: Vec::new(),
+        also: Vec::new(),
     }
 }
 

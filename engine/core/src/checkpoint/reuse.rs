@@ -17,7 +17,7 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::operator::Operator;
 
 use crate::checkpoint::{Place, State};
-use crate::plan::{Input, NodeId, Plan};
+use crate::plan::{NodeId, Plan};
 
 /// A checkpoint of which only some states are taken up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,9 +59,9 @@ pub(crate) fn kept(plan: &Plan, all: &[State], fits: impl Fn(&State) -> bool) ->
     let misfits = all.iter().zip(&fit).filter(|(_, fits)| !**fits).map(|(state, _)| state.place);
     let changing = all.iter().map(|state| state.place).filter(|at| matches!(at, Place::Files(_)));
     let again: Vec<Place> = misfits.chain(changing).collect();
-    let (operators, _) = upstream(plan, &again);
+    let before = upstream(plan, &again);
     let is_again = |place: Place| match place {
-        Place::Operator(at) => again.contains(&place) || operators.contains(&at),
+        Place::Operator(at) => again.contains(&place) || before.contains(&NodeId::Operator(at)),
         Place::Table(_) | Place::Files(_) => again.contains(&place),
     };
     all.iter().map(|state| !is_again(state.place)).collect()
@@ -70,33 +70,23 @@ pub(crate) fn kept(plan: &Plan, all: &[State], fits: impl Fn(&State) -> bool) ->
 /// Returns the sources whose files are read again for the states that are not kept.
 pub(crate) fn read_again(plan: &Plan, all: &[State], kept: &[bool]) -> BTreeSet<usize> {
     let again = all.iter().zip(kept).filter(|(_, kept)| !**kept).map(|(state, _)| state.place);
-    upstream(plan, &again.collect::<Vec<_>>()).1
+    let before = upstream(plan, &again.collect::<Vec<_>>());
+    let source = |node| match node {
+        NodeId::Source(at) => Some(at),
+        NodeId::Operator(_) => None,
+    };
+    before.into_iter().filter_map(source).collect()
 }
 
-/// Returns the operators and sources before these places.
-fn upstream(plan: &Plan, places: &[Place]) -> (BTreeSet<usize>, BTreeSet<usize>) {
-    let inputs = |place: &Place| -> &[Input] {
+/// Returns everything before these places.
+fn upstream(plan: &Plan, places: &[Place]) -> BTreeSet<NodeId> {
+    let of = |place: &Place| -> Vec<NodeId> {
         match place {
-            Place::Operator(at) => &plan.operators[*at].inputs,
-            Place::Table(at) | Place::Files(at) => &plan.sinks[*at].inputs,
+            Place::Operator(at) => plan.operators[*at].upstream().collect(),
+            Place::Table(at) | Place::Files(at) => plan.sinks[*at].upstream().collect(),
         }
     };
-    let (mut operators, mut sources) = (BTreeSet::new(), BTreeSet::new());
-    let mut ahead: Vec<NodeId> =
-        places.iter().flat_map(inputs).map(|input| input.from.node).collect();
-    while let Some(node) = ahead.pop() {
-        match node {
-            NodeId::Source(at) => {
-                sources.insert(at);
-            }
-            // Each once, so this ends.
-            NodeId::Operator(at) if operators.insert(at) => {
-                ahead.extend(plan.operators[at].inputs.iter().map(|input| input.from.node));
-            }
-            NodeId::Operator(_) => {}
-        }
-    }
-    (operators, sources)
+    plan.from_start(places.iter().flat_map(of))
 }
 
 /// Lets only rows pass that came after an epoch.
@@ -144,7 +134,12 @@ sinks:
     /// Which states are made again, and which sources are read for them, when these do not fit.
     #[track_caller]
     fn check(misfits: &[&str], again: &[&str], sources: &[usize]) {
-        let plan = plan(PLAN).unwrap();
+        check_in(PLAN, misfits, again, sources);
+    }
+
+    #[track_caller]
+    fn check_in(yaml: &str, misfits: &[&str], again: &[&str], sources: &[usize]) {
+        let plan = plan(yaml).unwrap();
         let all = states(&plan);
         let kept = kept(&plan, &all, |state| !misfits.contains(&state.id.as_str()));
         let not = all.iter().zip(&kept).filter(|(_, kept)| !**kept);
@@ -165,5 +160,23 @@ sinks:
             &["aggregate/ones", "aggregate/others", "table/ones", "table/others"],
             &[0, 1],
         );
+    }
+
+    #[test]
+    fn what_counts_rejected_records_is_made_again_from_the_files_they_were_in() {
+        let yaml = "pipeline: p
+sources:
+  a: { format: csv, fields: { n: int }, pattern: \"a*\" }
+  b: { format: csv, fields: { n: int }, pattern: \"b*\" }
+operators:
+  some: { from: a, filter: 10 / n > 1 }
+  wrong: { from: [a.errors, some.errors], aggregate: { by: [code], compute: { hits: count(*) } } }
+  others: { from: b, aggregate: { by: [n], compute: { hits: count(*) } } }
+sinks:
+  some: { from: some, files: { format: csv } }
+  wrong: { from: wrong, table: { format: csv, key: [code] } }
+  others: { from: others, table: { format: csv, key: [n] } }
+";
+        check_in(yaml, &["aggregate/wrong"], &["aggregate/wrong"], &[0]);
     }
 }

@@ -62,10 +62,7 @@ impl Engine {
     /// Lets a pipeline, or all, take nothing new until it is resumed, and says how far what is under
     /// way has got. Asked again, it only says that.
     pub fn drain(&self, pipeline: Option<&str>) -> Result<Vec<Draining>, ControlError> {
-        let wanted: Vec<usize> = match pipeline {
-            Some(name) => vec![self.parts.control.find(name, None)?.0],
-            None => (0..self.parts.plans.len()).collect(),
-        };
+        let wanted = self.this_or_all(pipeline)?;
         for at in &wanted {
             if !self.parts.control.is_held(*at, &Held::Drained) {
                 self.change(*at, Held::Drained, true)?;
@@ -87,16 +84,21 @@ impl Engine {
     /// Ends the engine once everything is drained; what was drained for that is not drained any more
     /// when it starts again.
     pub fn stop_drained(&self, pipeline: Option<&str>) -> Result<(), ControlError> {
-        let wanted: Vec<usize> = match pipeline {
-            Some(name) => vec![self.parts.control.find(name, None)?.0],
-            None => (0..self.parts.plans.len()).collect(),
-        };
+        let wanted = self.this_or_all(pipeline)?;
         // First: nothing comes in any more when it is let go.
         self.stop();
         for at in wanted {
             self.change(at, Held::Drained, false)?;
         }
         Ok(())
+    }
+
+    /// Returns the place of one pipeline, or those of all.
+    fn this_or_all(&self, pipeline: Option<&str>) -> Result<Vec<usize>, ControlError> {
+        match pipeline {
+            Some(name) => Ok(vec![self.parts.control.find(name, None)?.0]),
+            None => Ok((0..self.parts.plans.len()).collect()),
+        }
     }
 
     /// Returns whether everything that is finished is visible, waiting a moment for it.

@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
 
-use tidemill_store::{Removed, Replaces};
+use tidemill_store::{AcceptedFile, Removed, Replaces};
 
 use super::{Engine, SubmitError, unavailable};
 use crate::board;
@@ -34,6 +34,31 @@ impl Engine {
             return Err(SubmitError::Unavailable { reason: "it is stopping".into() });
         }
         self.check_space()?;
+        let Some((file, pipeline)) = self.removable(target)? else { return Ok(None) };
+        let _inside = self.parts.control.enter();
+        if let Some(reason) = self.parts.control.refusal_of_all(pipeline) {
+            return Err(SubmitError::Paused { reason });
+        }
+        let new = self.parts.numbers.take();
+        let (reply, answer) = channel();
+        let ended = || SubmitError::Unavailable { reason: "it is stopping".into() };
+        let event = Event::Remove(Removal { of: file.id, id: new, reply });
+        self.parts.events.send(event).map_err(|_| ended())?;
+        match answer.recv().map_err(|_| ended())? {
+            Removed::Accepted(file) => {
+                let report = self.parts.board.live(file.id);
+                Ok(Some(report.unwrap_or_else(|| board::report_of(&file))))
+            }
+            Removed::Unknown => Ok(None),
+            Removed::Not(reason) => Err(SubmitError::NoCorrection { what: what(file.id), reason }),
+        }
+    }
+
+    /// Returns the file that a removal takes away, and its pipeline. `None`: there is no such submission.
+    pub(super) fn removable(
+        &self,
+        target: &Target,
+    ) -> Result<Option<(AcceptedFile, usize)>, SubmitError> {
         let id = match target {
             Target::Id(id) => *id,
             Target::Name { pipeline, name } => self.named(pipeline.as_deref(), name)?,
@@ -47,27 +72,11 @@ impl Engine {
         let pipeline = plans.iter().position(|plan| plan.name == row.file.pipeline);
         let pipeline = pipeline.ok_or_else(|| no("its pipeline does not run".into()))?;
         self.check_correctable(pipeline, &row.file.source).map_err(no)?;
-        let _inside = self.parts.control.enter();
-        if let Some(reason) = self.parts.control.refusal_of_all(pipeline) {
-            return Err(SubmitError::Paused { reason });
-        }
-        let new = self.parts.numbers.take();
-        let (reply, answer) = channel();
-        let ended = || SubmitError::Unavailable { reason: "it is stopping".into() };
-        let event = Event::Remove(Removal { of: id, id: new, reply });
-        self.parts.events.send(event).map_err(|_| ended())?;
-        match answer.recv().map_err(|_| ended())? {
-            Removed::Accepted(file) => {
-                let report = self.parts.board.live(file.id);
-                Ok(Some(report.unwrap_or_else(|| board::report_of(&file))))
-            }
-            Removed::Unknown => Ok(None),
-            Removed::Not(reason) => Err(no(reason)),
-        }
+        Ok(Some((row.file, pipeline)))
     }
 
     /// Returns the newest current version of a name.
-    pub(super) fn named(&self, pipeline: Option<&str>, name: &str) -> Result<u64, SubmitError> {
+    fn named(&self, pipeline: Option<&str>, name: &str) -> Result<u64, SubmitError> {
         let at = self.pipeline_at(pipeline)?;
         let plan = &self.parts.plans[at];
         let found = self.journal().current(&plan.name, name);

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::SystemTime;
 
-use tidemill_store::{Identity, NewFile, Replaces};
+use tidemill_store::{Identity, NewFile, Replaces, Terms};
 
 use super::correct::what;
 use super::{Engine, SubmitError, Target, Upload, unavailable};
@@ -41,6 +41,7 @@ impl Engine {
             hash: Some(upload.hash),
             dedupe: self.parts.patterns[pipeline].dedupe_of(&source),
             replaces,
+            terms: Terms::default(),
             source,
             seen_at_us: to_us(upload.seen_at),
             claimed_at_us: now,
@@ -53,21 +54,9 @@ impl Engine {
     /// Tries what [`Engine::remove`] would do: says what would change, and changes nothing. Blocks until
     /// the dataflow is through with it, and back. `None`: there is no such submission.
     pub fn try_removal(&self, target: &Target) -> Result<Option<DryRun>, SubmitError> {
-        let id = match target {
-            Target::Id(id) => *id,
-            Target::Name { pipeline, name } => self.named(pipeline.as_deref(), name)?,
-        };
-        let row = self.journal().submission(id);
-        let Some(row) = row.map_err(|error| unavailable("look up", &error))? else {
-            return Ok(None);
-        };
-        let no = |reason: String| SubmitError::NoCorrection { what: what(id), reason };
-        let plans = &self.parts.plans;
-        let pipeline = plans.iter().position(|plan| plan.name == row.file.pipeline);
-        let pipeline = pipeline.ok_or_else(|| no("its pipeline does not run".into()))?;
-        self.check_correctable(pipeline, &row.file.source).map_err(no)?;
-        self.check_tried(pipeline, &row.file.source, what(id))?;
-        self.try_out(pipeline, Tried::Remove(id)).map(Some)
+        let Some((file, pipeline)) = self.removable(target)? else { return Ok(None) };
+        self.check_tried(pipeline, &file.source, what(file.id))?;
+        self.try_out(pipeline, Tried::Remove(file.id)).map(Some)
     }
 
     fn try_out(&self, pipeline: usize, change: Tried) -> Result<DryRun, SubmitError> {

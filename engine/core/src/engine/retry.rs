@@ -7,7 +7,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant, SystemTime};
 
 use tidemill_store::journal::VerdictRow;
-use tidemill_store::{NewFile, Replaces, Retried, SubmissionRow, queue};
+use tidemill_store::{NewFile, Replaces, Retried, SubmissionRow, Terms, queue};
 
 use super::{Engine, SubmitError, unavailable};
 use crate::board::{self, to_us};
@@ -40,6 +40,14 @@ impl Engine {
                 self.journal().retries(id).map_err(|error| unavailable("look up", &error))?;
             if let Some(as_id) = earlier.retried_as {
                 return Err(no(format!("it was tried again as {as_id}")));
+            }
+            let set = self.journal().set_of(id).map_err(|error| unavailable("look up", &error))?;
+            if let Some((set, _)) = set {
+                return Err(no(format!(
+                    "it is of the set {}, of which all files are committed or none: mend it in \
+                     quarantine/ and move all files of the set back to unprocessed/",
+                    set.label
+                )));
             }
             match row.outcome.as_ref().map(|outcome| &outcome.verdict) {
                 Some(VerdictRow::Quarantined { .. }) if row.file.is_removal() => {
@@ -113,6 +121,7 @@ impl Engine {
             dedupe: tidemill_store::Dedupe::None,
             // What it was to replace, the journal knows.
             replaces: Replaces::Nothing,
+            terms: Terms::default(),
             client_id: None,
             seen_at_us: now,
             claimed_at_us: now,

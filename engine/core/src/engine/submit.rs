@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tidemill_store::name::check_name;
 use tidemill_store::{
-    CLIENT_IDS_KEPT, ClientId, Full, NewFile, Replaces, SubmissionRow, failpoint, queue,
+    CLIENT_IDS_KEPT, ClientId, Full, NewFile, Replaces, SubmissionRow, Terms, failpoint, queue,
 };
 
 use super::{Engine, unavailable};
@@ -261,6 +261,8 @@ impl Engine {
             seen_at_us: to_us(upload.seen_at),
             claimed_at_us: to_us(SystemTime::now()),
             client_id: upload.client_id,
+            // It is whole, and its hash was compared.
+            terms: Terms::default(),
         };
         let (reply, answer) = channel();
         let ended = || SubmitError::Unavailable { reason: "it is stopping".into() };

@@ -65,7 +65,7 @@ pub(super) fn contract(
         }
     }
     check_totals(written, schema, mistakes);
-    Some(Contract {
+    let contract = Contract {
         min_records: written.min_records,
         max_records: written.max_records,
         header,
@@ -76,7 +76,9 @@ pub(super) fn contract(
             .iter()
             .map(|(column, group)| (column.text.clone(), group.text.clone()))
             .collect(),
-    })
+    };
+    // What it says of arrival asks nothing of the bytes.
+    Some(contract).filter(|contract| !contract.is_empty())
 }
 
 fn check_totals(written: &ContractSpec, schema: &Schema, mistakes: &mut Mistakes<'_>) {

@@ -26,7 +26,7 @@ pub(crate) struct Stream {
     pub(crate) changed_by: Option<String>,
     /// Whether each row is still one record of one file, and so has a place in an output of that file.
     pub(crate) has_place: bool,
-    /// Whether no row is ever taken back: it comes from `append_only` sources alone.
+    /// Whether no row is ever taken back: it comes from sources alone whose files are never corrected.
     pub(crate) append_only: bool,
 }
 
@@ -164,7 +164,7 @@ pub(crate) fn check(
         schema: source.as_ref().map(GraphSource::schema),
         changed_by: None,
         has_place: true,
-        append_only: source.as_ref().is_some_and(|one| one.taking.correcting.append_only),
+        append_only: source.as_ref().is_some_and(|one| one.taking.correcting.is_final()),
     };
     let sources: Vec<Stream> = sources.iter().map(source).collect();
     let mut flow = Flow {

@@ -233,7 +233,12 @@ struct Version {
 impl Reading {
     fn new(mut file: FileOrder) -> Self {
         let old = file.old.take().map(|old| *old);
-        let version = |file| Version { file, chunk: 0, start: 0 };
+        let is_refused = file.refused.is_some();
+        // What is refused is announced, and none of it is read.
+        let version = |file: FileOrder| {
+            let start = if is_refused { file.identity.bytes } else { 0 };
+            Version { file, chunk: 0, start }
+        };
         Self { opened: false, versions: old.into_iter().chain([file]).map(version).collect() }
     }
 
@@ -400,6 +405,7 @@ impl State {
                 replay: file.replay,
                 old: reading.old().map(old),
                 removes: file.removes,
+                refused: file.refused.clone(),
             };
             // It counts as a piece, so that a flood of empty files is bounded too.
             let time = Time::new(epoch, 0);

@@ -3,7 +3,7 @@
 //! | input  | announcements of files and notes of the readers, all sent to worker 0           |
 //! | output | a note per file at `(epoch, END)`: its hash, or that its bytes are not the accepted ones |
 //! | state  | of each open file one value per level of the tree, and what came ahead of its turn |
-//! | errors | none; a file that failed for another reason is passed over                      |
+//! | errors | none; a file that failed for another reason is passed over, one that is refused fails here |
 //!
 //! No byte is read for it: a reader hashes its piece while the piece is in the cache, so what is
 //! known of a file is the hash of the bytes that were processed. BLAKE3 is a tree over chunks of 1
@@ -154,6 +154,9 @@ impl Open {
         if self.failed {
             return None;
         }
+        if let Some((code, detail)) = &opening.refused {
+            return Some(ReadEvent::Failed { code: code.clone(), detail: detail.clone() });
+        }
         if let Some(old) = &opening.old {
             let hash = self.old.hash(old.bytes);
             if old.hash.is_some_and(|committed| committed != hash) {
@@ -276,6 +279,7 @@ mod tests {
                 replay: false,
                 old: None,
                 removes: false,
+                refused: None,
             };
             let mut open = Open::default();
             events.into_iter().for_each(|event| open.note(event));

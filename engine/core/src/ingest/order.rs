@@ -43,6 +43,8 @@ pub struct FileOrder {
     pub old: Option<Box<FileOrder>>,
     /// Whether it only takes the old version away: it has no bytes of its own.
     pub removes: bool,
+    /// Why none of it is read, if that is known: a stable word and the text.
+    pub refused: Option<(String, String)>,
 }
 
 impl FileOrder {
@@ -102,6 +104,8 @@ pub struct Opening {
     pub old: Option<OldVersion>,
     /// Whether it only takes an earlier version away, and has no output of its own.
     pub removes: bool,
+    /// Why none of it is read, if that is known: a stable word and the text.
+    pub refused: Option<(String, String)>,
 }
 
 /// A version that is taken back.

@@ -3,16 +3,18 @@
 //! The folder is the truth. It is listed only when it has changed since, or now and then to be sure:
 //! names that nobody takes and files that stay where they are cost nothing in between.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::time::{Duration, Instant, SystemTime};
 
-use tidemill_store::Folders;
 use tidemill_store::name::check_name;
+use tidemill_store::{Folders, queue};
 
+use super::gate::{Gate, Ready};
+use super::manifest;
 use super::patterns::{Fit, Patterns};
 use super::refused::Refused;
 use super::waiting::{Seen, Waiting};
@@ -34,6 +36,12 @@ pub(super) struct Inbox {
     pub(super) patterns: Patterns,
     /// Files that are complete.
     pub(super) waiting: Waiting,
+    /// Complete files that wait for something beside them.
+    pub(super) gate: Gate,
+    /// Sets that are complete, in the order in which they became so.
+    pub(super) sets: VecDeque<Ready>,
+    /// What the gate was told of, and how it looked then.
+    gated: BTreeMap<OsString, Look>,
     /// Files that may still be written.
     growing: BTreeMap<OsString, Growing>,
     /// Names that are left where they are, so that each is reported once.
@@ -86,6 +94,12 @@ impl Look {
             changed_ns: ns(metadata.ctime(), metadata.ctime_nsec()),
         }
     }
+
+    /// Returns when it came to lie where it lies, or was written to since.
+    fn arrived_at(&self) -> SystemTime {
+        let ns = u64::try_from(self.changed_ns).unwrap_or_default();
+        SystemTime::UNIX_EPOCH + Duration::from_nanos(ns)
+    }
 }
 
 /// How closely a folder is looked at.
@@ -111,6 +125,9 @@ impl Inbox {
     pub(super) fn new(pipeline: String, folders: Folders, patterns: Patterns) -> Self {
         Self {
             waiting: Waiting::new(patterns.takings()),
+            gate: Gate::new(&pipeline, patterns.arrivals()),
+            sets: VecDeque::new(),
+            gated: BTreeMap::new(),
             pipeline,
             folders,
             patterns,
@@ -124,15 +141,113 @@ impl Inbox {
 
     /// Takes the word of the system that a file was closed or renamed into place.
     pub(super) fn hint(&mut self, name: &OsStr) {
-        let Some(source) = self.source_of(name) else { return };
+        let Some(role) = self.role_of(name) else { return };
         self.round += 1;
-        let mut seen = Seen { round: self.round, modified_ns: 0 };
-        if self.waiting.asks_for_time(source) {
-            // One that is gone again is found to be gone when it is claimed.
+        let source = match role {
+            Fit::Source(source) => source,
+            _ => usize::MAX,
+        };
+        if source == usize::MAX || self.gate.asks(source) || self.waiting.asks_for_time(source) {
+            // One that is gone again, or is no file, a scan will find to be so.
             let look = std::fs::symlink_metadata(self.folders.unprocessed.join(name));
-            seen.modified_ns = look.map_or(0, |metadata| Look::of(&metadata).modified_ns);
+            if let Some(found) = look.ok().filter(Metadata::is_file) {
+                self.complete(name, role, Look::of(&found));
+            }
+            return;
         }
-        self.waiting.insert(source, name, seen);
+        self.waiting.insert(source, name, Seen { round: self.round, modified_ns: 0 });
+    }
+
+    /// A complete file lies there: it is taken in its turn, or waits for what must lie beside it.
+    fn complete(&mut self, name: &OsStr, role: Fit, look: Look) {
+        let seen = Seen { round: self.round, modified_ns: look.modified_ns };
+        let source = match role {
+            Fit::Source(source) if !self.gate.asks(source) => {
+                self.waiting.insert(source, name, seen);
+                return;
+            }
+            Fit::Source(source) | Fit::Manifest(source) => source,
+            Fit::Marker | Fit::Passed | Fit::None => usize::MAX,
+        };
+        // Only names that were checked get here.
+        let (Some(text), since) = (name.to_str(), look.arrived_at()) else { return };
+        if self.gated.insert(name.to_owned(), look) == Some(look) {
+            return;
+        }
+        match role {
+            Fit::Source(_) => self.gate.file(text, source, seen, since),
+            Fit::Manifest(_) => {
+                let listed = self.read_manifest(name, source);
+                if let Err(why) = &listed {
+                    self.tell(name, why);
+                }
+                self.gate.manifest(text, source, listed, since);
+            }
+            _ => self.gate.marker(text, since),
+        }
+    }
+
+    /// Reads a manifest; all that it lists must be files of its source.
+    fn read_manifest(
+        &self,
+        name: &OsStr,
+        source: usize,
+    ) -> Result<BTreeMap<String, manifest::Entry>, String> {
+        let file = queue::open_plain(&self.folders.unprocessed.join(name));
+        let read = file.and_then(|file| manifest::read(&file));
+        let entries = read.map_err(|error| error.to_string())??;
+        match entries.keys().find(|file| self.patterns.fit(file) != Fit::Source(source)) {
+            None => Ok(entries),
+            Some(file) => {
+                let source = self.patterns.name_of(source);
+                Err(format!("it lists {file:?}, which is no file of source {source}"))
+            }
+        }
+    }
+
+    /// Lets pass what waits for nothing any more.
+    pub(super) fn pass(&mut self) {
+        let passed = self.gate.pass(SystemTime::now());
+        for (source, name, seen) in passed.files {
+            self.gated.remove(OsStr::new(&name));
+            self.waiting.insert(source, OsStr::new(&name), seen);
+        }
+        for set in passed.sets {
+            self.sets.push_back(set);
+        }
+    }
+
+    /// Takes the next set of the sources that are `open`.
+    pub(super) fn next_set(&mut self, open: &[bool]) -> Option<Ready> {
+        let at = self.sets.iter().position(|set| is_open(open, set.source))?;
+        let set = self.sets.remove(at)?;
+        for name in &set.names {
+            self.gated.remove(OsStr::new(name));
+        }
+        Some(set)
+    }
+
+    /// Returns whether something waits that the sources which are `open` may take.
+    pub(super) fn has_next(&self, open: &[bool]) -> bool {
+        self.waiting.has_next(open) || self.sets.iter().any(|set| is_open(open, set.source))
+    }
+
+    /// Files of a source were accepted: what lay beside them has done its work.
+    pub(super) fn accepted<'n>(&mut self, source: usize, names: impl IntoIterator<Item = &'n str>) {
+        for companion in self.gate.taken(source, names) {
+            let path = self.folders.unprocessed.join(&companion);
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(
+                        pipeline = self.pipeline,
+                        "cannot remove {companion:?}, which has done its work: {error}"
+                    );
+                }
+                _ => {}
+            }
+            self.gate.gone(&companion);
+            self.gated.remove(OsStr::new(&companion));
+        }
     }
 
     /// Looks at the folder; files that do not change for `quiet` are complete.
@@ -164,18 +279,28 @@ impl Inbox {
             self.growing.retain(|name, _| names.contains(name));
             self.left.retain(|name, _| names.contains(name));
             self.refused.retain(|name, _| names.contains(name));
+            self.forget_gated(|name| !names.contains(name));
             names
         } else {
             let open = |(name, left): (&OsString, &Left)| {
                 matches!(left, Left::Look(_)).then(|| name.clone())
             };
-            self.growing.keys().cloned().chain(self.left.iter().filter_map(open)).collect()
+            let waiting = self.growing.keys().chain(self.gated.keys()).cloned();
+            waiting.chain(self.left.iter().filter_map(open)).collect()
         };
         let mut found = Found { growing: 0, is_other };
         for name in names {
             found.growing += usize::from(self.look_at(&name, quiet));
         }
         Ok(found)
+    }
+
+    fn forget_gated(&mut self, is_gone: impl Fn(&OsString) -> bool) {
+        let gone: Vec<OsString> = self.gated.keys().filter(|name| is_gone(name)).cloned().collect();
+        for name in gone {
+            self.gated.remove(&name);
+            self.gate.gone(&name.to_string_lossy());
+        }
     }
 
     /// Returns when a file was first seen, and forgets it: it is about to be claimed.
@@ -202,8 +327,8 @@ impl Inbox {
         })
     }
 
-    /// Returns which source takes a name. One that nobody takes is left, and that is said once.
-    fn source_of(&mut self, name: &OsStr) -> Option<usize> {
+    /// Returns what a name is for. One that nobody takes is left, and that is said once.
+    fn role_of(&mut self, name: &OsStr) -> Option<Fit> {
         if name.as_encoded_bytes().starts_with(b".")
             || matches!(self.left.get(name), Some(Left::Name))
         {
@@ -218,9 +343,9 @@ impl Inbox {
                 error.to_string()
             }
             Ok(text) => match self.patterns.fit(text) {
-                Fit::Source(source) => return Some(source),
                 Fit::Passed => return None,
                 Fit::None => format!("no source takes it; patterns: {}", self.patterns.all()),
+                role => return Some(role),
             },
         };
         self.left.insert(name.to_owned(), Left::Name);
@@ -236,11 +361,20 @@ impl Inbox {
         if let Some(refused) = self.refused.get(name) {
             return !refused.parked;
         }
-        let Some(source) = self.source_of(name) else { return false };
+        let Some(role) = self.role_of(name) else { return false };
         // A name that went away meanwhile is no file.
         let path = self.folders.unprocessed.join(name);
-        let Ok(metadata) = std::fs::symlink_metadata(path) else { return false };
+        let Ok(metadata) = std::fs::symlink_metadata(path) else {
+            self.forget_gated(|gone| gone == name);
+            return false;
+        };
         let look = Look::of(&metadata);
+        match self.gated.get(name) {
+            Some(told) if *told == look => return false,
+            // It is written to: whatever was known of it.
+            Some(_) => self.forget_gated(|changed| changed == name),
+            None => {}
+        }
         let before = match self.left.get(name) {
             Some(Left::Look(Some(before))) => Some(*before),
             _ => None,
@@ -272,8 +406,7 @@ impl Inbox {
         let old = metadata.modified().ok();
         let old = old.and_then(|at| SystemTime::now().duration_since(at).ok());
         if old.is_some_and(|age| age >= quiet) || growing.since.elapsed() >= quiet {
-            let seen = Seen { round: self.round, modified_ns: look.modified_ns };
-            self.waiting.insert(source, name, seen);
+            self.complete(name, role, look);
             return false;
         }
         true
@@ -283,6 +416,10 @@ impl Inbox {
         let (pipeline, name) = (&self.pipeline, name.to_string_lossy());
         tracing::warn!(pipeline, "left {name:?} in unprocessed/: {why}");
     }
+}
+
+fn is_open(open: &[bool], source: usize) -> bool {
+    open.get(source).copied().unwrap_or(true)
 }
 
 fn list(folder: &std::path::Path) -> io::Result<BTreeSet<OsString>> {

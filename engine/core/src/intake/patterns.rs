@@ -3,7 +3,7 @@
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use tidemill_store::{Dedupe, Replaces};
 
-use crate::plan::{OnSameName, SourcePlan, Taking};
+use crate::plan::{Arrival, OnSameName, SourcePlan, Taking};
 
 /// Which source of a pipeline takes a file, by its name.
 #[derive(Clone, Debug)]
@@ -17,6 +17,7 @@ struct Source {
     patterns: Vec<String>,
     takes: GlobSet,
     ignores: GlobSet,
+    manifests: GlobSet,
     taking: Taking,
 }
 
@@ -25,6 +26,10 @@ struct Source {
 pub(super) enum Fit {
     /// The source with this place in the plan takes it.
     Source(usize),
+    /// Nobody's: it says of another file that it is whole.
+    Marker,
+    /// Nobody's: it lists files of the source with this place in the plan.
+    Manifest(usize),
     /// Nobody's: it is still being made, or of no concern.
     Passed,
     /// No source takes a file of this name.
@@ -38,6 +43,9 @@ impl Patterns {
             name: source.name.clone(),
             takes: globs(&source.patterns),
             ignores: globs(&source.taking.ignore),
+            manifests: globs(
+                source.taking.arrival.manifest.as_ref().map(|rule| &rule.names).as_slice(),
+            ),
             patterns: source.patterns.clone(),
             taking: source.taking.clone(),
         };
@@ -77,14 +85,33 @@ impl Patterns {
         self.sources.get(source).map_or("", |source| &source.name)
     }
 
+    /// Returns the place of the source of this name in the plan.
+    pub(super) fn place_of(&self, name: &str) -> Option<usize> {
+        self.sources.iter().position(|source| source.name == name)
+    }
+
+    /// Returns the name of each source, and what its files wait for.
+    pub(super) fn arrivals(&self) -> impl Iterator<Item = (&str, &Arrival)> {
+        self.sources.iter().map(|source| (source.name.as_str(), &source.taking.arrival))
+    }
+
     /// Returns how each source takes files.
     pub(super) fn takings(&self) -> impl Iterator<Item = &Taking> {
         self.sources.iter().map(|source| &source.taking)
     }
 
     /// Returns whose a file of this name in a folder is: the first source that takes it and does not
-    /// pass it over.
+    /// pass it over. What says something of other files is nobody's.
     pub(super) fn fit(&self, name: &str) -> Fit {
+        let is_marker = |source: &Source| {
+            source.taking.arrival.marker.as_ref().is_some_and(|marker| marker.fits(name))
+        };
+        if self.sources.iter().any(is_marker) {
+            return Fit::Marker;
+        }
+        if let Some(source) = self.sources.iter().position(|one| one.manifests.is_match(name)) {
+            return Fit::Manifest(source);
+        }
         let taken = |source: &Source| source.takes.is_match(name) && !source.ignores.is_match(name);
         match self.sources.iter().position(taken) {
             Some(source) => Fit::Source(source),
@@ -94,11 +121,11 @@ impl Patterns {
     }
 }
 
-fn globs(patterns: &[String]) -> GlobSet {
+fn globs<P: AsRef<str>>(patterns: &[P]) -> GlobSet {
     let mut set = GlobSetBuilder::new();
     for pattern in patterns {
         // The plan has checked them.
-        if let Ok(glob) = GlobBuilder::new(pattern).literal_separator(true).build() {
+        if let Ok(glob) = GlobBuilder::new(pattern.as_ref()).literal_separator(true).build() {
             set.add(glob);
         }
     }

@@ -5,6 +5,7 @@
 //! pipeline counts them, and the coordinator begins no more files when they become too many. Answers
 //! are derived: a process that ends forgets them, and the next one reads their files again.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::Sender;
 
 use tidemill_store::{Held, JournalError};
@@ -42,11 +43,10 @@ impl Ledger {
             was
         };
         if !hold {
-            let released: Vec<_> = self.lines[pipeline].held.drain(..).collect();
+            let (mut free, all) = (Vec::new(), self.lines[pipeline].held.len());
             self.board.stuck(pipeline, false);
             // Another sink may still hold some of them.
-            let released = released.into_iter().map(|answer| (pipeline, answer)).collect();
-            let free = self.hold_back(released);
+            self.let_through(pipeline, all, &mut free)?;
             self.finish(free)?;
         }
         // Whoever asked may have gone; it is so all the same.
@@ -79,30 +79,82 @@ impl Ledger {
         Ok(())
     }
 
-    /// Keeps the answers back that a paused sink holds, and all behind them; returns the others.
-    pub(super) fn hold_back(&mut self, answers: Vec<(usize, Answer)>) -> Vec<(usize, Answer)> {
-        let mut free = Vec::with_capacity(answers.len());
+    /// Keeps the answers back that a paused sink or the rest of their set holds, and all behind them;
+    /// returns the others.
+    pub(super) fn hold_back(
+        &mut self,
+        answers: Vec<(usize, Answer)>,
+    ) -> Result<Vec<(usize, Answer)>, JournalError> {
+        let mut new: BTreeMap<usize, usize> = BTreeMap::new();
         for (pipeline, answer) in answers {
             let line = &mut self.lines[pipeline];
-            let paused = self.control.paused_sinks(pipeline);
+            if self.sets.contains_key(&answer.submission) {
+                // The rest of its set must not wait for room that only it can make.
+                line.backlog.release(answer.weight());
+            }
+            line.held.push_back(answer);
+            *new.entry(pipeline).or_default() += 1;
+        }
+        let mut free = Vec::new();
+        for (pipeline, new) in new {
+            self.let_through(pipeline, new, &mut free)?;
+        }
+        Ok(free)
+    }
+
+    /// Lets through what nothing holds back any more; says of the `new` ones among the others why they
+    /// wait.
+    fn let_through(
+        &mut self,
+        pipeline: usize,
+        new: usize,
+        free: &mut Vec<(usize, Answer)>,
+    ) -> Result<(), JournalError> {
+        let paused = self.control.paused_sinks(pipeline);
+        let is_paused = |line: &Line, answer: &Answer| {
             // What is read again was committed before.
-            let held_by =
-                (!answer.replay).then(|| paused.iter().find(|s| reaches(line, &answer, s)));
-            let why = match held_by.flatten() {
-                Some(sink) => format!("sink {sink} is paused"),
-                None if !line.held.is_empty() => {
+            paused.iter().find(|sink| !answer.replay && reaches(line, answer, sink)).cloned()
+        };
+        let mut stuck = false;
+        while let Some(first) = self.lines[pipeline].held.front() {
+            let line = &self.lines[pipeline];
+            let member = self.sets.get(&first.submission);
+            let count = member.map_or(1, |member| member.files);
+            let is_over = self.deployed.as_ref() == Some(&line.name) && !first.replay;
+            if is_over || line.held.len() < count {
+                break;
+            }
+            stuck = line.held.iter().take(count).any(|one| is_paused(line, one).is_some());
+            if stuck {
+                break;
+            }
+            let is_set = member.is_some();
+            let mut together: Vec<Answer> = self.lines[pipeline].held.drain(..count).collect();
+            if is_set && !self.decide_set(pipeline, &mut together)? {
+                together
+                    .into_iter()
+                    .rev()
+                    .for_each(|one| self.lines[pipeline].held.push_front(one));
+                break;
+            }
+            free.extend(together.into_iter().map(|answer| (pipeline, answer)));
+        }
+        if stuck {
+            self.board.stuck(pipeline, true);
+        }
+        let line = &self.lines[pipeline];
+        for answer in line.held.iter().rev().take(new) {
+            let why = match (is_paused(line, answer), self.waits_for_set(answer)) {
+                (Some(sink), _) => format!("sink {sink} is paused"),
+                (None, Some(set)) => set,
+                (None, None) if stuck => {
                     "an earlier file waits for a sink that is paused".to_owned()
                 }
-                None => {
-                    free.push((pipeline, answer));
-                    continue;
-                }
+                (None, None) => "an earlier file waits for the rest of its set".to_owned(),
             };
             self.board.waits(pipeline, answer.submission, why);
-            self.board.stuck(pipeline, true);
-            line.held.push_back(answer);
         }
-        free
+        Ok(())
     }
 }
 

@@ -196,6 +196,7 @@ impl Ledger {
             replay: false,
             old: None,
             removes,
+            refused: None,
         };
         let (mut link, mut returned) = (None, None);
         if let Some(old) = old.as_ref().filter(|_| is_kept)

@@ -30,6 +30,9 @@ impl Ledger {
         replay: bool,
     ) -> Result<(), JournalError> {
         let waits = self.must_wait(pipeline, &file);
+        if !replay {
+            self.remember_set(pipeline, &file)?;
+        }
         self.running.insert(file.id, file.clone());
         self.lines[pipeline].corrects |= file.correction.is_some();
         if waits {
@@ -74,6 +77,10 @@ impl Ledger {
             replay,
             old: None,
             removes: file.is_removal(),
+            refused: match !replay && self.arrival_refuses(pipeline, file) {
+                true => self.journal.refusal(file.id)?,
+                false => None,
+            },
         };
         order.old = self.old_version(pipeline, &order, file)?.map(Box::new);
         if self.turns.is_free() {

@@ -27,20 +27,11 @@ impl Plan {
 
     /// Returns whether the outputs of a sink follow from one file alone: nothing before it keeps state.
     pub fn is_linear(&self, sink: &SinkPlan) -> bool {
-        let mut ahead: Vec<NodeId> = sink.upstream().collect();
-        let mut seen = BTreeSet::new();
-        while let Some(node) = ahead.pop() {
-            let NodeId::Operator(at) = node else { continue };
-            if !seen.insert(at) {
-                continue;
-            }
-            let operator = &self.operators[at];
-            if operator.kind.keeps_state() {
-                return false;
-            }
-            ahead.extend(operator.upstream());
-        }
-        true
+        let before = self.from_start(sink.upstream());
+        !before.into_iter().any(|node| match node {
+            NodeId::Operator(at) => self.operators[at].kind.keeps_state(),
+            NodeId::Source(_) => false,
+        })
     }
 
     /// Returns why the files of a source cannot be corrected, for a person; `None` if they can.
@@ -48,7 +39,7 @@ impl Plan {
         let behind = self.behind(source);
         let keeps_less = |kind: &OperatorKind| match kind {
             OperatorKind::Aggregate { spec, .. } => spec.taken_back == TakenBack::Never,
-            _ => false,
+            kind => kind.keeps_first().is_some(),
         };
         let found = self.operators.iter().enumerate().find(|(at, operator)| {
             behind.contains(&NodeId::Operator(*at)) && keeps_less(&operator.kind)
@@ -82,8 +73,7 @@ impl Plan {
             let is_fixed = self.why_not_correctable(at).is_some();
             let taking = &mut self.sources[at].taking;
             let correcting = &mut taking.correcting;
-            let is_off = correcting.append_only || correcting.retention == Retention::Off;
-            if is_fixed || is_off || taking.dedupe != Dedupe::None {
+            if is_fixed || correcting.is_final() || taking.dedupe != Dedupe::None {
                 continue;
             }
             correcting.on_same_name = OnSameName::Replace;

@@ -7,10 +7,11 @@ use tidemill_operators::keyed::Arrival;
 use tidemill_operators::{Column, Schema};
 
 use crate::plan::{
-    Join, LoopPlan, NodeId, OperatorKind, OrderTerm, OrderedRows, Plan, SinkKind, SinkPlan,
+    Join, LoopPlan, NodeId, OperatorKind, OrderTerm, OrderedRows, Plan, Side, SinkKind, SinkPlan,
     SourcePlan, error_schema,
 };
 use crate::report::{EdgeReport, LoopReport, NodeReport};
+use crate::spec::ROWS_MAX_DEFAULT;
 
 /// Returns the nodes of a plan (sources, operators, sinks) and its edges.
 ///
@@ -33,7 +34,12 @@ pub fn describe(plan: &Plan) -> (Vec<NodeReport>, Vec<EdgeReport>) {
         let tag = |port: usize| operator.outputs.get(port).map_or("", |port| port.tag.as_str());
         let detail = match &operator.kind {
             OperatorKind::Join(join) => {
-                join_detail(join, operator.inputs.iter().map(|input| plan.port_name(input.from)))
+                let inputs = operator.inputs.iter().map(|input| plan.port_name(input.from));
+                let shared = Side::BOTH.into_iter().filter_map(|side| {
+                    let keeper = plan.operators.get(plan.keeper_of(at, side)?.0)?;
+                    Some(format!(", {} side kept by {}", side.word(), keeper.name))
+                });
+                join_detail(join, inputs) + &shared.collect::<String>()
             }
             kind => operator_detail(kind, tag),
         };
@@ -198,12 +204,12 @@ fn operator_detail<'t>(kind: &OperatorKind, tag: impl Fn(usize) -> &'t str) -> S
         OperatorKind::Dedupe { rows } => {
             let by: Vec<String> = rows.by.iter().map(named).collect();
             let keep = if rows.keep == Arrival::Last { "last" } else { "first" };
-            format!("{keep} by {}{}", by.join(", "), ordered(rows))
+            format!("{keep} by {}{}{}", by.join(", "), ordered(rows), kept(kind))
         }
         OperatorKind::Top { rows, count, .. } => {
             let by: Vec<String> = rows.by.iter().map(named).collect();
             let gap = if by.is_empty() { "" } else { " by " };
-            format!("{count}{gap}{}{}", by.join(", "), ordered(rows))
+            format!("{count}{gap}{}{}{}", by.join(", "), ordered(rows), kept(kind))
         }
         OperatorKind::Window { on, windows } => {
             let (size, every) = (span(windows.size_us), span(windows.every_us));
@@ -261,6 +267,11 @@ fn span(micros: i64) -> String {
     )
 }
 
+/// What is said of an operator that keeps fewer rows than it gets.
+fn kept(kind: &OperatorKind) -> &'static str {
+    if kind.keeps_first().is_some() { ", others are not kept" } else { "" }
+}
+
 /// `inner with rates on currency = code, taking rate`; `inputs` are the names of all inputs.
 fn join_detail(join: &Join, inputs: impl Iterator<Item = String>) -> String {
     let with: Vec<String> = inputs.skip(join.lefts).collect();
@@ -280,6 +291,9 @@ fn join_detail(join: &Join, inputs: impl Iterator<Item = String>) -> String {
     let mut detail = format!("{} with {} on {}", join.kind.word(), with.join(", "), on.join(", "));
     if !taking.is_empty() {
         detail.push_str(&format!(", taking {}", taking.join(", ")));
+    }
+    if join.rows_max != ROWS_MAX_DEFAULT {
+        detail.push_str(&format!(", at most {} rows of a key", join.rows_max));
     }
     detail
 }

@@ -18,8 +18,10 @@ use tidemill_operators::state::MachineSpec;
 
 use crate::contract::{Contract, Lines};
 use crate::plan::{
-    Input, NodeId, OperatorKind, OrderedRows, Plan, SinkKind, SinkPlan, SourcePlan, error_schema,
+    Input, Join, NodeId, OperatorKind, OrderedRows, Plan, SinkKind, SinkPlan, SourcePlan,
+    error_schema,
 };
+use crate::spec::ROWS_MAX_DEFAULT;
 
 /// Returns the hash of a plan in hex.
 pub(super) fn of(plan: &Plan) -> String {
@@ -51,7 +53,8 @@ pub(crate) fn of_files(plan: &Plan, sink: &SinkPlan) -> String {
     state_hash(plan, sink.inputs.iter().map(|input| input.from.node).collect(), text)
 }
 
-/// Returns the hash of a source by itself: which files it takes and what it reads of them. In hex.
+/// Returns the hash of a source by itself: which files it takes, what it reads of them and what it asks of
+/// them. In hex.
 pub(crate) fn of_source(source: &SourcePlan) -> String {
     let mut text = String::from("tidemill source 1\n");
     line(&mut text, "patterns", &source.patterns);
@@ -59,6 +62,10 @@ pub(crate) fn of_source(source: &SourcePlan) -> String {
     line(&mut text, "inflate_ratio_max", &source.inflate_ratio_max);
     line(&mut text, "max_rejects", &source.max_rejects);
     line(&mut text, "taking", &format!("{:?}", source.taking));
+    line(&mut text, "on_error", &source.on_error);
+    if let Some(contract) = &source.contract {
+        promises(&mut text, contract);
+    }
     blake3::hash(text.as_bytes()).to_hex().to_string()
 }
 
@@ -122,6 +129,9 @@ fn canonical(plan: &Plan) -> String {
         if let Some(contract) = &source.contract {
             promises(&mut text, contract);
         }
+        if source.taking.arrival.refuses() {
+            line(&mut text, "arrival", &format!("{:?}", source.taking.arrival));
+        }
     }
     let mut parts: Vec<String> = Vec::new();
     for (at, operator) in plan.operators.iter().enumerate() {
@@ -133,6 +143,12 @@ fn canonical(plan: &Plan) -> String {
         line(&mut part, "tags", &tags);
         rounds(&mut part, plan, at);
         kind(&mut part, &operator.kind);
+        if let OperatorKind::Join(Join { rows_max, .. }) = &operator.kind
+            && *rows_max != ROWS_MAX_DEFAULT
+        {
+            // No part of what the state follows from: it may be raised without making it again.
+            line(&mut part, "rows_max", rows_max);
+        }
         if operator.policy.on_error != OnError::Reject {
             line(&mut part, "on_error", &operator.policy.on_error);
         }
@@ -175,7 +191,7 @@ fn records(text: &mut String, source: &SourcePlan) {
         line(text, "frame", &(frame.head, frame.tail));
     }
     // What is never taken back may be kept as less.
-    if source.taking.correcting.append_only {
+    if source.taking.correcting.is_final() {
         line(text, "append_only", &true);
     }
 }
@@ -270,11 +286,15 @@ fn kind(text: &mut String, kind: &OperatorKind) {
             states(text, machine);
             line(text, "horizon_us", horizon_us);
         }
-        OperatorKind::Dedupe { rows } => ordered(text, rows),
+        OperatorKind::Dedupe { rows } => {
+            ordered(text, rows);
+            kept_first(text, kind);
+        }
         OperatorKind::Top { rows, count, rank } => {
             ordered(text, rows);
             line(text, "count", count);
             line(text, "rank", rank);
+            kept_first(text, kind);
         }
         // Whose they are is in its name.
         OperatorKind::Errors { .. } => line(text, "schema", &error_schema()),
@@ -298,6 +318,13 @@ fn kind(text: &mut String, kind: &OperatorKind) {
             line(text, "take", &join.take);
             line(text, "kept", &(join.place, join.raw));
         }
+    }
+}
+
+/// Where not all rows are kept, a row that is taken back would have nothing to fall back on.
+fn kept_first(text: &mut String, kind: &OperatorKind) {
+    if let Some(count) = kind.keeps_first() {
+        line(text, "kept", &count);
     }
 }
 

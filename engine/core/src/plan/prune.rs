@@ -347,6 +347,8 @@ fn keep_read(rows: &mut OrderedRows, needs: &[Need]) {
     let columns = std::mem::take(&mut rows.columns);
     let kept = columns.into_iter().filter(|one| is_read(&one.name) && !is_key(&one.name));
     rows.columns = kept.collect();
+    // Whoever reads the duplicates is told of a row that wins no more.
+    rows.only_first &= needs.len() == 1;
     rows.raw = needs.iter().any(|need| need.raw);
 }
 

@@ -9,7 +9,8 @@ use tidemill_operators::expr::{Expr, RowError};
 use tidemill_operators::flow::{self, reject_row};
 use tidemill_operators::keep::keep;
 use tidemill_operators::keyed::{
-    self, Inputs, KeptPacked, Logic, Port, RowLayout, Trace, Update, arrange, changes, decode_kept,
+    self, Inputs, KeptPacked, Logic, Port, RowLayout, Trace, Update, arrange, arrange_first,
+    changes, decode_kept,
 };
 use tidemill_operators::shards::Mark;
 use tidemill_operators::tally::Tally;
@@ -18,7 +19,7 @@ use timely::dataflow::operators::core::Map as _;
 use timely::dataflow::operators::{Concat, Probe};
 use timely::dataflow::{ProbeHandle, StreamVec};
 
-use crate::checkpoint::keeper::Desk;
+use crate::checkpoint::keeper::{Desk, PackPlace};
 use crate::checkpoint::restore::restored;
 use crate::checkpoint::{Order, StatePart, state_parts};
 use crate::plan::{OperatorKind, OperatorPlan, OrderedRows};
@@ -26,7 +27,7 @@ use crate::render::operator::capitalised;
 use crate::render::timed::session_tail;
 use crate::render::{Batches, Rejects, Rendering, follows_state, together};
 
-type Updates<'scope> = StreamVec<'scope, Time, Update>;
+pub(super) type Updates<'scope> = StreamVec<'scope, Time, Update>;
 
 impl<'scope> Rendering<'scope, '_> {
     /// Gathers what an operator reads: its rows once their file is whole, and its rejects. `side`
@@ -63,42 +64,54 @@ impl<'scope> Rendering<'scope, '_> {
         updates: Updates<'scope>,
         columns: (Vec<Column>, RowLayout),
     ) -> Arranged<'scope, Trace> {
-        self.arranged_through(at, operator, part, updates, columns, |updates| (updates, ())).0
+        let arranging = |title: &str, updates| (arrange(title, updates), ());
+        self.arranged_by(at, operator, part, updates, columns, arranging).0
     }
 
-    /// The same, behind an operator that all rows go through first, the restored ones too.
-    pub(super) fn arranged_through<T>(
+    /// The same, by a way of its own that all rows go, the restored ones too.
+    pub(super) fn arranged_by<T>(
         &mut self,
         at: usize,
         operator: &OperatorPlan,
         part: StatePart,
         updates: Updates<'scope>,
         (keys, layout): (Vec<Column>, RowLayout),
-        through: impl FnOnce(Updates<'scope>) -> (Updates<'scope>, T),
+        arranging: impl FnOnce(&str, Updates<'scope>) -> (Arranged<'scope, Trace>, T),
     ) -> (Arranged<'scope, Trace>, T) {
         let title = self.state_title(operator, part.name);
         let Some(orders) = self.orders.clone() else {
-            let (updates, beside) = through(updates);
-            return (arrange(&title, updates), beside);
+            return arranging(&title, updates);
         };
-        let packs = self.pack_place(at, operator, part);
-        let (folder, state) = (packs.folder.clone(), packs.state.clone());
+        let PackPlace { folder, state, .. } = self.pack_place(at, operator, part);
         let decode = move |bytes: &[u8]| decode_kept(bytes, &keys, &layout);
-        let before = restored(&title, orders.clone(), folder, state, decode);
-        let (updates, beside) = through(updates.concat(before));
-        let arranged = arrange(&title, updates);
+        let before = restored(&title, orders, folder, state, decode);
+        let (arranged, beside) = arranging(&title, updates.concat(before));
+        self.keep(at, operator, part, &arranged);
+        (arranged, beside)
+    }
+
+    /// Lets an arrangement be written down for checkpoints, as a part of the state of an operator.
+    pub(super) fn keep(
+        &mut self,
+        at: usize,
+        operator: &OperatorPlan,
+        part: StatePart,
+        arranged: &Arranged<'scope, Trace>,
+    ) {
+        let Some(orders) = self.orders.clone() else { return };
+        let title = self.state_title(operator, part.name);
+        let packs = self.pack_place(at, operator, part);
         let marks = orders
             .flat_map(|order| if let Order::Mark(mark) = order { Some(mark) } else { None })
             .container::<Vec<Mark>>();
         let keeper = self.keeper.clone();
         let sink = move |wake| Desk::new(keeper, packs, wake);
         self.kept.push(keep::<KeptPacked, _, _>(&title, arranged.clone(), marks, sink));
-        (arranged, beside)
     }
 
     /// What statistics call the parts of an operator that keep state: they end with its place, so that
     /// their time is its time.
-    fn state_title(&self, operator: &OperatorPlan, side: &str) -> String {
+    pub(super) fn state_title(&self, operator: &OperatorPlan, side: &str) -> String {
         let gap = if side.is_empty() { "" } else { " " };
         format!("{side}{gap}{}/{}", self.plan.name, operator.name)
     }
@@ -117,7 +130,12 @@ impl<'scope> Rendering<'scope, '_> {
         let (updates, rejects) =
             self.gathered(operator, input, "", layout.clone(), tally.clone(), evaluate);
         let part = state_parts(&operator.kind)[0];
-        let arranged = self.arranged(at, operator, part, updates, (keys.clone(), layout.clone()));
+        let columns = (keys.clone(), layout.clone());
+        let arranging = |title: &str, updates| match operator.kind.keeps_first() {
+            Some(count) => (arrange_first(title, updates, count), ()),
+            None => (arrange(title, updates), ()),
+        };
+        let (arranged, ()) = self.arranged_by(at, operator, part, updates, columns, arranging);
         let mut given = layout;
         given.tail = match &operator.kind {
             OperatorKind::Top { rank: Some(rank), .. } => vec![Column::new(rank, Type::Int)],

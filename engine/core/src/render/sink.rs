@@ -51,23 +51,11 @@ pub(super) fn changelog(plan: &Plan, index: usize, sink: &SinkPlan) -> Option<Ch
 
 /// Returns the sources from which records can come to a sink.
 fn sources_of(plan: &Plan, sink: &SinkPlan) -> BTreeSet<usize> {
-    let mut sources = BTreeSet::new();
-    let mut ahead: Vec<NodeId> = sink.upstream().collect();
-    let mut seen = BTreeSet::new();
-    while let Some(node) = ahead.pop() {
-        if !seen.insert(node) {
-            continue;
-        }
-        match node {
-            NodeId::Source(at) => {
-                sources.insert(at);
-            }
-            NodeId::Operator(at) => {
-                ahead.extend(plan.operators[at].upstream());
-            }
-        }
-    }
-    sources
+    let source = |node| match node {
+        NodeId::Source(at) => Some(at),
+        NodeId::Operator(_) => None,
+    };
+    plan.from_start(sink.upstream()).into_iter().filter_map(source).collect()
 }
 
 /// Counts what a table takes in; its rows go on to worker 0.

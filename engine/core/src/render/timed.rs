@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow_array::{Array, BooleanArray, new_null_array};
 use tidemill_operators::batch::Batch;
 use tidemill_operators::flow::{self, reject_row};
-use tidemill_operators::keyed::{Inputs, Port, changes};
+use tidemill_operators::keyed::{Inputs, Port, arrange, changes};
 use tidemill_operators::state::{Folds, Horizon, MachineSpec, Marks, Replay, horizon};
 use tidemill_operators::tally::Tally;
 use tidemill_operators::window::{END, START, Sessions};
@@ -64,8 +64,9 @@ impl<'scope> Rendering<'scope, '_> {
         let part = state_parts(&operator.kind)[0];
         let columns = (keys.clone(), layout.clone());
         let (arranged, late) =
-            self.arranged_through(at, operator, part, updates, columns, |updates| {
-                horizon(&place, &operator.name, updates, with)
+            self.arranged_by(at, operator, part, updates, columns, |title, updates| {
+                let (updates, late) = horizon(&place, &operator.name, updates, with);
+                (arrange(title, updates), late)
             });
         let mut given = layout.clone();
         given.tail = machine.added();

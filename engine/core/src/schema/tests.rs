@@ -16,7 +16,7 @@ const WRONG: [&str; 2] =
     [include_str!("../plan/tests/mistakes.txt"), include_str!("../plan/tests/composition.txt")];
 
 /// One file for each object that is rare, so that all of them are met.
-const RARE: [&str; 6] = [
+const RARE: [&str; 7] = [
     "sources: { s: { format: csv, contract: { header: { lines: 1 }, trailer: { lines: 1 } }, corrections: { days: 3 }, fields: { a: { type: int } } } }\n\
      sinks: { o: { from: s, table: { format: csv, key: [a], changelog: { format: csv } } } }",
     "operators: { w: { from: s, window: { on: t, hopping: { size: 2m, every: 1m } } }, \
@@ -29,6 +29,7 @@ const RARE: [&str; 6] = [
     "pipeline: p\nsources: { s: { format: text } }\nsinks: { o: { from: s, files: { format: raw } } }\n\
      tests: [{ name: a, given: { s: { file: a, records: x } }, steps: [{ remove: a }, { add: { s: { files: b } } }], \
      expect: { o: { rows: [x], order: exact }, quarantined: [{ name: a, code: bomb }] } }]",
+    "sources: { s: { format: text, contract: { manifest: { names: \"*.b3\", hash: blake3 }, set: { of: manifest, within: 1h, then: wait } } } }",
     "retry: { transient: { then: wait } }\nsources: { s: { format: text } }\n\
      sinks: { o: { from: s, files: { format: raw }, retry: { transient: { then: stop } } } }",
 ];

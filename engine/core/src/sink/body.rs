@@ -18,7 +18,8 @@ pub const INLINE_BYTES_MAX: usize = 48 << 10;
 /// Bytes gathered before they are written to a staged file.
 const WRITE_BYTES: usize = 256 << 10;
 
-/// A piece this long is written as it is, without being gathered.
+/// A piece this long is written as it is, without being gathered. So are all that go into a block,
+/// which gathers them itself.
 const DIRECT_BYTES: usize = 64 << 10;
 
 /// Where the bytes of a prepared output are.
@@ -122,7 +123,9 @@ impl Body {
 
     /// Appends bytes as they are.
     pub fn append(&mut self, bytes: &[u8], stage: Stage<'_>) -> io::Result<()> {
-        if bytes.len() < DIRECT_BYTES || self.full {
+        let is_direct = bytes.len() >= DIRECT_BYTES
+            || self.staged.as_ref().is_some_and(StageWriter::is_in_blocks);
+        if !is_direct || self.full {
             self.gathered.extend_from_slice(bytes);
             return self.appended(bytes.len(), stage);
         }

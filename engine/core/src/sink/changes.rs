@@ -108,7 +108,8 @@ pub(crate) fn changes<'scope>(
     builder.build(move |capabilities| {
         drop(capabilities);
         move |frontiers| {
-            writer.try_again();
+            let open = writer.open.iter_mut();
+            writer.parts.try_again(open.map(|(epoch, one)| (*epoch, &mut one.part)));
             // What is not taken in holds the window: a full disk costs no memory.
             if writer.parts.takes_in() {
                 row_input.for_each_stamp(|capability, batches| {
@@ -183,21 +184,6 @@ impl Writer {
         }
     }
 
-    /// Writes what a full disk did not take, if it is time to try.
-    fn try_again(&mut self) {
-        if !self.parts.is_due() {
-            return;
-        }
-        for (epoch, open) in &mut self.open {
-            let written = open.part.body.go_on(&|| self.parts.stage(*epoch));
-            if !self.parts.attempted(written) {
-                self.parts.hold();
-                return;
-            }
-        }
-        self.parts.go_on();
-    }
-
     /// Writes and ends every epoch that is complete. Returns the parts that need no sync.
     fn close_upto(&mut self, frontier: Option<Time>) -> Vec<Ready> {
         let mut ready = Vec::new();
@@ -220,9 +206,7 @@ impl Writer {
                 self.parts.written(outcome);
                 open.written = true;
             }
-            let flushed = open.part.body.flush(&stage);
-            if !self.parts.attempted(flushed) {
-                self.parts.hold();
+            if !self.parts.flush(epoch, &mut open.part) {
                 break;
             }
             ready.extend(self.parts.close(epoch, entry.remove().part));

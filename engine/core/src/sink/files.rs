@@ -73,7 +73,8 @@ pub fn files<'scope>(
     builder.build(move |capabilities| {
         drop(capabilities);
         move |frontiers| {
-            writer.try_again();
+            let open = writer.open.iter_mut();
+            writer.parts.try_again(open.map(|(epoch, one)| (*epoch, &mut one.part)));
             // What is not taken in holds the window: a full disk costs no memory.
             if writer.parts.takes_in() {
                 for input in &mut inputs {
@@ -131,21 +132,6 @@ impl Writer {
         self.open.entry(epoch).or_insert_with(open)
     }
 
-    /// Writes what a full disk did not take, if it is time to try.
-    fn try_again(&mut self) {
-        if !self.parts.is_due() {
-            return;
-        }
-        for (epoch, file) in &mut self.open {
-            let written = file.part.body.go_on(&|| self.parts.stage(*epoch));
-            if !self.parts.attempted(written) {
-                self.parts.hold();
-                return;
-            }
-        }
-        self.parts.go_on();
-    }
-
     /// Writes every chunk that the frontier has passed; `None` means that it has passed all.
     fn write_upto(&mut self, frontier: Option<Time>) {
         if self.parts.is_held() {
@@ -192,9 +178,7 @@ impl Writer {
                 // A csv without rows still has its header.
                 self.encoder.preamble(part.body.gathering());
             }
-            let flushed = part.body.flush(&|| self.parts.stage(epoch));
-            if !self.parts.attempted(flushed) {
-                self.parts.hold();
+            if !self.parts.flush(epoch, part) {
                 break;
             }
             ready.extend(self.parts.close(epoch, entry.remove().part));

@@ -212,6 +212,32 @@ impl Parts {
         }
     }
 
+    /// Writes what a full disk did not take of these outputs, by epoch, if it is time to try.
+    pub fn try_again<'a>(&mut self, open: impl IntoIterator<Item = (u64, &'a mut OpenPart)>) {
+        if !self.is_due() {
+            return;
+        }
+        for (epoch, part) in open {
+            let written = part.body.go_on(&|| self.stage(epoch));
+            if !self.attempted(written) {
+                self.hold();
+                return;
+            }
+        }
+        self.go_on();
+    }
+
+    /// Writes the last bytes of an output; returns whether there was space for them. If not, they are
+    /// tried again in a while.
+    pub fn flush(&mut self, epoch: u64, part: &mut OpenPart) -> bool {
+        let flushed = part.body.flush(&|| self.stage(epoch));
+        let is_written = self.attempted(flushed);
+        if !is_written {
+            self.hold();
+        }
+        is_written
+    }
+
     fn doing(&self) -> String {
         format!("writing the outputs of {}/{}", self.around.pipeline, self.sink.name)
     }

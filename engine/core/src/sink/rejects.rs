@@ -2,7 +2,7 @@
 //!
 //! | input  | rejected records, notes of the readers and announcements, at one worker per file |
 //! | output | 0: prepared parts at `(epoch, END)`; 1: nothing, its frontier says what was taken in |
-//! | state  | rejects of open files; how many lines each of their chunks has                 |
+//! | state  | rejects of open files; how many lines each of their open chunks has            |
 //! | errors | if the disk refuses, the process ends                                          |
 //!
 //! A reader knows the line of a record only inside its chunk. How many lines stand before that chunk
@@ -26,6 +26,7 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::progress::operate::FrontierInterest;
 
 use crate::graph::error_schema;
+use crate::ingest::lines::Lines;
 use crate::ingest::order::{Opening, ReadEvent, ReadNote};
 use crate::sink::parts::{
     FileSink, OpenPart, Parts, PreparedPart, Ready, Surroundings, Written, least, writer_of,
@@ -72,7 +73,8 @@ pub fn rejects<'scope>(
     builder.build(move |capabilities| {
         drop(capabilities);
         move |frontiers| {
-            writer.try_again();
+            let open = writer.open.iter_mut();
+            writer.parts.try_again(open.map(|(epoch, one)| (*epoch, &mut one.part)));
             // What is not taken in holds the window: a full disk costs no memory.
             if writer.parts.takes_in() {
                 input.for_each_stamp(|capability, batches| {
@@ -95,7 +97,7 @@ pub fn rejects<'scope>(
                             let end =
                                 || OpenPart::new(capability.delayed(&Time::end(note.epoch), 0));
                             let file = writer.file(note.epoch, end);
-                            file.lines.insert(chunk, (skipped_lines, lines));
+                            file.lines.note(chunk, skipped_lines, lines);
                         }
                     }
                 });
@@ -130,10 +132,7 @@ struct OpenFile {
     part: OpenPart,
     /// Rejects whose turn has not come, by chunk.
     ahead: BTreeMap<u64, Vec<Placed>>,
-    /// Lines of each chunk whose turn has not come: before its first record, and of its records.
-    lines: BTreeMap<u64, (u32, u32)>,
-    /// Lines of all chunks before those in `lines`.
-    lines_before: u64,
+    lines: Lines,
 }
 
 struct Writer {
@@ -147,24 +146,8 @@ impl Writer {
         self.open.entry(epoch).or_insert_with(|| OpenFile {
             part: part(),
             ahead: BTreeMap::new(),
-            lines: BTreeMap::new(),
-            lines_before: 0,
+            lines: Lines::default(),
         })
-    }
-
-    /// Writes what a full disk did not take, if it is time to try.
-    fn try_again(&mut self) {
-        if !self.parts.is_due() {
-            return;
-        }
-        for (epoch, file) in &mut self.open {
-            let written = file.part.body.go_on(&|| self.parts.stage(*epoch));
-            if !self.parts.attempted(written) {
-                self.parts.hold();
-                return;
-            }
-        }
-        self.parts.go_on();
     }
 
     fn write_upto(&mut self, frontier: Option<Time>) {
@@ -176,22 +159,22 @@ impl Writer {
             if !passed(Time::new(*epoch, 0)) {
                 break;
             }
-            // Every chunk is noted, so the lines before each are known when its turn comes.
-            while let Some(entry) = file.lines.first_entry() {
-                let chunk = *entry.key();
-                if !passed(Time::last(*epoch, chunk)) {
-                    break;
-                }
-                let (skipped, lines) = entry.remove();
-                let first_line = file.lines_before + u64::from(skipped) + 1;
-                file.lines_before += u64::from(skipped) + u64::from(lines);
-                if let Some(rejects) = file.ahead.remove(&chunk) {
-                    write(&mut self.encoder, &self.parts, *epoch, file, first_line, rejects);
-                }
+            // What is told of the file as a whole stands in no chunk, and comes last.
+            let next = |file: &OpenFile| file.ahead.first_key_value().map(|(chunk, _)| *chunk);
+            while let Some(chunk) = next(file).filter(|chunk| *chunk != Time::END)
+                && passed(Time::last(*epoch, chunk))
+                && let Some(rejects) = file.ahead.remove(&chunk)
+            {
+                // Every chunk before it is noted when its turn comes.
+                let first_line = file.lines.first_of(chunk);
+                write(&mut self.encoder, &self.parts, *epoch, file, first_line, rejects);
                 if file.part.body.is_full() {
                     self.parts.hold();
                     return;
                 }
+            }
+            if let Some(upto) = frontier.filter(|upto| upto.epoch == *epoch) {
+                file.lines.pass(upto.chunk);
             }
         }
     }
@@ -212,9 +195,7 @@ impl Writer {
             if part.body.bytes() == 0 && part.body.gathering().is_empty() {
                 self.encoder.preamble(part.body.gathering());
             }
-            let flushed = part.body.flush(&|| self.parts.stage(epoch));
-            if !self.parts.attempted(flushed) {
-                self.parts.hold();
+            if !self.parts.flush(epoch, part) {
                 break;
             }
             ready.extend(self.parts.close(epoch, entry.remove().part));

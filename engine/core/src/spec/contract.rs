@@ -5,6 +5,7 @@ use tidemill_operators::reject::OnError;
 
 use crate::diagnostic::{Mistakes, quoted};
 use crate::judge::MaxRejects;
+use crate::spec::arrival::{self, Arrival};
 use crate::spec::read::{self, Entries, Text};
 use crate::spec::tree::{Node, Value};
 
@@ -38,6 +39,8 @@ pub(crate) struct ContractSpec {
     pub(crate) count: Option<Text>,
     /// Column, and the group that says what it adds up to.
     pub(crate) totals: Vec<(Text, Text)>,
+    /// What must be there before a file is taken.
+    pub(crate) arrival: Arrival,
     /// Where the contract stands.
     pub(crate) at: Option<Text>,
 }
@@ -143,6 +146,7 @@ pub(super) fn contract(node: Node, mistakes: &mut Mistakes<'_>) -> Option<Contra
         trailer.finish(mistakes);
         contract.trailer = Some(frame(lines, regex, mistakes));
     }
+    contract.arrival = arrival::parse(&mut entries, mistakes);
     entries.finish(mistakes);
     Some(contract)
 }

@@ -59,8 +59,15 @@ pub struct Correcting {
     pub on_delete: OnDelete,
     /// How long a correction is possible.
     pub retention: Retention,
-    /// Whether its files are never replaced or removed, so that operators may keep less.
+    /// Whether its files are never replaced or removed.
     pub append_only: bool,
+}
+
+impl Correcting {
+    /// Returns whether no file is ever replaced or removed, so that operators may keep less.
+    pub fn is_final(&self) -> bool {
+        self.append_only || self.retention == Retention::Off
+    }
 }
 
 /// Reads how the files of a source are corrected.

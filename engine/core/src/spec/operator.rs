@@ -24,7 +24,7 @@ mod route;
 pub(crate) mod state;
 mod window;
 
-pub(crate) use join::JoinSpec;
+pub(crate) use join::{JoinSpec, ROWS_MAX_DEFAULT};
 pub(crate) use lots::LotsSpec;
 
 /// The kinds of operators, by the key that holds what they do.

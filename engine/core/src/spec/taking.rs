@@ -1,12 +1,14 @@
 //! Taking: which of the files that lie there a source takes, in which order, and which of them count
 //! as the same. As written, and as it is used. Derived.
 //!
-//! None of it changes what becomes of a file that is taken, so it is no part of a plan's hash.
+//! None of it but [`Arrival`] changes what becomes of a file that is taken, so it is no part of a plan's
+//! hash.
 
 use tidemill_store::Dedupe;
 
 use crate::diagnostic::Mistakes;
 use crate::retry::Policy;
+use crate::spec::arrival::Arrival;
 use crate::spec::correcting::{self, Correcting};
 use crate::spec::read::{self, Entries};
 use crate::spec::source::check_globs;
@@ -46,6 +48,8 @@ pub struct Taking {
     pub correcting: Correcting,
     /// How reading one of them is tried again when it fails.
     pub retry: Policy,
+    /// What must be there before one of them is taken.
+    pub arrival: Arrival,
 }
 
 impl Default for Taking {
@@ -57,6 +61,7 @@ impl Default for Taking {
             ignore: IGNORED_DEFAULT.map(str::to_owned).to_vec(),
             correcting: Correcting::default(),
             retry: Policy::STANDARD,
+            arrival: Arrival::default(),
         }
     }
 }

@@ -1,13 +1,14 @@
 //! Breaker: what the start concludes from crashes before it, so that no file crashes for ever.
 //!
 //! Reads the markers that crashed processes left, writes strikes to the journal, sets aside the one
-//! file that was alone when the process failed again, and says which others must run alone. Draws
-//! no conclusion from a process that was killed: that leaves no marker.
+//! file that was alone when the process failed again, or that a worker blames, and says which others must
+//! run alone. Draws no conclusion from a process that was killed: that leaves no marker.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
-use tidemill_store::{AcceptedFile, Home, Journal, Outcome, Verdict, crash};
+use tidemill_store::crash::{self, Blamed};
+use tidemill_store::{AcceptedFile, Home, Journal, Outcome, Verdict};
 
 use crate::board::to_us;
 use crate::code::FileCode;
@@ -24,6 +25,7 @@ pub(super) fn draw_conclusions(
 ) -> Result<(BTreeSet<u64>, u64), StartError> {
     let markers = crash::found(home.root())?;
     let mut crashes: BTreeMap<u64, String> = BTreeMap::new();
+    let mut aside = 0;
     for marker in &markers {
         let crash = &marker.crash;
         let of = crash.generation.unwrap_or(generation.saturating_sub(1));
@@ -35,16 +37,21 @@ pub(super) fn draw_conclusions(
             "an earlier life failed by itself: {}",
             crash.what
         );
-        if crash.may_be_of_data() {
+        if let Some(blamed) = &crash.blamed {
+            aside += u64::from(convict(journal, blamed)?);
+        } else if crash.may_be_of_data() {
             crashes.entry(of).or_insert_with(|| crash.what.clone());
         }
     }
-    let mut aside = 0;
     for (of, what) in crashes {
         if let Some(id) = journal.strike(of, &what)?
             && let Some(file) = next_in_line(journal, id)?
         {
-            set_aside(journal, &file, &what)?;
+            let detail = format!(
+                "the process failed three times in a row while it was under way, the last time while \
+                 it ran alone: {what}"
+            );
+            set_aside(journal, &file, FileCode::CrashesTheProcess, detail)?;
             aside += 1;
         }
     }
@@ -71,22 +78,42 @@ fn next_in_line(journal: &Journal, id: u64) -> Result<Option<AcceptedFile>, Star
     Ok(None)
 }
 
-fn set_aside(journal: &mut Journal, file: &AcceptedFile, what: &str) -> Result<(), StartError> {
+/// Sets aside a file that a worker blames, or lets it run alone first: files end in their order. One that
+/// is finished was read again, and stays what it is. Returns whether it was set aside.
+fn convict(journal: &mut Journal, blamed: &Blamed) -> Result<bool, StartError> {
+    let unfinished = journal.unfinished(&blamed.pipeline)?;
+    let at = unfinished.iter().position(|file| file.epoch == blamed.epoch);
+    match at.and_then(|at| unfinished.get(at)) {
+        Some(file) if at == Some(0) => {
+            set_aside(journal, file, FileCode::TooManyRows, blamed.why.clone())?;
+            Ok(true)
+        }
+        Some(file) => {
+            journal.suspect(file.id)?;
+            Ok(false)
+        }
+        None => Ok(false),
+    }
+}
+
+fn set_aside(
+    journal: &mut Journal,
+    file: &AcceptedFile,
+    code: FileCode,
+    detail: String,
+) -> Result<(), StartError> {
     let AcceptedFile { id, pipeline, epoch, name, .. } = file;
-    let detail = format!(
-        "the process failed three times in a row while it was under way, the last time while it \
-         ran alone: {what}"
-    );
-    tracing::error!(pipeline, file = name, submission = id, "set aside: it crashes the process");
+    let why = match code {
+        FileCode::CrashesTheProcess => "it crashes the process",
+        _ => &detail,
+    };
+    tracing::error!(pipeline, file = name, submission = id, "set aside: {why}");
     let now = to_us(SystemTime::now());
     journal.finish(&[Outcome {
         id: *id,
         pipeline: pipeline.clone(),
         epoch: *epoch,
-        verdict: Verdict::Quarantined {
-            code: FileCode::CrashesTheProcess.word().to_owned(),
-            detail,
-        },
+        verdict: Verdict::Quarantined { code: code.word().to_owned(), detail },
         hash: None,
         records: 0,
         rejected: 0,

@@ -134,6 +134,7 @@ pub(super) fn ledger_lines(
             plan_hash: plan.hash.clone(),
             stateful: (0..plan.sources.len()).map(|at| plan.keeps_state_of(at)).collect(),
             retry: plan.sources.iter().map(|one| one.taking.retry).collect(),
+            arrival_refuses: plan.sources.iter().map(|one| one.taking.arrival.refuses()).collect(),
             retention: plan.sources.iter().map(|one| one.taking.correcting.retention).collect(),
             restored: found.reads_from(),
             // Changelogs are not compared.

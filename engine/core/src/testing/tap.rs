@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidemill_operators::reject::EpochRejects;
 use tidemill_operators::{Batch, Time};
+use timely::Container;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::{Stream, StreamVec};
@@ -59,42 +60,44 @@ impl Tap {
 
     /// Follows what leaves by a port.
     pub(crate) fn follow(&self, port: PortId, stream: Stream<'_, Time, Batch>) {
-        let mut builder = OperatorBuilder::new("Tap".to_owned(), stream.scope());
-        let mut input = builder.new_input(stream, Pipeline);
-        builder.set_notify_for(0, FrontierInterest::Never);
-        let tap = self.clone();
-        builder.build(move |capabilities| {
-            drop(capabilities);
-            move |_frontiers| {
-                input.for_each_stamp(|capability, batches| {
-                    let Some(time) = capability.least().copied() else { return };
-                    let mut seen = tap.lock();
-                    for batch in batches.map(std::mem::take) {
-                        if Self::room(&mut seen, batch.len()) {
-                            seen.batches.push((port, time, batch));
-                        }
-                    }
-                });
+        self.watch("Tap", stream, move |seen, time, batch| {
+            let batch = std::mem::take(batch);
+            if Self::room(seen, batch.len()) {
+                seen.batches.push((port, time, batch));
             }
         });
     }
 
     /// Follows what a node rejects.
     pub(crate) fn follow_rejects(&self, node: NodeId, stream: StreamVec<'_, Time, EpochRejects>) {
-        let mut builder = OperatorBuilder::new("Tap rejects".to_owned(), stream.scope());
+        self.watch("Tap rejects", stream, move |seen, _time, batch| {
+            for some in batch.drain(..) {
+                if Self::room(seen, some.rejects.len()) {
+                    seen.rejects.push((node, some));
+                }
+            }
+        });
+    }
+
+    fn watch<C>(
+        &self,
+        title: &str,
+        stream: Stream<'_, Time, C>,
+        keep: impl Fn(&mut Seen, Time, &mut C) + 'static,
+    ) where
+        C: Container + Default,
+    {
+        let mut builder = OperatorBuilder::new(title.to_owned(), stream.scope());
         let mut input = builder.new_input(stream, Pipeline);
         builder.set_notify_for(0, FrontierInterest::Never);
         let tap = self.clone();
         builder.build(move |capabilities| {
             drop(capabilities);
             move |_frontiers| {
-                input.for_each_stamp(|_capability, batches| {
+                input.for_each_stamp(|capability, containers| {
+                    let Some(time) = capability.least().copied() else { return };
                     let mut seen = tap.lock();
-                    for some in batches.flat_map(|batch| batch.drain(..)) {
-                        if Self::room(&mut seen, some.rejects.len()) {
-                            seen.rejects.push((node, some));
-                        }
-                    }
+                    containers.for_each(|container| keep(&mut seen, time, container));
                 });
             }
         });

@@ -251,11 +251,11 @@ fn hex_is_read_back() {
     assert_eq!(unhex("+1"), None);
 }
 
-/// Runs one of the tests below, which play a part, as a process of its own.
-fn play(part: &str) -> Child {
+/// Runs a test below once more, as a process of its own that plays its other part.
+fn play(test: &str) -> Child {
     let module = module_path!().split_once("::").unwrap().1;
     Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "--nocapture", &format!("{module}::{part}")])
+        .args(["--exact", "--nocapture", &format!("{module}::{test}")])
         .env(SUPERVISED, "1")
         .env(MESH_DIR, "/d")
         .env(MESH_TOKEN, "ab".repeat(32))
@@ -264,6 +264,11 @@ fn play(part: &str) -> Child {
         .process_group(0)
         .spawn()
         .unwrap()
+}
+
+/// Whether this process was started by [`play`].
+fn plays_a_part() -> bool {
+    std::env::var_os(SUPERVISED).is_some()
 }
 
 /// Reads the output of a part until a line was said so often.
@@ -275,17 +280,18 @@ fn hear(child: &mut Child, line: &str, times: usize) {
 
 #[test]
 fn a_child_ends_with_its_parent() {
-    let mut child = play("orphan");
+    if plays_a_part() {
+        orphan();
+    }
+    let mut child = play("a_child_ends_with_its_parent");
     hear(&mut child, "waiting", 1);
     assert!(child.try_wait().unwrap().is_none(), "it runs while its parent does");
     drop(child.stdin.take());
     assert_eq!(child.wait().unwrap().code(), Some(i32::from(ORPHANED)));
 }
 
-#[test]
-#[ignore = "a part in another test"]
-#[allow(clippy::print_stdout, reason = "the other test listens")]
-fn orphan() {
+#[allow(clippy::print_stdout, reason = "the other process listens")]
+fn orphan() -> ! {
     let mesh = supervised_mesh(2).unwrap().unwrap();
     assert_eq!(mesh.endpoints[1], Endpoint::Unix("/d/1.sock".into()));
     assert_eq!(mesh.token, [0xab; 32]);
@@ -298,8 +304,11 @@ fn orphan() {
 
 #[test]
 fn signals_reach_all_processes() {
+    if plays_a_part() {
+        supervising();
+    }
     for (signal, code) in [(Signal::TERM, 21), (Signal::INT, 22)] {
-        let mut child = play("supervising");
+        let mut child = play("signals_reach_all_processes");
         let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
         let ready = |line: &Result<String, _>| line.as_ref().is_ok_and(|l| l.ends_with("ready"));
         assert_eq!(output.by_ref().filter(ready).take(2).count(), 2);
@@ -310,9 +319,7 @@ fn signals_reach_all_processes() {
     }
 }
 
-#[test]
-#[ignore = "a part in another test"]
-fn supervising() {
+fn supervising() -> ! {
     // Who is told twice, by the signal and by the end of the other, says it once.
     let script = r#"trap 'trap "" TERM INT; echo heard; exit 21' TERM
                     trap 'trap "" TERM INT; echo heard; exit 22' INT

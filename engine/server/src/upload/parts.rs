@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of the engine and the disk.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use tidemill_engine::engine::{ClientId, Replaces};
@@ -18,10 +19,15 @@ use crate::refusal::Refusal;
 /// The longest name of a file or pipeline, in bytes.
 const NAME_BYTES_MAX: usize = 255;
 
+/// The most pipelines that take one upload.
+const PIPELINES_MAX: usize = 64;
+
 /// What a header says, checked.
 #[derive(Debug)]
 pub(super) struct Header {
     pub(super) pipeline: Option<String>,
+    /// More pipelines that take the same file.
+    pub(super) also_to: Vec<String>,
     pub(super) name: String,
     pub(super) bytes: u64,
     pub(super) hash: Option<blake3::Hash>,
@@ -57,6 +63,9 @@ impl Parts {
         if header.pipeline.len() > NAME_BYTES_MAX {
             return Err(Refusal::Argument { field: "pipeline", reason: "is too long for a name" });
         }
+        if let Some(reason) = also_mistake(&header) {
+            return Err(Refusal::Argument { field: "also_to", reason });
+        }
         let id = header.client_submission_id.as_deref().map(convert::client_id).transpose()?;
         if header.offset > header.size {
             return Err(Refusal::Argument { field: "offset", reason: "is behind the end" });
@@ -67,6 +76,7 @@ impl Parts {
         }
         Ok(Header {
             pipeline: Some(header.pipeline).filter(|name| !name.is_empty()),
+            also_to: header.also_to,
             name: header.name,
             bytes: header.size,
             hash: convert::hash_of(header.blake3)?,
@@ -153,6 +163,29 @@ impl Parts {
             Code::Internal => Refusal::Stream { reason: "has a message that cannot be decoded" },
             _ => Refusal::Lost,
         }
+    }
+}
+
+/// Returns why a file cannot go to more pipelines than one as it is asked, if it cannot.
+fn also_mistake(header: &v1::SubmitHeader) -> Option<&'static str> {
+    let also = &header.also_to;
+    if also.is_empty() {
+        return None;
+    }
+    let all: BTreeSet<&str> = also.iter().chain([&header.pipeline]).map(String::as_str).collect();
+    let one = |replaces: &v1::Replaces| replaces.submission.is_some();
+    if header.pipeline.is_empty() {
+        Some("needs `pipeline` too: the first one")
+    } else if also.len() >= PIPELINES_MAX {
+        Some("names more than 64 pipelines")
+    } else if all.len() <= also.len() {
+        Some("names a pipeline twice")
+    } else if all.iter().any(|name| name.is_empty() || name.len() > NAME_BYTES_MAX) {
+        Some("has what cannot be the name of a pipeline")
+    } else if header.replaces.as_ref().is_some_and(one) {
+        Some("cannot stand beside the submission of one pipeline that is replaced")
+    } else {
+        None
     }
 }
 

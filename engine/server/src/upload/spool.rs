@@ -67,6 +67,20 @@ impl Spooled {
         }
     }
 
+    /// Returns a copy of it for one more pipeline, synced, which removes itself when dropped. Where the
+    /// file system can, it shares the bytes.
+    pub(super) fn copy(&self, folder: &Path) -> Result<Self, Refusal> {
+        let copied = || -> io::Result<NamedTempFile> {
+            let copy = tempfile::Builder::new().prefix("upload-").tempfile_in(folder)?;
+            let mut from = File::open(self.path())?;
+            io::copy(&mut from, &mut copy.as_file())?;
+            copy.as_file().sync_all()?;
+            failpoint::reach("upload-copied")?;
+            Ok(copy)
+        };
+        copied().map(Self::Anonymous).map_err(|error| disk(&error))
+    }
+
     /// Lets go of a file that the engine has moved.
     pub(super) fn taken(self) {
         if let Self::Anonymous(file) = self

@@ -24,6 +24,7 @@ fn attempt(id: &str, size: u64, offset: u64) -> Part {
         client_submission_id: Some(id.to_owned()),
         offset,
         replaces: None,
+        also_to: Vec::new(),
     })
 }
 

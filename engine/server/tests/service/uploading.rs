@@ -70,7 +70,7 @@ async fn check(front: &Front, parts: Vec<Part>, expected: (Code, &str)) {
 async fn an_upload_that_is_not_what_it_says_leaves_nothing() {
     let front = Front::start_with(|config| config.limits.upload_bytes_max = 1 << 20).await;
     let name = |name: &str| vec![header(name, 1), chunk(0, b"a"), bare_end()];
-    let with = |pipeline: &str, blake3: Option<&str>| {
+    let to_all = |pipeline: &str, blake3: Option<&str>, also: &[&str]| {
         let header = v1::SubmitHeader {
             pipeline: pipeline.to_owned(),
             name: "a.jsonl".into(),
@@ -79,9 +79,11 @@ async fn an_upload_that_is_not_what_it_says_leaves_nothing() {
             client_submission_id: None,
             offset: 0,
             replaces: None,
+            also_to: also.iter().map(|name| (*name).to_owned()).collect(),
         };
         vec![Part::Header(header), chunk(0, b"a"), bare_end()]
     };
+    let with = |pipeline: &str, blake3| to_all(pipeline, blake3, &[]);
     let other_hash = blake3::hash(b"other").to_string();
     let invalid = |word| (Code::InvalidArgument, word);
     let size = invalid("wrong_size");
@@ -120,6 +122,11 @@ async fn an_upload_that_is_not_what_it_says_leaves_nothing() {
     check(&front, with("nothing", None), (Code::NotFound, "no_pipeline")).await;
     check(&front, with("", None), (Code::NotFound, "no_pipeline")).await;
     check(&front, with(&"x".repeat(10_000), None), invalid("bad_argument")).await;
+    check(&front, to_all("logs", None, &["nothing"]), (Code::NotFound, "no_pipeline")).await;
+    check(&front, to_all("logs", None, &["logs"]), invalid("bad_argument")).await;
+    check(&front, to_all("logs", None, &[""]), invalid("bad_argument")).await;
+    check(&front, to_all("", None, &["logs"]), invalid("bad_argument")).await;
+    check(&front, to_all("logs", None, &["nothing"; 64]), invalid("bad_argument")).await;
     let too_big = (Code::OutOfRange, "too_big");
     check(&front, vec![header("a.jsonl", (1 << 20) + 1)], too_big).await;
     check(&front, vec![header("a.jsonl", u64::MAX)], too_big).await;

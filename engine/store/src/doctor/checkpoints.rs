@@ -7,12 +7,12 @@ use super::finding::Code;
 use super::journal::Pipeline;
 use crate::checkpoint::{Manifest, read_manifest};
 use crate::disk;
-use crate::journal::CheckpointRow;
+use crate::journal::checkpoints;
 
 impl Round<'_> {
     /// Looks at every checkpoint of a pipeline that counts. Packs are hashed in a deep examination only.
     pub(super) fn check_checkpoints(&mut self, journal: &Connection, pipeline: &Pipeline) {
-        let rows = match listed(journal, pipeline) {
+        let rows = match checkpoints(journal, &pipeline.name) {
             Ok(rows) => rows,
             Err(error) => {
                 self.find(Code::JournalDamaged, "", &format!("list the checkpoints: {error}"));
@@ -48,23 +48,4 @@ fn missing(folder: &std::path::Path, manifest: &Manifest) -> Option<String> {
             None => Some(format!("{} is gone", pack.name)),
         }
     })
-}
-
-fn listed(journal: &Connection, pipeline: &Pipeline) -> rusqlite::Result<Vec<CheckpointRow>> {
-    let mut statement = journal.prepare(
-        "SELECT epoch, generation, manifest, hash, bytes, took_ms FROM checkpoint
-         WHERE pipeline = ?1 ORDER BY epoch DESC",
-    )?;
-    let number = |row: &rusqlite::Row<'_>, at: usize| row.get(at).map(i64::cast_unsigned);
-    let row = |row: &rusqlite::Row<'_>| {
-        Ok(CheckpointRow {
-            epoch: number(row, 0)?,
-            generation: number(row, 1)?,
-            manifest: row.get(2)?,
-            hash: row.get(3)?,
-            bytes: number(row, 4)?,
-            took_ms: number(row, 5)?,
-        })
-    };
-    statement.query_map([pipeline.id], row)?.collect()
 }

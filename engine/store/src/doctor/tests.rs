@@ -64,6 +64,7 @@ impl Given {
             client_id: None,
             dedupe,
             replaces: crate::Replaces::Nothing,
+            terms: crate::Terms::default(),
             seen_at_us: 0,
             claimed_at_us: 0,
         };
@@ -224,6 +225,7 @@ fn a_file_that_is_tried_again_is_found_on_its_way_and_then_where_it_must_be() {
             identity: found.identity,
             dedupe: crate::journal::Dedupe::None,
             replaces: crate::Replaces::Nothing,
+            terms: crate::Terms::default(),
             client_id: None,
             hash: Some(found.hash),
             seen_at_us: 0,

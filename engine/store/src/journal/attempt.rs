@@ -34,7 +34,7 @@ CREATE UNIQUE INDEX attempt_epoch ON attempt (pipeline, epoch);
 pub struct Postponed {
     /// The class of the failure, a word.
     pub class: String,
-    /// A stable word, `E-...`.
+    /// A stable word.
     pub code: String,
     /// What happened, for a person.
     pub detail: String,
@@ -187,6 +187,7 @@ mod tests {
             client_id: None,
             dedupe: crate::journal::Dedupe::None,
             replaces: crate::journal::Replaces::Nothing,
+            terms: crate::journal::Terms::default(),
         }
     }
 

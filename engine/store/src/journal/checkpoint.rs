@@ -167,7 +167,11 @@ impl JournalReader {
     }
 }
 
-fn checkpoints(connection: &Connection, pipeline: &str) -> rusqlite::Result<Vec<CheckpointRow>> {
+/// Returns the checkpoints of a pipeline that count, the newest first.
+pub(crate) fn checkpoints(
+    connection: &Connection,
+    pipeline: &str,
+) -> rusqlite::Result<Vec<CheckpointRow>> {
     let mut statement = connection.prepare_cached(
         "SELECT epoch, generation, manifest, hash, bytes, took_ms FROM checkpoint
          WHERE pipeline = (SELECT id FROM pipeline WHERE name = ?1) ORDER BY epoch DESC",

@@ -93,6 +93,18 @@ impl ClientId {
         UNIX_EPOCH + Duration::from_millis(u64::from_be_bytes(ms))
     }
 
+    /// Returns the id of the same upload in one of several pipelines: always the same one, made at the
+    /// same moment.
+    pub fn within(&self, pipeline: &str) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.0).update(pipeline.as_bytes());
+        let mut bytes = self.0;
+        bytes[6..].copy_from_slice(&hasher.finalize().as_bytes()[..10]);
+        bytes[6] = 0x70 | bytes[6] & 0x0f;
+        bytes[8] = 0x80 | bytes[8] & 0x3f;
+        Self(bytes)
+    }
+
     /// Returns it as 32 hex digits, as it stands in names of files.
     pub fn hex(&self) -> String {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()

@@ -10,9 +10,10 @@ use serde::Serialize;
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
+use super::accept::insert_file;
 use super::read::{self, unsigned};
 use super::schema::of;
-use super::write::{Trouble, insert_file, known_or_new, now_us, save_counters};
+use super::write::{Trouble, known_or_new, now_us, save_counters};
 use super::{AcceptedFile, Journal, JournalError, JournalReader, NewFile};
 use crate::failpoint;
 use crate::queue::Identity;
@@ -322,7 +323,7 @@ impl Journal {
                 // Its name, its source, its hash, and the name of its outputs are those of the old.
                 ..old
             };
-            insert_file(transaction, counters.id(), &removal)?;
+            insert_file(transaction, counters.id, &removal)?;
             save_counters(transaction, pipelines)?;
             failpoint::reach("removal-written").map_err(&stop)?;
             Ok(Removed::Accepted(Box::new(removal)))

@@ -7,10 +7,10 @@
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use super::names::{Folder, free_name};
+use super::accept::{check_new, insert_file, names_of, with_names};
 use super::read::unsigned;
 use super::schema::of;
-use super::write::{Trouble, check_new, insert_file, known_or_new, now_us, save_counters};
+use super::write::{Trouble, known_or_new, now_us, save_counters};
 use super::{AcceptedFile, Correction, Journal, JournalError, JournalReader, NewFile, correct};
 use crate::name;
 
@@ -86,30 +86,14 @@ impl Journal {
                 None => None,
             };
             let of_none = correction.is_none_or(|correction| correction.of.is_none());
-            if of_none && is_named(transaction, counters.id(), &output_name)? {
+            if of_none && is_named(transaction, counters.id, &output_name)? {
                 // A later file of that name took the place: this one is one more.
-                let folder = Folder::look(&root.join(&file.pipeline));
-                let free = free_name(transaction, counters.id(), &file.name, &folder)?;
-                output_name = name::output_name(&free).to_owned();
+                output_name = names_of(transaction, counters.id, &root, file)?;
             }
-            let accepted = AcceptedFile {
-                id: file.id,
-                pipeline: file.pipeline.clone(),
-                epoch: counters.take_epoch(),
-                source: file.source.clone(),
-                name: file.name.clone(),
-                claimed_name: file.claimed_name.clone(),
-                stored_name,
-                output_name,
-                identity: file.identity,
-                hash: file.hash,
-                seen_at_us: file.seen_at_us,
-                claimed_at_us: file.claimed_at_us,
-                accepted_at_us: now,
-                duplicate_of: None,
-                correction,
-            };
-            insert_file(transaction, counters.id(), &accepted)?;
+            let epoch = counters.take_epoch();
+            let named = with_names(file, stored_name, epoch, now);
+            let accepted = AcceptedFile { output_name, correction, ..named };
+            insert_file(transaction, counters.id, &accepted)?;
             transaction
                 .prepare_cached("INSERT INTO retry VALUES (?1, ?2, ?3)")?
                 .execute(params![file.id.cast_signed(), of.cast_signed(), now])?;

@@ -12,8 +12,8 @@ use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::{
-    JournalError, attempt, checkpoint, client_id, correct, dedupe, deployment, hold, receipt,
-    retry, shelf, strike, unpublished, void,
+    JournalError, arrival, attempt, checkpoint, client_id, correct, dedupe, deployment, hold,
+    receipt, retry, shelf, strike, unpublished, void,
 };
 use crate::barrier;
 use crate::disk::{self, DiskError};
@@ -147,7 +147,7 @@ FROM submission s JOIN pipeline p ON p.id = s.pipeline;
 ";
 
 /// The tables of the topics that have a file of their own.
-const TOPICS: [&str; 13] = [
+const TOPICS: [&str; 14] = [
     client_id::TABLES,
     dedupe::TABLES,
     checkpoint::TABLES,
@@ -160,6 +160,7 @@ const TOPICS: [&str; 13] = [
     attempt::TABLES,
     void::TABLES,
     deployment::TABLES,
+    arrival::TABLES,
     unpublished::TABLES,
 ];
 

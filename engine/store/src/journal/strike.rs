@@ -67,6 +67,19 @@ impl Journal {
         })
     }
 
+    /// Lets a file run alone that says itself that it ended the process.
+    pub fn suspect(&mut self, id: u64) -> Result<(), JournalError> {
+        self.write("note a suspect", |transaction, _| {
+            transaction
+                .prepare_cached(
+                    "INSERT INTO strike VALUES (?1, ?2)
+                     ON CONFLICT DO UPDATE SET strikes = max(strikes, ?2)",
+                )?
+                .execute(params![id.cast_signed(), STRIKES_ALONE.cast_signed()])?;
+            Ok(())
+        })
+    }
+
     /// Returns the unfinished files that must run alone, in the order of ids.
     pub fn suspects(&self) -> Result<Vec<u64>, JournalError> {
         let ask = || -> rusqlite::Result<Vec<u64>> {

@@ -34,6 +34,7 @@ pub(super) fn new_file(journal: &mut Journal, pipeline: &str, name: &str) -> New
         client_id: None,
         dedupe: Dedupe::None,
         replaces: crate::Replaces::Nothing,
+        terms: crate::Terms::default(),
     }
 }
 

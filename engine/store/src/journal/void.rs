@@ -6,9 +6,10 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::accept::{check_new, names_of};
 use super::read::{self, unsigned};
 use super::schema::of;
-use super::write::{check_new, known_or_new, names_of, save_counters};
+use super::write::{known_or_new, save_counters};
 use super::{AcceptedFile, Journal, JournalError, NewFile, Version, correct, shelf};
 
 pub(super) const TABLES: &str = "
@@ -45,7 +46,7 @@ impl Journal {
             }
             transaction
                 .prepare_cached("INSERT INTO void VALUES (?1, ?2, ?3)")?
-                .execute(params![counters.id(), first.cast_signed(), count.cast_signed()])?;
+                .execute(params![counters.id, first.cast_signed(), count.cast_signed()])?;
             save_counters(transaction, pipelines)?;
             Ok(first)
         })
@@ -57,7 +58,7 @@ impl Journal {
         let root = self.root.clone();
         let mut answer = None;
         let undone = self.write("ask what a file would be", |transaction, pipelines| {
-            let pipeline = known_or_new(transaction, pipelines, &file.pipeline)?.id();
+            let pipeline = known_or_new(transaction, pipelines, &file.pipeline)?.id;
             let replaced = correct::resolve(transaction, pipeline, file)?;
             answer = Some(match replaced {
                 Some(replaced) => {
@@ -98,7 +99,7 @@ impl Journal {
         name: &str,
     ) -> Result<Option<Version>, JournalError> {
         let Some(counters) = self.pipelines.get(pipeline) else { return Ok(None) };
-        shelf::version_at(self.connection(), counters.id(), sink, name)
+        shelf::version_at(self.connection(), counters.id, sink, name)
             .map_err(of("look up an output", &self.path()))
     }
 }

@@ -1,49 +1,36 @@
-//! Write: the transactions of the journal. Each public call is one, whole or not at all.
+//! Write: how the journal is written: one transaction for each public call, whole or not at all, and what
+//! is counted for each pipeline.
 //!
 //! What must hold is checked against what the journal itself knows, before it commits: a breach
 //! writes nothing. After a write that failed nothing more is written until the journal is opened
 //! again.
 
-use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
-use super::names::{Folder, free_name};
-use super::receipt::{self, Books};
 use super::schema::{self, of};
-use super::shelf::{self, Replaced};
-use super::{
-    AcceptedFile, Correction, Generation, Journal, JournalError, JournalReader, NewFile, Outcome,
-    Part, Replaces, Verdict, attempt, client_id, correct, dedupe, read, void,
-};
+use super::{Generation, Journal, JournalError, JournalReader, read};
 use crate::barrier;
-use crate::disk::{self, Full};
+use crate::disk::Full;
 use crate::failpoint;
-use crate::home::{self, Home};
-use crate::name;
-use crate::receipt::Receipt;
+use crate::home::Home;
 
 /// What is counted for each pipeline.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Counters {
+    /// The number of the pipeline in the journal.
     pub(super) id: i64,
-    next_epoch: u64,
+    pub(super) next_epoch: u64,
     pub(super) finished_epoch: u64,
-    committed: u64,
-    quarantined: u64,
+    pub(super) committed: u64,
+    pub(super) quarantined: u64,
 }
 
 impl Counters {
-    /// Returns the number of the pipeline in the journal.
-    pub(super) fn id(&self) -> i64 {
-        self.id
-    }
-
     /// Returns the next epoch and counts it as given.
     pub(super) fn take_epoch(&mut self) -> u64 {
         let epoch = self.next_epoch;
@@ -127,139 +114,6 @@ impl Journal {
         }
     }
 
-    /// Accepts claimed files: gives each the next epoch of its pipeline and its names. One that
-    /// repeats an earlier file of its source gets no epoch: it is final, and has only to be moved to
-    /// `processed/` and settled.
-    ///
-    /// One transaction, durable on return. The claims must have been synced before.
-    pub fn accept(&mut self, files: &[NewFile]) -> Result<Vec<AcceptedFile>, JournalError> {
-        for file in files {
-            check_new(file)?;
-        }
-        let stop = JournalError::failpoint("accept");
-        failpoint::reach("accept-begin").map_err(&stop)?;
-        let root = self.root.clone();
-        let now = now_us();
-        let accepted = self.write_synced("A3", "accept", |transaction, pipelines| {
-            let mut folders = HashMap::new();
-            let mut accepted = Vec::with_capacity(files.len());
-            for file in files {
-                let counters = known_or_new(transaction, pipelines, &file.pipeline)?;
-                let taken = folders
-                    .entry(file.pipeline.as_str())
-                    .or_insert_with(|| Folder::look(&root.join(&file.pipeline)));
-                let stored_name = free_name(transaction, counters.id, &file.name, taken)?;
-                let replaced = correct::resolve(transaction, counters.id, file)?;
-                let original = match file.replaces {
-                    Replaces::Nothing => dedupe::original(transaction, counters.id, file)?,
-                    _ => None,
-                };
-                let epoch = if original.is_some() { 0 } else { counters.take_epoch() };
-                let mut named = AcceptedFile {
-                    duplicate_of: original,
-                    ..with_names(file, stored_name, epoch, now)
-                };
-                if let Some(replaced) = replaced {
-                    named.correction = Some(Correction { of: Some(replaced.of), removes: false });
-                    named.output_name = replaced.output_name;
-                }
-                insert_file(transaction, counters.id, &named)?;
-                if original.is_none() {
-                    dedupe::remember(transaction, counters.id, file)?;
-                }
-                if let Some(id) = &file.client_id {
-                    client_id::insert(transaction, id, file.id)?;
-                }
-                accepted.push(named);
-            }
-            save_counters(transaction, pipelines)?;
-            failpoint::reach("accept-written").map_err(&stop)?;
-            Ok(accepted)
-        })?;
-        failpoint::reach("accept-durable").map_err(&stop)?;
-        for file in files {
-            self.raise_submission(file.id);
-        }
-        Ok(accepted)
-    }
-
-    /// Commits files, sets them aside, or postpones them: the commit point.
-    ///
-    /// One transaction, durable on return. Of each pipeline the epochs must follow one another
-    /// without a gap; staged parts must have been synced before.
-    pub fn finish(&mut self, outcomes: &[Outcome]) -> Result<Vec<Replaced>, JournalError> {
-        self.finish_with(outcomes, &HashMap::new())
-    }
-
-    /// Commits or sets aside files with the receipts of those that are committed, by submission.
-    ///
-    /// A receipt that does not balance, or is missing for a pipeline whose book is kept, commits
-    /// nothing. Returns what of ours the outputs take the place of.
-    pub fn finish_with<O: Borrow<Outcome>>(
-        &mut self,
-        outcomes: &[O],
-        receipts: &HashMap<u64, Receipt>,
-    ) -> Result<Vec<Replaced>, JournalError> {
-        // Not borrowed while the transaction has all of `self`.
-        let books = std::mem::take(&mut self.books);
-        let retaining = std::mem::take(&mut self.retaining);
-        let result = self.finish_all(outcomes, receipts, &books, &retaining);
-        self.books = books;
-        self.retaining = retaining;
-        result
-    }
-
-    fn finish_all<O: Borrow<Outcome>>(
-        &mut self,
-        outcomes: &[O],
-        receipts: &HashMap<u64, Receipt>,
-        books: &Books,
-        retaining: &HashMap<String, Vec<String>>,
-    ) -> Result<Vec<Replaced>, JournalError> {
-        let generation = self.generation.map(u64::cast_signed);
-        let stop = JournalError::failpoint("commit");
-        failpoint::reach("commit-begin").map_err(&stop)?;
-        let replaced = self.write_synced("C1", "commit", |transaction, pipelines| {
-            let mut replaced = Vec::new();
-            for outcome in outcomes.iter().map(O::borrow) {
-                let Some(counters) = pipelines.get_mut(&outcome.pipeline) else {
-                    let detail = format!("pipeline {} has no accepted files", outcome.pipeline);
-                    return Err(JournalError::invariant(detail).into());
-                };
-                if outcome.epoch != counters.finished_epoch + 1 {
-                    let finished = void::pass(transaction, counters.id, counters.finished_epoch)?;
-                    counters.finished_epoch = finished;
-                }
-                check_order(counters, outcome)?;
-                if let Verdict::Postponed(why) = &outcome.verdict {
-                    attempt::postpone(transaction, counters.id, outcome, why)?;
-                    counters.finished_epoch = outcome.epoch;
-                    continue;
-                }
-                replaced.extend(finish_one(transaction, counters.id, generation, outcome)?);
-                receipt::insert(transaction, books, outcome, receipts.get(&outcome.id))?;
-                counters.finished_epoch = outcome.epoch;
-                match outcome.verdict {
-                    Verdict::Committed { .. } => {
-                        counters.committed += 1;
-                        let retaining = retaining.get(&outcome.pipeline);
-                        correct::committed(transaction, outcome.id, retaining)?;
-                    }
-                    Verdict::Quarantined { .. } => {
-                        counters.quarantined += 1;
-                        correct::set_aside(transaction, outcome.id)?;
-                    }
-                    Verdict::Postponed(_) => {}
-                }
-            }
-            save_counters(transaction, pipelines)?;
-            failpoint::reach("commit-written").map_err(&stop)?;
-            Ok(replaced)
-        })?;
-        failpoint::reach("commit-durable").map_err(&stop)?;
-        Ok(replaced)
-    }
-
     /// Writes down that publication and moves of these submissions are durable, and forgets the
     /// bytes kept for them.
     ///
@@ -299,7 +153,7 @@ impl Journal {
     }
 
     /// Runs a transaction that is durable on return; this is a barrier.
-    fn write_synced<T>(
+    pub(super) fn write_synced<T>(
         &mut self,
         barrier: &str,
         doing: &'static str,
@@ -435,170 +289,4 @@ pub(super) fn save_counters(
         ])?;
     }
     Ok(())
-}
-
-/// Checks of a new file what becomes part of a path.
-pub(super) fn check_new(file: &NewFile) -> Result<(), JournalError> {
-    let refuse = |detail: String| Err(JournalError::invariant(detail));
-    if let Err(error) = home::check_pipeline_name(&file.pipeline) {
-        return refuse(format!("accept submission {}: {error}", file.id));
-    }
-    if let Err(error) = name::check_name(std::ffi::OsStr::from_bytes(file.name.as_bytes())) {
-        return refuse(format!("accept submission {}: {error}", file.id));
-    }
-    if !disk::is_plain_name(&file.claimed_name) {
-        return refuse(format!("accept submission {}: a claimed name is no path", file.id));
-    }
-    if file.id == 0 || file.id > i64::MAX.cast_unsigned() {
-        return refuse(format!("{} cannot be the number of a submission", file.id));
-    }
-    Ok(())
-}
-
-/// Returns what the outputs of a file would be named after that is accepted now.
-pub(super) fn names_of(
-    transaction: &Transaction<'_>,
-    pipeline: i64,
-    root: &Path,
-    file: &NewFile,
-) -> Result<String, Trouble> {
-    let taken = Folder::look(&root.join(&file.pipeline));
-    let stored_name = free_name(transaction, pipeline, &file.name, &taken)?;
-    Ok(name::output_name(&stored_name).to_string())
-}
-
-fn with_names(file: &NewFile, stored_name: String, epoch: u64, now: i64) -> AcceptedFile {
-    AcceptedFile {
-        id: file.id,
-        pipeline: file.pipeline.clone(),
-        epoch,
-        source: file.source.clone(),
-        name: file.name.clone(),
-        claimed_name: file.claimed_name.clone(),
-        output_name: name::output_name(&stored_name).to_string(),
-        stored_name,
-        identity: file.identity,
-        hash: file.hash,
-        seen_at_us: file.seen_at_us,
-        claimed_at_us: file.claimed_at_us,
-        accepted_at_us: now,
-        duplicate_of: None,
-        correction: None,
-    }
-}
-
-pub(super) fn insert_file(
-    transaction: &Transaction<'_>,
-    pipeline: i64,
-    file: &AcceptedFile,
-) -> Result<(), Trouble> {
-    let seconds = file.identity.modified_ns.div_euclid(1_000_000_000);
-    let Ok(seconds) = i64::try_from(seconds) else {
-        let detail = format!("submission {} was modified outside of all time", file.id);
-        return Err(JournalError::invariant(detail).into());
-    };
-    let nanoseconds = file.identity.modified_ns.rem_euclid(1_000_000_000) as i64;
-    let is_duplicate = file.duplicate_of.is_some();
-    transaction
-        .prepare_cached(
-            "INSERT INTO submission (id, pipeline, epoch, source, name, claimed_name, stored_name,
-                 output_name, device, inode, bytes, modified_s, modified_ns, hash, seen_at_us,
-                 claimed_at_us, accepted_at_us, verdict, finished_at_us, duplicate_of)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17,
-                 ?18, ?19, ?20)",
-        )?
-        .execute(params![
-            file.id.cast_signed(),
-            pipeline,
-            if is_duplicate { -file.id.cast_signed() } else { file.epoch.cast_signed() },
-            file.source,
-            file.name,
-            file.claimed_name,
-            file.stored_name,
-            file.output_name,
-            file.identity.device.cast_signed(),
-            file.identity.inode.cast_signed(),
-            file.identity.bytes.cast_signed(),
-            seconds,
-            nanoseconds,
-            file.hash,
-            file.seen_at_us,
-            file.claimed_at_us,
-            file.accepted_at_us,
-            if is_duplicate { 3 } else { 0 },
-            if is_duplicate { file.accepted_at_us } else { 0 },
-            file.duplicate_of.map(u64::cast_signed),
-        ])?;
-    if let Some(correction) = file.correction {
-        correct::insert(transaction, file.id, correction)?;
-    }
-    if is_duplicate {
-        // It has still to be moved.
-        let id = file.id.cast_signed();
-        transaction.prepare_cached("INSERT INTO unsettled VALUES (?1)")?.execute([id])?;
-    }
-    Ok(())
-}
-
-fn check_order(counters: &Counters, outcome: &Outcome) -> Result<(), JournalError> {
-    let due = counters.finished_epoch + 1;
-    if outcome.epoch == due && due < counters.next_epoch {
-        return Ok(());
-    }
-    let Outcome { id, pipeline, epoch, .. } = outcome;
-    Err(JournalError::invariant(format!(
-        "finish epoch {epoch} of {pipeline} (submission {id}): accepted are epochs up to {}, and \
-         the next to finish is {due}",
-        counters.next_epoch - 1
-    )))
-}
-
-fn finish_one(
-    transaction: &Transaction<'_>,
-    pipeline: i64,
-    generation: Option<i64>,
-    outcome: &Outcome,
-) -> Result<Vec<Replaced>, Trouble> {
-    let id = outcome.id.cast_signed();
-    if outcome.hash.is_none() && matches!(outcome.verdict, Verdict::Committed { .. }) {
-        let detail =
-            format!("submission {} is committed without the hash of its bytes", outcome.id);
-        return Err(JournalError::invariant(detail).into());
-    }
-    let (verdict, code, detail, parts): (i64, _, _, &[Part]) = match &outcome.verdict {
-        Verdict::Committed { parts } => (1, None, None, parts),
-        Verdict::Quarantined { code, detail } => (2, Some(code), Some(detail), &[]),
-        Verdict::Postponed(_) => {
-            let detail = format!("submission {} is tried again and not finished", outcome.id);
-            return Err(JournalError::invariant(detail).into());
-        }
-    };
-    let changed = transaction
-        .prepare_cached(
-            "UPDATE submission SET verdict = ?4, records = ?5, rejected = ?6, answered_at_us = ?7,
-                 finished_at_us = ?8, generation = ?9, code = ?10, detail = ?11,
-                 hash = coalesce(?12, hash)
-             WHERE id = ?1 AND pipeline = ?2 AND epoch = ?3 AND verdict = 0",
-        )?
-        .execute(params![
-            id,
-            pipeline,
-            outcome.epoch.cast_signed(),
-            verdict,
-            outcome.records.cast_signed(),
-            outcome.rejected.cast_signed(),
-            outcome.answered_at_us,
-            outcome.finished_at_us,
-            generation,
-            code,
-            detail,
-            outcome.hash,
-        ])?;
-    if changed != 1 {
-        let Outcome { id, pipeline, epoch, .. } = outcome;
-        let detail = format!("epoch {epoch} of {pipeline} is not submission {id}, or is finished");
-        return Err(JournalError::invariant(detail).into());
-    }
-    transaction.prepare_cached("INSERT INTO unsettled VALUES (?1)")?.execute([id])?;
-    shelf::insert(transaction, pipeline, generation, outcome, parts)
 }

@@ -93,6 +93,7 @@ impl Run {
             client_id: None,
             dedupe: crate::journal::Dedupe::None,
             replaces: crate::Replaces::Nothing,
+            terms: crate::Terms::default(),
         };
         self.accepted = Some(self.journal.accept(&[file]).unwrap().remove(0));
     }
@@ -374,6 +375,7 @@ fn an_upload_that_was_not_accepted_waits_in_the_spool_for_its_client() {
         client_id: Some(id),
         dedupe: crate::journal::Dedupe::None,
         replaces: crate::Replaces::Nothing,
+        terms: crate::Terms::default(),
     };
     run.journal.accept(&[file]).unwrap();
     let recovery = recover(&run.home, &mut run.journal, &["p"], 2).unwrap();
@@ -432,6 +434,7 @@ fn a_retry_that_was_cut_off_leaves_exactly_one_of_the_two() {
             identity: found.identity,
             dedupe: crate::journal::Dedupe::None,
             replaces: crate::Replaces::Nothing,
+            terms: crate::Terms::default(),
             client_id: None,
             hash: Some(found.hash),
             seen_at_us: 1,

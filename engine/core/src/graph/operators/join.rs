@@ -60,6 +60,7 @@ fn joined(
         take,
         place: false,
         raw: false,
+        rows_max: spec.rows_max,
     })
 }
 

@@ -28,6 +28,9 @@ pub struct OrderedRows {
     pub columns: Vec<Column>,
     /// Whether the bytes of each record are kept. Decided by the plan.
     pub raw: bool,
+    /// Whether no row is ever taken back and nobody reads those that are not among the first. After
+    /// planning; before, whether no row is ever taken back.
+    pub only_first: bool,
 }
 
 /// One term of an order.
@@ -138,7 +141,8 @@ pub(super) fn rows(
     let by = every(by, |column| named(column, schema, mistakes));
     let order = every(order, |text| term(text, schema, mistakes));
     let (has_place, columns) = (input.has_place, schema.columns().to_vec());
-    Some(OrderedRows { by: by?, order: order?, keep, has_place, columns, raw: false })
+    let only_first = input.append_only;
+    Some(OrderedRows { by: by?, order: order?, keep, has_place, columns, raw: false, only_first })
 }
 
 /// Takes the words off the end of a term that say in which direction it orders.

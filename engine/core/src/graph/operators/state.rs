@@ -28,7 +28,8 @@ pub(super) fn check(
         Schema::new(schema.columns().iter().cloned().chain(machine.added()).collect())
     });
     let changed_by = Some(operator.name.text.clone());
-    (checked, Stream { schema, changed_by, ..input.clone() })
+    // A late record lets records that came before it leave by other tags.
+    (checked, Stream { schema, changed_by, append_only: false, ..input.clone() })
 }
 
 fn check_drop(spec: &StateSpec, mistakes: &mut Mistakes<'_>) {

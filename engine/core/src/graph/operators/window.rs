@@ -49,12 +49,15 @@ pub(super) fn session(
             has_place: input.has_place,
             columns: schema.columns().to_vec(),
             raw: false,
+            only_first: false,
         };
         Some((OperatorKind::Session { rows, gap_us }, schema_behind?))
     });
     let schema = checked.as_ref().map(|(_, schema)| schema.clone());
     let changed_by = Some(operator.name.text.clone());
-    (checked.map(|(kind, _)| kind), Stream { schema, changed_by, ..input.clone() })
+    // A late record joins two sessions: theirs are taken back and given with the new bounds.
+    let append_only = false;
+    (checked.map(|(kind, _)| kind), Stream { schema, changed_by, append_only, ..input.clone() })
 }
 
 /// Compiles an expression that is an event time.

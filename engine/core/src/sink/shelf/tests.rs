@@ -210,6 +210,7 @@ fn run(given: &Given, epochs: &[Epoch]) -> Said {
                     hash: None,
                 }),
                 removes: epoch.removes,
+                refused: None,
             });
             poison.advance_to(time);
             if epoch.failed {

@@ -19,7 +19,12 @@ pub(crate) struct JoinSpec {
     pub(crate) take: Option<Vec<(Text, Text)>>,
     /// Where `take` stands, else where the join does.
     pub(crate) take_at: Text,
+    /// How many rows one file may make it give, or take back, of one key.
+    pub(crate) rows_max: u32,
 }
+
+/// How many rows that are, if nothing is said.
+pub(crate) const ROWS_MAX_DEFAULT: u32 = 100_000_000;
 
 /// Reads the body of a `join`.
 pub(super) fn read(node: Node, mistakes: &mut Mistakes<'_>) -> Option<BodySpec> {
@@ -29,6 +34,7 @@ pub(super) fn read(node: Node, mistakes: &mut Mistakes<'_>) -> Option<BodySpec> 
     let on = entries.require("on", mistakes);
     let kind = entries.take("kind");
     let take = entries.take("take");
+    let rows_max = entries.take("max_rows");
     entries.finish(mistakes);
     let with = with.and_then(|node| with_of(node, mistakes));
     let owner_of =
@@ -43,6 +49,10 @@ pub(super) fn read(node: Node, mistakes: &mut Mistakes<'_>) -> Option<BodySpec> 
         Some(node) => Some(pairs(node, "`take`", mistakes)?),
         None => None,
     };
+    let rows_max = match rows_max {
+        Some(node) => read::number(node, "`max_rows`", (1, u32::MAX), mistakes),
+        None => Some(ROWS_MAX_DEFAULT),
+    };
     if let (Some(kind @ (Kind::Semi | Kind::Anti)), Some(_)) = (kind, &take) {
         let message =
             format!("`take` does not fit a {} join, which gives left columns only", kind.word());
@@ -50,7 +60,8 @@ pub(super) fn read(node: Node, mistakes: &mut Mistakes<'_>) -> Option<BodySpec> 
         take_at.wrong(mistakes, message, hint);
         return None;
     }
-    Some(BodySpec::Join(JoinSpec { with: with?, on: on?, kind: kind?, take, take_at }))
+    let (with, on, kind, rows_max) = (with?, on?, kind?, rows_max?);
+    Some(BodySpec::Join(JoinSpec { with, on, kind, take, take_at, rows_max }))
 }
 
 /// Reads `with`: a port or a list of ports.

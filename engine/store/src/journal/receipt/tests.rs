@@ -28,6 +28,7 @@ fn given() -> (tempfile::TempDir, Journal, AcceptedFile) {
         client_id: None,
         dedupe: crate::journal::Dedupe::None,
         replaces: crate::Replaces::Nothing,
+        terms: crate::Terms::default(),
         seen_at_us: 1,
         claimed_at_us: 2,
     };
