@@ -14,6 +14,12 @@ use tidemill_client::{Client, Filter, Submission, SubmitOptions};
 use crate::process::{PATIENCE, wait_until};
 use crate::site::{Running, Shape, Site};
 
+/// How many percent more memory there may be in the last quarter than in the second one.
+const MEMORY_PERCENT_MAX: u64 = 15;
+
+/// With fewer deployments a quarter says nothing of memory.
+const MEMORY_FROM: usize = 40;
+
 /// How long the dropper waits between two files.
 const GAP: Duration = Duration::from_millis(2);
 
@@ -108,14 +114,38 @@ pub struct Report {
     pub deploys: usize,
     /// Files that were committed.
     pub files: u64,
-    /// The longest time from the call until the server answered with the new plan.
-    pub longest: Duration,
+    /// The longest time from the call until the answer that it is durable.
+    pub longest_call: Duration,
+    /// The longest time from there until the server answered with the new plan.
+    pub longest_away: Duration,
     /// The sum of those times.
     pub all: Duration,
-    /// Resident memory of the first process after a tenth of the deployments, and at the end.
-    pub memory: (u64, u64),
+    /// The memory behind each deployment of the process that stays: of several, their parent. In bytes.
+    pub memory: Vec<u64>,
     /// How long it took.
     pub took: Duration,
+}
+
+impl Report {
+    /// Returns the median memory in each quarter of the deployments.
+    pub fn quarters(&self) -> [u64; 4] {
+        std::array::from_fn(|quarter| {
+            let part = |at: usize| at * self.memory.len() / 4;
+            let mut all = self.memory[part(quarter)..part(quarter + 1)].to_vec();
+            all.sort_unstable();
+            all.get(all.len() / 2).copied().unwrap_or_default()
+        })
+    }
+
+    /// Fails if memory grows with the deployments. The first quarter is left out: until then every size
+    /// of buffer was not asked for yet. What grows by 1 KiB a deployment passes; a dataflow that stays
+    /// behind, or a connection to the journal, does not.
+    #[track_caller]
+    fn check_memory(&self) {
+        let [_, second, _, last] = self.quarters();
+        let is_flat = last * 100 <= second * (100 + MEMORY_PERCENT_MAX);
+        assert!(is_flat, "memory grew from {second} to {last} bytes: {:?}", self.memory);
+    }
 }
 
 impl Campaign {
@@ -146,16 +176,17 @@ impl Campaign {
                 wait_until("files come", || files.load(Ordering::Relaxed) >= wanted);
                 let variant = deploy % VARIANTS.len();
                 let called = Instant::now();
-                let deployed = deploy_once(&running, &VARIANTS[variant].yaml());
+                let yaml = VARIANTS[variant].yaml();
+                let first_epoch = call(&running, &yaml);
+                let answered = called.elapsed();
+                wait_until_back(&running, &yaml);
                 let took = called.elapsed();
-                report.longest = report.longest.max(took);
+                report.longest_call = report.longest_call.max(answered);
+                report.longest_away = report.longest_away.max(took - answered);
                 report.all += took;
-                line.push((deployed, variant));
-                if deploy == self.deploys / 10 {
-                    report.memory.0 = running.resident_bytes();
-                }
+                line.push((first_epoch, variant));
+                report.memory.push(running.own_bytes());
             }
-            report.memory.1 = running.resident_bytes();
             ended.store(true, Ordering::Relaxed);
             if let Err(panic) = feeder.join() {
                 std::panic::resume_unwind(panic);
@@ -165,19 +196,27 @@ impl Campaign {
         let submissions = settled(&running, report.files);
         running.stop().expect_code(0);
         check(&site, &submissions, &line, report.files);
+        if self.deploys >= MEMORY_FROM {
+            report.check_memory();
+        }
         report.took = began.elapsed();
         report
     }
 }
 
-/// Deploys a text and waits until it runs; returns its first epoch.
+/// Deploys a text; returns its first epoch.
 #[track_caller]
-fn deploy_once(running: &Running<'_>, yaml: &str) -> u64 {
+fn call(running: &Running<'_>, yaml: &str) -> u64 {
     let deployed = running.ask(running.client().deploy(yaml, false, PATIENCE)).unwrap();
     assert!(deployed.changed, "{deployed:?}");
+    deployed.first_epoch
+}
+
+/// Waits until a text runs.
+#[track_caller]
+fn wait_until_back(running: &Running<'_>, yaml: &str) {
     let serves = running.client().wait_for_pipeline("changing", yaml, PATIENCE);
     assert!(running.ask(serves).unwrap(), "the server did not come back");
-    deployed.first_epoch
 }
 
 /// Drops and sends files, as many as are allowed, until it is told to end.

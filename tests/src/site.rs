@@ -317,10 +317,11 @@ impl Running<'_> {
         line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap() << 10
     }
 
-    /// Returns the memory that the first process has at the moment, in bytes.
-    pub fn resident_bytes(&self) -> u64 {
+    /// Returns the memory that the process has for itself at the moment, in bytes: of several, their
+    /// parent.
+    pub fn own_bytes(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
         line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap() << 10
     }
 

@@ -153,6 +153,10 @@ fn a_value_comes_from_flag_environment_file_or_default_in_this_order() {
         &["check", "p.yaml", "--param", "LAEST=4"],
         &["there is no parameter `LAEST`; did you mean `LEAST`?"],
     );
+    for more in [["--param", "LAEST=4"].as_slice(), &["--param", "LAEST=4", "--json"]] {
+        let refused = desk.call(&[&["check", "p.yaml"], more].concat());
+        assert_eq!(refused.stdout, "", "nothing is called ok: {refused}");
+    }
     desk.refuses(&["check", "p.yaml", "--param", "LEAST"], &["write --param NAME=VALUE"]);
     desk.refuses(
         &["check", "p.yaml", "--param", "LEAST=1", "--param", "LEAST=2"],

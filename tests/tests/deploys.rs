@@ -452,3 +452,126 @@ fn the_command_says_what_it_did() {
     assert!(said.expect_code(1).stdout.contains("not deployed"), "{said}");
     running.stop();
 }
+
+/// Which pipelines run.
+fn running_names(running: &Running<'_>) -> Vec<String> {
+    let pipelines = running.ask(running.client().pipelines()).unwrap();
+    pipelines.into_iter().map(|one| one.name).collect()
+}
+
+fn others() -> String {
+    SUMS.replace("pipeline: sums", "pipeline: others")
+}
+
+#[test]
+fn a_deployed_pipeline_leaves_with_its_files_finished_and_does_not_come_back() {
+    for shape in [Shape::new(1, 2), Shape::new(2, 1)] {
+        let site = Site::new(NODE, SUMS);
+        let running = site.start(shape);
+        deploy(&running, &others());
+        let unprocessed = site.home().join("others/unprocessed");
+        for at in 0..20 {
+            fs::write(site.path().join("o.csv"), b"k,n\nx,1\n").unwrap();
+            fs::rename(site.path().join("o.csv"), unprocessed.join(format!("o{at}.csv"))).unwrap();
+        }
+        let said = running.call(&["undeploy", "others", "--json"]);
+        let said = said.expect_code(0).json();
+        assert_eq!(
+            (&said["pipeline"], &said["serves"]),
+            (&"others".into(), &true.into()),
+            "{said}"
+        );
+        assert_eq!(running_names(&running), ["sums"]);
+        // What was taken is finished, what was not lies where it lay.
+        let folder =
+            |name: &str| fs::read_dir(site.home().join("others").join(name)).unwrap().count();
+        let taken = said["last_epoch"].as_u64().unwrap();
+        assert_eq!(folder("processed") as u64, taken, "{said}");
+        assert_eq!(folder("unprocessed") as u64, 20 - taken, "{said}");
+        assert_eq!(folder("underprocess"), 0);
+        commit(&running, "a.csv", b"k,n\nx,1\n");
+        running.kill();
+        let running = site.start(Shape::ALONE);
+        assert_eq!(running_names(&running), ["sums"], "{shape}");
+        // It comes back when it is deployed again, with what it had.
+        deploy(&running, &others());
+        let all = || folder("processed") == 20;
+        wait_until("the rest is taken", all);
+        running.stop();
+        let sums = fs::read(site.home().join("others/out/sums/sums.csv")).unwrap();
+        assert_eq!(sums, b"k,total\nx,20\n", "{shape}");
+    }
+}
+
+#[test]
+fn a_pipeline_that_cannot_leave_goes_on() {
+    let site = Site::new(NODE, SUMS);
+    let running = site.start(Shape::ALONE);
+    let said = running.call(&["undeploy", "sums"]);
+    assert!(said.expect_code(1).stdout.contains("start it without that file"), "{said}");
+    // Another text of it does not make it one that was only deployed.
+    deploy(&running, &twice());
+    let said = running.call(&["undeploy", "sums", "--json"]);
+    assert_eq!(said.expect_code(1).json()["error"]["code"], "no_deploy", "{said}");
+    let said = running.call(&["undeploy", "nobody"]);
+    assert!(said.expect_code(1).stdout.contains("no pipeline is called"), "{said}");
+    commit(&running, "a.csv", b"k,n\nx,1\n");
+    running.stop();
+}
+
+#[test]
+fn a_kill_while_a_pipeline_leaves_lets_it_stay_or_go() {
+    // Before it is written, and behind it.
+    for (step, is_gone) in [STEPS[2], STEPS[3], STEPS[5]] {
+        let mut site = Site::new(NODE, SUMS);
+        // The first boundary is that of the deployment.
+        site.variable("TIDEMILL_FAILPOINT", Some(&format!("{step}@2=kill")));
+        let running = site.start(Shape::ALONE);
+        deploy(&running, &others());
+        let call = running.client().undeploy("others", PATIENCE);
+        drop(running.ask(async { tokio::time::timeout(BRIEFLY, call).await }));
+        running.ended();
+        site.variable("TIDEMILL_FAILPOINT", None);
+        let running = site.start(Shape::ALONE);
+        assert_eq!(running_names(&running).len(), if is_gone { 1 } else { 2 }, "{step}");
+        running.stop();
+    }
+}
+
+const WITH_PARAMS: &str = "\
+pipeline: sums
+params: { FACTOR: { type: int, default: 1 } }
+sources:
+  rows: { format: csv, fields: { k: string, n: int } }
+operators:
+  sums: { from: rows, aggregate: { by: [k], compute: { total: \"sum(n * ${FACTOR})\" } } }
+sinks:
+  sums: { from: sums, table: { format: csv, key: [k] } }
+";
+
+#[test]
+fn what_parameters_were_given_is_remembered_like_the_file() {
+    let mut site = Site::new(NODE, SUMS);
+    let running = site.start(Shape::ALONE);
+    commit(&running, "a.csv", b"k,n\nx,1\n");
+    // A value that no file has a parameter for, or that is none: nothing is asked of the server.
+    fs::write(site.yaml(), WITH_PARAMS).unwrap();
+    let file = site.yaml().to_str().unwrap().to_owned();
+    let said = running.call(&["deploy", &file, "--param", "FACTR=7"]);
+    assert!(said.expect_code(2).stderr.contains("did you mean `FACTOR`?"), "{said}");
+    let said = running.call(&["deploy", &file, "--param", "FACTOR=7"]);
+    assert!(said.expect_code(0).stdout.contains("version 1"), "{said}");
+    running.kill();
+    // The same file, and nothing said of its parameter: it is what was deployed.
+    for shape in [Shape::ALONE, Shape::new(2, 1)] {
+        site.put("b.csv", b"k,n\nx,1\n");
+        site.once(shape).expect_code(0);
+    }
+    assert_eq!(site.out()["sums/sums.csv"], b"k,total\nx,21\n");
+    // Another value is another file, which nobody deployed.
+    site.always(&["--param", "FACTOR=8"]);
+    site.once(Shape::ALONE).expect_code(1).expect_said("--redeploy");
+    site.always(&["--param", "FACTOR=8", "--redeploy"]);
+    site.once(Shape::ALONE).expect_code(0);
+    assert_eq!(site.out()["sums/sums.csv"], b"k,total\nx,24\n");
+}

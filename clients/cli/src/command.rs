@@ -1,5 +1,6 @@
 //! Command: the client commands as they are typed. Holds flags and their help, no behaviour.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -43,6 +44,12 @@ pub enum ClientCommand {
     /// only says what would happen to each part. Exit code 1 when a file does not take over; then
     /// everything is as it was.
     Deploy(Deploy),
+    /// Let a pipeline leave that was deployed into a running server
+    ///
+    /// Its files under way are finished, then it runs no more, also after a restart; its folder stays.
+    /// A pipeline of a file that the server was started with does not leave. Exit code 1 when one does
+    /// not leave; then it goes on as before.
+    Undeploy(Undeploy),
     /// Let a pipeline, or one of its sources or sinks, wait until it is resumed
     ///
     /// A pipeline or a source that is paused takes no new files: they stay in unprocessed/. A sink
@@ -296,10 +303,48 @@ pub struct Deploy {
     pub pipelines: Vec<PathBuf>,
     /// What to send in the place of each file, where it is not the file's own text.
     #[arg(skip)]
-    pub texts: Vec<Option<String>>,
+    pub flat: Vec<Option<FlatFile>>,
     /// Only say what would happen: what is kept, what is rebuilt, what is refused
     #[arg(long)]
     pub dry_run: bool,
+    /// Give up, and change nothing, when files under way are not finished after so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub timeout: u64,
+    /// What is given to parameters.
+    #[command(flatten)]
+    pub params: ParamFlags,
+    /// What every client command takes.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// What is given to the parameters of pipeline files. Flags win over the environment
+/// (TIDEMILL_PARAM_NAME), the environment over the file.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ParamFlags {
+    /// Give a parameter of the pipeline its value; once for each
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub param: Vec<String>,
+    /// A file with values for parameters: `NAME: VALUE`, one a line
+    #[arg(long, value_name = "FILE")]
+    pub params: Option<PathBuf>,
+}
+
+/// A pipeline file with all that it includes and the values of its parameters.
+#[derive(Clone, Debug)]
+pub struct FlatFile {
+    /// Its text.
+    pub text: String,
+    /// What its parameters were given, to be remembered.
+    pub params: BTreeMap<String, String>,
+}
+
+/// Arguments of `undeploy`.
+#[derive(Clone, Debug, Args)]
+pub struct Undeploy {
+    /// The pipelines
+    #[arg(required = true, value_name = "PIPELINE")]
+    pub pipelines: Vec<String>,
     /// Give up, and change nothing, when files under way are not finished after so many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub timeout: u64,

@@ -1,5 +1,6 @@
 //! Deploy: pipeline files are handed to a running server, one after the other.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 use tidemill_client::{Client, DeployedPart, Deployment, Error};
 
-use crate::command::Deploy;
+use crate::command::{Deploy, FlatFile};
 use crate::output::Output;
 use crate::table::{Side, Table};
 use crate::{FAILED, human, json};
@@ -23,12 +24,15 @@ pub(crate) async fn run(command: Deploy, output: &mut Output<'_>) -> anyhow::Res
     let client = Client::connect(&command.common.server).await?;
     let mut code = 0;
     for (at, path) in command.pipelines.iter().enumerate() {
-        let yaml = match command.texts.get(at).cloned().flatten() {
-            Some(text) => text,
-            None => std::fs::read_to_string(path)
-                .with_context(|| format!("read the pipeline file {}", path.display()))?,
+        let file = match command.flat.get(at).cloned().flatten() {
+            Some(flat) => flat,
+            None => FlatFile {
+                text: std::fs::read_to_string(path)
+                    .with_context(|| format!("read the pipeline file {}", path.display()))?,
+                params: BTreeMap::new(),
+            },
         };
-        match deploy(&client, &command, &yaml).await {
+        match deploy(&client, &command, &file).await {
             Ok((deployment, serves)) => {
                 if deployment.refused.is_some() {
                     code = FAILED;
@@ -55,14 +59,15 @@ pub(crate) async fn run(command: Deploy, output: &mut Output<'_>) -> anyhow::Res
 async fn deploy(
     client: &Client,
     command: &Deploy,
-    yaml: &str,
+    file: &FlatFile,
 ) -> Result<(Deployment, Option<bool>), Error> {
     let timeout = Duration::from_secs(command.timeout);
-    let deployment = client.deploy(yaml, command.dry_run, timeout).await?;
+    let FlatFile { text, params } = file;
+    let deployment = client.deploy_with(text, params, command.dry_run, timeout).await?;
     if command.dry_run {
         return Ok((deployment, None));
     }
-    let serves = client.wait_for_pipeline(&deployment.pipeline, yaml, BACK_MAX).await?;
+    let serves = client.wait_for_pipeline(&deployment.pipeline, text, BACK_MAX).await?;
     Ok((deployment, Some(serves)))
 }
 

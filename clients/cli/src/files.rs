@@ -144,8 +144,10 @@ fn text(submission: &Submission) -> String {
     }
     if !submission.attempts.is_empty() {
         // The one that is under way, or was the last, is none of those that failed and were repeated.
-        let more = usize::from(submission.waits_for.is_none());
-        lines.push(("attempts", (submission.attempts.len() + more).to_string()));
+        let more = u64::from(submission.waits_for.is_none());
+        // Of many, those in the middle are not told.
+        let failed_times = submission.attempts.last().map_or(0, |last| last.number);
+        lines.push(("attempts", (failed_times + more).to_string()));
         lines.extend(submission.attempts.iter().map(|attempt| ("", failed(attempt))));
     }
     if let Some(reason) = &submission.reason {

@@ -20,6 +20,7 @@ mod retry;
 mod stats;
 mod submit;
 mod tables;
+mod undeploy;
 
 mod cells;
 mod human;
@@ -29,8 +30,8 @@ mod table;
 use std::io;
 
 pub use command::{
-    ClientCommand, Common, Deploy, Drain, File, Files, Latency, Pause, PhaseArgument, Remove,
-    Retry, Stats, Submit, TableRows, Tables,
+    ClientCommand, Common, Deploy, Drain, File, Files, FlatFile, Latency, ParamFlags, Pause,
+    PhaseArgument, Remove, Retry, Stats, Submit, TableRows, Tables, Undeploy,
 };
 pub use output::Output;
 
@@ -56,6 +57,7 @@ pub async fn execute(command: ClientCommand, output: &mut Output<'_>) -> anyhow:
         ClientCommand::Tables(command) => tables::list(command, output).await,
         ClientCommand::Table(command) => tables::rows(command, output).await,
         ClientCommand::Deploy(command) => deploy::run(command, output).await,
+        ClientCommand::Undeploy(command) => undeploy::run(command, output).await,
         ClientCommand::Pause(command) => control::pause(command, output).await,
         ClientCommand::Resume(command) => control::resume(command, output).await,
         ClientCommand::Drain(command) => control::drain(command, output).await,

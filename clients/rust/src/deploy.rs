@@ -1,5 +1,6 @@
-//! Deploy: a pipeline file is handed to a running server, and takes over there.
+//! Deploy: a pipeline file is handed to a running server, and takes over there; or a pipeline leaves it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tidemill_proto::v1;
@@ -37,6 +38,17 @@ pub struct Deployment {
     pub first_epoch: u64,
 }
 
+/// What an undeployed pipeline leaves behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Undeployed {
+    /// The pipeline.
+    pub pipeline: String,
+    /// The last epoch of its files; 0 if there was none.
+    pub last_epoch: u64,
+    /// Its folder on the server, which stays as it is.
+    pub folder: String,
+}
+
 /// One part of a pipeline, and what a deployment makes of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeployedPart {
@@ -65,13 +77,74 @@ impl Client {
         dry_run: bool,
         timeout: Duration,
     ) -> Result<Deployment, Error> {
+        self.deploy_with(yaml, &BTreeMap::new(), dry_run, timeout).await
+    }
+
+    /// Does what [`Client::deploy`] does, with a text in which parameters have these values already: they
+    /// are remembered, so that a start that is given the same file finds what was deployed.
+    pub async fn deploy_with(
+        &self,
+        yaml: &str,
+        params: &BTreeMap<String, String>,
+        dry_run: bool,
+        timeout: Duration,
+    ) -> Result<Deployment, Error> {
         let timeout = prost_types::Duration::try_from(timeout).ok();
-        let request = v1::DeployRequest { yaml: yaml.to_owned(), dry_run, timeout };
+        let params = params.clone().into_iter().collect();
+        let request = v1::DeployRequest { yaml: yaml.to_owned(), dry_run, timeout, params };
         let answer = patiently(|| {
             let (mut client, request) = (self.pipelines_client(), request.clone());
             async move { Ok(client.deploy(request).await?) }
         });
         Ok(deployment(answer.await?.into_inner()))
+    }
+
+    /// Lets a pipeline leave that was deployed; returns once that is durable. Files under way may take as
+    /// long as `timeout` to be finished.
+    ///
+    /// If the connection breaks off in the middle it asks again, and then a pipeline that does not run
+    /// counts as one that has left: `None`.
+    pub async fn undeploy(
+        &self,
+        pipeline: &str,
+        timeout: Duration,
+    ) -> Result<Option<Undeployed>, Error> {
+        let timeout = prost_types::Duration::try_from(timeout).ok();
+        let request = v1::UndeployRequest { pipeline: pipeline.to_owned(), timeout };
+        let mut asked = 0;
+        let answer = patiently(|| {
+            asked += 1;
+            let (mut client, request) = (self.pipelines_client(), request.clone());
+            async move { Ok(client.undeploy(request).await?) }
+        });
+        let answer = answer.await;
+        match answer {
+            Ok(answer) => {
+                let v1::UndeployResponse { pipeline, last_epoch, folder } = answer.into_inner();
+                Ok(Some(Undeployed { pipeline, last_epoch, folder }))
+            }
+            Err(error) if asked > 1 && error.word() == Some("no_pipeline") => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits until the server runs without a pipeline, for so long at most; returns whether it does.
+    pub async fn wait_without_pipeline(
+        &self,
+        name: &str,
+        timeout: Duration,
+    ) -> Result<bool, Error> {
+        let begin = Instant::now();
+        loop {
+            match self.pipelines().await {
+                Ok(all) if all.iter().all(|pipeline| pipeline.name != name) => return Ok(true),
+                Err(error) if !matches!(error.word(), Some("draining" | "starting")) => {
+                    return Err(error);
+                }
+                _ if begin.elapsed() >= timeout => return Ok(false),
+                _ => tokio::time::sleep(LOOK).await,
+            }
+        }
     }
 
     /// Waits until the server runs this text of a pipeline, for so long at most; returns whether it

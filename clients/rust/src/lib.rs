@@ -39,7 +39,7 @@ mod watch;
 mod convert;
 
 pub use client::Client;
-pub use deploy::{DeployedPart, Deployment};
+pub use deploy::{DeployedPart, Deployment, Undeployed};
 pub use dry_run::{DryRun, OutputChange, SinkChanges, TableChanges};
 pub use error::Error;
 /// Latencies are decoded into histograms of this crate.

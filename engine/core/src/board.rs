@@ -12,7 +12,7 @@ use tidemill_store::{AcceptedFile, Correction, Corrections, Counts};
 
 use crate::code::FileCode;
 use crate::engine::Observer;
-use crate::report::{Phase, StageLatency, SubmissionReport};
+use crate::report::{Condition, Phase, StageLatency, SubmissionReport};
 use crate::start::Summary;
 
 /// The stages of a file, in order; the last is the sum of all.
@@ -50,6 +50,10 @@ struct Lane {
     parked: BTreeSet<u64>,
     /// Whether nothing of it can be committed before a sink is resumed.
     stuck: bool,
+    /// Whether its outputs are refused, though that was tried often enough.
+    blocked: bool,
+    /// What of it cannot be made visible or taken in.
+    hidden: BTreeMap<String, Condition>,
     latencies: Vec<Histogram<u64>>,
 }
 
@@ -127,6 +131,8 @@ impl Board {
             quarantined: counts.quarantined,
             committed_epoch,
             stuck: false,
+            blocked: false,
+            hidden: BTreeMap::new(),
             parked: BTreeSet::new(),
             latencies: STAGES.iter().map(|_| histogram()).collect(),
         };
@@ -273,6 +279,44 @@ impl Board {
         self.finishing.notify_all();
     }
 
+    /// The outputs of a committed file cannot be made visible yet; `parked`, if that was tried often
+    /// enough already.
+    pub fn unpublished(&self, pipeline: usize, id: u64, parked: bool) {
+        self.lanes()[pipeline].blocked = parked;
+        self.finishing.notify_all();
+        self.waits(pipeline, id, "waiting to publish".to_owned());
+    }
+
+    /// Something of a pipeline cannot be made visible.
+    pub fn hides(&self, pipeline: usize, what: &str, condition: Condition) {
+        self.lanes()[pipeline].hidden.insert(what.to_owned(), condition);
+    }
+
+    /// It is visible again.
+    pub fn shows(&self, pipeline: usize, what: &str) {
+        self.lanes()[pipeline].hidden.remove(what);
+    }
+
+    /// The outputs of files get visible again.
+    pub fn published(&self, pipeline: usize, what: &str) {
+        self.lanes()[pipeline].blocked = false;
+        self.shows(pipeline, what);
+    }
+
+    /// Says which files of a pipeline cannot be taken in, if there are any.
+    pub fn claims(&self, pipeline: usize, refused: Option<Condition>) {
+        const INPUTS: &str = "unprocessed/";
+        match refused {
+            Some(condition) => self.hides(pipeline, INPUTS, condition),
+            None => self.shows(pipeline, INPUTS),
+        }
+    }
+
+    /// Returns what cannot be made visible or taken in.
+    pub fn conditions(&self) -> Vec<Condition> {
+        self.lanes().iter().flat_map(|lane| lane.hidden.values().cloned()).collect()
+    }
+
     /// A file is committed and visible, or set aside: nothing more will happen to it.
     pub fn finished(
         &self,
@@ -286,6 +330,7 @@ impl Board {
             let mut lanes = self.lanes();
             let lane = &mut lanes[pipeline];
             let Some(mut live) = lane.live.remove(&id) else { return };
+            live.report.waits_for = None;
             live.report.finished_at = Some(now);
             finish(&mut live.report);
             if live.report.phase == Phase::Committed {
@@ -346,7 +391,8 @@ impl Board {
     /// Returns whether nothing is left to do: no file is pending that can be finished by itself, and
     /// all tables are whole.
     pub fn is_idle(&self) -> bool {
-        let is_waiting = |lane: &Lane| lane.stuck || lane.live.len() == lane.parked.len();
+        let is_waiting =
+            |lane: &Lane| lane.stuck || lane.blocked || lane.live.len() == lane.parked.len();
         let is_idle = |lane: &Lane| is_waiting(lane) && lane.rebuilding == 0;
         self.lanes().iter().all(is_idle)
     }

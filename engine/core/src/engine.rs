@@ -31,11 +31,12 @@ use crate::report::{
     ReceiptReport, StageLatency, SubmissionFilter, SubmissionReport,
 };
 use crate::space::Space;
+use crate::start::Next;
 use crate::stats::Stats;
 
 pub use control::{Draining, Subject};
 pub use correct::Target;
-pub use deploy::{Deploy, DeployError, DeployReport};
+pub use deploy::{Deploy, DeployError, DeployReport, Undeploy, UndeployReport};
 pub use submit::{SubmitError, Upload};
 /// Which earlier file an upload takes the place of.
 pub use tidemill_store::Replaces;
@@ -67,12 +68,14 @@ pub(crate) struct Parts {
     pub(crate) tables: Arc<tables::Tables>,
     /// Which pipeline takes no files for a moment.
     pub(crate) held: Held,
-    /// The plan that takes over when this life has ended.
-    pub(crate) next: Arc<Mutex<Option<Box<Plan>>>>,
+    /// What is different when this life has ended.
+    pub(crate) next: Arc<Mutex<Option<Next>>>,
     /// The home.
     pub(crate) root: PathBuf,
     /// Whether states may go on without inputs that are gone.
     pub(crate) forget_missing: bool,
+    /// The pipelines that stand in no file of the start: they were deployed.
+    pub(crate) added: BTreeSet<String>,
     /// Why nothing can be deployed here.
     pub(crate) no_deploys: Option<&'static str>,
     /// Held by the one that is being deployed.
@@ -102,6 +105,7 @@ impl Engine {
     pub fn conditions(&self) -> Vec<Condition> {
         let mut all = self.parts.space.conditions();
         all.extend(self.parts.control.conditions());
+        all.extend(self.parts.board.conditions());
         all
     }
 

@@ -23,6 +23,7 @@ use crate::contract::{Contract, Policy};
 use crate::diagnostic::{Mistakes, Place};
 use crate::graph::loops::Loop;
 use crate::judge::MaxRejects;
+use crate::retry;
 use crate::spec::PipelineSpec;
 use crate::spec::taking::Taking;
 
@@ -409,6 +410,7 @@ pub(crate) struct GraphSink {
     /// The nodes of whose keys it is told, and whose rejected records others read.
     pub(crate) told_of: Vec<NodeId>,
     pub(crate) kind: SinkKind,
+    pub(crate) retry: retry::Policy,
 }
 
 /// Checks a spec; `None` when there was any mistake, all of which have been noted.
@@ -467,6 +469,7 @@ fn rejects(sources: &[GraphSource], operators: &[GraphOperator], sinks: &[GraphS
             .collect(),
         told_of,
         kind: SinkKind::Rejects,
+        retry: retry::Policy::SINK,
     }
 }
 

@@ -11,6 +11,7 @@ pub(crate) mod gate;
 mod inbox;
 mod manifest;
 mod patterns;
+mod refused;
 mod waiting;
 mod watch;
 
@@ -349,6 +350,7 @@ impl Intake {
     fn claim_complete(&mut self) -> Result<usize, IntakeError> {
         let mut count = 0;
         for pipeline in 0..self.inboxes.len() {
+            self.inboxes[pipeline].try_again_due();
             self.inboxes[pipeline].pass();
             // A pipeline that is behind does not keep files from the others.
             while !self.stopped()
@@ -366,6 +368,7 @@ impl Intake {
             // What was taken has changed what the others wait for.
             inbox.pass();
             self.control.waiting(pipeline, inbox.waiting.counts(), inbox.gate.conditions());
+            self.board.claims(pipeline, inbox.condition());
         }
         Ok(count)
     }
@@ -496,15 +499,26 @@ fn claim_one(
     let claim = || queue::claim(&inbox.folders, name, id);
     let claimed = match space.insist("claiming a file", claim) {
         Ok(claimed) => claimed,
-        Err(ClaimError::Gone { .. }) => return Ok(None),
+        Err(ClaimError::Refused { source: error, .. }) => {
+            let error = error.into();
+            if !inbox.postpone(source, name, seen_at, &error) {
+                return Err(IntakeError::Claim { name: text, source: error });
+            }
+            return Ok(None);
+        }
         Err(ClaimError::Disk { source, .. }) => {
             return Err(IntakeError::Claim { name: text, source: source.into() });
+        }
+        Err(ClaimError::Gone { .. }) => {
+            inbox.taken(name);
+            return Ok(None);
         }
         Err(error) => {
             inbox.leave(name, &error.to_string());
             return Ok(None);
         }
     };
+    inbox.taken(name);
     let mut terms = Terms::default();
     let mut known = None;
     if let Some(expected) = inbox.gate.expected(source, &text) {

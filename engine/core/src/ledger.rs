@@ -11,18 +11,17 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime};
 
-use tidemill_store::checkpoint::Manifest;
 use tidemill_store::{
-    AcceptedFile, Book, CLIENT_IDS_KEPT, Deployed, Folders, Journal, JournalError, NewDeployment,
-    NewFile, Outcome, Receipt, Replaced, Retried, Verdict, barrier, queue,
+    AcceptedFile, Book, CLIENT_IDS_KEPT, Folders, Journal, JournalError, NewFile, Outcome, Receipt,
+    Replaced, Verdict, barrier, queue,
 };
 use timely::scheduling::activate::SyncActivator;
 
 use crate::answer::{Answer, Heard};
 use crate::board::{Board, Milestones};
+use crate::checkpoint::RestoreOrder;
 use crate::checkpoint::keeper::Keeper;
 use crate::checkpoint::schedule::Schedule;
-use crate::checkpoint::{KeptPart, RestoreOrder};
 use crate::control::Control;
 use crate::dry_run::TableShape;
 use crate::fault::{self, FaultKind};
@@ -40,6 +39,7 @@ mod correct;
 mod decide;
 mod deploy;
 mod dry_run;
+mod event;
 mod keep;
 mod order;
 mod postpone;
@@ -49,7 +49,9 @@ mod shelf;
 
 pub use control::Change;
 pub use correct::Removal;
+pub use deploy::Boundary;
 pub use dry_run::{Trial, Tried, Try};
+pub use event::{AcceptReply, Event};
 pub use order::Waiting;
 pub use set::HandOver;
 
@@ -67,87 +69,6 @@ const FORGET_EVERY: Duration = Duration::from_secs(60);
 
 /// How much longer ids are remembered than promised: clocks step back a little.
 const FORGET_MARGIN: Duration = Duration::from_secs(3600);
-
-/// Where the answer to an acceptance goes.
-pub type AcceptReply = Sender<Vec<AcceptedFile>>;
-
-/// What happens outside of the ledger.
-pub enum Event {
-    /// Files were claimed and synced: accept them.
-    Accept {
-        /// The files, all of one pipeline.
-        files: Vec<NewFile>,
-        /// Who waits for the answer.
-        reply: Option<AcceptReply>,
-    },
-    /// A file of `quarantine/` is to be tried again.
-    Retry {
-        /// The submission that was set aside.
-        of: u64,
-        /// The file as it lies there.
-        file: Box<NewFile>,
-        /// Who waits for the answer.
-        reply: Sender<Retried>,
-    },
-    /// A file that waits to be tried again is to be tried at once.
-    TryNow {
-        /// The submission.
-        id: u64,
-        /// Told whether it waited.
-        reply: Sender<bool>,
-    },
-    /// A committed file is to be taken away.
-    Remove(Removal),
-    /// A correction is to be tried.
-    Try(Box<Try>),
-    /// The dataflow of a pipeline said something.
-    Heard {
-        /// Which pipeline.
-        pipeline: usize,
-        /// What.
-        heard: Heard,
-    },
-    /// Publication and moves of these submissions are durable.
-    Settled(Vec<u64>),
-    /// A table was written for the checkpoint under way.
-    TableKept {
-        /// Which pipeline.
-        pipeline: usize,
-        /// What was written.
-        part: KeptPart,
-    },
-    /// The manifest of the checkpoint under way was written, or the disk refused.
-    Sealed {
-        /// Which pipeline.
-        pipeline: usize,
-        /// The manifest.
-        manifest: Box<Manifest>,
-        /// Its name and hash.
-        outcome: io::Result<(String, [u8; 32])>,
-    },
-    /// Files of old checkpoints are gone.
-    Swept {
-        /// Which pipeline.
-        pipeline: usize,
-    },
-    /// A text is to take over a pipeline once all of its files are finished.
-    Deploy {
-        /// What takes over.
-        new: Box<NewDeployment>,
-        /// Who waits for the answer.
-        reply: Sender<Deployed>,
-    },
-    /// Something is held back, or not any more.
-    Control(Change),
-    /// Says when everything that was finished before it is visible, tables included.
-    Refresh(Sender<()>),
-    /// No more files are taken; dataflows end when they are through with what they have begun.
-    Stop,
-    /// Says when everything before it is in the hands of the publisher.
-    Flush(Sender<()>),
-    /// The publisher has ended: end.
-    End,
-}
 
 /// The ledger's end of one pipeline.
 pub struct Line {
@@ -225,8 +146,8 @@ pub struct Ledger {
     sets: BTreeMap<u64, set::Member>,
     handover: HandOver,
     stopping: bool,
-    /// The pipeline that another text has taken over, or that begins anew without a set: what comes now
-    /// is for the next life.
+    /// The pipeline that has reached its boundary, or that begins anew without a set: what comes now is
+    /// for the next life.
     deployed: Option<String>,
 }
 
@@ -357,7 +278,7 @@ impl Ledger {
                 Event::Retry { of, file, reply } => retries.push((of, file, reply)),
                 Event::TryNow { id, reply } => now.push((id, reply)),
                 Event::Remove(removal) => removals.push(removal),
-                Event::Deploy { new, reply } => deploys.push((new, reply)),
+                Event::Deploy { boundary, reply } => deploys.push((boundary, reply)),
                 Event::Try(asked) => trials.push(asked),
                 Event::Heard {
                     pipeline,
@@ -384,6 +305,12 @@ impl Ledger {
                 }
                 Event::Swept { pipeline } => self.lines[pipeline].schedule.swept(),
                 Event::Settled(ids) => settled.extend(ids),
+                Event::Unpublished { id, at_us, why } => {
+                    let Self { journal, space, .. } = self;
+                    space.insist("writing the journal", || {
+                        journal.could_not_publish(id, at_us, &why)
+                    })?;
+                }
                 Event::Control(change) => changes.push(change),
                 Event::Refresh(reply) => refreshes.push(reply),
                 Event::Stop => self.stop(),
@@ -422,8 +349,8 @@ impl Ledger {
             self.lines.iter_mut().for_each(|line| line.may_discard |= line.corrects);
         }
         // Last: what came with it in one group was there before it.
-        for (new, reply) in deploys {
-            let _ = reply.send(self.deploy(&new)?);
+        for (boundary, reply) in deploys {
+            let _ = reply.send(self.deploy(&boundary)?);
         }
         for reply in flushes {
             let _ = reply.send(());

@@ -18,6 +18,7 @@ use crate::diagnostic::Mistakes;
 use crate::graph::loops::Loop;
 use crate::graph::{self, Graph};
 use crate::judge::MaxRejects;
+use crate::retry;
 use crate::sink::changes;
 use crate::spec;
 use crate::testing::{self, AuthorTest};
@@ -151,6 +152,8 @@ pub struct SinkPlan {
     pub told_of: Vec<NodeId>,
     /// What it writes.
     pub kind: SinkKind,
+    /// How it is tried again to make its outputs visible.
+    pub retry: retry::Policy,
 }
 
 impl OperatorPlan {
@@ -336,6 +339,7 @@ fn from_graph(graph: Graph, yaml: &str) -> Plan {
             errors_of: sink.errors_of,
             told_of: sink.told_of,
             kind: sink.kind,
+            retry: sink.retry,
         });
     }
     plan.hash = hash::of(&plan);

@@ -2,9 +2,12 @@
 //! `processed/` or `quarantine/`, snapshots of tables are replaced.
 //!
 //! A thread of its own in process 0, behind the commit: everything it does is written in the
-//! journal first and is done again by recovery if the process ends in between.
+//! journal first and is done again by recovery if the process ends in between. Where the disk refuses
+//! for a reason that may pass, a pipeline waits, in order (`publish/refused.rs`).
 
-use std::collections::BTreeMap;
+mod refused;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,8 +27,11 @@ use crate::engine::tables::Tables;
 use crate::ingest::backlog::Backlog;
 use crate::ledger::Event;
 use crate::report::{OutputReport, Phase};
+use crate::retry::Policy;
 use crate::sink::table::Table;
 use crate::space::Space;
+use refused::Failure;
+pub use refused::Refused;
 
 /// Publications that are made durable together.
 const SETTLE_MAX: usize = 512;
@@ -101,13 +107,33 @@ pub enum Job {
         /// Whether all rows are wanted, or those of the shards that changed.
         full: bool,
     },
-    /// Make everything before this visible and durable, tables included, and say so.
-    Refresh(Sender<()>),
+    /// Make everything before this visible and durable, tables included, and say whether it is.
+    Refresh(Sender<bool>),
     /// Everything was handed over: end.
     End,
 }
 
 impl Job {
+    /// Returns the file that it is about, if it makes one visible.
+    fn file(&self) -> Option<&AcceptedFile> {
+        match self {
+            Job::Finished { file, .. } | Job::Duplicate { file, .. } => Some(file),
+            _ => None,
+        }
+    }
+
+    /// Returns which pipeline it is of, if it is of one.
+    fn pipeline(&self) -> Option<usize> {
+        match self {
+            Job::Finished { pipeline, .. }
+            | Job::Duplicate { pipeline, .. }
+            | Job::Replayed { pipeline, .. }
+            | Job::Forget { pipeline, .. }
+            | Job::Checkpoint { pipeline, .. } => Some(*pipeline),
+            Job::Together(_) | Job::Refresh(_) | Job::End => None,
+        }
+    }
+
     /// Returns what became of a file, if this is about one that ran.
     pub fn outcome(&self) -> Option<&Outcome> {
         match self {
@@ -145,6 +171,10 @@ pub struct Published {
     pub took: Duration,
     /// The epoch of the checkpoint that its rows come from: what is read again up to it is in them.
     pub restored: u64,
+    /// How it is tried again to write its snapshot.
+    pub retry: Policy,
+    /// That the disk refuses its snapshot.
+    pub refused: Option<Refused>,
 }
 
 /// The publisher's end of one pipeline.
@@ -163,6 +193,12 @@ pub struct Line {
     pub finished_epoch: u64,
     /// What waits for the publisher.
     pub backlog: Backlog,
+    /// How it is tried again to make outputs visible, by their folders.
+    pub retry: BTreeMap<String, Policy>,
+    /// What is to be made visible, in this order.
+    pub queue: VecDeque<Job>,
+    /// That the disk refuses the first of them.
+    pub refused: Option<Refused>,
 }
 
 /// The publisher.
@@ -199,12 +235,13 @@ impl Publisher {
         loop {
             match jobs.recv_timeout(self.patience()) {
                 Ok(Job::End) | Err(RecvTimeoutError::Disconnected) => break,
-                Ok(job) => self.work(job)?,
+                Ok(job) => self.take(job)?,
                 Err(RecvTimeoutError::Timeout) => {
                     self.settle()?;
                     self.refresh_tables(false)?;
                 }
             }
+            self.try_again()?;
             // Under a steady load there is no pause to wait for.
             let waited = self.first_unsettled.is_some_and(|since| since.elapsed() > 4 * LINGER);
             if self.unsettled.len() >= SETTLE_MAX || waited {
@@ -212,6 +249,7 @@ impl Publisher {
                 self.refresh_tables(false)?;
             }
         }
+        self.leave_the_rest()?;
         self.settle()?;
         self.refresh_tables(true)
     }
@@ -219,11 +257,39 @@ impl Publisher {
     /// Returns how long to wait for the next job.
     fn patience(&self) -> Duration {
         let mut tables = self.lines.iter().flat_map(|line| line.tables.values());
-        let is_idle = self.unsettled.is_empty() && !tables.any(|one| one.table.is_changed());
-        if is_idle { IDLE } else { LINGER }
+        let is_fresh = |one: &Published| one.table.is_changed() && one.refused.is_none();
+        let is_idle = self.unsettled.is_empty() && !tables.any(is_fresh);
+        if is_idle { IDLE.min(self.until_again()) } else { LINGER }
     }
 
-    fn work(&mut self, job: Job) -> Result<(), PublisherError> {
+    /// Takes a job into the queue of its pipeline, and does what it can of that.
+    fn take(&mut self, job: Job) -> Result<(), PublisherError> {
+        let Some(pipeline) = job.pipeline() else { return self.work(job, true) };
+        self.lines[pipeline].queue.push_back(job);
+        if self.lines[pipeline].refused.is_none() { self.go_on(pipeline) } else { Ok(()) }
+    }
+
+    /// Makes visible what a job is about; may be repeated. Returns whether nothing of that must be done
+    /// by the next start.
+    fn show(&self, job: &Job) -> Result<bool, Failure> {
+        match job {
+            Job::Finished { pipeline, file, outcome, retired, .. } => {
+                let whole = self.make_visible(*pipeline, file, outcome)?;
+                if let Some(retired) = retired {
+                    self.retire(*pipeline, retired)?;
+                }
+                Ok(whole)
+            }
+            Job::Duplicate { pipeline, file } => {
+                self.file_away(*pipeline, file)?;
+                Ok(true)
+            }
+            _ => Ok(true),
+        }
+    }
+
+    /// Does the rest of a job, once.
+    fn work(&mut self, job: Job, whole: bool) -> Result<(), PublisherError> {
         match job {
             Job::Replayed { pipeline, epoch, rows, weight } => {
                 self.apply(pipeline, epoch, &rows);
@@ -232,16 +298,7 @@ impl Publisher {
                 self.lines[pipeline].backlog.release(weight);
                 failpoint::reach("recover-rows-applied").map_err(disk("rebuild a table"))?;
             }
-            Job::Finished {
-                pipeline,
-                file,
-                outcome,
-                retired,
-                rows,
-                staged,
-                milestones,
-                weight,
-            } => {
+            Job::Finished { pipeline, file, outcome, rows, staged, milestones, weight, .. } => {
                 self.discard(&staged);
                 if let Verdict::Postponed(why) = &outcome.verdict {
                     // The ledger has told the board, and tries it again.
@@ -258,10 +315,6 @@ impl Publisher {
                     self.apply(pipeline, outcome.epoch, &[]);
                     self.lines[pipeline].backlog.release(weight);
                     return Ok(());
-                }
-                let whole = self.make_visible(pipeline, &file, &outcome)?;
-                if let Some(retired) = retired {
-                    self.retire(pipeline, &retired)?;
                 }
                 self.apply(pipeline, outcome.epoch, &rows);
                 if whole {
@@ -298,12 +351,11 @@ impl Publisher {
                     "not run: a duplicate of file {}",
                     file.duplicate_of.unwrap_or_default()
                 );
-                self.file_away(pipeline, &file)?;
                 self.unsettled.push(file.id);
                 self.first_unsettled.get_or_insert_with(Instant::now);
                 self.board.duplicate(&file);
             }
-            Job::Together(jobs) => jobs.into_iter().try_for_each(|job| self.work(job))?,
+            Job::Together(jobs) => jobs.into_iter().try_for_each(|job| self.take(job))?,
             Job::Forget { pipeline, staged, weight } => {
                 self.discard(&staged);
                 self.lines[pipeline].backlog.release(weight);
@@ -312,8 +364,10 @@ impl Publisher {
             Job::Refresh(reply) => {
                 self.settle()?;
                 self.refresh_tables(true)?;
+                // Files that are not visible are not finished; whoever asks knows of them.
+                let mut tables = self.lines.iter().flat_map(|line| line.tables.values());
                 // Whoever asked may have gone.
-                let _ = reply.send(());
+                let _ = reply.send(tables.all(|one| one.refused.is_none()));
             }
             Job::End => {}
         }
@@ -325,6 +379,16 @@ impl Publisher {
         for path in staged {
             // What cannot be removed now, recovery removes.
             let _ = std::fs::remove_file(self.home.root().join(path));
+        }
+    }
+
+    /// Says that the tables are not written down: a checkpoint is nothing but speed.
+    fn give_up_checkpoint(&self, pipeline: usize) {
+        for published in self.lines[pipeline].tables.values() {
+            let outcome = Err("what came before it is not visible yet".to_owned());
+            let part = KeptPart { state: published.packs.state.clone(), outcome };
+            // The ledger ends only after every checkpoint.
+            let _ = self.ledger.send(Event::TableKept { pipeline, part });
         }
     }
 
@@ -353,7 +417,7 @@ impl Publisher {
         pipeline: usize,
         file: &AcceptedFile,
         outcome: &Outcome,
-    ) -> Result<bool, PublisherError> {
+    ) -> Result<bool, Failure> {
         let mut whole = true;
         let line = &self.lines[pipeline];
         match &outcome.verdict {
@@ -369,7 +433,7 @@ impl Publisher {
                             tracing::error!(submission = file.id, "{error}, then start again");
                             whole = false;
                         }
-                        other => other?,
+                        other => other.map_err(|error| Failure::of(part, error))?,
                     }
                 }
                 if !file.is_removal() {
@@ -484,18 +548,22 @@ impl Publisher {
                 // A big table takes long to write, and files wait meanwhile.
                 let rested = last || waited >= published.took * SNAPSHOT_REST;
                 let due = idle || waited >= published.every;
-                if published.table.is_changed() && due && rested {
-                    if !published.shows_nothing && published.table.is_empty() {
-                        remove_snapshot(&line.folders, published)
-                            .map_err(disk("remove the snapshot of a table"))?;
+                let open = last || published.refused.is_none_or(|refused| refused.is_due());
+                if published.table.is_changed() && due && rested && open {
+                    let began = Instant::now();
+                    let written = self.space.insist("writing the snapshot of a table", || {
+                        match !published.shows_nothing && published.table.is_empty() {
+                            true => remove_snapshot(&line.folders, published),
+                            false => write_snapshot(&line.folders, published),
+                        }
+                    });
+                    if let Err(error) = written {
+                        refused::snapshot(&self.board, index, &line.name, published, error)?;
                         continue;
                     }
-                    let began = Instant::now();
-                    self.space
-                        .insist("writing the snapshot of a table", || {
-                            write_snapshot(&line.folders, published)
-                        })
-                        .map_err(disk("write the snapshot of a table"))?;
+                    if published.refused.take().is_some() {
+                        self.board.shows(index, &published.sink);
+                    }
                     published.last = Some(Instant::now());
                     published.took = began.elapsed();
                 }

@@ -205,6 +205,10 @@ impl Condition {
     pub const ALONE: &'static str = "alone";
     /// A person has paused a pipeline, a source or a sink.
     pub const PAUSED: &'static str = "paused";
+    /// The disk refuses to let files be taken in, and it is tried again.
+    pub const UNCLAIMED: &'static str = "unclaimed";
+    /// The disk refuses to make outputs visible, and it is tried again.
+    pub const UNPUBLISHED: &'static str = "unpublished";
     /// A person has drained a pipeline.
     pub const DRAINED: &'static str = "drained";
     /// Dropped files wait for their markers.

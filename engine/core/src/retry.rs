@@ -8,7 +8,8 @@
 //! | timeout | something did not answer in time | ETIMEDOUT, a host that is not reached |
 //! | resource | something is used up | ENOSPC, EDQUOT, EMFILE, ENOMEM |
 //!
-//! Never of a sync that failed: behind that nothing may be believed, and the process ends.
+//! Never of a sync that failed: behind that nothing may be believed, and the process ends. What is tried:
+//! to read a file, to take one in, to make outputs visible.
 
 use std::io;
 use std::time::Duration;
@@ -73,13 +74,28 @@ impl Class {
             },
         }
     }
+
+    /// Returns the class of an error of the system while a file is put somewhere; `None` of one that must
+    /// not be tried again: a sync that failed.
+    pub fn of_write(error: &io::Error) -> Option<Class> {
+        let cause = tidemill_store::cause(error);
+        cause.raw_os_error()?;
+        Some(match cause.kind() {
+            // A file system that is mounted again, or a folder that is put back where something else
+            // lies, takes it.
+            io::ErrorKind::ReadOnlyFilesystem
+            | io::ErrorKind::NotADirectory
+            | io::ErrorKind::AlreadyExists => Class::Transient,
+            _ => Class::of_read(cause),
+        })
+    }
 }
 
 /// What follows when something was tried often enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
-    /// It is given up: a file is set aside.
-    Quarantine,
+    /// It is given up: a file is set aside or left where it is; for outputs the process ends.
+    GiveUp,
     /// It is tried for ever, as seldom as the rule says.
     Wait,
 }
@@ -147,7 +163,7 @@ const TRANSIENT: Rule = Rule {
     max_backoff: Duration::from_secs(60),
     jitter: 0.2,
     deadline: Duration::from_secs(600),
-    then: Then::Quarantine,
+    then: Then::GiveUp,
 };
 
 impl Policy {
@@ -156,6 +172,15 @@ impl Policy {
         permanent: Rule { attempts: 1, ..TRANSIENT },
         transient: TRANSIENT,
         timeout: TRANSIENT,
+        resource: Rule { then: Then::Wait, ..TRANSIENT },
+    };
+
+    /// What is in force for a sink that says nothing: what is committed is not given up for a failure
+    /// that may pass, because a file cannot be set aside any more.
+    pub const SINK: Policy = Policy {
+        permanent: Rule { attempts: 1, ..TRANSIENT },
+        transient: Rule { then: Then::Wait, ..TRANSIENT },
+        timeout: Rule { then: Then::Wait, ..TRANSIENT },
         resource: Rule { then: Then::Wait, ..TRANSIENT },
     };
 
@@ -187,7 +212,7 @@ impl Policy {
         let too_late = failed.since_first.saturating_add(wait) > rule.deadline;
         match (too_often || too_late, rule.then) {
             (false, _) => Next::After(wait),
-            (true, Then::Quarantine) => Next::GiveUp,
+            (true, Then::GiveUp) => Next::GiveUp,
             (true, Then::Wait) => Next::Seldom(spread(rule.max_backoff, rule.jitter, failed.seed)),
         }
     }
@@ -252,16 +277,16 @@ mod tests {
         let check = |attempts, then, expected: &[u128]| {
             assert_eq!(waits(&plain(attempts, then), Class::Transient, 1, 7), expected);
         };
-        check(1, Then::Quarantine, &[]);
-        check(2, Then::Quarantine, &[100]);
-        check(4, Then::Quarantine, &[100, 300, 900]);
-        check(6, Then::Quarantine, &[100, 300, 900, 2000, 2000]);
+        check(1, Then::GiveUp, &[]);
+        check(2, Then::GiveUp, &[100]);
+        check(4, Then::GiveUp, &[100, 300, 900]);
+        check(6, Then::GiveUp, &[100, 300, 900, 2000, 2000]);
         check(3, Then::Wait, &[100, 300, 2000, 2000, 2000, 2000, 2000]);
     }
 
     #[test]
     fn nothing_is_tried_behind_the_deadline() {
-        let mut policy = plain(1000, Then::Quarantine);
+        let mut policy = plain(1000, Then::GiveUp);
         policy.transient.deadline = Duration::from_millis(1300);
         assert_eq!(waits(&policy, Class::Transient, 1, 99), [100, 300, 900]);
         policy.transient.deadline = Duration::from_millis(1299);
@@ -331,6 +356,14 @@ mod tests {
         for errno in [21, 40, 22, 36] {
             check(errno, Class::Permanent);
         }
+        // EROFS, ENOTDIR, EEXIST: only for what is written. A sync that failed has no number any more.
+        for errno in [30, 20, 17] {
+            let error = io::Error::from_raw_os_error(errno);
+            assert_eq!(Class::of_read(&error), Class::Permanent, "{error}");
+            assert_eq!(Class::of_write(&error), Some(Class::Transient), "{error}");
+        }
+        let synced = io::Error::other(io::Error::from_raw_os_error(5));
+        assert_eq!(Class::of_write(&synced), None);
         // What is lasting decides where several things failed.
         assert!(Class::Permanent < Class::Resource && Class::Timeout < Class::Transient);
     }

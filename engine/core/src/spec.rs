@@ -75,7 +75,7 @@ pub(crate) fn parse(
     if let Some(name) = &name {
         read::check_name(name, "the pipeline", mistakes);
     }
-    let retry = retry::parse(&mut top, mistakes).over(Policy::STANDARD);
+    let retry = retry::parse(&mut top, &retry::OF_FILES, mistakes).over(Policy::STANDARD);
     let sources = top.require("sources", mistakes);
     let sources = sources.and_then(|node| section(node, "sources", source::parse, mistakes));
     let operators = top.take("operators");

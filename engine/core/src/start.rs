@@ -9,9 +9,11 @@ pub(crate) mod earlier;
 mod error;
 mod exit;
 mod lines;
+mod next;
 mod peers;
 mod workers;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -56,6 +58,7 @@ use crate::turns::Turns;
 use crate::worker;
 
 pub use error::StartError;
+pub use next::Next;
 
 /// Hears the number of a generation that begins.
 pub type Announce = Arc<dyn Fn(u64) + Send + Sync>;
@@ -88,6 +91,9 @@ pub struct Config {
     pub tap: Option<Tap>,
     /// Whether to forget what was deployed: `plans` are what counts from now on.
     pub forget_deployed: bool,
+    /// The pipelines of `plans` that stand in no file of the start: they were deployed, and can be
+    /// undeployed.
+    pub added: BTreeSet<String>,
     /// Why no other pipeline file can take over while this engine runs; `None` if one can.
     pub no_deploys: Option<&'static str>,
 }
@@ -123,9 +129,8 @@ impl Summary {
 pub struct Ended {
     /// What it did.
     pub summary: Summary,
-    /// The pipeline that takes over, or comes in addition: all files of its predecessor are finished,
-    /// and the journal has its text.
-    pub next: Option<Box<Plan>>,
+    /// What is different in the next one; `None` if there is none.
+    pub next: Option<Next>,
 }
 
 /// A started engine in process 0.
@@ -264,6 +269,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         next: Arc::clone(&next),
         root: home.root().to_path_buf(),
         forget_missing: config.forget_missing,
+        added: config.added.clone(),
         no_deploys: config.no_deploys.or(config.once.then_some("this run ends by itself (--once)")),
         deploying: Mutex::default(),
     });

@@ -17,11 +17,18 @@ pub fn check(flags: &CheckFlags) -> anyhow::Result<u8> {
         complain("error: --flat prints one pipeline file");
         return Ok(USAGE);
     }
+    let mut all = Vec::with_capacity(flags.pipelines.len());
+    for path in &flags.pipelines {
+        all.push((path.display().to_string(), load_with_tests(path, &values)?));
+    }
+    // While a file could not be read, its parameters are not known.
+    if all.iter().all(|(_, loaded)| loaded.is_ok()) && !values.all_known() {
+        return Ok(USAGE);
+    }
     let mut code = 0;
     let mut report = Vec::new();
-    for path in &flags.pipelines {
-        let file = path.display().to_string();
-        match load_with_tests(path, &values)? {
+    for (file, loaded) in all {
+        match loaded {
             Ok(plan) if flags.flat => say(plan.yaml.as_bytes())?,
             Ok(plan) if flags.json => {
                 report.push(serde_json::json!({
@@ -53,9 +60,6 @@ pub fn check(flags: &CheckFlags) -> anyhow::Result<u8> {
                 }
             }
         }
-    }
-    if code == 0 && !values.all_known() {
-        code = USAGE;
     }
     if flags.json {
         say(format!("{}\n", serde_json::to_string_pretty(&report)?).as_bytes())?;

@@ -3,18 +3,22 @@
 //! Decides; reads nothing but what it is handed. A file that a deployment took the place of never comes
 //! back by itself, and neither does one that was changed behind the server's back.
 
-use tidemill_cli::ClientCommand;
+use std::collections::BTreeSet;
+
+use tidemill_cli::{ClientCommand, FlatFile};
 use tidemill_engine::{Plan, plan};
 use tidemill_store::Deployment;
 
 use crate::complain;
-use crate::pipeline::load;
+use crate::pipeline::{Values, load_with};
 
 /// What a run begins with.
 #[derive(Debug)]
 pub(crate) struct Effective {
     /// The pipelines: those that were given, in their order, then those that were only deployed.
     pub(crate) plans: Vec<Plan>,
+    /// The names of those that were only deployed.
+    pub(crate) added: BTreeSet<String>,
     /// What a person should know about it.
     pub(crate) notes: Vec<String>,
 }
@@ -24,7 +28,11 @@ pub(crate) fn effective(
     given: Vec<Plan>,
     deployed: &[Deployment],
 ) -> Result<Effective, Vec<String>> {
-    let mut all = Effective { plans: Vec::with_capacity(given.len()), notes: Vec::new() };
+    let mut all = Effective {
+        plans: Vec::with_capacity(given.len()),
+        added: BTreeSet::new(),
+        notes: Vec::new(),
+    };
     let mut wrong = Vec::new();
     let names: Vec<String> = given.iter().map(|plan| plan.name.clone()).collect();
     for plan in given {
@@ -54,9 +62,10 @@ pub(crate) fn effective(
         }
     }
     for deployment in deployed.iter().filter(|one| !names.contains(&one.pipeline)) {
+        all.added.insert(deployment.pipeline.clone());
         all.notes.push(format!(
-            "pipeline {}: it was deployed into this home and runs, too: {}. To leave it out, start with \
-             --redeploy",
+            "pipeline {0}: it was deployed into this home and runs, too: {1}. To leave it out: \
+             `tidemill undeploy {0}`",
             deployment.pipeline,
             version(deployment)
         ));
@@ -65,15 +74,23 @@ pub(crate) fn effective(
     if wrong.is_empty() { Ok(all) } else { Err(wrong) }
 }
 
-/// Puts into `deploy` what a file is with all that it includes and the parameters of this environment: the
-/// server has neither. A file with mistakes is sent as it is, and the server tells them.
-pub(crate) fn flat(mut command: ClientCommand) -> anyhow::Result<ClientCommand> {
+/// Puts into `deploy` what a file is with all that it includes and the parameters that it is given here:
+/// the server has neither. A file with mistakes is sent as it is, and the server tells them. `None` for a
+/// value that no file has a parameter for, which is told.
+pub(crate) fn flat(mut command: ClientCommand) -> anyhow::Result<Option<ClientCommand>> {
     if let ClientCommand::Deploy(deploy) = &mut command {
+        let Some(values) = Values::gather(&deploy.params)? else { return Ok(None) };
         for path in &deploy.pipelines {
-            deploy.texts.push(load(path)?.ok().map(|plan| plan.yaml));
+            let loaded = load_with(path, &values)?.ok();
+            let flat = loaded.map(|plan| FlatFile { text: plan.yaml, params: values.given() });
+            deploy.flat.push(flat);
+        }
+        // While a file could not be read, its parameters are not known.
+        if deploy.flat.iter().all(Option::is_some) && !values.all_known() {
+            return Ok(None);
         }
     }
-    Ok(command)
+    Ok(Some(command))
 }
 
 fn take(deployment: &Deployment, plans: &mut Vec<Plan>, wrong: &mut Vec<String>) {
@@ -107,6 +124,8 @@ pub(crate) fn tell(notes: &[String]) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn text(name: &str, filter: &str) -> String {
@@ -124,6 +143,7 @@ mod tests {
             pipeline: name.to_owned(),
             version: 2,
             text: text(name, filter),
+            params: BTreeMap::new(),
             plan_hash: "0123456789abcdef".to_owned(),
             first_epoch: 7,
             at_us: 0,
@@ -137,6 +157,7 @@ mod tests {
     /// What `given` (pipeline, filter) becomes: which filters run, how many notes, or what is wrong.
     #[track_caller]
     fn check(given: &Texts, since: &[Deployment], expected: Result<(&Texts, usize), &str>) {
+        let given_names: Vec<String> = given.iter().map(|(name, _)| (*name).to_owned()).collect();
         let given = given.iter().map(|(name, filter)| plan(&text(name, filter)).unwrap()).collect();
         match (effective(given, since), expected) {
             (Ok(all), Ok((plans, notes))) => {
@@ -144,6 +165,10 @@ mod tests {
                 let wanted: Vec<String> = plans.iter().map(|(name, f)| text(name, f)).collect();
                 assert_eq!(texts, wanted);
                 assert_eq!(all.notes.len(), notes, "{:?}", all.notes);
+                let given: Vec<&str> = given_names.iter().map(String::as_str).collect();
+                let added =
+                    plans.iter().map(|(name, _)| *name).filter(|name| !given.contains(name));
+                assert!(all.added.iter().map(String::as_str).eq(added), "{:?}", all.added);
             }
             (Err(wrong), Err(wanted)) => {
                 assert_eq!(wrong.len(), 1);

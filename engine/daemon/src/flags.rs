@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use tidemill_cli::ClientCommand;
+pub use tidemill_cli::ParamFlags;
 
 /// Files in, routed and aggregated files out, exactly once.
 ///
@@ -78,18 +79,6 @@ pub struct RunFlags {
     /// Print help
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
-}
-
-/// What is given to the parameters of pipeline files. Flags win over the environment
-/// (TIDEMILL_PARAM_NAME), the environment over the file.
-#[derive(Clone, Debug, Default, Args)]
-pub struct ParamFlags {
-    /// Give a parameter of the pipeline its value; once for each
-    #[arg(long, value_name = "NAME=VALUE")]
-    pub param: Vec<String>,
-    /// A file with values for parameters: `NAME: VALUE`, one a line
-    #[arg(long, value_name = "FILE")]
-    pub params: Option<PathBuf>,
 }
 
 /// Flags of `config`.

@@ -62,7 +62,11 @@ pub fn main() -> ExitCode {
             clap_complete::generate(shell, &mut Tidemill::command(), "tidemill", &mut text);
             say(&text).map(|()| 0)
         }
-        Command::Client(command) => deployed::flat(command).and_then(ask),
+        Command::Client(command) => match deployed::flat(command) {
+            Ok(Some(command)) => ask(command),
+            Ok(None) => Ok(USAGE),
+            Err(error) => Err(error),
+        },
     };
     match outcome {
         Ok(code) => ExitCode::from(code),

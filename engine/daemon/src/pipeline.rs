@@ -15,8 +15,10 @@ use tidemill_engine::plan::{
 };
 use tidemill_engine::{Diagnostic, Plan, testing};
 
+use tidemill_cli::ParamFlags;
+use tidemill_store::Deployment;
+
 use crate::complain;
-use crate::flags::ParamFlags;
 
 /// The beginning of the variables that give values to parameters.
 const VARIABLES: &str = "TIDEMILL_PARAM_";
@@ -51,8 +53,12 @@ pub struct Values {
     flags: BTreeMap<String, String>,
     file: BTreeMap<String, String>,
     file_name: String,
+    /// What counts where nothing is given: the values with which a file was deployed.
+    remembered: RefCell<BTreeMap<String, String>>,
     /// The parameters that some file has.
     asked: RefCell<BTreeSet<String>>,
+    /// What the parameters of the file that was read last were given.
+    given: RefCell<BTreeMap<String, String>>,
 }
 
 impl Values {
@@ -100,8 +106,19 @@ impl Values {
         known
     }
 
+    /// Returns what the parameters of the file that was read last were given.
+    pub fn given(&self) -> BTreeMap<String, String> {
+        self.given.borrow().clone()
+    }
+
     fn value(&self, name: &str) -> Option<GivenValue> {
         self.asked.borrow_mut().insert(name.to_owned());
+        let found = self.find(name)?;
+        self.given.borrow_mut().insert(name.to_owned(), found.value.clone());
+        Some(found)
+    }
+
+    fn find(&self, name: &str) -> Option<GivenValue> {
         let given = |value: &String, origin: &str| GivenValue {
             value: value.clone(),
             origin: origin.to_owned(),
@@ -116,20 +133,19 @@ impl Values {
                 return Some(given(&value, &variable));
             }
         }
-        self.file.get(name).map(|value| given(value, &self.file_name))
+        if let Some(value) = self.file.get(name) {
+            return Some(given(value, &self.file_name));
+        }
+        self.remembered.borrow().get(name).map(|value| given(value, "a deployment"))
     }
 }
 
-/// Reads and plans a pipeline file with the values of the environment; the mistakes are ready to be shown.
-pub fn load(path: &Path) -> anyhow::Result<Result<Plan, Mistakes>> {
-    load_with(path, &Values::default())
-}
-
-/// Reads and plans a pipeline file with values for its parameters.
+/// Reads and plans a pipeline file with values for its parameters; the mistakes are ready to be shown.
 pub fn load_with(path: &Path, values: &Values) -> anyhow::Result<Result<Plan, Mistakes>> {
     let yaml = std::fs::read_to_string(path)
         .with_context(|| format!("read the pipeline file {}", path.display()))?;
     let file = path.display().to_string();
+    values.given.take();
     // A pipe has no folder; it stands for itself.
     let planned = match path.canonicalize() {
         Ok(real) => plan_in(&yaml, &Folder::of(path, real, values)),
@@ -138,7 +154,27 @@ pub fn load_with(path: &Path, values: &Values) -> anyhow::Result<Result<Plan, Mi
     Ok(planned.map_err(|diagnostics| Mistakes { file, yaml, diagnostics }))
 }
 
-/// The same, and looks for the files that the tests of the pipeline name: who only runs it need not have
+/// The same. If the file is what was deployed, given the values with which it was, they count; else
+/// nothing of them does.
+pub fn load_deployed(
+    path: &Path,
+    values: &Values,
+    deployed: &[Deployment],
+) -> anyhow::Result<Result<Plan, Mistakes>> {
+    for one in deployed.iter().filter(|one| !one.params.is_empty()) {
+        values.remembered.replace(one.params.clone());
+        let loaded = load_with(path, values);
+        values.remembered.take();
+        if let Ok(plan) = loaded?
+            && plan.yaml == one.text
+        {
+            return Ok(Ok(plan));
+        }
+    }
+    load_with(path, values)
+}
+
+/// Reads and plans a pipeline file, and looks for the files that the tests of the pipeline name: who only runs it need not have
 /// them.
 pub fn load_with_tests(path: &Path, values: &Values) -> anyhow::Result<Result<Plan, Mistakes>> {
     let plan = match load_with(path, values)? {

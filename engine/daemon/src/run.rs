@@ -11,14 +11,14 @@ use tidemill_engine::report::Phase;
 use tidemill_engine::start::{Announce, Ended, StartError};
 use tidemill_engine::{Config, Engine, Patience, Plan, Summary, run_member};
 use tidemill_server::{Ending, ServeError, ServerConfig, serve};
-use tidemill_store::{deployments, failpoint, trial};
+use tidemill_store::{Deployment, deployments, failpoint, trial};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::deployed::{effective, tell};
+use crate::deployed::{Effective, effective, tell};
 use crate::flags::RunFlags;
-use crate::pipeline::{Values, load_text, load_with};
+use crate::pipeline::{Values, load_deployed, load_text};
 use crate::settings::Settings;
 use crate::supervisor::{self, Front, Parent, Report};
 use crate::{USAGE, complain, progress, say};
@@ -48,9 +48,22 @@ pub fn run(flags: RunFlags) -> anyhow::Result<u8> {
         }
     };
     start_log(&settings)?;
-    let Some(mut plans) = load_all(&flags)? else { return Ok(USAGE) };
     let supervises = settings.processes > 1 && settings.process.is_none();
     let by_hostfile = settings.process.is_some() && !supervisor::is_supervised();
+    let is_first = settings.process.unwrap_or(0) == 0;
+    // Those of other hosts look at the home only through their files; process 0 speaks for them.
+    let deployed = if flags.redeploy || (by_hostfile && !is_first) {
+        Ok(Vec::new())
+    } else {
+        deployments(&settings.home)
+    };
+    let deployed = match deployed {
+        Ok(deployed) => deployed,
+        Err(error) => {
+            return Ok(did_not_start(StartError::from(error), supervisor::is_supervised()));
+        }
+    };
+    let Some(mut plans) = load_all(&flags, &deployed)? else { return Ok(USAGE) };
     if !arm(settings.process.unwrap_or_default(), supervises)? {
         return Ok(USAGE);
     }
@@ -67,12 +80,12 @@ pub fn run(flags: RunFlags) -> anyhow::Result<u8> {
         let texts = plans.into_iter().map(|plan| plan.yaml).collect();
         return all(&settings, flags.once, texts);
     }
-    let plans = match with_deployed(plans, &settings, flags.redeploy, by_hostfile) {
-        Ok(plans) => plans,
-        Err(code) => return Ok(code),
-    };
+    let Effective { plans, added, .. } =
+        match with_deployed(plans, &deployed, is_first, by_hostfile) {
+            Ok(all) => all,
+            Err(code) => return Ok(code),
+        };
     let parent = supervisor::parent()?;
-    let is_first = settings.process.unwrap_or(0) == 0;
     let handed = match &parent {
         Some(parent) if is_first => {
             Some(parent.take_listener().context("take the service's socket from the parent")?)
@@ -97,6 +110,7 @@ pub fn run(flags: RunFlags) -> anyhow::Result<u8> {
         checkpoint_every: settings.checkpoint_every,
         tap: None,
         forget_deployed: flags.redeploy,
+        added,
         no_deploys: by_hostfile.then_some(
             "its processes are on several hosts; stop all of them and start them with the new file",
         ),
@@ -157,21 +171,14 @@ fn arm(process: usize, supervises: bool) -> anyhow::Result<bool> {
 /// said, says why and returns the exit code.
 fn with_deployed(
     given: Vec<Plan>,
-    settings: &Settings,
-    redeploy: bool,
+    deployed: &[Deployment],
+    is_first: bool,
     by_hostfile: bool,
-) -> Result<Vec<Plan>, u8> {
-    let is_first = settings.process.unwrap_or(0) == 0;
-    // Those of other hosts look at the home only through their files; process 0 speaks for them.
-    if redeploy || (by_hostfile && !is_first) {
-        return Ok(given);
-    }
+) -> Result<Effective, u8> {
     let supervised = supervisor::is_supervised();
-    let deployed = deployments(&settings.home)
-        .map_err(|error| did_not_start(StartError::from(error), supervised))?;
     let refused = if supervised { supervisor::REFUSED } else { 1 };
     let names: Vec<String> = given.iter().map(|plan| plan.yaml.clone()).collect();
-    let all = effective(given, &deployed).map_err(|wrong| {
+    let all = effective(given, deployed).map_err(|wrong| {
         if !is_first {
             // Process 0 says the same, and its parent then ends all. Who ends before it has spoken
             // takes its words away.
@@ -194,12 +201,12 @@ fn with_deployed(
     } else if is_first {
         tell(&all.notes);
     }
-    Ok(all.plans)
+    Ok(all)
 }
 
 /// Plans every pipeline file, or shows all mistakes of all of them. A process that was started by
 /// another one gets the texts that its parent has read.
-fn load_all(flags: &RunFlags) -> anyhow::Result<Option<Vec<Plan>>> {
+fn load_all(flags: &RunFlags, deployed: &[Deployment]) -> anyhow::Result<Option<Vec<Plan>>> {
     let Some(values) = Values::gather(&flags.params)? else { return Ok(None) };
     let mut plans: Vec<Plan> = Vec::with_capacity(flags.pipelines.len());
     let mut right = true;
@@ -207,7 +214,7 @@ fn load_all(flags: &RunFlags) -> anyhow::Result<Option<Vec<Plan>>> {
     for (index, path) in flags.pipelines.iter().enumerate() {
         let loaded = match supervisor::pipeline_text(index)? {
             Some(yaml) => load_text(path, yaml),
-            None => load_with(path, &values)?,
+            None => load_deployed(path, &values, deployed)?,
         };
         match loaded {
             Ok(plan) => {
@@ -351,12 +358,8 @@ fn first(
         if parent.is_some() {
             return Ok(supervisor::AGAIN);
         }
-        front.stand_in(format!("a changed file of pipeline {} takes over; try again", next.name));
-        config.forget_deployed = false;
-        match config.plans.iter_mut().find(|plan| plan.name == next.name) {
-            Some(plan) => *plan = *next,
-            None => config.plans.push(*next),
-        }
+        front.stand_in(format!("{next}; try again"));
+        next.change(&mut config);
     }
     conclude(all, started)?;
     if once && all.quarantined > 0 {

@@ -9,7 +9,7 @@ use tidemill_engine::dry_run::DryRun;
 use tidemill_engine::engine::tables::{TableError, TableHandle, TableObserver, TableReport};
 use tidemill_engine::engine::{
     ClientId, Deploy, DeployError, DeployReport, Draining, Observer, Replaces, Subject,
-    SubmitError, Target, Upload,
+    SubmitError, Target, Undeploy, UndeployReport, Upload,
 };
 use tidemill_engine::report::{
     Condition, OperatorReport, PipelineReport, PipelineShape, ReceiptReport, StageLatency,
@@ -88,6 +88,9 @@ pub trait Backend: Clone + Send + Sync + 'static {
 
     /// Lets a pipeline file take over; `Ok` is durable.
     fn deploy(&self, deploy: &Deploy) -> Result<DeployReport, DeployError>;
+
+    /// Lets a pipeline that was deployed leave; `Ok` is durable.
+    fn undeploy(&self, undeploy: &Undeploy) -> Result<UndeployReport, DeployError>;
 
     /// Holds something back; returns whether that is new.
     fn pause(&self, subject: &Subject) -> Result<bool, ControlError>;
@@ -194,6 +197,10 @@ impl Backend for Engine {
 
     fn deploy(&self, deploy: &Deploy) -> Result<DeployReport, DeployError> {
         Engine::deploy(self, deploy)
+    }
+
+    fn undeploy(&self, undeploy: &Undeploy) -> Result<UndeployReport, DeployError> {
+        Engine::undeploy(self, undeploy)
     }
 
     fn pause(&self, subject: &Subject) -> Result<bool, ControlError> {

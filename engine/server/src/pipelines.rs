@@ -86,6 +86,19 @@ impl<B: Backend> v1::pipelines_server::Pipelines for Pipelines<B> {
         Ok(Response::new(convert::deploy::report(report.await??)))
     }
 
+    async fn undeploy(
+        &self,
+        request: Request<v1::UndeployRequest>,
+    ) -> Result<Response<v1::UndeployResponse>, Status> {
+        let undeploy = convert::deploy::undeploy_request(request.into_inner())?;
+        let limit = undeploy.patience.saturating_add(self.limits.answer_max);
+        let report = ask(&self.backend, limit, move |backend| {
+            known_pipeline(backend, Some(&undeploy.pipeline))?;
+            backend.undeploy(&undeploy).map_err(Refusal::Deploy)
+        });
+        Ok(Response::new(convert::deploy::undeploy_report(report.await??)))
+    }
+
     async fn pause(
         &self,
         request: Request<v1::HoldRequest>,

@@ -152,10 +152,20 @@ pub(crate) fn sync_all(file: &File, path: &Path) -> Result<(), DiskError> {
         .map_err(|errno| DiskError::new("sync the file system of", path, for_good(errno.into())))
 }
 
-/// Returns the error of a sync as one that nobody takes for a mere lack of space: data that the
-/// system took may be lost, and the next sync would call that a success.
+/// Returns the error of a sync as one that nobody tries again: data that the system took may be lost,
+/// and the next sync would call that a success.
 fn for_good(error: io::Error) -> io::Error {
-    if error.is_full() { io::Error::other(error) } else { error }
+    io::Error::other(error)
+}
+
+/// Returns what the system said, below the words that were put around it. Of a sync that failed it has
+/// no number of the system.
+pub fn cause(error: &io::Error) -> &io::Error {
+    let mut error = error;
+    while let Some(whole) = error.get_ref().and_then(|inner| inner.downcast_ref::<Whole>()) {
+        error = &whole.error.source;
+    }
+    error
 }
 
 /// Returns how many bytes are free for us on the file system of a path, and how many it has.
@@ -245,8 +255,12 @@ mod tests {
             let told = DiskError::new("write", Path::new("/a"), errno);
             assert_eq!(told.is_full(), full, "{told}");
             assert_eq!(io::Error::from(told).is_full(), full, "{errno}");
+            let told = io::Error::from(DiskError::new("write", Path::new("/a"), errno));
+            assert_eq!(cause(&told).raw_os_error(), Some(errno.raw_os_error()), "{told}");
             let synced = for_good(error);
             assert!(!synced.is_full(), "{synced}");
+            let told = io::Error::from(DiskError::new("sync", Path::new("/a"), synced));
+            assert_eq!(cause(&told).raw_os_error(), None, "{told}");
         };
         check(rustix::io::Errno::NOSPC, true);
         check(rustix::io::Errno::DQUOT, true);

@@ -22,6 +22,7 @@ mod retry;
 pub(crate) mod schema;
 mod shelf;
 mod strike;
+mod unpublished;
 mod versions;
 mod void;
 mod write;

@@ -113,7 +113,7 @@ pub mod crash;
 pub mod doctor;
 pub mod trial;
 
-pub use disk::{DiskError, Full, space};
+pub use disk::{DiskError, Full, cause, space};
 pub use home::{Folders, Home, HomeError};
 pub use journal::{
     AcceptedFile, Attempt, CLIENT_IDS_KEPT, CheckpointRow, ClientId, ClientIdError, Committed,

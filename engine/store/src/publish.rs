@@ -60,9 +60,20 @@ pub enum PublishError {
         /// What is wrong.
         reason: &'static str,
     },
-    /// The disk refuses: stop.
+    /// The disk refuses: try again later, or stop.
     #[error(transparent)]
     Disk(#[from] DiskError),
+}
+
+impl PublishError {
+    /// Returns what the system said, if it is no more than a refusal of the disk: what failed was not
+    /// done, or may be done again. A sync is not among it.
+    pub fn refusal(&self) -> Option<&io::Error> {
+        match self {
+            PublishError::Disk(error) => Some(disk::cause(&error.source)),
+            _ => None,
+        }
+    }
 }
 
 impl Full for PublishError {

@@ -10,6 +10,10 @@ use anyhow::Context;
 use tidemill_tests::Shape;
 use tidemill_tests::deploys::Campaign;
 
+/// As in the binary: what memory does is its business.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|word| word == "run") {
         return tidemill::main();
@@ -29,18 +33,19 @@ fn main() -> ExitCode {
 fn obey(campaign: &Campaign) {
     // What differs ends it with a panic, and its code.
     let report = campaign.run();
+    let quarters = report.quarters().map(|bytes| format!("{:.1}", bytes as f64 / 1_048_576.0));
     let deploys = u32::try_from(report.deploys.max(1)).unwrap_or(u32::MAX);
     println!(
         "{}: {} deployments, {} files, each committed once under one plan; a deployment took {:.0?} on \
-         average, {:.0?} at most; resident memory {} KiB after a tenth of them, {} KiB at the end; in \
-         {:.0?}",
+         average, at most {:.0?} until it was durable and {:.0?} until the server was back; own memory, \
+         median of each quarter: {} MiB; in {:.0?}",
         campaign.shape,
         report.deploys,
         report.files,
         report.all / deploys,
-        report.longest,
-        report.memory.0 >> 10,
-        report.memory.1 >> 10,
+        report.longest_call,
+        report.longest_away,
+        quarters.join(", "),
         report.took
     );
 }

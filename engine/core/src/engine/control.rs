@@ -106,7 +106,7 @@ impl Engine {
         let (reply, answer) = channel();
         self.parts.events.send(Event::Refresh(reply)).map_err(|_| ControlError::Stopping)?;
         match answer.recv_timeout(REFRESH_MAX) {
-            Ok(()) => Ok(true),
+            Ok(visible) => Ok(visible),
             Err(RecvTimeoutError::Timeout) => Ok(false),
             Err(RecvTimeoutError::Disconnected) => Err(ControlError::Stopping),
         }

@@ -1,13 +1,15 @@
-//! Deploy: a changed pipeline file takes over at a file boundary, or another one comes in addition.
+//! Deploy: a changed pipeline file takes over at a file boundary, another one comes in addition, or one
+//! that came so leaves.
 //!
 //! The text is checked and compared with what runs before anything is touched. Then its pipeline takes
 //! no files for a moment, those that are under way are finished, and one transaction of the journal
 //! lets the new text take over from the next epoch on. After that this life of the engine ends; who
-//! runs it begins the next one with the plan that [`Running::wait`](crate::Running::wait) returns.
+//! runs it begins the next one with what [`Running::wait`](crate::Running::wait) returns.
 //! Anything that fails before the transaction leaves everything as it was.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::channel;
-use std::sync::{PoisonError, TryLockError};
+use std::sync::{Arc, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use tidemill_store::checkpoint::{Manifest, read_manifest};
@@ -20,8 +22,10 @@ use crate::checkpoint::states;
 use crate::deploy::{Fate, PartFate, fates};
 use crate::diagnostic::Diagnostic;
 use crate::intake::Patterns;
-use crate::ledger::Event;
+use crate::ledger::{Boundary, Event};
 use crate::plan::{self, Plan};
+use crate::report::Condition;
+use crate::start::Next;
 use crate::start::earlier::{Inputs, inputs, sources_again};
 
 /// How often it is looked whether everything under way is finished.
@@ -35,6 +39,8 @@ const MOVE_MAX: Duration = Duration::from_secs(2);
 pub struct Deploy {
     /// The pipeline file.
     pub yaml: String,
+    /// What its parameters were given: the text holds it already, and it is only remembered.
+    pub params: BTreeMap<String, String>,
     /// Whether to say only what would happen.
     pub dry_run: bool,
     /// How long files under way may take to be finished.
@@ -99,7 +105,27 @@ pub enum DeployError {
     Unavailable(#[from] SubmitError),
 }
 
-/// Lets a pipeline take files again, unless another text has taken over.
+/// What leaves, and how long files under way may take to be finished.
+#[derive(Clone, Debug)]
+pub struct Undeploy {
+    /// The pipeline.
+    pub pipeline: String,
+    /// How long files under way may take to be finished.
+    pub patience: Duration,
+}
+
+/// What an undeployed pipeline leaves behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UndeployReport {
+    /// The pipeline.
+    pub pipeline: String,
+    /// The last epoch of its files; 0 if there was none.
+    pub last_epoch: u64,
+    /// Its folder, which stays as it is.
+    pub folder: String,
+}
+
+/// Lets a pipeline take files again, unless it has reached its boundary.
 struct Holding<'e> {
     engine: &'e Engine,
     for_good: bool,
@@ -118,11 +144,7 @@ impl Engine {
     /// it has not. Reads the journal and looks at files; blocks while files under way are finished.
     pub fn deploy(&self, deploy: &Deploy) -> Result<DeployReport, DeployError> {
         let new = plan::plan(&deploy.yaml).map_err(DeployError::Mistakes)?;
-        let _one = match self.parts.deploying.try_lock() {
-            Ok(one) => one,
-            Err(TryLockError::WouldBlock) => return Err(DeployError::Busy),
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-        };
+        let _one = self.one_at_a_time()?;
         let at = self.parts.plans.iter().position(|plan| plan.name == new.name);
         let mut report = self.assess(at, &new)?;
         if deploy.dry_run || !report.changed {
@@ -134,48 +156,106 @@ impl Engine {
         Home::attach(&self.parts.root)
             .and_then(|home| home.pipeline(&new.name))
             .map_err(|error| DeployError::Refused { reason: error.to_string() })?;
-        let mut holding = Holding { engine: self, for_good: false };
-        self.parts.held.hold(at);
-        reach(failpoint::reach("deploy-held"))?;
-        (report.version, report.first_epoch) = self.take_over(at, &new, deploy)?;
-        holding.for_good = true;
-        *self.parts.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(new));
-        self.stop();
-        reach(failpoint::reach("deploy-told"))?;
+        let boundary = Boundary::TakesOver(NewDeployment {
+            pipeline: new.name.clone(),
+            text: deploy.yaml.clone(),
+            params: deploy.params.clone(),
+            plan_hash: new.hash.clone(),
+            replaces: at.map(|at| self.parts.plans[at].yaml.clone()),
+        });
+        let next = Next::TakesOver(Box::new(new));
+        (report.version, report.first_epoch) =
+            self.hand_over(at, boundary, deploy.patience, next)?;
         Ok(report)
     }
 
-    /// Returns the plan that takes over when this life has ended; once.
-    pub(crate) fn take_next(&self) -> Option<Box<Plan>> {
+    /// Lets a pipeline run no more that was deployed and stands in no file of the start; returns once
+    /// that is durable, or with an error that says why it goes on. Its folder stays as it is. Blocks
+    /// while files under way are finished.
+    pub fn undeploy(&self, undeploy: &Undeploy) -> Result<UndeployReport, DeployError> {
+        let Undeploy { pipeline, patience } = undeploy;
+        let _one = self.one_at_a_time()?;
+        let refused = |reason| Err(DeployError::Refused { reason });
+        let Some(at) = self.parts.plans.iter().position(|plan| plan.name == *pipeline) else {
+            return refused(format!("no pipeline {pipeline} runs here"));
+        };
+        if let Some(why) = self.parts.no_deploys {
+            return refused(format!("nothing can be undeployed here: {why}"));
+        }
+        if !self.parts.added.contains(pipeline) {
+            return refused(format!(
+                "{pipeline} stands in a file that this server was started with; start it without that \
+                 file"
+            ));
+        }
+        let boundary = Boundary::Leaves(pipeline.clone());
+        let next = Next::Leaves(pipeline.clone());
+        let (_, first_epoch) = self.hand_over(Some(at), boundary, *patience, next)?;
+        Ok(UndeployReport {
+            pipeline: pipeline.clone(),
+            last_epoch: first_epoch.saturating_sub(1),
+            folder: self.parts.folders[at].root.display().to_string(),
+        })
+    }
+
+    fn one_at_a_time(&self) -> Result<MutexGuard<'_, ()>, DeployError> {
+        match self.parts.deploying.try_lock() {
+            Ok(one) => Ok(one),
+            Err(TryLockError::WouldBlock) => Err(DeployError::Busy),
+            Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
+        }
+    }
+
+    /// Returns what is different in the next life; once.
+    pub(crate) fn take_next(&self) -> Option<Next> {
         self.parts.next.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Returns whether another text has taken over, and this life only ends.
+    /// Returns whether some pipeline has reached its boundary, and this life only ends.
     pub fn is_handing_over(&self) -> bool {
         self.parts.next.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    /// Waits until no file of the pipeline is open, and draws the line.
-    fn take_over(
+    /// Lets a pipeline take no files, draws the line behind its last one, and ends this life. Returns
+    /// how many deployments there were and the first epoch behind the line.
+    fn hand_over(
         &self,
         at: Option<usize>,
-        new: &Plan,
-        deploy: &Deploy,
+        boundary: Boundary,
+        patience: Duration,
+        next: Next,
+    ) -> Result<(u64, u64), DeployError> {
+        // The next life could not begin: it publishes first.
+        let mut hidden = self.parts.board.conditions().into_iter();
+        if let Some(hidden) = hidden.find(|one| one.code == Condition::UNPUBLISHED) {
+            let reason = format!("{}; {}", hidden.text, hidden.hint);
+            return Err(DeployError::Refused { reason });
+        }
+        let mut holding = Holding { engine: self, for_good: false };
+        self.parts.held.hold(at);
+        reach(failpoint::reach("deploy-held"))?;
+        let line = self.wait_and_draw(at, Arc::new(boundary), patience)?;
+        holding.for_good = true;
+        *self.parts.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(next);
+        self.stop();
+        reach(failpoint::reach("deploy-told"))?;
+        Ok(line)
+    }
+
+    /// Waits until no file of the pipeline is open, and draws the line.
+    fn wait_and_draw(
+        &self,
+        at: Option<usize>,
+        boundary: Arc<Boundary>,
+        patience: Duration,
     ) -> Result<(u64, u64), DeployError> {
         let began = Instant::now();
-        let replaces = at.map(|at| self.parts.plans[at].yaml.clone());
-        let new = NewDeployment {
-            pipeline: new.name.clone(),
-            text: deploy.yaml.clone(),
-            plan_hash: new.hash.clone(),
-            replaces,
-        };
         loop {
             // What was claimed before the hold may be accepted behind it: only the journal knows.
             let open = at.map_or(0, |at| self.parts.board.pending(at)) as u64;
             let open = if open == 0 {
                 reach(failpoint::reach("deploy-drained"))?;
-                match self.draw_line(&new)? {
+                match self.draw_line(&boundary)? {
                     Deployed::Durable { version, first_epoch } => {
                         return Ok((version, first_epoch));
                     }
@@ -187,17 +267,17 @@ impl Engine {
             if self.is_stopping() {
                 return Err(stopping().into());
             }
-            if began.elapsed() >= deploy.patience {
-                let (pipeline, waited) = (new.pipeline, deploy.patience);
-                return Err(DeployError::Late { pipeline, files: open, waited });
+            if began.elapsed() >= patience {
+                let pipeline = boundary.pipeline().to_owned();
+                return Err(DeployError::Late { pipeline, files: open, waited: patience });
             }
             self.parts.board.wait_for_change(LOOK);
         }
     }
 
-    fn draw_line(&self, new: &NewDeployment) -> Result<Deployed, DeployError> {
+    fn draw_line(&self, boundary: &Arc<Boundary>) -> Result<Deployed, DeployError> {
         let (reply, answer) = channel();
-        let event = Event::Deploy { new: Box::new(new.clone()), reply };
+        let event = Event::Deploy { boundary: Arc::clone(boundary), reply };
         self.parts.events.send(event).map_err(|_| stopping())?;
         Ok(answer.recv().map_err(|_| stopping())?)
     }

@@ -24,6 +24,7 @@ use crate::graph::{
     GraphOperator, GraphPort, GraphSink, GraphSource, Input, NodeId, OperatorKind, OrderedRows,
     PortId, SinkKind, error_schema,
 };
+use crate::retry;
 use crate::spec::PipelineSpec;
 
 /// The sink of the rows that are rejected behind operators that keep state, where nobody reads them: a
@@ -102,6 +103,7 @@ pub(crate) fn keep_behind_state(
             schema: error_schema(),
             publish_every: PUBLISH_EVERY,
         },
+        retry: retry::Policy::SINK,
     });
 }
 

@@ -7,6 +7,7 @@ use crate::diagnostic::{Mistakes, quoted};
 use crate::graph::flow::{Flow, Stream, inputs, merge};
 use crate::graph::names::{Names, Read};
 use crate::graph::{GraphSink, NodeId, OperatorKind, SinkKind, error_schema};
+use crate::retry::Policy;
 use crate::sink::changes;
 use crate::spec::{EmptyFiles, PipelineSpec, SinkBody, SinkSpec, Text};
 
@@ -45,6 +46,7 @@ fn check_one(
 ) -> Option<GraphSink> {
     let from = sink.from.as_deref().unwrap_or_default();
     let body = sink.body.as_ref()?;
+    let retry = sink.retry.over(Policy::SINK);
     let name = sink.name.text.clone();
     let errors_of: Vec<NodeId> = reads
         .iter()
@@ -60,7 +62,7 @@ fn check_one(
     {
         let (inputs, told_of) = (Vec::new(), Vec::new());
         let kind = errors(body, mistakes)?;
-        return Some(GraphSink { name, inputs, errors_of, told_of, kind });
+        return Some(GraphSink { name, inputs, errors_of, told_of, kind, retry });
     }
     let stream = merge(flow, from, reads, mistakes);
     let kind = match body {
@@ -86,7 +88,7 @@ fn check_one(
         }
     };
     let (errors_of, told_of) = (Vec::new(), Vec::new());
-    Some(GraphSink { name, inputs: inputs(reads)?, errors_of, told_of, kind })
+    Some(GraphSink { name, inputs: inputs(reads)?, errors_of, told_of, kind, retry })
 }
 
 /// Checks a sink of rejected records.

@@ -16,6 +16,7 @@ use tidemill_store::{Folders, queue};
 use super::gate::{Gate, Ready};
 use super::manifest;
 use super::patterns::{Fit, Patterns};
+use super::refused::Refused;
 use super::waiting::{Seen, Waiting};
 
 /// How long a folder that does not seem to change is not listed, at most.
@@ -45,9 +46,11 @@ pub(super) struct Inbox {
     growing: BTreeMap<OsString, Growing>,
     /// Names that are left where they are, so that each is reported once.
     left: BTreeMap<OsString, Left>,
+    /// Files that the disk does not let us take.
+    pub(super) refused: BTreeMap<OsString, Refused>,
     /// The folder as it was when it was last listed, and when that was.
     listed: Option<(Look, Instant)>,
-    round: u64,
+    pub(super) round: u64,
 }
 
 /// A file that may still be written.
@@ -130,6 +133,7 @@ impl Inbox {
             patterns,
             growing: BTreeMap::new(),
             left: BTreeMap::new(),
+            refused: BTreeMap::new(),
             listed: None,
             round: 0,
         }
@@ -274,6 +278,7 @@ impl Inbox {
             }
             self.growing.retain(|name, _| names.contains(name));
             self.left.retain(|name, _| names.contains(name));
+            self.refused.retain(|name, _| names.contains(name));
             self.forget_gated(|name| !names.contains(name));
             names
         } else {
@@ -300,7 +305,9 @@ impl Inbox {
 
     /// Returns when a file was first seen, and forgets it: it is about to be claimed.
     pub(super) fn forget(&mut self, name: &OsStr) -> SystemTime {
-        self.growing.remove(name).map_or_else(SystemTime::now, |growing| growing.seen_at)
+        let growing = self.growing.remove(name).map(|growing| growing.seen_at);
+        let refused = self.refused.get(name).map(|refused| refused.seen_at);
+        refused.or(growing).unwrap_or_else(SystemTime::now)
     }
 
     /// Leaves a file where it is, for what it is, and says so once.
@@ -350,6 +357,9 @@ impl Inbox {
     fn look_at(&mut self, name: &OsStr, quiet: Duration) -> bool {
         if self.waiting.has(name) {
             return false;
+        }
+        if let Some(refused) = self.refused.get(name) {
+            return !refused.parked;
         }
         let Some(role) = self.role_of(name) else { return false };
         // A name that went away meanwhile is no file.

@@ -9,24 +9,50 @@ use tidemill_store::{Deployed, JournalError, NewDeployment, NewFile, Retried};
 
 use crate::ledger::{AcceptReply, Ledger, Removal};
 
+/// What begins behind the last file of a pipeline.
+#[derive(Debug)]
+pub enum Boundary {
+    /// A text takes over.
+    TakesOver(NewDeployment),
+    /// Nothing: the pipeline of this name runs no more.
+    Leaves(String),
+}
+
+impl Boundary {
+    /// Returns the name of the pipeline.
+    pub fn pipeline(&self) -> &str {
+        match self {
+            Boundary::TakesOver(new) => &new.pipeline,
+            Boundary::Leaves(pipeline) => pipeline,
+        }
+    }
+}
+
 impl Ledger {
-    /// Lets a text take over, if all files of its pipeline are finished.
-    pub(super) fn deploy(&mut self, new: &NewDeployment) -> Result<Deployed, JournalError> {
+    /// Draws the line, if all files of its pipeline are finished.
+    pub(super) fn deploy(&mut self, boundary: &Boundary) -> Result<Deployed, JournalError> {
         if self.stopping || self.deployed.is_some() {
             // It is too late for this life; whoever asked hears that the engine ends.
             return Ok(Deployed::Open { files: 0 });
         }
         let Self { journal, space, .. } = self;
-        let deployed = space.insist("writing the journal", || journal.deploy(new))?;
+        let deployed = space.insist("writing the journal", || match boundary {
+            Boundary::TakesOver(new) => journal.deploy(new),
+            Boundary::Leaves(pipeline) => journal.undeploy(pipeline),
+        })?;
         if let Deployed::Durable { version, first_epoch } = deployed {
-            tracing::info!(
-                pipeline = new.pipeline,
-                version,
-                first_epoch,
-                plan = new.plan_hash,
-                "another pipeline file takes over"
-            );
-            self.deployed = Some(new.pipeline.clone());
+            let pipeline = boundary.pipeline();
+            match boundary {
+                Boundary::TakesOver(new) => tracing::info!(
+                    pipeline,
+                    version,
+                    first_epoch,
+                    plan = new.plan_hash,
+                    "another pipeline file takes over"
+                ),
+                Boundary::Leaves(_) => tracing::info!(pipeline, "it is undeployed"),
+            }
+            self.deployed = Some(pipeline.to_owned());
         }
         Ok(deployed)
     }

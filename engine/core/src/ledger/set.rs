@@ -18,6 +18,7 @@ use crate::intake::gate::with_its_set;
 use crate::ledger::Ledger;
 use crate::plan::Plan;
 use crate::retry::Class;
+use crate::start::Next;
 
 /// A file of a set that is under way.
 pub(super) struct Member {
@@ -29,8 +30,8 @@ pub(super) struct Member {
 
 /// How a life of the engine ends so that the next one begins with the same plans.
 pub struct HandOver {
-    /// The plan that is said to take over.
-    pub next: Arc<Mutex<Option<Box<Plan>>>>,
+    /// Says which plan takes over.
+    pub next: Arc<Mutex<Option<Next>>>,
     /// Ends this life.
     pub stop: Arc<AtomicBool>,
     /// The plans that run.
@@ -130,7 +131,7 @@ impl Ledger {
         );
         self.deployed = Some(plan.name.clone());
         *self.handover.next.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(Box::new(plan.clone()));
+            Some(Next::TakesOver(Box::new(plan.clone())));
         self.handover.stop.store(true, Ordering::Relaxed);
         Ok(())
     }

@@ -30,7 +30,8 @@ const RARE: [&str; 7] = [
      tests: [{ name: a, given: { s: { file: a, records: x } }, steps: [{ remove: a }, { add: { s: { files: b } } }], \
      expect: { o: { rows: [x], order: exact }, quarantined: [{ name: a, code: bomb }] } }]",
     "sources: { s: { format: text, contract: { manifest: { names: \"*.b3\", hash: blake3 }, set: { of: manifest, within: 1h, then: wait } } } }",
-    "retry: { transient: { then: wait } }\nsources: { s: { format: text } }",
+    "retry: { transient: { then: wait } }\nsources: { s: { format: text } }\n\
+     sinks: { o: { from: s, files: { format: raw }, retry: { transient: { then: stop } } } }",
 ];
 
 /// Returns what is asked of objects and values, by how messages call them.

@@ -72,8 +72,20 @@ impl RetrySpec {
     }
 }
 
+/// The words for what follows when reading a file was tried often enough.
+pub(super) const OF_FILES: Words = [("quarantine", Then::GiveUp), ("wait", Then::Wait)];
+/// The words for what follows when publishing outputs was tried often enough.
+pub(super) const OF_SINKS: Words = [("stop", Then::GiveUp), ("wait", Then::Wait)];
+
+/// The words of `then`.
+type Words = [(&'static str, Then); 2];
+
 /// Reads `retry`, if it is there.
-pub(super) fn parse(entries: &mut Entries, mistakes: &mut Mistakes<'_>) -> RetrySpec {
+pub(super) fn parse(
+    entries: &mut Entries,
+    words: &Words,
+    mistakes: &mut Mistakes<'_>,
+) -> RetrySpec {
     let mut spec = RetrySpec::default();
     let Some(node) = entries.take("retry") else { return spec };
     let Some(mut classes) = Entries::open(node, "`retry`", mistakes) else { return spec };
@@ -84,14 +96,14 @@ pub(super) fn parse(entries: &mut Entries, mistakes: &mut Mistakes<'_>) -> Retry
         ("resource", Class::Resource, &mut spec.resource),
     ] {
         if let Some(node) = classes.take(name) {
-            *rule = parse_rule(node, class, mistakes);
+            *rule = parse_rule(node, class, words, mistakes);
         }
     }
     classes.finish(mistakes);
     spec
 }
 
-fn parse_rule(node: Node, class: Class, mistakes: &mut Mistakes<'_>) -> RuleSpec {
+fn parse_rule(node: Node, class: Class, words: &Words, mistakes: &mut Mistakes<'_>) -> RuleSpec {
     let mut rule = RuleSpec::default();
     let Some(mut entries) = Entries::open(node, "a rule of `retry`", mistakes) else { return rule };
     if let Some(node) = entries.take("attempts") {
@@ -120,12 +132,11 @@ fn parse_rule(node: Node, class: Class, mistakes: &mut Mistakes<'_>) -> RuleSpec
         rule.deadline = read::duration(node, "`deadline`", DEADLINE_BOUNDS, mistakes);
     }
     if let Some(node) = entries.take("then") {
-        let choices = [("quarantine", Then::Quarantine), ("wait", Then::Wait)];
         let (owner, path) = (node.owner, node.path.clone());
-        rule.then = read::choice(node, "`then`", &choices, mistakes);
+        rule.then = read::choice(node, "`then`", words, mistakes);
         if class == Class::Permanent && rule.then == Some(Then::Wait) {
             let message = "what is permanent does not pass by waiting";
-            let hint = "leave it out: the file is set aside when it was tried often enough";
+            let hint = "leave it out: it is given up when it was tried often enough";
             mistakes.add(owner, &path, message, hint.to_owned());
         }
     }
@@ -196,7 +207,7 @@ mod tests {
         check("", all, Policy { timeout, ..standard });
         let top =
             "retry: { transient: { attempts: 2, jitter: 1 }, resource: { then: quarantine } }\n";
-        let resource = Rule { then: Then::Quarantine, ..standard.resource };
+        let resource = Rule { then: Then::GiveUp, ..standard.resource };
         let transient = Rule { attempts: 2, jitter: 1.0, ..standard.transient };
         check(top, "", Policy { transient, resource, ..standard });
         let transient = Rule { attempts: 7, ..transient };
@@ -208,6 +219,24 @@ mod tests {
         let transient =
             Rule { backoff: seconds(90), max_backoff: seconds(90), ..standard.transient };
         check("", ", retry: { transient: { backoff: 90s } }", Policy { transient, ..standard });
+    }
+
+    #[test]
+    fn a_sink_says_how_it_tries_again_and_else_waits_for_what_may_pass() {
+        let check = |settings: &str, expected: Policy| {
+            let yaml = yaml("", "").replace("format: raw }", &format!("format: raw }}{settings}"));
+            let plan = plan::plan(&yaml).unwrap();
+            assert_eq!(plan.sinks[0].retry, expected, "{settings}");
+            assert_eq!(plan.hash, plan::plan(&super::tests::yaml("", "")).unwrap().hash);
+        };
+        check("", Policy::SINK);
+        let transient = Rule { attempts: 2, then: Then::GiveUp, ..Policy::SINK.transient };
+        let stops = ", retry: { transient: { attempts: 2, then: stop } }";
+        check(stops, Policy { transient, ..Policy::SINK });
+        let wrong =
+            yaml("", "").replace("raw }", "raw }, retry: { timeout: { then: quarantine } }");
+        let mistakes = format!("{:?}", plan::plan(&wrong).unwrap_err());
+        assert!(mistakes.contains("`then` cannot be") && mistakes.contains("stop"), "{mistakes}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use tidemill_operators::format::{OutputFormat, TableFormat};
 use crate::diagnostic::Mistakes;
 use crate::spec::operator;
 use crate::spec::read::{self, Entries, Text};
+use crate::spec::retry::{self, RetrySpec};
 use crate::spec::tree::{Node, Value};
 
 /// How often a table is published when `publish_every` is not given.
@@ -23,6 +24,7 @@ pub(crate) struct SinkSpec {
     pub(crate) from: Option<Vec<Text>>,
     /// `None` when it could not be read.
     pub(crate) body: Option<SinkBody>,
+    pub(crate) retry: RetrySpec,
 }
 
 /// What a sink writes, as written.
@@ -57,18 +59,10 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Sink
         name.wrong(mistakes, message, Some("choose another name".to_owned()));
     }
     let Some(mut entries) = Entries::open(node, "a sink", mistakes) else {
-        return SinkSpec { name, from: None, body: None };
+        return SinkSpec { name, from: None, body: None, retry: RetrySpec::default() };
     };
     let from = operator::from(&mut entries, mistakes);
-    if entries.rest().any(|key| key.name == "retry")
-        && let Some(node) = entries.take("retry")
-    {
-        let message = "a sink has no `retry`: while the disk is full its outputs wait for as long as \
-                       it takes, and a disk that refuses otherwise ends the process (74)";
-        let hint =
-            "say `retry` at the pipeline or a source: that is how reading a file is repeated";
-        mistakes.add(node.owner, &node.path, message, hint.to_owned());
-    }
+    let retry = retry::parse(&mut entries, &retry::OF_SINKS, mistakes);
     let files = entries.take("files");
     let table = entries.take("table");
     let body = match (files, table) {
@@ -90,7 +84,7 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Sink
         }
     };
     entries.finish(mistakes);
-    SinkSpec { name, from, body }
+    SinkSpec { name, from, body, retry }
 }
 
 #[derive(Clone, Copy)]

@@ -101,7 +101,7 @@ pub(super) fn parse(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Sour
     if let Some(contract) = &mut source.contract {
         source.taking.arrival = std::mem::take(&mut contract.arrival);
     }
-    source.retry = retry::parse(&mut entries, mistakes);
+    source.retry = retry::parse(&mut entries, &retry::OF_FILES, mistakes);
     if let Some(node) = entries.take("pattern") {
         source.patterns = patterns(node, mistakes);
     } else {

@@ -81,9 +81,13 @@ pub(super) fn publisher_lines(
                 last: None,
                 took: Duration::ZERO,
                 restored,
+                retry: sink.retry,
+                refused: None,
             };
             tables.insert(at, published);
         }
+        let logs = plan.changelogs().map(|(sink, _)| plan.sinks[sink].retry);
+        let policies = plan.sinks.iter().map(|sink| sink.retry).chain(logs);
         lines.push(publish::Line {
             name: plan.name.clone(),
             plan_hash: plan.hash.clone(),
@@ -92,6 +96,9 @@ pub(super) fn publisher_lines(
             tables,
             finished_epoch: *finished,
             backlog: backlog.clone(),
+            retry: plan.output_folders().into_iter().zip(policies).collect(),
+            queue: VecDeque::new(),
+            refused: None,
         });
     }
     Ok((lines, places))

@@ -146,6 +146,7 @@ pub fn run(
         once: false,
         forget_missing: false,
         forget_deployed: false,
+        added: BTreeSet::new(),
         no_deploys: Some("these are the tests of a pipeline"),
         announce: None,
         checkpoint_every: Duration::ZERO,

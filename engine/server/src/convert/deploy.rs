@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use tidemill_engine::deploy::PartFate;
-use tidemill_engine::engine::{Deploy, DeployError, DeployReport};
+use tidemill_engine::engine::{Deploy, DeployError, DeployReport, Undeploy, UndeployReport};
 use tidemill_proto::v1;
 
 use crate::convert::timeout_of;
@@ -23,7 +23,20 @@ const FILE: &str = "pipeline.yaml";
 /// Reads a request.
 pub(crate) fn request(request: v1::DeployRequest) -> Result<Deploy, Refusal> {
     let patience = timeout_of(request.timeout)?.unwrap_or(PATIENCE).min(PATIENCE_MAX);
-    Ok(Deploy { yaml: request.yaml, dry_run: request.dry_run, patience })
+    let v1::DeployRequest { yaml, dry_run, params, .. } = request;
+    Ok(Deploy { yaml, params: params.into_iter().collect(), dry_run, patience })
+}
+
+/// Reads a request to undeploy.
+pub(crate) fn undeploy_request(request: v1::UndeployRequest) -> Result<Undeploy, Refusal> {
+    let patience = timeout_of(request.timeout)?.unwrap_or(PATIENCE).min(PATIENCE_MAX);
+    Ok(Undeploy { pipeline: request.pipeline, patience })
+}
+
+/// Translates what an undeployed pipeline leaves behind.
+pub(crate) fn undeploy_report(report: UndeployReport) -> v1::UndeployResponse {
+    let UndeployReport { pipeline, last_epoch, folder } = report;
+    v1::UndeployResponse { pipeline, last_epoch, folder }
 }
 
 /// Translates a report.

@@ -12,7 +12,7 @@ use tidemill_engine::dry_run::DryRun;
 use tidemill_engine::engine::tables::{TableError, TableHandle, TableObserver, TableReport};
 use tidemill_engine::engine::{
     ClientId, Deploy, DeployError, DeployReport, Draining, Observer, Replaces, Subject,
-    SubmitError, Target, Upload, spool,
+    SubmitError, Target, Undeploy, UndeployReport, Upload, spool,
 };
 use tidemill_engine::report::{
     Condition, Corrections, EdgeReport, NodeReport, OperatorReport, OutputReport, Phase,
@@ -166,6 +166,10 @@ impl Backend for Fake {
     fn observe_tables(&self, _observer: TableObserver) {}
 
     fn deploy(&self, _deploy: &Deploy) -> Result<DeployReport, DeployError> {
+        Err(DeployError::Busy)
+    }
+
+    fn undeploy(&self, _undeploy: &Undeploy) -> Result<UndeployReport, DeployError> {
         Err(DeployError::Busy)
     }
 

@@ -144,19 +144,24 @@ impl JournalReader {
     }
 }
 
+/// Reading comes before publishing: in the order of time the attempts at both are numbered as one row.
 fn attempts(connection: &rusqlite::Connection, id: u64) -> rusqlite::Result<Vec<Attempt>> {
     let mut statement = connection.prepare_cached(
-        "SELECT number, failed_at_us, class, code, detail, next_at_us FROM attempt
-         WHERE submission = ?1 ORDER BY number",
+        "SELECT 0 AS step, number, failed_at_us, class, code, detail, next_at_us FROM attempt
+         WHERE submission = ?1
+         UNION ALL
+         SELECT 1, number + (SELECT count(*) FROM attempt WHERE submission = ?1),
+                failed_at_us, class, code, detail, next_at_us FROM unpublished
+         WHERE submission = ?1 ORDER BY step, number",
     )?;
     let row = |row: &Row<'_>| {
         let why = Postponed {
-            class: row.get(2)?,
-            code: row.get(3)?,
-            detail: row.get(4)?,
-            next_at_us: row.get(5)?,
+            class: row.get(3)?,
+            code: row.get(4)?,
+            detail: row.get(5)?,
+            next_at_us: row.get(6)?,
         };
-        Ok(Attempt { number: unsigned(row, 0)?, failed_at_us: row.get(1)?, why })
+        Ok(Attempt { number: unsigned(row, 1)?, failed_at_us: row.get(2)?, why })
     };
     statement.query_map([id.cast_signed()], row)?.collect()
 }
@@ -231,8 +236,17 @@ mod tests {
         assert_eq!(journal.unfinished("p").unwrap()[0].epoch, 3);
         journal.finish(&[outcome(1, 3, committed())]).unwrap();
         let attempts = journal.attempts(1).unwrap();
-        assert_eq!(attempts, [Attempt { number: 1, failed_at_us: 3, why }]);
+        assert_eq!(attempts, [Attempt { number: 1, failed_at_us: 3, why: why.clone() }]);
         assert_eq!((counts(&journal).accepted, counts(&journal).committed), (0, 2));
         assert!(journal.try_again(2).is_err(), "it is finished");
+        // Its outputs do not get visible at once: that is told behind it.
+        for at in 4..150 {
+            journal.could_not_publish(1, at, &why).unwrap();
+        }
+        let attempts = journal.attempts(1).unwrap();
+        let told: Vec<(u64, i64)> =
+            attempts.iter().map(|one| (one.number, one.failed_at_us)).collect();
+        assert_eq!(told[..3], [(1, 3), (2, 4), (48, 50)], "the first one and the last ones");
+        assert_eq!((told.len(), told[told.len() - 1]), (102, (147, 149)));
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! Written in one transaction with the boundary it takes over at: the epoch that the next file gets,
 //! while no earlier one is open. So a start finds either the old text or the new one, and no file can
-//! belong to both. The newest text of a pipeline is kept whole, of those before it their hashes.
+//! belong to both. The newest text of a pipeline is kept whole, of those before it their hashes. What was
+//! given to its parameters is kept beside it: the same file with the same values is the same text.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::read::unsigned;
 use super::schema::{self, of};
@@ -18,7 +20,7 @@ use crate::home::JOURNAL;
 /// How many deployments of a pipeline are remembered: a start recognises their texts as old ones.
 const REMEMBERED: u64 = 1000;
 
-/// The table of this file.
+/// The tables of this file.
 pub(super) const TABLES: &str = "
 -- what was deployed into a running server; the newest of a pipeline is what it runs with. Of older
 -- ones the text is forgotten, its hash is not
@@ -34,6 +36,13 @@ CREATE TABLE deployment (
     at_us       INTEGER NOT NULL,
     PRIMARY KEY (pipeline, version)
 ) STRICT, WITHOUT ROWID;
+-- what the parameters of the newest text of a pipeline were given
+CREATE TABLE deployed_param (
+    pipeline    TEXT NOT NULL,
+    name        TEXT NOT NULL,
+    value       TEXT NOT NULL,
+    PRIMARY KEY (pipeline, name)
+) STRICT, WITHOUT ROWID;
 ";
 
 /// A text that is to take over.
@@ -43,6 +52,8 @@ pub struct NewDeployment {
     pub pipeline: String,
     /// Its file, as it was written.
     pub text: String,
+    /// What was given to its parameters.
+    pub params: BTreeMap<String, String>,
     /// What the plan of that text is called.
     pub plan_hash: String,
     /// The text that runs so far; `None` for a pipeline that does not.
@@ -75,6 +86,8 @@ pub struct Deployment {
     pub version: u64,
     /// Its file.
     pub text: String,
+    /// What was given to its parameters.
+    pub params: BTreeMap<String, String>,
     /// What the plan of that text is called.
     pub plan_hash: String,
     /// The first epoch that belongs to it.
@@ -101,20 +114,11 @@ impl Journal {
         let stop = JournalError::failpoint("deploy a pipeline");
         let hash = |text: &String| *blake3::hash(text.as_bytes()).as_bytes();
         let deployed = self.write("deploy a pipeline", |transaction, _| {
-            let files = transaction
-                .prepare_cached(
-                    "SELECT count(*) FROM submission WHERE verdict = 0
-                     AND pipeline = (SELECT id FROM pipeline WHERE name = ?1)",
-                )?
-                .query_row([&new.pipeline], |row| unsigned(row, 0))?;
+            let files = open_files(transaction, &new.pipeline)?;
             if files > 0 {
                 return Ok(Deployed::Open { files });
             }
-            let version = 1 + transaction
-                .prepare_cached(
-                    "SELECT coalesce(max(version), 0) FROM deployment WHERE pipeline = ?1",
-                )?
-                .query_row([&new.pipeline], |row| unsigned(row, 0))?;
+            let version = 1 + newest(transaction, &new.pipeline)?;
             transaction
                 .prepare_cached("UPDATE deployment SET text = NULL WHERE pipeline = ?1")?
                 .execute([&new.pipeline])?;
@@ -136,6 +140,14 @@ impl Journal {
                     generation,
                     now_us(),
                 ])?;
+            transaction
+                .prepare_cached("DELETE FROM deployed_param WHERE pipeline = ?1")?
+                .execute([&new.pipeline])?;
+            for (name, value) in &new.params {
+                transaction
+                    .prepare_cached("INSERT INTO deployed_param VALUES (?1, ?2, ?3)")?
+                    .execute(params![new.pipeline, name, value])?;
+            }
             failpoint::reach("deploy-written").map_err(&stop)?;
             Ok(Deployed::Durable { version, first_epoch })
         })?;
@@ -145,13 +157,57 @@ impl Journal {
         Ok(deployed)
     }
 
+    /// Forgets what was deployed of a pipeline, if all of its files are finished: from the epoch that
+    /// is returned on nothing takes its files. Durable on return.
+    pub fn undeploy(&mut self, pipeline: &str) -> Result<Deployed, JournalError> {
+        let first_epoch = self.next_epoch(pipeline)?;
+        let stop = JournalError::failpoint("undeploy a pipeline");
+        let undeployed = self.write("undeploy a pipeline", |transaction, _| {
+            let files = open_files(transaction, pipeline)?;
+            if files > 0 {
+                return Ok(Deployed::Open { files });
+            }
+            let version = newest(transaction, pipeline)?;
+            for forget in [
+                "DELETE FROM deployment WHERE pipeline = ?1",
+                "DELETE FROM deployed_param WHERE pipeline = ?1",
+            ] {
+                transaction.prepare_cached(forget)?.execute([pipeline])?;
+            }
+            failpoint::reach("deploy-written").map_err(&stop)?;
+            Ok(Deployed::Durable { version, first_epoch })
+        })?;
+        if let Deployed::Durable { .. } = undeployed {
+            failpoint::reach("deploy-durable").map_err(&stop)?;
+        }
+        Ok(undeployed)
+    }
+
     /// Forgets everything that was deployed: what a start is given counts again. Durable on return.
     pub fn forget_deployments(&mut self) -> Result<(), JournalError> {
         self.write("forget deployments", |transaction, _| {
             transaction.prepare_cached("DELETE FROM deployment")?.execute([])?;
+            transaction.prepare_cached("DELETE FROM deployed_param")?.execute([])?;
             Ok(())
         })
     }
+}
+
+/// Returns how many files of a pipeline are not finished.
+fn open_files(transaction: &Transaction<'_>, pipeline: &str) -> rusqlite::Result<u64> {
+    transaction
+        .prepare_cached(
+            "SELECT count(*) FROM submission WHERE verdict = 0
+             AND pipeline = (SELECT id FROM pipeline WHERE name = ?1)",
+        )?
+        .query_row([pipeline], |row| unsigned(row, 0))
+}
+
+/// Returns the newest version of a pipeline; 0 if it was never deployed.
+fn newest(transaction: &Transaction<'_>, pipeline: &str) -> rusqlite::Result<u64> {
+    transaction
+        .prepare_cached("SELECT coalesce(max(version), 0) FROM deployment WHERE pipeline = ?1")?
+        .query_row([pipeline], |row| unsigned(row, 0))
 }
 
 /// Returns what pipelines of a home run with since they were deployed, by name. Looks only, and needs
@@ -191,6 +247,7 @@ fn read(connection: &Connection) -> rusqlite::Result<Vec<Deployment>> {
             pipeline: row.get(0)?,
             version: unsigned(row, 1)?,
             text: row.get(2)?,
+            params: BTreeMap::new(),
             plan_hash: row.get(3)?,
             first_epoch: unsigned(row, 4)?,
             at_us: row.get(5)?,
@@ -202,9 +259,13 @@ fn read(connection: &Connection) -> rusqlite::Result<Vec<Deployment>> {
         "SELECT text_hash FROM deployment WHERE pipeline = ?1 AND text IS NULL
          UNION SELECT replaced FROM deployment WHERE pipeline = ?1 AND replaced IS NOT NULL",
     )?;
+    let mut given =
+        connection.prepare("SELECT name, value FROM deployed_param WHERE pipeline = ?1")?;
     for one in &mut all {
         one.older =
             older.query_map([&one.pipeline], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        let pair = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        one.params = given.query_map([&one.pipeline], pair)?.collect::<Result<_, _>>()?;
     }
     Ok(all)
 }

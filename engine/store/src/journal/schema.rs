@@ -13,7 +13,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::{
     JournalError, arrival, attempt, checkpoint, client_id, correct, dedupe, deployment, hold,
-    receipt, retry, shelf, strike, void,
+    receipt, retry, shelf, strike, unpublished, void,
 };
 use crate::barrier;
 use crate::disk::{self, DiskError};
@@ -147,7 +147,7 @@ FROM submission s JOIN pipeline p ON p.id = s.pipeline;
 ";
 
 /// The tables of the topics that have a file of their own.
-const TOPICS: [&str; 13] = [
+const TOPICS: [&str; 14] = [
     client_id::TABLES,
     dedupe::TABLES,
     checkpoint::TABLES,
@@ -161,6 +161,7 @@ const TOPICS: [&str; 13] = [
     void::TABLES,
     deployment::TABLES,
     arrival::TABLES,
+    unpublished::TABLES,
 ];
 
 /// Opens the journal for its writer, creating it if it is not there, and checks all of it.

@@ -84,7 +84,15 @@ pub enum ClaimError {
         #[from]
         reason: name::NameError,
     },
-    /// The disk refuses: stop.
+    /// The disk refuses, and the file lies where it lay: try again later, or stop.
+    #[error("claim {}", path.display())]
+    Refused {
+        /// Where it is.
+        path: PathBuf,
+        /// What failed.
+        source: DiskError,
+    },
+    /// The disk refuses, and the file may have left its place: stop.
     #[error("claim {}", path.display())]
     Disk {
         /// What was claimed.
@@ -96,7 +104,7 @@ pub enum ClaimError {
 
 impl Full for ClaimError {
     fn is_full(&self) -> bool {
-        matches!(self, ClaimError::Disk { source, .. } if source.is_full())
+        matches!(self, ClaimError::Refused { source, .. } if source.is_full())
     }
 }
 
@@ -148,9 +156,9 @@ fn take(
         io::ErrorKind::PermissionDenied => {
             ClaimError::Unreadable { path: source.to_path_buf(), source: error.source }
         }
-        _ => ClaimError::Disk { path: source.to_path_buf(), source: error },
+        _ => ClaimError::Refused { path: source.to_path_buf(), source: error },
     })?;
-    failpoint::reach("claim-renamed").map_err(|error| refused(&path, "claim", error))?;
+    failpoint::reach("claim-renamed").map_err(|error| halfway(&path, "claim", error))?;
     let moved = disk::look(&path)
         .map_err(|error| ClaimError::Disk { path: source.to_path_buf(), source: error })?;
     if moved.is_none_or(|moved| (moved.dev(), moved.ino()) != (opened.dev(), opened.ino())) {
@@ -165,11 +173,16 @@ fn take(
         // Only a convenience after a crash: without it the file goes back under its slug.
         let _ = rustix::fs::fsetxattr(&file, NAME_ATTRIBUTE, name.as_bytes(), XattrFlags::empty());
     }
-    let after = file.metadata().map_err(|error| refused(&path, "look at", error))?;
+    let after = file.metadata().map_err(|error| halfway(&path, "look at", error))?;
     Ok(Claimed { identity: identity(&after), file, path, claimed_name })
 }
 
 fn refused(path: &Path, doing: &'static str, error: io::Error) -> ClaimError {
+    let source = DiskError::new(doing, path, error);
+    ClaimError::Refused { path: path.to_path_buf(), source }
+}
+
+fn halfway(path: &Path, doing: &'static str, error: io::Error) -> ClaimError {
     let source = DiskError::new(doing, path, error);
     ClaimError::Disk { path: path.to_path_buf(), source }
 }
@@ -177,7 +190,7 @@ fn refused(path: &Path, doing: &'static str, error: io::Error) -> ClaimError {
 /// Opens what must be a plain file with one name, on the file system of the folders.
 fn open_checked(source: &Path, folders: &Folders) -> Result<File, ClaimError> {
     let gone = || ClaimError::Gone { path: source.to_path_buf() };
-    let disk = |error| ClaimError::Disk { path: source.to_path_buf(), source: error };
+    let disk = |error| ClaimError::Refused { path: source.to_path_buf(), source: error };
     // Looked at before it is opened, because opening a device may already do something.
     let before = disk::look(source).map_err(disk)?.ok_or_else(gone)?;
     check_kind(source, &before)?;

@@ -103,7 +103,7 @@ fn a_claim_never_replaces_another() {
     drop_file(&folders, "a", "first");
     claim(&folders, OsStr::new("a"), 1).unwrap();
     let path = drop_file(&folders, "a", "second");
-    assert!(matches!(claim(&folders, OsStr::new("a"), 1), Err(ClaimError::Disk { .. })));
+    assert!(matches!(claim(&folders, OsStr::new("a"), 1), Err(ClaimError::Refused { .. })));
     assert_eq!(fs::read(path).unwrap(), b"second");
     assert_eq!(fs::read(folders.underprocess.join("1-a")).unwrap(), b"first");
 }
