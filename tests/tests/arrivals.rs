@@ -150,6 +150,8 @@ fn no_kill_shows_or_keeps_half_a_set() {
             let is_committed = ["commit-durable", "publish-part-done@2", "input-moved@2"];
             if !is_committed.contains(&point) && point != "set-refused" {
                 let mut seen = site.out();
+                // What a kill left of a snapshot that was being written: nobody takes it for one.
+                seen.retain(|name, _| !name.contains("/.tidemill-"));
                 // A table without rows is there from the start.
                 let table = seen.remove("sums/sums.csv").unwrap_or_else(|| b"k,n\n".to_vec());
                 assert_eq!((&*table, seen), (&b"k,n\n"[..], Tree::new()), "{point}");

@@ -128,7 +128,10 @@ fn publish_staged(
         }
         Some(_) => {}
     }
-    place(staged, sink, path, part, "publish-staged-moved")
+    if place(staged, sink, path, part)? {
+        failpoint::reach("publish-staged-moved").map_err(stop_at(part))?;
+    }
+    Ok(())
 }
 
 fn publish_inline(
@@ -150,31 +153,32 @@ fn publish_inline(
     });
     written
         .map_err(PublishError::from)
-        .and_then(|()| place(&temporary, sink, path, part, "publish-inline-moved"))
+        .and_then(|()| place(&temporary, sink, path, part))
+        .and_then(|is_moved| match is_moved {
+            true => failpoint::reach("publish-inline-moved").map_err(stop_at(part)),
+            false => Ok(()),
+        })
         .inspect_err(|_| {
             let _ = std::fs::remove_file(&temporary);
         })
 }
 
-/// Gives a whole file its final name. Looks at what lies there only if something does: that is rare,
-/// and each look costs as much as a good part of the move.
-fn place(
-    source: &Path,
-    sink: &Path,
-    path: &Path,
-    part: &Part,
-    moved: &'static str,
-) -> Result<(), PublishError> {
+/// Gives a whole file its final name; returns whether nothing lay there. What lies there is looked at
+/// only if something does: that is rare, and a look costs as much as a good part of the move.
+fn place(source: &Path, sink: &Path, path: &Path, part: &Part) -> Result<bool, PublishError> {
     match rename_into(sink, source, path) {
-        Ok(()) => failpoint::reach(moved).map_err(stop_at(part)),
+        Ok(()) => return Ok(true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match lying(path, part)? {
             Lying::This => std::fs::remove_file(source)
-                .map_err(|error| DiskError::new("remove", source, error).into()),
-            Lying::Before => replace_ours(source, path).map_err(PublishError::from),
-            Lying::Nothing | Lying::Other => Err(PublishError::Occupied { path: path.into() }),
+                .map_err(|error| DiskError::new("remove", source, error))?,
+            Lying::Before => replace_ours(source, path)?,
+            Lying::Nothing | Lying::Other => {
+                return Err(PublishError::Occupied { path: path.into() });
+            }
         },
-        Err(error) => Err(error.into()),
+        Err(error) => return Err(error.into()),
     }
+    Ok(false)
 }
 
 /// Takes an output away. What is not ours is somebody's own, and the output is gone all the same.

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::read::unsigned;
 use super::schema::{self, of};
-use super::write::now_us;
+use super::write::{Trouble, now_us};
 use super::{Journal, JournalError};
 use crate::failpoint;
 use crate::home::JOURNAL;
@@ -111,13 +111,8 @@ impl Journal {
     pub fn deploy(&mut self, new: &NewDeployment) -> Result<Deployed, JournalError> {
         let first_epoch = self.next_epoch(&new.pipeline)?;
         let generation = self.generation.map(u64::cast_signed);
-        let stop = JournalError::failpoint("deploy a pipeline");
         let hash = |text: &String| *blake3::hash(text.as_bytes()).as_bytes();
-        let deployed = self.write("deploy a pipeline", |transaction, _| {
-            let files = open_files(transaction, &new.pipeline)?;
-            if files > 0 {
-                return Ok(Deployed::Open { files });
-            }
+        self.between_files("deploy a pipeline", &new.pipeline, |transaction| {
             let version = 1 + newest(transaction, &new.pipeline)?;
             transaction
                 .prepare_cached("UPDATE deployment SET text = NULL WHERE pipeline = ?1")?
@@ -148,25 +143,15 @@ impl Journal {
                     .prepare_cached("INSERT INTO deployed_param VALUES (?1, ?2, ?3)")?
                     .execute(params![new.pipeline, name, value])?;
             }
-            failpoint::reach("deploy-written").map_err(&stop)?;
             Ok(Deployed::Durable { version, first_epoch })
-        })?;
-        if let Deployed::Durable { .. } = deployed {
-            failpoint::reach("deploy-durable").map_err(&stop)?;
-        }
-        Ok(deployed)
+        })
     }
 
     /// Forgets what was deployed of a pipeline, if all of its files are finished: from the epoch that
     /// is returned on nothing takes its files. Durable on return.
     pub fn undeploy(&mut self, pipeline: &str) -> Result<Deployed, JournalError> {
         let first_epoch = self.next_epoch(pipeline)?;
-        let stop = JournalError::failpoint("undeploy a pipeline");
-        let undeployed = self.write("undeploy a pipeline", |transaction, _| {
-            let files = open_files(transaction, pipeline)?;
-            if files > 0 {
-                return Ok(Deployed::Open { files });
-            }
+        self.between_files("undeploy a pipeline", pipeline, |transaction| {
             let version = newest(transaction, pipeline)?;
             for forget in [
                 "DELETE FROM deployment WHERE pipeline = ?1",
@@ -174,13 +159,31 @@ impl Journal {
             ] {
                 transaction.prepare_cached(forget)?.execute([pipeline])?;
             }
-            failpoint::reach("deploy-written").map_err(&stop)?;
             Ok(Deployed::Durable { version, first_epoch })
+        })
+    }
+
+    /// Changes what is deployed of a pipeline, if all of its files are finished.
+    fn between_files(
+        &mut self,
+        doing: &'static str,
+        pipeline: &str,
+        change: impl FnOnce(&Transaction<'_>) -> Result<Deployed, Trouble>,
+    ) -> Result<Deployed, JournalError> {
+        let stop = JournalError::failpoint(doing);
+        let deployed = self.write(doing, |transaction, _| {
+            let files = open_files(transaction, pipeline)?;
+            if files > 0 {
+                return Ok(Deployed::Open { files });
+            }
+            let deployed = change(transaction)?;
+            failpoint::reach("deploy-written").map_err(&stop)?;
+            Ok(deployed)
         })?;
-        if let Deployed::Durable { .. } = undeployed {
+        if let Deployed::Durable { .. } = deployed {
             failpoint::reach("deploy-durable").map_err(&stop)?;
         }
-        Ok(undeployed)
+        Ok(deployed)
     }
 
     /// Forgets everything that was deployed: what a start is given counts again. Durable on return.
