@@ -51,6 +51,6 @@ pub use model::{
     StageLatency, Stats, Submission, Which,
 };
 pub use model::{Cell, Column, TableChange, TableInfo, TableRow, TableRows};
-pub use submit::{OnWait, SubmitOptions};
+pub use submit::{OnWait, SubmitOptions, Waits};
 pub use tables::{TableFollow, TableQuestion, TableScan};
 pub use watch::{Watch, WatchFilter};

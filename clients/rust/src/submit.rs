@@ -64,7 +64,10 @@ pub struct SubmitOptions {
 
 /// Hears why an upload has to wait, and for how long it goes on to be sent again at most.
 #[derive(Clone)]
-pub struct OnWait(pub Arc<dyn Fn(&Error, Duration) + Send + Sync>);
+pub struct OnWait(pub Arc<Waits>);
+
+/// What an [`OnWait`] calls.
+pub type Waits = dyn Fn(&Error, Duration) + Send + Sync;
 
 impl fmt::Debug for OnWait {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -190,7 +190,10 @@ impl Plan {
     }
 
     /// Returns these nodes and all that come before them, by records or by rejected records.
-    pub(crate) fn from_start(&self, nodes: impl IntoIterator<Item = NodeId>) -> BTreeSet<NodeId> {
+    pub(crate) fn with_all_before(
+        &self,
+        nodes: impl IntoIterator<Item = NodeId>,
+    ) -> BTreeSet<NodeId> {
         let mut found = BTreeSet::new();
         let mut ahead: Vec<NodeId> = nodes.into_iter().collect();
         // Each once, so this ends.

@@ -135,7 +135,7 @@ impl Graph {
             let of = |one: &&Port| one.0 == port.0;
             let all = port.0 > 0
                 && ports.iter().filter(of).count() == self.nodes[port.0 - 1].ports()
-                && self.tag(port.0, 0) != ""
+                && !self.tag(port.0, 0).is_empty()
                 && reader.is_none_or(|to| around(port.0).is_none() || around(to) != around(port.0));
             let name = if all { format!("\"n{}.*\"", port.0) } else { self.port(*port) };
             if !names.contains(&name) {

@@ -86,7 +86,7 @@ fn upstream(plan: &Plan, places: &[Place]) -> BTreeSet<NodeId> {
             Place::Table(at) | Place::Files(at) => plan.sinks[*at].upstream().collect(),
         }
     };
-    plan.from_start(places.iter().flat_map(of))
+    plan.with_all_before(places.iter().flat_map(of))
 }
 
 /// Lets only rows pass that came after an epoch.

@@ -154,7 +154,7 @@ impl Open {
         if self.failed {
             return None;
         }
-        if let Some((code, detail)) = &opening.refused {
+        if let Some((code, detail)) = opening.refused.as_deref() {
             return Some(ReadEvent::Failed { code: code.clone(), detail: detail.clone() });
         }
         if let Some(old) = &opening.old {

@@ -44,7 +44,7 @@ pub struct FileOrder {
     /// Whether it only takes the old version away: it has no bytes of its own.
     pub removes: bool,
     /// Why none of it is read, if that is known: a stable word and the text.
-    pub refused: Option<(String, String)>,
+    pub refused: Option<Box<(String, String)>>,
 }
 
 impl FileOrder {
@@ -105,7 +105,7 @@ pub struct Opening {
     /// Whether it only takes an earlier version away, and has no output of its own.
     pub removes: bool,
     /// Why none of it is read, if that is known: a stable word and the text.
-    pub refused: Option<(String, String)>,
+    pub refused: Option<Box<(String, String)>>,
 }
 
 /// A version that is taken back.

@@ -78,7 +78,7 @@ impl Ledger {
             old: None,
             removes: file.is_removal(),
             refused: match !replay && self.arrival_refuses(pipeline, file) {
-                true => self.journal.refusal(file.id)?,
+                true => self.journal.refusal(file.id)?.map(Box::new),
                 false => None,
             },
         };

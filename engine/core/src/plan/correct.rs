@@ -27,7 +27,7 @@ impl Plan {
 
     /// Returns whether the outputs of a sink follow from one file alone: nothing before it keeps state.
     pub fn is_linear(&self, sink: &SinkPlan) -> bool {
-        let before = self.from_start(sink.upstream());
+        let before = self.with_all_before(sink.upstream());
         !before.into_iter().any(|node| match node {
             NodeId::Operator(at) => self.operators[at].kind.keeps_state(),
             NodeId::Source(_) => false,

@@ -55,7 +55,7 @@ fn sources_of(plan: &Plan, sink: &SinkPlan) -> BTreeSet<usize> {
         NodeId::Source(at) => Some(at),
         NodeId::Operator(_) => None,
     };
-    plan.from_start(sink.upstream()).into_iter().filter_map(source).collect()
+    plan.with_all_before(sink.upstream()).into_iter().filter_map(source).collect()
 }
 
 /// Counts what a table takes in; its rows go on to worker 0.
