@@ -6,10 +6,11 @@
 //! for a reason that may pass, a pipeline waits, in order (`publish/refused.rs`).
 
 mod refused;
+mod snapshot;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 use tidemill_operators::Batch;
 use tidemill_store::{
     AcceptedFile, Folders, Home, Outcome, PublishError, Reason, Verdict, barrier, failpoint,
-    publish, queue, replace_file, sync_published,
+    publish, queue, sync_published,
 };
 
 use crate::board::{Board, Milestones, hex};
@@ -41,9 +42,6 @@ const LINGER: Duration = Duration::from_millis(15);
 
 /// How long it sleeps when nothing waits to be settled or written.
 const IDLE: Duration = Duration::from_secs(60);
-
-/// Bytes of a snapshot that are written at once.
-const WRITE_BYTES: usize = 256 << 10;
 
 /// How many times as long as a snapshot took to write the next one waits, at least.
 const SNAPSHOT_REST: u32 = 4;
@@ -553,8 +551,8 @@ impl Publisher {
                     let began = Instant::now();
                     let written = self.space.insist("writing the snapshot of a table", || {
                         match !published.shows_nothing && published.table.is_empty() {
-                            true => remove_snapshot(&line.folders, published),
-                            false => write_snapshot(&line.folders, published),
+                            true => snapshot::remove(&line.folders, published),
+                            false => snapshot::write(&line.folders, published),
                         }
                     });
                     if let Err(error) = written {
@@ -571,46 +569,6 @@ impl Publisher {
         }
         Ok(())
     }
-}
-
-/// Takes the snapshot of a table away that is shown only while it has rows.
-fn remove_snapshot(folders: &Folders, published: &mut Published) -> io::Result<()> {
-    let file = folders.out.join(&published.sink).join(&published.file_name);
-    for path in [about(&file), file] {
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    published.table.pass_over();
-    Ok(())
-}
-
-/// Returns what a snapshot is described by.
-fn about(snapshot: &Path) -> PathBuf {
-    let mut name = snapshot.as_os_str().to_owned();
-    name.push(".about.json");
-    name.into()
-}
-
-fn write_snapshot(folders: &Folders, published: &mut Published) -> io::Result<()> {
-    let folder = folders.out.join(&published.sink);
-    failpoint::reach("snapshot-begin")?;
-    std::fs::create_dir_all(&folder)?;
-    let snapshot = folder.join(&published.file_name);
-    let mut told = None;
-    replace_file(&snapshot, |file| {
-        let mut file = io::BufWriter::with_capacity(WRITE_BYTES, file);
-        told = Some(published.table.snapshot(&mut file)?);
-        file.flush()
-    })?;
-    failpoint::reach("snapshot-placed")?;
-    let told = serde_json::to_vec(&told)?;
-    replace_file(&about(&snapshot), |file| {
-        file.write_all(&told)?;
-        file.write_all(b"\n")
-    })?;
-    failpoint::reach("snapshot-told")
 }
 
 /// Why the publisher cannot go on. The process ends; recovery repeats what was not done.
