@@ -158,6 +158,16 @@ impl Inbox {
         self.waiting.insert(source, name, Seen { round: self.round, modified_ns: 0 });
     }
 
+    /// A file that could not be taken is complete as before. One that is gone, or is no file any more, a
+    /// scan will find to be so.
+    pub(super) fn complete_again(&mut self, source: usize, name: &OsStr) {
+        let look = std::fs::symlink_metadata(self.folders.unprocessed.join(name));
+        match look.ok().filter(Metadata::is_file) {
+            Some(found) => self.complete(name, Fit::Source(source), Look::of(&found)),
+            None => drop(self.refused.remove(name)),
+        }
+    }
+
     /// A complete file lies there: it is taken in its turn, or waits for what must lie beside it.
     fn complete(&mut self, name: &OsStr, role: Fit, look: Look) {
         let seen = Seen { round: self.round, modified_ns: look.modified_ns };
@@ -358,7 +368,7 @@ impl Inbox {
         if self.waiting.has(name) {
             return false;
         }
-        if let Some(refused) = self.refused.get(name) {
+        if let Some(refused) = self.refused.get(name).filter(|refused| refused.is_waiting()) {
             return !refused.parked;
         }
         let Some(role) = self.role_of(name) else { return false };

@@ -6,7 +6,6 @@ use std::io;
 use std::time::{Instant, SystemTime};
 
 use super::inbox::Inbox;
-use super::waiting::Seen;
 use crate::report::Condition;
 use crate::retry::{Class, Failed, Next};
 
@@ -21,11 +20,18 @@ pub(super) struct Refused {
     attempts: u32,
     first: Instant,
     since: SystemTime,
-    /// When it is tried again; `None` while it waits for that.
+    /// When it is tried again; `None` once that time has come.
     again: Option<Instant>,
     /// Whether it was tried often enough already.
     pub(super) parked: bool,
     why: String,
+}
+
+impl Refused {
+    /// Returns whether it is not time yet to try again.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.again.is_some()
+    }
 }
 
 impl Inbox {
@@ -72,15 +78,19 @@ impl Inbox {
         true
     }
 
-    /// Lets those be claimed whose time has come.
+    /// Lets those be claimed whose time has come. One whose source waits for something beside its files
+    /// goes back to the gate: it is never taken without the rest of its set.
     pub(super) fn try_again_due(&mut self) {
         let now = Instant::now();
+        let mut due = Vec::new();
         for (name, refused) in &mut self.refused {
             if refused.again.is_some_and(|again| again <= now) {
                 refused.again = None;
-                let seen = Seen { round: self.round, modified_ns: 0 };
-                self.waiting.insert(refused.source, name, seen);
+                due.push((refused.source, name.clone()));
             }
+        }
+        for (source, name) in due {
+            self.complete_again(source, &name);
         }
     }
 
@@ -113,11 +123,16 @@ mod tests {
     use std::time::Duration;
 
     use crate::intake::Patterns;
+    use crate::intake::inbox::Scan;
     use crate::plan::plan;
     use tidemill_store::Home;
 
     const PLAN: &str = "pipeline: p\nsources: { s: { format: text, retry: { transient: \
                         { attempts: 3, backoff: 1ms, max_backoff: 1ms } } } }\n\
+                        sinks: { o: { from: s, files: { format: raw } } }\n";
+
+    const SETS: &str = "pipeline: p\nsources: { s: { format: text, contract: { set: { of: \"{n}_*\", count: 2 } }, \
+                        retry: { transient: { backoff: 1ms, max_backoff: 1ms } } } }\n\
                         sinks: { o: { from: s, files: { format: raw } } }\n";
 
     #[test]
@@ -145,5 +160,34 @@ mod tests {
         // What is lasting, and what may not be tried again, is for the process.
         assert!(!inbox.postpone(0, name, seen_at, &io::Error::from_raw_os_error(22)));
         assert!(!inbox.postpone(0, name, seen_at, &io::Error::other("sync")));
+    }
+
+    #[test]
+    fn a_file_of_a_set_that_cannot_be_taken_comes_back_with_its_set() {
+        let folder = tempfile::tempdir().unwrap();
+        let folders = Home::open(folder.path()).unwrap().pipeline("p").unwrap();
+        let path = folders.unprocessed.clone();
+        for name in ["d_a", "d_b"] {
+            std::fs::write(path.join(name), "1\n").unwrap();
+        }
+        let patterns = Patterns::new(&plan(SETS).unwrap().sources);
+        let mut inbox = Inbox::new("p".into(), folders, patterns);
+        let whole = |inbox: &mut Inbox| {
+            inbox.scan(Scan::Full, Duration::ZERO).unwrap();
+            inbox.pass();
+            inbox.next_set(&[true]).map(|set| set.names)
+        };
+        let both = Some(vec!["d_a".to_owned(), "d_b".to_owned()]);
+        assert_eq!(whole(&mut inbox), both);
+        let (name, eio) = (OsStr::new("d_b"), io::Error::from_raw_os_error(5));
+        assert!(inbox.postpone(0, name, SystemTime::UNIX_EPOCH, &eio));
+        assert_eq!(whole(&mut inbox), None, "the other one waits for it");
+        let refused = inbox.refused.get_mut(name).unwrap();
+        refused.again = refused.again.map(|again| again - Duration::from_secs(1));
+        inbox.try_again_due();
+        assert!(!inbox.waiting.has_next(&[true]), "not without its set");
+        assert_eq!(whole(&mut inbox), both);
+        // It was not come to: it is found again like any other.
+        assert_eq!(whole(&mut inbox), both);
     }
 }
