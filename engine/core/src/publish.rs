@@ -199,6 +199,17 @@ pub struct Line {
     pub refused: Option<Refused>,
 }
 
+/// When snapshots are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Show {
+    /// At once when nothing is under way, else not more often than asked; what is refused, later again.
+    InTurn,
+    /// Now; what is refused, later again.
+    Now,
+    /// Now, and for the last time: nobody comes later.
+    Last,
+}
+
 /// The publisher.
 pub struct Publisher {
     home: Arc<Home>,
@@ -236,7 +247,7 @@ impl Publisher {
                 Ok(job) => self.take(job)?,
                 Err(RecvTimeoutError::Timeout) => {
                     self.settle()?;
-                    self.refresh_tables(false)?;
+                    self.refresh_tables(Show::InTurn)?;
                 }
             }
             self.try_again()?;
@@ -244,12 +255,12 @@ impl Publisher {
             let waited = self.first_unsettled.is_some_and(|since| since.elapsed() > 4 * LINGER);
             if self.unsettled.len() >= SETTLE_MAX || waited {
                 self.settle()?;
-                self.refresh_tables(false)?;
+                self.refresh_tables(Show::InTurn)?;
             }
         }
         self.leave_the_rest()?;
         self.settle()?;
-        self.refresh_tables(true)
+        self.refresh_tables(Show::Last)
     }
 
     /// Returns how long to wait for the next job.
@@ -361,7 +372,7 @@ impl Publisher {
             Job::Checkpoint { pipeline, epoch, full } => self.keep(pipeline, epoch, full),
             Job::Refresh(reply) => {
                 self.settle()?;
-                self.refresh_tables(true)?;
+                self.refresh_tables(Show::Now)?;
                 // Files that are not visible are not finished; whoever asks knows of them.
                 let mut tables = self.lines.iter().flat_map(|line| line.tables.values());
                 // Whoever asked may have gone.
@@ -532,21 +543,21 @@ impl Publisher {
         Ok(())
     }
 
-    /// Writes the snapshots that are out of date: at once when nothing is under way, else not more
-    /// often than asked.
-    fn refresh_tables(&mut self, last: bool) -> Result<(), PublisherError> {
+    /// Writes the snapshots that are out of date.
+    fn refresh_tables(&mut self, show: Show) -> Result<(), PublisherError> {
+        let now = show != Show::InTurn;
         for (index, line) in self.lines.iter_mut().enumerate() {
             // What an earlier life showed is better than half of it.
             if self.board.is_rebuilding(index) {
                 continue;
             }
-            let idle = last || self.board.pending(index) == 0;
+            let idle = now || self.board.pending(index) == 0;
             for published in line.tables.values_mut() {
                 let waited = published.last.map_or(Duration::MAX, |last| last.elapsed());
                 // A big table takes long to write, and files wait meanwhile.
-                let rested = last || waited >= published.took * SNAPSHOT_REST;
+                let rested = now || waited >= published.took * SNAPSHOT_REST;
                 let due = idle || waited >= published.every;
-                let open = last || published.refused.is_none_or(|refused| refused.is_due());
+                let open = now || published.refused.is_none_or(|refused| refused.is_due());
                 if published.table.is_changed() && due && rested && open {
                     let began = Instant::now();
                     let written = self.space.insist("writing the snapshot of a table", || {
@@ -556,6 +567,9 @@ impl Publisher {
                         }
                     });
                     if let Err(error) = written {
+                        if show == Show::Last {
+                            return Err(disk("write the snapshot of a table")(error));
+                        }
                         refused::snapshot(&self.board, index, &line.name, published, error)?;
                         continue;
                     }
