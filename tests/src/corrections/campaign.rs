@@ -31,7 +31,7 @@ pub struct Campaign {
     pub seed: u64,
     /// The number of the first history.
     pub first: u64,
-    /// How many histories, each a pipeline with [`CASES`] cases.
+    /// How many histories, each a pipeline with [`super::history::CASES`] cases.
     pub histories: u64,
     /// Fleets that run at the same time.
     pub side_by_side: usize,
