@@ -47,6 +47,7 @@ fn check_refused(removed: Removed, reason: &str) {
 fn steps_among(files: usize) -> usize {
     let (_folder, _home, mut journal) = given();
     finish_some(&mut journal, "p", files);
+    journal.settle(&(1..=files as u64).collect::<Vec<_>>()).unwrap();
     let steps = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&steps);
     let handler = move || {
@@ -58,6 +59,8 @@ fn steps_among(files: usize) -> usize {
     commit(&mut journal, &new);
     assert!(new.correction.is_some());
     assert_eq!(corrects(&journal, &new), Some(1));
+    journal.settle(&[new.id]).unwrap();
+    assert_eq!(journal.retired("p").unwrap().len(), 1);
     removal(&mut journal, new.id);
     let again = NewFile { dedupe: Dedupe::Name, ..new_file(&mut journal, "p", "f1") };
     assert_eq!(journal.accept(&[again]).unwrap()[0].duplicate_of, Some(2));
