@@ -409,26 +409,48 @@ impl<'scope> Rendering<'scope, '_> {
     }
 }
 
-/// Returns whether some operator before this one keeps state; in a loop each is before all others.
+/// Where a rejected record that is read as a row stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rejected {
+    /// Where it stood before the operator that rejected it: that is what it is.
+    Before,
+    /// Behind that operator: that is when it comes.
+    Behind,
+}
+
+/// Returns whether the rows of an operator come out of one that keeps state.
 fn follows_state(plan: &Plan, operator: &OperatorPlan) -> bool {
+    stands_behind_state(plan, operator, Rejected::Before)
+}
+
+/// Returns whether an operator is done with a file only when the verdict on it is known, because it is
+/// behind one that holds its state back until then: so no verdict may wait for it.
+fn waits_for_verdict(plan: &Plan, operator: &OperatorPlan) -> bool {
+    stands_behind_state(plan, operator, Rejected::Behind)
+}
+
+/// Returns whether some operator before this one keeps state; in a loop each is before all others.
+fn stands_behind_state(plan: &Plan, operator: &OperatorPlan, rejected: Rejected) -> bool {
     let keeps = |at: usize| plan.operators[at].kind.keeps_state();
+    let operator_of = |node: NodeId| match node {
+        NodeId::Operator(at) => Some(at),
+        NodeId::Source(_) => None,
+    };
     let mut seen = BTreeSet::new();
     let mut ahead: Vec<usize> =
         plan.operators.iter().position(|one| std::ptr::eq(one, operator)).into_iter().collect();
     while let Some(at) = ahead.pop() {
-        // A rejected record is what it was before the operator that rejected it.
-        let at = match plan.operators[at].kind.errors_of() {
-            Some(NodeId::Operator(of)) => of,
-            Some(NodeId::Source(_)) | None => at,
+        let (at, rejecting) = match plan.operators[at].kind.errors_of().and_then(operator_of) {
+            Some(of) if rejected == Rejected::Before => (of, None),
+            rejecting => (at, rejecting),
         };
         if plan.around(at).flat_map(|one| &one.body).any(|inside| keeps(*inside)) {
             return true;
         }
-        for input in &plan.operators[at].inputs {
+        let inputs = plan.operators[at].inputs.iter();
+        for before in inputs.filter_map(|input| operator_of(input.from.node)).chain(rejecting) {
             // Each once: where ways part and come together there are very many.
-            if let NodeId::Operator(before) = input.from.node
-                && seen.insert(before)
-            {
+            if seen.insert(before) {
                 if keeps(before) {
                     return true;
                 }

@@ -26,7 +26,7 @@ use crate::checkpoint::{Order, StatePart, state_parts};
 use crate::plan::{OperatorKind, OperatorPlan, OrderedRows};
 use crate::render::operator::capitalised;
 use crate::render::timed::session_tail;
-use crate::render::{Batches, Rejects, Rendering, follows_state, together};
+use crate::render::{Batches, Rejects, Rendering, together, waits_for_verdict};
 
 pub(super) type Updates<'scope> = StreamVec<'scope, Time, Update>;
 
@@ -54,7 +54,7 @@ impl<'scope> Rendering<'scope, '_> {
         let probe = ProbeHandle::new();
         let updates = updates.probe_with(&probe);
         self.flow.follow(probe);
-        if !follows_state(self.plan, operator) {
+        if !waits_for_verdict(self.plan, operator) {
             self.of_records.push(rejects.clone());
         }
         (updates, rejects)

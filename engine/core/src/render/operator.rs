@@ -23,7 +23,7 @@ use crate::plan::{NodeId, OperatorKind, OperatorPlan, PortId};
 use crate::receipt::place as place_of;
 use crate::render::aggregate::{KeptAggregate, What, aggregate};
 use crate::render::keyed::evaluation;
-use crate::render::{Batches, Rendering, follows_state, together};
+use crate::render::{Batches, Rendering, follows_state, together, waits_for_verdict};
 use crate::stats::feeds;
 
 impl<'scope> Rendering<'scope, '_> {
@@ -152,7 +152,7 @@ impl<'scope> Rendering<'scope, '_> {
                 let (rows, [bad_rows, bad_totals], parts) =
                     aggregate(&place, name, incoming, what, tally, &self.flow, kept);
                 self.kept.extend(parts);
-                if !follows_state(self.plan, operator) {
+                if !waits_for_verdict(self.plan, operator) {
                     self.of_records.push(bad_rows.clone());
                 }
                 let rejects = together(self.scope, vec![bad_rows, bad_totals]);
@@ -163,7 +163,7 @@ impl<'scope> Rendering<'scope, '_> {
         if let Some(rejects) = turned_back {
             flow.rejects = together(self.scope, vec![flow.rejects, rejects]);
         }
-        if !operator.kind.keeps_state() && !follows_state(self.plan, operator) {
+        if !operator.kind.keeps_state() && !waits_for_verdict(self.plan, operator) {
             self.of_records.push(flow.rejects.clone());
         }
         if let Some(first) = flow.tags.first() {
