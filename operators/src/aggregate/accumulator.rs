@@ -1,8 +1,8 @@
 //! Accumulator: everything an aggregate knows about one key, as a difference of differential
 //! dataflow. Owns the algebra: merging, what counts as nothing, and the finished cells.
 //!
-//! The size is one entry per key: 24 bytes, and 24 more for each aggregate besides `count(*)`.
-//! Sums of floats and variances have one more small allocation, quantiles 16 bytes a bucket. Two accumulators of the same rows are equal to the
+//! The size is one entry per key: 32 bytes, and where there are two aggregates or more besides
+//! `count(*)` a small allocation of 24 for each. Sums of floats and variances have one more small allocation, quantiles 16 bytes a bucket. Two accumulators of the same rows are equal to the
 //! last bit, in whatever order they were built.
 
 use std::cmp::Ordering;
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::exact::ExactSum;
 use super::moments::{Divisor, Moments};
+use super::states::States;
 use super::{AggregateSpec, Computed, Function, Hold, candidate, quantile, registers};
 use crate::decimal::WideSum;
 use crate::key::{Key, decode_values, float_of, int_of};
@@ -19,13 +20,13 @@ use crate::types::{Column, Type};
 use crate::value::Value;
 
 /// The rows of one key, added up.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Accumulator {
     /// How many rows there are; taken back rows count negative.
     pub rows: i64,
     /// One state for each computed column besides `count(*)`, in order. Empty also stands for "no
     /// row was added yet".
-    pub states: Box<[State]>,
+    pub states: States,
 }
 
 /// One aggregate of one key. Which variant is used follows from the [`AggregateSpec`] alone, apart
@@ -306,15 +307,25 @@ fn word_value(word: u64, kind: Type) -> Value {
     }
 }
 
+impl Clone for Accumulator {
+    fn clone(&self) -> Self {
+        Self { rows: self.rows, states: self.states.clone() }
+    }
+
+    fn clone_from(&mut self, source: &Self) {
+        self.rows = source.rows;
+        self.states.clone_from(&source.states);
+    }
+}
+
 impl Accumulator {
     /// Returns the computed cells in order, each with its overflow if its sum fits no int.
-    pub fn finish(&self, spec: &AggregateSpec) -> Vec<Result<Value, SumOverflow>> {
+    pub fn finish(&self, spec: &AggregateSpec) -> impl Iterator<Item = Result<Value, SumOverflow>> {
         let mut states = self.states.iter();
-        let cell = |one: &Computed| match one.function {
+        spec.compute.iter().map(move |one| match one.function {
             Function::CountAll => Ok(Value::Int(self.rows)),
             _ => states.next().map_or(Ok(Value::Null), |state| state.finish(one)),
-        };
-        spec.compute.iter().map(cell).collect()
+        })
     }
 
     /// Returns the accumulator of no row, with a state for each computed column.
@@ -358,7 +369,7 @@ impl Semigroup for Accumulator {
         if self.states.is_empty() {
             self.states.clone_from(&other.states);
         } else {
-            for (one, two) in self.states.iter_mut().zip(&other.states) {
+            for (one, two) in self.states.iter_mut().zip(other.states.iter()) {
                 one.merge(two);
             }
         }
