@@ -11,7 +11,7 @@ use differential_dataflow::trace::implementations::BatchContainer;
 use differential_dataflow::trace::{Cursor, Navigable};
 
 use super::AggregateSpec;
-use super::accumulator::Accumulator;
+use super::accumulator::{Accumulator, SumOverflow};
 use super::arranged::Piece;
 use crate::batch::{Batch, Origin, rows_without_columns};
 use crate::key::{Key, decode_columns};
@@ -49,7 +49,6 @@ impl Corrections {
         let mut layers: Vec<_> = earlier.into_iter().map(|one| (one.cursor(), one)).collect();
         let nothing = Accumulator::default();
         let (mut before, mut after) = (nothing.clone(), nothing.clone());
-        let (mut old, mut new) = (Row::default(), Row::default());
         let mut changes = piece.cursor();
         while let Some(key) = changes.get_key(piece) {
             after.clone_from(&nothing);
@@ -64,9 +63,8 @@ impl Corrections {
                 after.plus_equals(accumulator);
                 corrections.keys += isize::from(!after.is_zero()) - isize::from(!before.is_zero());
                 if time.epoch > 0 {
-                    old.fill(&before, spec);
-                    new.fill(&after, spec);
-                    corrections.by_time.entry(*time).or_default().change(key, &mut old, &mut new);
+                    let of_time = corrections.by_time.entry(*time).or_default();
+                    of_time.change(key, &before, &after, spec);
                 }
             });
             changes.step_key(piece);
@@ -77,53 +75,45 @@ impl Corrections {
 
 impl Correction {
     /// Adds what becomes of the row of a key.
-    fn change(&mut self, key: &[u8], old: &mut Row, new: &mut Row) {
-        for (column, reason) in new.overflows.drain(..) {
-            if !old.overflows.iter().any(|told| told.0 == column) {
+    fn change(
+        &mut self,
+        key: &[u8],
+        before: &Accumulator,
+        after: &Accumulator,
+        spec: &AggregateSpec,
+    ) {
+        let old = self.before.open(before, spec);
+        let new = self.after.open(after, spec);
+        for (column, error) in new.iter().flat_map(|new| &new.overflows) {
+            let mut told = old.iter().flat_map(|old| &old.overflows);
+            if told.all(|told| told.0 != *column) {
+                let reason = format!("{}: {error}", spec.compute[*column].name);
                 self.overflows.push((Key::new(key), reason));
             }
         }
-        if !(old.is_there && new.is_there && old.is_same(new)) {
-            self.before.push(key, old);
-            self.after.push(key, new);
+        let is_same = match (&old, &new) {
+            (Some(old), Some(new)) => {
+                let mut cells = self.before.opened(spec).zip(self.after.opened(spec));
+                old.place == new.place && cells.all(|(one, two)| one.is_same(two))
+            }
+            _ => false,
+        };
+        for (table, row) in [(&mut self.before, old), (&mut self.after, new)] {
+            match row {
+                Some(_) if is_same => table.cells.truncate(table.closed(spec)),
+                Some(row) => table.close(key, row),
+                None => {}
+            }
         }
     }
 }
 
-/// The row of a key, if it has one.
-#[derive(Default)]
-struct Row {
-    is_there: bool,
-    /// The computed cells.
-    cells: Vec<Value>,
+/// A row whose cells are in its table already, but not its key.
+struct Open {
     /// Submission, chunk and position of the first record of the group, where groups are per file.
     place: Option<[u64; 3]>,
-    /// Sums that do not fit: the column, and what to say.
-    overflows: Vec<(usize, String)>,
-}
-
-impl Row {
-    fn fill(&mut self, accumulator: &Accumulator, spec: &AggregateSpec) {
-        self.cells.clear();
-        self.overflows.clear();
-        self.is_there = accumulator.is_visible();
-        if !self.is_there {
-            return;
-        }
-        self.place = accumulator.place(spec);
-        for (column, cell) in accumulator.finish(spec).enumerate() {
-            self.cells.push(cell.unwrap_or_else(|error| {
-                let name = &spec.compute[column].name;
-                self.overflows.push((column, format!("{name}: {error}")));
-                Value::Null
-            }));
-        }
-    }
-
-    fn is_same(&self, other: &Self) -> bool {
-        let mut cells = self.cells.iter().zip(&other.cells);
-        self.place == other.place && cells.all(|(one, two)| one.is_same(two))
-    }
+    /// Sums that do not fit, by column.
+    overflows: Vec<(usize, SumOverflow)>,
 }
 
 /// Rows, one behind the other.
@@ -141,12 +131,27 @@ impl Default for Table {
 }
 
 impl Table {
-    fn push(&mut self, key: &[u8], row: &mut Row) {
-        if row.is_there {
-            self.keys.push_ref(key);
-            self.cells.append(&mut row.cells);
-            self.places.extend(row.place);
-        }
+    /// Begins the row of a key, if it has one.
+    fn open(&mut self, accumulator: &Accumulator, spec: &AggregateSpec) -> Option<Open> {
+        accumulator.is_visible().then(|| Open {
+            place: accumulator.place(spec),
+            overflows: accumulator.finish(spec, &mut self.cells),
+        })
+    }
+
+    /// Returns how many cells belong to rows with a key.
+    fn closed(&self, spec: &AggregateSpec) -> usize {
+        self.keys.len() * spec.compute.len()
+    }
+
+    /// Returns the cells of the row that was begun.
+    fn opened(&self, spec: &AggregateSpec) -> impl Iterator<Item = &Value> {
+        self.cells[self.closed(spec)..].iter()
+    }
+
+    fn close(&mut self, key: &[u8], row: Open) {
+        self.keys.push_ref(key);
+        self.places.extend(row.place);
     }
 
     /// Gives the rows as batches, sorted by place where they have one, then by key. Rows with places
