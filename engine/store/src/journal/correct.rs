@@ -257,7 +257,8 @@ pub(super) fn committed(
             .prepare_cached(
                 "INSERT OR IGNORE INTO retained SELECT s.id, ?3 FROM submission s
                  WHERE s.id = ?1 AND s.source = ?2
-                 AND s.id NOT IN (SELECT x.submission FROM correction x WHERE x.removes = 1)",
+                 AND NOT EXISTS (SELECT 1 FROM correction x
+                     WHERE x.submission = s.id AND x.removes = 1)",
             )?
             .execute(params![id.cast_signed(), source, now_us()])?;
     }
@@ -359,7 +360,8 @@ impl Journal {
         let ask = || -> rusqlite::Result<Vec<Retired>> {
             let mut statement = self.connection().prepare_cached(
                 "SELECT s.id, s.stored_name FROM retained r
-                 JOIN submission s ON s.id = r.submission JOIN pipeline p ON p.id = s.pipeline
+                 CROSS JOIN submission s ON s.id = r.submission
+                 CROSS JOIN pipeline p ON p.id = s.pipeline
                  WHERE p.name = ?1 AND s.source = ?2 AND r.kept_at_us < ?3
                  AND s.id NOT IN (SELECT x.corrects FROM correction x
                      JOIN submission n ON n.id = x.submission
@@ -427,10 +429,12 @@ impl Journal {
     pub fn retired(&self, pipeline: &str) -> Result<Vec<Retired>, JournalError> {
         let ask = || -> rusqlite::Result<Vec<Retired>> {
             let mut statement = self.connection().prepare_cached(
+                // In this order: little is retained, while files and corrections are for ever.
                 "SELECT s.id, s.stored_name FROM retained r
-                 JOIN submission s ON s.id = r.submission JOIN pipeline p ON p.id = s.pipeline
-                 JOIN correction x ON x.corrects = s.id
-                 JOIN submission n ON n.id = x.submission AND n.verdict = 1
+                 CROSS JOIN correction x ON x.corrects = r.submission
+                 CROSS JOIN submission n ON n.id = x.submission AND n.verdict = 1
+                 CROSS JOIN submission s ON s.id = r.submission
+                 CROSS JOIN pipeline p ON p.id = s.pipeline
                  WHERE p.name = ?1
                  AND n.id NOT IN (SELECT u.submission FROM unsettled u)
                  AND s.id NOT IN (SELECT u.submission FROM unsettled u)

@@ -47,7 +47,7 @@ pub(super) fn original(
                 "SELECT s.id FROM submission s LEFT JOIN correction c ON c.submission = s.id
                  WHERE s.name = ?1 AND s.pipeline = ?2 AND s.source = ?3
                  AND s.verdict IN (0, 1) AND coalesce(c.removes, 0) = 0
-                 AND NOT {IS_CORRECTED} ORDER BY s.id LIMIT 1"
+                 AND NOT {IS_CORRECTED} ORDER BY s.epoch LIMIT 1"
             ))?
             .query_row(params![file.name, pipeline, file.source], |row| row.get(0))
             .optional()?,

@@ -108,7 +108,7 @@ impl Journal {
     pub fn retries_under_way(&self, pipeline: &str) -> Result<Vec<UnderWay>, JournalError> {
         let ask = || -> rusqlite::Result<Vec<UnderWay>> {
             let mut statement = self.connection().prepare_cached(
-                "SELECT s.id, s.stored_name FROM retry r JOIN submission s ON s.id = r.submission
+                "SELECT s.id, s.stored_name FROM retry r CROSS JOIN submission s ON s.id = r.submission
                  JOIN pipeline p ON p.id = s.pipeline
                  WHERE p.name = ?1 AND s.verdict = 0 ORDER BY s.id",
             )?;

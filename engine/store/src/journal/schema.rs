@@ -98,7 +98,8 @@ CREATE TABLE submission (
 CREATE UNIQUE INDEX submission_epoch ON submission (pipeline, epoch);
 CREATE UNIQUE INDEX submission_stored_name ON submission (stored_name, pipeline);
 CREATE INDEX submission_output_name ON submission (output_name, pipeline);
-CREATE INDEX submission_name ON submission (name);
+-- with what a name is asked for in this order: else the planner walks all epochs of a pipeline instead
+CREATE INDEX submission_name ON submission (name, pipeline, epoch);
 CREATE INDEX submission_pipeline ON submission (pipeline);
 CREATE INDEX submission_open ON submission (pipeline, epoch) WHERE verdict = 0;
 CREATE INDEX submission_quarantined ON submission (pipeline) WHERE verdict = 2;

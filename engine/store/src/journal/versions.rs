@@ -59,7 +59,7 @@ fn corrected_after(
 fn has_lost(connection: &Connection, pipeline: &str) -> rusqlite::Result<bool> {
     connection
         .prepare_cached(
-            "SELECT 1 FROM lost l JOIN submission s ON s.id = l.submission
+            "SELECT 1 FROM lost l CROSS JOIN submission s ON s.id = l.submission
              WHERE s.pipeline = (SELECT id FROM pipeline WHERE name = ?1)",
         )
         .and_then(|mut s| s.exists([pipeline]))

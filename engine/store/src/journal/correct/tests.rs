@@ -1,7 +1,10 @@
 //! What is current, and what a correction corrects, one fact per test.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::*;
-use crate::journal::tests::{committed, given, new_file, quarantined};
+use crate::journal::tests::{committed, finish_some, given, new_file, quarantined};
 use crate::journal::{Dedupe, Phase};
 use crate::{CheckpointRow, Filter};
 
@@ -37,6 +40,37 @@ fn check_refused(removed: Removed, reason: &str) {
         Removed::Not(text) if text.contains(reason) => {}
         other => panic!("{other:?} is not {reason:?}"),
     }
+}
+
+/// How many steps the database takes to accept, commit and look up the replacement of a file, and
+/// a file that is not to come twice, among so many.
+fn steps_among(files: usize) -> usize {
+    let (_folder, _home, mut journal) = given();
+    finish_some(&mut journal, "p", files);
+    journal.settle(&(1..=files as u64).collect::<Vec<_>>()).unwrap();
+    let steps = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&steps);
+    let handler = move || {
+        count.fetch_add(1, Ordering::Relaxed);
+        false
+    };
+    journal.connection.progress_handler(1, Some(handler)).unwrap();
+    let new = accept(&mut journal, "f0", Replaces::SameName);
+    commit(&mut journal, &new);
+    assert!(new.correction.is_some());
+    assert_eq!(corrects(&journal, &new), Some(1));
+    journal.settle(&[new.id]).unwrap();
+    assert_eq!(journal.retired("p").unwrap().len(), 1);
+    removal(&mut journal, new.id);
+    let again = NewFile { dedupe: Dedupe::Name, ..new_file(&mut journal, "p", "f1") };
+    assert_eq!(journal.accept(&[again]).unwrap()[0].duplicate_of, Some(2));
+    steps.load(Ordering::Relaxed)
+}
+
+#[test]
+fn a_correction_asks_no_more_of_the_database_among_many_files_than_among_few() {
+    let (few, many) = (steps_among(20), steps_among(2_000));
+    assert!(few > 0 && many < few * 3 / 2, "{few} steps among 20 files, {many} among 2,000");
 }
 
 #[test]
