@@ -21,8 +21,10 @@
 //! are totals that a checkpoint can hold, row by row ([`encode_row`]).
 
 mod accumulator;
+mod arranged;
 mod candidate;
 mod checkpoint;
+mod correction;
 mod exact;
 mod function;
 mod gather;
@@ -33,6 +35,7 @@ mod quantile;
 mod registers;
 mod row;
 mod shortcut;
+mod states;
 mod sums;
 mod totals;
 
@@ -48,4 +51,5 @@ pub use groups::{Drained, Groups};
 pub use hold::{decode_held, hold};
 pub use moments::Moments;
 pub use row::{ROW_FORMAT, RowError, RowReader, decode_rows, encode_row, put_number};
+pub use states::States;
 pub use totals::{HeldBeside, Kept, KeptTotals, kept_totals, totals};

@@ -11,7 +11,9 @@
 //! | bool      | `00` or `01`                                                                  |
 //! | decimal   | 16 bytes big endian in units of its scale, sign bit flipped                   |
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Decimal128Type, Float64Type, Int64Type, TimestampMicrosecondType};
@@ -24,8 +26,18 @@ use crate::types::{Column, Type};
 use crate::value::{ColumnBuilder, Value};
 
 /// The encoded key columns of one row.
-#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(Box<[u8]>);
+#[derive(Clone)]
+pub struct Key(Encoded);
+
+/// How many bytes lie in place: two numbers, or a word.
+const SHORT_BYTES: usize = 22;
+
+/// Where the bytes are: short ones are always in place, so that a key costs no allocation.
+#[derive(Clone)]
+enum Encoded {
+    Short { length: u8, bytes: [u8; SHORT_BYTES] },
+    Long(Box<[u8]>),
+}
 
 /// Bytes that are not a key of these columns: state of another pipeline, or damage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,17 +54,27 @@ pub struct KeyError {
 impl Key {
     /// Returns a key of these encoded bytes.
     pub fn new(bytes: &[u8]) -> Self {
-        Self(bytes.into())
+        match bytes.len() {
+            length @ 0..=SHORT_BYTES => {
+                let mut short = [0; SHORT_BYTES];
+                short[..length].copy_from_slice(bytes);
+                Self(Encoded::Short { length: length as u8, bytes: short })
+            }
+            _ => Self(Encoded::Long(bytes.into())),
+        }
     }
 
     /// Returns the encoded bytes.
     pub fn bytes(&self) -> &[u8] {
-        &self.0
+        match &self.0 {
+            Encoded::Short { length, bytes } => &bytes[..usize::from(*length)],
+            Encoded::Long(bytes) => bytes,
+        }
     }
 
     /// Returns the hash that decides where the key lives.
     pub fn hash(&self) -> u64 {
-        crate::exchange::key_hash(&self.0)
+        crate::exchange::key_hash(self.bytes())
     }
 
     /// Returns the key for a person: `host=a, status=200`.
@@ -68,29 +90,61 @@ impl Key {
     }
 }
 
+impl Default for Key {
+    fn default() -> Self {
+        Self::new(&[])
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes() == other.bytes()
+    }
+}
+
+impl Eq for Key {}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.bytes().cmp(other.bytes())
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.bytes().hash(state);
+    }
+}
+
 impl AsRef<[u8]> for Key {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        self.bytes()
     }
 }
 
 // What a compact container holds as bytes is compared with what arrives as a key.
 impl PartialEq<Key> for [u8] {
     fn eq(&self, other: &Key) -> bool {
-        *self == *other.0
+        self == other.bytes()
     }
 }
 
 impl fmt::Debug for Key {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "Key({})", self.0.escape_ascii())
+        write!(out, "Key({})", self.bytes().escape_ascii())
     }
 }
 
 // By hand, because serde would write a boxed slice element by element.
 impl Serialize for Key {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(&self.0)
+        serializer.serialize_bytes(self.bytes())
     }
 }
 
@@ -105,11 +159,11 @@ impl<'de> Deserialize<'de> for Key {
             }
 
             fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Key, E> {
-                Ok(Key(bytes.into()))
+                Ok(Key::new(bytes))
             }
 
             fn visit_byte_buf<E: serde::de::Error>(self, bytes: Vec<u8>) -> Result<Key, E> {
-                Ok(Key(bytes.into()))
+                Ok(Key::new(&bytes))
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Key, A::Error> {
@@ -117,7 +171,7 @@ impl<'de> Deserialize<'de> for Key {
                 while let Some(byte) = items.next_element::<u8>()? {
                     bytes.push(byte);
                 }
-                Ok(Key(bytes.into()))
+                Ok(Key::new(&bytes))
             }
         }
         deserializer.deserialize_byte_buf(Bytes)
@@ -263,7 +317,7 @@ pub(crate) const fn float_of(word: u64) -> f64 {
 
 /// Returns the cells of a key, in the order of the columns.
 pub fn decode_values(key: &Key, columns: &[Column]) -> Result<Vec<Value>, KeyError> {
-    decode_row(&key.0, columns)
+    decode_row(key.bytes(), columns)
 }
 
 /// Returns the cells of an encoded row, in the order of the columns.
@@ -416,7 +470,6 @@ impl<'a> Reader<'a> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use std::cmp::Ordering;
     use std::sync::Arc;
 
     use arrow_array::{Decimal128Array, Float64Array, Int64Array, TimestampMicrosecondArray};

@@ -211,12 +211,13 @@ impl Iterator for Drain {
             let group = self.next;
             self.next += 1;
             let groups = &mut self.groups;
-            let (mut states, mut held) = (Vec::with_capacity(groups.lanes.len()), Vec::new());
-            for lane in &mut groups.lanes {
-                let at = states.len();
-                states.extend(lane.take(group, at, groups.sign, &mut held));
-            }
-            let accumulator = Accumulator { rows: groups.rows[group], states: states.into() };
+            let (mut taken, mut held) = (0, Vec::new());
+            let states = groups.lanes.iter_mut().filter_map(|lane| {
+                let state = lane.take(group, taken, groups.sign, &mut held);
+                taken += usize::from(state.is_some());
+                state
+            });
+            let accumulator = Accumulator { states: states.collect(), rows: groups.rows[group] };
             if !accumulator.is_zero() || !held.is_empty() {
                 let key = Key::new(key_of(&groups.keys, &groups.ends, group));
                 return Some(Drained { key, accumulator, held });
@@ -269,8 +270,13 @@ mod tests {
                 whole.plus_equals(&part);
             }
         }
-        let cell = whole.finish(&spec).remove(0);
-        assert_eq!(cell.map_or_else(|error| error.to_string(), |cell| cell.to_string()), expected);
+        let mut cells = Vec::new();
+        let overflow = whole.finish(&spec, &mut cells).pop();
+        let cell = cells.remove(0);
+        assert_eq!(
+            overflow.map_or_else(|| cell.to_string(), |(_, error)| error.to_string()),
+            expected
+        );
     }
 
     #[test]
@@ -405,8 +411,9 @@ mod tests {
         assert_eq!(Arc::strong_count(&column), 1);
         let Drained { key, accumulator, .. } = groups.drain().next().unwrap();
         assert_eq!(key.text(&spec.keys), "k=a text that is not inline");
-        let cell = accumulator.finish(&spec).remove(0).unwrap();
-        assert_eq!(cell, Value::String("a text that is not inline".into()));
+        let mut cells = Vec::new();
+        assert!(accumulator.finish(&spec, &mut cells).is_empty());
+        assert_eq!(cells, [Value::String("a text that is not inline".into())]);
     }
 
     #[test]

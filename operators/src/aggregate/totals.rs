@@ -7,44 +7,32 @@
 //! | errors | sums of integers that do not fit an int: the cell is NULL and the key is reported    |
 //! | leaves | a key leaves when its last row is taken back; history is compacted with the frontier  |
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use arrow_array::{ArrayRef, RecordBatch, UInt64Array};
-use differential_dataflow::operators::CountTotal;
 use differential_dataflow::operators::arrange::Arranged;
-use differential_dataflow::operators::arrange::arrangement::arrange_core;
-use differential_dataflow::trace::implementations::{KeyBatcher, KeySpine};
+use differential_dataflow::trace::TraceReader;
 use timely::container::CapacityContainerBuilder;
-use timely::dataflow::channels::pact::{Exchange, Pipeline};
-use timely::dataflow::operators::Capability;
+use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Concat;
 use timely::dataflow::operators::generic::OutputBuilder;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
-use timely::dataflow::operators::vec::Map;
 use timely::dataflow::{Stream, StreamVec};
+use timely::progress::operate::FrontierInterest;
+use timely::progress::{Antichain, Timestamp};
 use timely::scheduling::activate::SyncActivator;
 
 use super::AggregateSpec;
-use super::accumulator::Accumulator;
-use super::checkpoint::{KeptTotalRows, Trace};
+use super::arranged::{Trace, arrange};
+use super::checkpoint::KeptTotalRows;
+use super::correction::Corrections;
 use super::gather::{Held, Partial};
 use super::hold::hold;
-use crate::batch::{Batch, Origin, rows_without_columns};
+use crate::batch::{Batch, Origin};
 use crate::keep::keep;
-use crate::key::{Key, decode_columns};
+use crate::key::Key;
 use crate::keyed::{self, KeptPacked};
 use crate::reject::{EpochRejects, OnError, Reject, RejectCode, Standing};
-use crate::shards::{Mark, ShardSink, shard_of};
+use crate::shards::{Mark, ShardSink};
 use crate::tally::Tally;
 use crate::time::Time;
-use crate::value::{ColumnBuilder, Value};
-
-/// The most rows of one batch that leaves.
-const ROWS_PER_BATCH: usize = 8 * 1024;
-
-/// One change of a key: its accumulator before (-1) or after (+1).
-type Change = ((Key, Accumulator), Time, isize);
 
 /// Keeps one row per key and emits, at `Time::end(epoch)`, the rows that the epoch took back and
 /// the rows that are there instead; per worker sorted by key, in the columns of
@@ -68,7 +56,7 @@ pub fn totals<'s>(
         partials
     };
     let arranged = arrange(name, partials);
-    present(name, operator, arranged.count_total().inner, spec, tally)
+    present(name, operator, arranged, spec, tally)
 }
 
 /// What surrounds totals that survive the process.
@@ -134,7 +122,7 @@ where
     if let Some(beside) = kept_beside {
         parts = parts.concat(beside);
     }
-    let (rows, rejects) = present(name, operator, arranged.count_total().inner, spec, tally);
+    let (rows, rejects) = present(name, operator, arranged, spec, tally);
     KeptTotals { rows, rejects, parts }
 }
 
@@ -143,31 +131,19 @@ fn arrange_held<'s>(name: &str, held: StreamVec<'s, Time, Held>) -> Arranged<'s,
     keyed::arrange(&format!("{name} held"), held)
 }
 
-/// Arranges what is added up, each key on the worker of its shard.
-fn arrange<'s>(name: &str, partials: StreamVec<'s, Time, Partial>) -> Arranged<'s, Trace> {
-    let updates = partials.map(|(key, time, accumulator)| ((key, ()), time, accumulator));
-    let to_home = Exchange::new(|update: &((Key, ()), Time, Accumulator)| {
-        u64::from(shard_of(update.0.0.hash()))
-    });
-    // Counting reads the totals before and after each epoch, and compacts the arrangement.
-    arrange_core::<_, _, KeyBatcher<Key, Time, Accumulator>, KeySpine<Key, Time, Accumulator>>(
-        updates,
-        to_home,
-        &format!("Arrange {name}"),
-        KeyBatcher::new,
-    )
-}
-
-/// Turns changes of accumulators into batches of rows, one epoch at a time.
+/// Turns changes of accumulators into batches of rows, one piece of the arrangement at a time. Lets
+/// go of what nobody will ask for any more.
 fn present<'s>(
     name: &str,
     operator: &str,
-    changes: StreamVec<'s, Time, Change>,
+    arranged: Arranged<'s, Trace>,
     spec: AggregateSpec,
     tally: Tally,
 ) -> (Stream<'s, Time, Batch>, StreamVec<'s, Time, EpochRejects>) {
-    let mut builder = OperatorBuilder::new(format!("Aggregate {name}"), changes.scope());
-    let mut input = builder.new_input(changes, Pipeline);
+    let Arranged { stream, mut trace } = arranged;
+    let mut builder = OperatorBuilder::new(format!("Aggregate {name}"), stream.scope());
+    let mut input = builder.new_input(stream, Pipeline);
+    builder.set_notify_for(0, FrontierInterest::Always);
     let (rows, rows_stream) = builder.new_output::<Batch>();
     let (rejects, rejects_stream) = builder.new_output::<Vec<EpochRejects>>();
     let mut rows = OutputBuilder::<_, CapacityContainerBuilder<_>>::from(rows);
@@ -177,181 +153,64 @@ fn present<'s>(
     builder.build(move |initial| {
         drop(initial);
         let schema = spec.schema().arrow();
-        let mut open: BTreeMap<Time, Open> = BTreeMap::new();
-        // Each key has one accumulator: what is changed is taken back and given.
         let mut keys = 0_isize;
-        move |frontiers| {
+        // Everything before it was looked at.
+        let mut upto = Antichain::from_elem(Time::minimum());
+        move |_frontiers| {
             let (mut rows, mut rejects) = (rows.activate(), rejects.activate());
-            input.for_each_stamp(|stamp, batches| {
-                let Some(for_rows) = stamp.retain_least(0) else { return };
-                let Some(for_rejects) = stamp.retain_least(1) else { return };
-                for (change, time, diff) in batches.flat_map(|batch| batch.drain(..)) {
-                    keys += diff;
-                    if time.epoch == 0 {
-                        continue; // restored: whoever is downstream has these rows already
+            input.for_each(|capability, spans| {
+                let Some(for_rows) = capability.retain_least(0) else { return };
+                let Some(for_rejects) = capability.retain_least(1) else { return };
+                for span in spans.drain(..) {
+                    let earlier = trace.batches_through(span.lower().borrow());
+                    upto.clone_from(span.upper());
+                    let Some(piece) = span.inner else { continue };
+                    let earlier = earlier.expect("nothing was merged that was not looked at");
+                    let corrections = Corrections::of(&piece, earlier, &spec);
+                    keys += corrections.keys;
+                    for (time, correction) in corrections.by_time {
+                        let origin = Origin { submission: time.epoch, chunk: Time::END, offset: 0 };
+                        let for_rows = for_rows.delayed(&time);
+                        let mut session = rows.session(&for_rows);
+                        for (diff, table) in [(-1, &correction.before), (1, &correction.after)] {
+                            table.give(diff, origin, &spec, &schema, |mut batch| {
+                                if diff > 0 {
+                                    tally.gave(time.epoch, 0, batch.len(), 0);
+                                }
+                                session.give_container(&mut batch);
+                            });
+                        }
+                        let reported = report(correction.overflows, &operator, &spec);
+                        if !reported.is_empty() {
+                            tally.reported(time.epoch, reported.len());
+                            let (epoch, standing) = (time.epoch, Standing::Told);
+                            let reported =
+                                EpochRejects { epoch, origin, standing, rejects: reported };
+                            rejects.session(&for_rejects.delayed(&time)).give(reported);
+                        }
                     }
-                    let entry = open.entry(time).or_insert_with(|| Open {
-                        for_rows: for_rows.delayed(&time),
-                        for_rejects: for_rejects.delayed(&time),
-                        changes: Vec::new(),
-                    });
-                    entry.changes.push((change, diff));
                 }
             });
             tally.meter().holds(usize::try_from(keys).unwrap_or_default());
-            while let Some(entry) = open.first_entry() {
-                if frontiers.iter().any(|frontier| frontier.less_equal(entry.key())) {
-                    break; // more changes may come
-                }
-                let (time, one) = entry.remove_entry();
-                let correction = correct(one.changes, &spec);
-                let origin = Origin { submission: time.epoch, chunk: Time::END, offset: 0 };
-                let mut session = rows.session(&one.for_rows);
-                for (diff, table) in [(-1, &correction.before), (1, &correction.after)] {
-                    let of_chunks = table.chunk_by(|one, two| one.chunk() == two.chunk());
-                    for part in of_chunks.flat_map(|rows| rows.chunks(ROWS_PER_BATCH)) {
-                        let columns = to_columns(part, &spec, &schema);
-                        let (origin, positions) = places(part, origin);
-                        let mut batch = Batch { columns, raw: None, positions, diff, origin };
-                        if diff > 0 {
-                            tally.gave(time.epoch, 0, batch.len(), 0);
-                        }
-                        session.give_container(&mut batch);
-                    }
-                }
-                if !correction.overflows.is_empty() {
-                    let overflow = |(key, reason): (Key, String)| Reject {
-                        line: 0,
-                        offset: 0,
-                        round: 0,
-                        operator: operator.clone(),
-                        code: RejectCode::Expression,
-                        message: reason,
-                        raw: key.text(&spec.keys).into_bytes(),
-                        on_error: OnError::Reject,
-                    };
-                    let reported: Vec<Reject> =
-                        correction.overflows.into_iter().map(overflow).collect();
-                    tally.reported(time.epoch, reported.len());
-                    let epoch = time.epoch;
-                    let standing = Standing::Told;
-                    let reported = EpochRejects { epoch, origin, standing, rejects: reported };
-                    rejects.session(&one.for_rejects).give(reported);
-                }
-            }
+            trace.advance_upper(&mut upto);
+            trace.set_logical_compaction(upto.borrow());
+            trace.set_physical_compaction(upto.borrow());
         }
     });
     (rows_stream, rejects_stream)
 }
 
-/// The changes of an epoch of which more may come.
-struct Open {
-    for_rows: Capability<Time>,
-    for_rejects: Capability<Time>,
-    changes: Vec<((Key, Accumulator), isize)>,
-}
-
-/// One row of the output.
-struct Row {
-    key: Key,
-    cells: Vec<Value>,
-    /// Submission, chunk and position of the first record of the group, where groups are per file.
-    place: Option<[u64; 3]>,
-}
-
-impl Row {
-    /// Returns the chunk that the row belongs to.
-    fn chunk(&self) -> Option<[u64; 2]> {
-        self.place.map(|[submission, chunk, _]| [submission, chunk])
-    }
-}
-
-/// What one epoch changes on one worker, sorted by place where rows have one, then by key.
-#[derive(Default)]
-struct Correction {
-    before: Vec<Row>,
-    after: Vec<Row>,
-    overflows: Vec<(Key, String)>,
-}
-
-/// Finds out which rows an epoch takes back and which it puts there.
-fn correct(mut changes: Vec<((Key, Accumulator), isize)>, spec: &AggregateSpec) -> Correction {
-    changes.sort_unstable_by(|one, two| (&one.0.0, one.1).cmp(&(&two.0.0, two.1)));
-    let mut correction = Correction::default();
-    for of_key in changes.chunk_by(|one, two| one.0.0 == two.0.0) {
-        let found = |wanted: isize| {
-            let found = of_key.iter().find(|change| change.1 == wanted);
-            found.map(|change| &change.0.1).filter(|accumulator| accumulator.is_visible())
-        };
-        let Some(((key, _), _)) = of_key.first() else { continue };
-        let row = |accumulator: &Accumulator| {
-            let (cells, overflows) = cells(accumulator, spec);
-            (Row { key: key.clone(), cells, place: accumulator.place(spec) }, overflows)
-        };
-        let (before, after) = (found(-1).map(row), found(1).map(row));
-        if let Some((_, overflows)) = &after {
-            let old = before.as_ref().map(|(_, overflows)| overflows.as_slice()).unwrap_or(&[]);
-            for overflow in overflows.iter().filter(|one| !old.iter().any(|old| old.0 == one.0)) {
-                correction.overflows.push((key.clone(), overflow.1.clone()));
-            }
-        }
-        match (before, after) {
-            (Some((old, _)), Some((new, _))) if is_same_row(&old, &new) => {}
-            (before, after) => {
-                correction.before.extend(before.map(|(row, _)| row));
-                correction.after.extend(after.map(|(row, _)| row));
-            }
-        }
-    }
-    if spec.is_per_file() {
-        // Stable: rows of one place stay in the order of their keys.
-        correction.before.sort_by_key(|row| row.place);
-        correction.after.sort_by_key(|row| row.place);
-    }
-    correction
-}
-
-fn is_same_row(one: &Row, two: &Row) -> bool {
-    one.place == two.place && one.cells.iter().zip(&two.cells).all(|(one, two)| one.is_same(two))
-}
-
-/// Returns where the rows of a batch belong, all of which have one chunk if they have places.
-fn places(rows: &[Row], nowhere: Origin) -> (Origin, Option<UInt64Array>) {
-    let Some([submission, chunk]) = rows.first().and_then(Row::chunk) else {
-        return (nowhere, None);
+/// Says of which keys a sum does not fit, in the name of an operator.
+fn report(overflows: Vec<(Key, String)>, operator: &str, spec: &AggregateSpec) -> Vec<Reject> {
+    let reject = |(key, message): (Key, String)| Reject {
+        line: 0,
+        offset: 0,
+        round: 0,
+        operator: operator.to_owned(),
+        code: RejectCode::Expression,
+        message,
+        raw: key.text(&spec.keys).into_bytes(),
+        on_error: OnError::Reject,
     };
-    let positions = rows.iter().map(|row| row.place.map_or(0, |place| place[2]));
-    (Origin { submission, chunk, offset: 0 }, Some(positions.collect::<Vec<u64>>().into()))
-}
-
-/// The computed cells of a row, and for each overflow its column and what to say.
-fn cells(accumulator: &Accumulator, spec: &AggregateSpec) -> (Vec<Value>, Vec<(usize, String)>) {
-    let mut overflows = Vec::new();
-    let finished = accumulator.finish(spec).into_iter().zip(&spec.compute).enumerate();
-    let cells = finished.map(|(column, (cell, computed))| {
-        cell.unwrap_or_else(|error| {
-            overflows.push((column, format!("{}: {error}", computed.name)));
-            Value::Null
-        })
-    });
-    (cells.collect(), overflows)
-}
-
-fn to_columns(rows: &[Row], spec: &AggregateSpec, schema: &arrow_schema::SchemaRef) -> RecordBatch {
-    let mut columns: Vec<ArrayRef> = decode_columns(rows.iter().map(|row| &row.key), &spec.keys)
-        .unwrap_or_else(|error| panic!("the state of an aggregate holds a foreign key: {error}"));
-    columns.drain(..spec.keys.iter().filter(|key| key.is_hidden()).count());
-    let computed = spec.compute.len() - usize::from(spec.is_per_file());
-    for (at, computed) in spec.compute.iter().take(computed).enumerate() {
-        let mut builder = ColumnBuilder::new(computed.kind, rows.len());
-        for row in rows {
-            builder.push(row.cells.get(at).unwrap_or(&Value::Null));
-        }
-        columns.push(builder.finish());
-    }
-    if columns.is_empty() {
-        return rows_without_columns(rows.len());
-    }
-    RecordBatch::try_new(Arc::clone(schema), columns)
-        .unwrap_or_else(|error| panic!("the columns of an aggregate do not fit: {error}"))
+    overflows.into_iter().map(reject).collect()
 }

@@ -30,7 +30,7 @@ pub struct Rows {
 }
 
 impl Rows {
-    fn with_room(rows: usize, bytes: usize) -> Self {
+    pub(crate) fn with_room(rows: usize, bytes: usize) -> Self {
         Self { bytes: Vec::with_capacity(bytes), ends: OffsetList::with_capacity(rows) }
     }
 
@@ -95,6 +95,31 @@ impl BatchContainer for Rows {
 
     fn len(&self) -> usize {
         self.ends.len()
+    }
+
+    /// Looks at the next rows first: who walks many keys seldom goes far.
+    fn advance<F: for<'a> Fn(&'a [u8]) -> bool>(
+        &self,
+        start: usize,
+        end: usize,
+        is_below: F,
+    ) -> usize {
+        let is_below = |at: usize| start + at < end && is_below(self.index(start + at));
+        if !is_below(0) {
+            return 0;
+        }
+        let (mut last, mut step) = (0, 1);
+        while is_below(last + step) {
+            last += step;
+            step *= 2;
+        }
+        while step > 1 {
+            step /= 2;
+            if is_below(last + step) {
+                last += step;
+            }
+        }
+        last + 1
     }
 }
 
@@ -206,6 +231,18 @@ mod tests {
             + 4 * (storage.keys.ends.smol.capacity() + storage.vals.vals.ends.smol.capacity())
             + 4 * (storage.vals.offs.smol.capacity() + storage.upds.offs.smol.capacity())
             + 24 * storage.upds.times.capacity()
+    }
+
+    #[test]
+    fn a_row_is_found_from_wherever_the_search_begins() {
+        let mut rows = Rows::with_room(0, 0);
+        (0..100_u8).for_each(|row| rows.push_ref(&[row]));
+        for (start, end) in (0..=100).flat_map(|start| (start..=100).map(move |end| (start, end))) {
+            for wanted in 0..=100_u8 {
+                let found = rows.advance(start, end, |row| row < &[wanted][..]);
+                assert_eq!(start + found, usize::from(wanted).clamp(start, end), "{start} {end}");
+            }
+        }
     }
 
     #[test]
