@@ -8,6 +8,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, OFlags};
 
@@ -33,6 +34,12 @@ const RESERVED: [&str; 10] = [
     "retained",
     "audit",
 ];
+
+/// How long a process that was killed may take to be gone.
+const GOING: Duration = Duration::from_secs(1);
+
+/// How often a lock is asked for meanwhile.
+const ASK_EVERY: Duration = Duration::from_millis(10);
 
 const WRITABLE_BY_ALL: u32 = 0o002;
 const STICKY: u32 = 0o1000;
@@ -187,7 +194,7 @@ impl Home {
             .custom_flags(flags)
             .open(&path)
             .map_err(|error| failed("open", error))?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        match once_free(|| rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let mut text = String::new();
@@ -345,9 +352,37 @@ fn check_folder(path: &Path) -> Result<u64, HomeError> {
     Ok(metadata.dev())
 }
 
+/// Takes a lock, and waits a moment for whoever holds it: who is started again right behind a kill
+/// may come before the kernel has let go of everything.
+fn once_free(mut take: impl FnMut() -> rustix::io::Result<()>) -> rustix::io::Result<()> {
+    let began = Instant::now();
+    loop {
+        match take() {
+            Err(rustix::io::Errno::WOULDBLOCK) if began.elapsed() < GOING => {
+                std::thread::sleep(ASK_EVERY);
+            }
+            taken => return taken,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_that_a_killed_process_still_holds_is_waited_for_and_another_one_is_not() {
+        let mut tries = 0;
+        let mut after = |free_at: u32| {
+            once_free(|| {
+                tries += 1;
+                if tries < free_at { Err(rustix::io::Errno::WOULDBLOCK) } else { Ok(()) }
+            })
+        };
+        assert_eq!(after(4), Ok(()));
+        assert_eq!(after(u32::MAX), Err(rustix::io::Errno::WOULDBLOCK));
+        assert_eq!(once_free(|| Err(rustix::io::Errno::IO)), Err(rustix::io::Errno::IO));
+    }
 
     #[test]
     fn the_second_opener_is_told_who_holds_the_home() {
