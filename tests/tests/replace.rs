@@ -166,6 +166,21 @@ fn an_identical_an_empty_and_a_packed_version_are_versions_too() {
 }
 
 #[test]
+fn rejects_of_the_old_version_do_not_count_against_the_new_one() {
+    let yaml = PIPELINE.replace("pattern:", "max_rejects: 1, pattern:");
+    let site = Site::new(NODE, &yaml);
+    let running = site.start(Shape::new(1, 2));
+    // One is rejected of each version, and one may be.
+    running.wait(running.submit("a.csv", A).id);
+    let new: &[u8] = b"user,n\nann,2\nbob,y\n";
+    assert_eq!(running.wait(replace(&running, "a.csv", new).id).phase, Phase::Committed);
+    running.stop();
+    let left = Steps::default().then(Verb::Add, &[("a.csv", new)]);
+    let expected = steps::fresh(NODE, &yaml, &left.survivors(), Shape::ALONE);
+    assert_eq!(tree::difference(&expected, &site.out()), None);
+}
+
+#[test]
 fn a_bad_replacement_changes_nothing_and_the_next_one_replaces_what_stands() {
     let yaml = PIPELINE.replace("pattern:", "max_rejects: 1, pattern:");
     let site = Site::new(NODE, &yaml);
