@@ -162,10 +162,6 @@ impl<'de> Deserialize<'de> for Key {
                 Ok(Key::new(bytes))
             }
 
-            fn visit_byte_buf<E: serde::de::Error>(self, bytes: Vec<u8>) -> Result<Key, E> {
-                Ok(Key::new(&bytes))
-            }
-
             fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Key, A::Error> {
                 let mut bytes = Vec::new();
                 while let Some(byte) = items.next_element::<u8>()? {
