@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::time::{Duration, Instant};
 
 use tidemill_client::{Phase, Replaces, Submission, SubmitOptions, Which};
 use tidemill_tests::{Running, Shape, Site, Steps, Verb, steps, tree};
@@ -416,6 +417,63 @@ fn what_a_start_went_on_without_is_not_taken_back() {
     assert_eq!(running.wait(lost.unwrap().id).phase, Phase::Committed);
     running.stop();
     check_against(&site, PIPELINE, &[("b.csv", B)]);
+}
+
+const HORIZON: &str = "
+pipeline: seen
+sources:
+  rows: { format: csv, fields: { k: string, t: timestamp } }
+operators:
+  runs:
+    from: rows
+    state:
+      { key: [k], order: [t], horizon: 45m, initial: on, vars: { n: { type: int, initial: 0 } }, transitions: [ { set: { n: n + 1 } } ], add: { n: n } }
+sinks:
+  runs: { from: runs.on, table: { format: csv, key: [k, t] } }
+";
+
+#[test]
+fn what_a_version_made_final_stays_final_also_for_a_start_without_a_checkpoint() {
+    let given = Steps::default()
+        .then(Verb::Add, &[("x.csv", b"k,t\na,2026-01-01T03:00:00Z\n")])
+        .then(Verb::Replace, &[("x.csv", b"k,t\na,2026-01-01T01:00:00Z\n")])
+        .then(Verb::Add, &[("late-a.csv", b"k,t\na,2026-01-01T01:30:00Z\n")])
+        .then(Verb::Add, &[("z.csv", b"k,t\nb,2026-01-01T05:00:00Z\n")])
+        .then(Verb::Remove, &[("z.csv", b"")])
+        .then(Verb::Add, &[("late-b.csv", b"k,t\nb,2026-01-01T04:00:00Z\n")])
+        .then(Verb::Replace, &[("x.csv", b"k,t\na,2026-01-01T06:00:00Z\n")])
+        .then(Verb::Replace, &[("x.csv", b"k,t\na,2026-01-01T02:50:00Z\n")])
+        .then(Verb::Remove, &[("x.csv", b"")])
+        .then(Verb::Add, &[("late-c.csv", b"k,t\na,2026-01-01T05:00:00Z\n")])
+        .then(Verb::Add, &[("last.csv", b"k,t\na,2026-01-01T05:30:00Z\n")]);
+    let site = Site::new(NODE, HORIZON);
+    given.take(&site, Shape::ALONE);
+    let expected = site.out();
+    let late = |name: &str| expected.contains_key(&format!("rejects/{name}.jsonl"));
+    let names = ["late-a.csv", "late-b.csv", "late-c.csv", "last.csv"];
+    assert_eq!(names.map(late), [true, true, true, false], "{:?}", expected.keys());
+
+    for shape in [Shape::ALONE, Shape::new(2, 2)] {
+        let mut site = Site::new(NODE, HORIZON);
+        site.always(&["--checkpoint-every", "1h"]);
+        given.take_and_kill(&site, shape);
+        assert_eq!(tree::difference(&expected, &site.out()), None, "{shape}");
+        assert_eq!(site.names("retained").len(), 5, "{:?}", site.names("retained"));
+        let doctor = site.call(&["doctor", "home", "--deep"]);
+        assert!(doctor.stdout.contains("healthy"), "{}", doctor.stdout);
+        // Nothing reads them any more when both checkpoints that are kept lie behind.
+        site.always(&["--checkpoint-every", "1ms"]);
+        let running = site.start(shape);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        for n in 0.. {
+            running.wait(running.submit(&format!("c{n}"), b"k,t\nc,2026-01-01T03:00:00Z\n").id);
+            if site.names("retained").is_empty() {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{:?}", site.names("retained"));
+        }
+        running.stop();
+    }
 }
 
 #[test]

@@ -251,6 +251,11 @@ impl OperatorKind {
         }
     }
 
+    /// Returns whether what a record led to stays when that record is taken back.
+    pub const fn makes_final(&self) -> bool {
+        matches!(self, Self::State { horizon_us: Some(_), .. })
+    }
+
     /// Returns how many of so many inputs come by `from`; the others are the right side of a join.
     pub const fn lefts(&self, inputs: usize) -> usize {
         match self {

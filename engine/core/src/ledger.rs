@@ -4,7 +4,7 @@
 //! Runs in process 0. Holds no ground state of its own; the journal is the ground state.
 
 use std::borrow::Borrow;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tidemill_store::{
     AcceptedFile, Book, CLIENT_IDS_KEPT, Folders, Journal, JournalError, NewFile, Outcome, Receipt,
-    Replaced, Verdict, barrier, queue,
+    Replaced, Verdict, Versions, barrier, queue,
 };
 use timely::scheduling::activate::SyncActivator;
 
@@ -108,6 +108,10 @@ pub struct Line {
     pub restored: u64,
     /// Of each sink, whether its outputs follow from one file alone.
     pub linear: Vec<bool>,
+    /// Which versions of its files what it keeps follows from.
+    pub versions: Versions,
+    /// The committed files that this life reads again.
+    pub read_again: HashSet<u64>,
     /// Whether versions that were corrected since are left out of what is read again.
     pub skips: bool,
     /// What waits for a file that is not finished.

@@ -41,7 +41,9 @@ pub use attempt::{Attempt, Postponed};
 pub(crate) use checkpoint::checkpoints;
 pub use checkpoint::{CheckpointRow, Committed};
 pub use client_id::{CLIENT_IDS_KEPT, ClientId, ClientIdError};
-pub use correct::{Correction, Corrections, NeededBy, Removed, Replaces, RetainedBytes, Retired};
+pub use correct::{
+    Correction, Corrections, NeededBy, Removed, Replaces, RetainedBytes, Retired, Versions,
+};
 pub use dedupe::Dedupe;
 pub use deployment::{Deployed, Deployment, NewDeployment, deployments};
 pub use hold::{Held, Hold};

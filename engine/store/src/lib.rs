@@ -121,7 +121,7 @@ pub use journal::{
     Journal, JournalError, JournalReader, NeededBy, NewDeployment, NewFile, Outcome, OutcomeRow,
     Output, Part, PartBody, PartRow, Phase, Postponed, ReceiptRow, Removed, Replaced, Replaces,
     RetainedBytes, Retired, Retried, Retries, SetFiles, SetOf, SubmissionRow, Terms, Verdict,
-    VerdictRow, Version, WouldBe, deployments,
+    VerdictRow, Version, Versions, WouldBe, deployments,
 };
 pub use publish::{PublishError, publish, replace_file, sync_published};
 pub use queue::spool::{self, sweep_spool};

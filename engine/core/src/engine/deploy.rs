@@ -13,7 +13,7 @@ use std::sync::{Arc, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use tidemill_store::checkpoint::{Manifest, read_manifest};
-use tidemill_store::{Deployed, Folders, Home, NewDeployment, failpoint};
+use tidemill_store::{Deployed, Folders, Home, NewDeployment, Versions, failpoint};
 
 use super::{Engine, SubmitError, unavailable};
 use crate::checkpoint::find::fits;
@@ -338,6 +338,11 @@ impl Engine {
             rows.iter().filter_map(|row| read_manifest(&folder, row).ok()).collect();
         let patterns = Patterns::new(&new.sources);
         let whole = manifests.iter().find(|one| all.iter().all(|state| fits(one, state)));
+        // As a start decides it.
+        let versions = match whole.is_some() || rows.is_empty() {
+            true => new.versions(),
+            false => Versions::Current,
+        };
         let committed = match (whole, manifests.first()) {
             (Some(manifest), _) => journal.committed_after(&new.name, manifest.epoch),
             (None, newest) => {
@@ -365,7 +370,7 @@ impl Engine {
         // What was committed a moment ago is about to be moved to processed/.
         let until = Instant::now() + MOVE_MAX;
         loop {
-            let found = inputs(new, committed.clone(), &folders, &patterns);
+            let found = inputs(new, committed.clone(), versions, (&folders, &patterns));
             let found = found.map_err(|error| failed(&error))?;
             if found.gone.is_empty() || Instant::now() >= until {
                 return Ok(found);

@@ -100,9 +100,9 @@ impl Ledger {
         }
         let line = &self.lines[pipeline];
         let Some(mut old) = self.journal.corrected_by(file.id)? else { return Ok(None) };
-        // What is read again in the same life as its correction is not read at all. It took an
-        // earlier version back, though, which the checkpoint may hold: that one is taken back now.
-        while new.replay && old.epoch > line.restored {
+        // A version that was left out of what is read again has nothing to be taken back. It took an
+        // earlier one back, though, which the checkpoint may hold: that one is taken back now.
+        while new.replay && old.epoch > line.restored && !line.read_again.contains(&old.id) {
             let Some(older) = self.journal.corrected_by(old.id)? else { return Ok(None) };
             old = older;
         }
@@ -193,7 +193,7 @@ impl Ledger {
             if !line.may_discard || line.schedule.is_busy() {
                 continue;
             }
-            let retired = self.journal.retired(&line.name)?;
+            let retired = self.journal.retired(&line.name, line.versions)?;
             self.lines[at].may_discard = false;
             self.discard(at, &retired)?;
         }

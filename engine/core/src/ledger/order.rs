@@ -30,8 +30,9 @@ impl Ledger {
         replay: bool,
     ) -> Result<(), JournalError> {
         let waits = self.must_wait(pipeline, &file);
-        if !replay {
-            self.remember_set(pipeline, &file)?;
+        match replay {
+            true => _ = self.lines[pipeline].read_again.insert(file.id),
+            false => self.remember_set(pipeline, &file)?,
         }
         self.running.insert(file.id, file.clone());
         self.lines[pipeline].corrects |= file.correction.is_some();

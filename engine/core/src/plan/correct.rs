@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use tidemill_operators::aggregate::TakenBack;
-use tidemill_store::Dedupe;
+use tidemill_store::{Dedupe, Versions};
 
 use crate::plan::{
     NodeId, OnDelete, OnSameName, OperatorKind, Plan, Retention, SinkKind, SinkPlan,
@@ -23,6 +23,15 @@ impl Plan {
                 matches!(sink.kind, SinkKind::Table { .. })
                     && sink.inputs.iter().any(|input| behind.contains(&input.from.node))
             })
+    }
+
+    /// Returns which versions of the files what this pipeline keeps follows from: what a record made
+    /// final behind a horizon stays final when that record is taken back.
+    pub fn versions(&self) -> Versions {
+        match self.operators.iter().any(|operator| operator.kind.makes_final()) {
+            true => Versions::All,
+            false => Versions::Current,
+        }
     }
 
     /// Returns whether the outputs of a sink follow from one file alone: nothing before it keeps state.
@@ -53,10 +62,8 @@ impl Plan {
     /// trial does must be undone to the byte.
     pub fn why_not_tried(&self, source: usize) -> Option<String> {
         let behind = self.behind(source);
-        let makes_final =
-            |kind: &OperatorKind| matches!(kind, OperatorKind::State { horizon_us: Some(_), .. });
         let found = self.operators.iter().enumerate().find(|(at, operator)| {
-            behind.contains(&NodeId::Operator(*at)) && makes_final(&operator.kind)
+            behind.contains(&NodeId::Operator(*at)) && operator.kind.makes_final()
         });
         found.map(|(_, operator)| {
             format!(

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidemill_store::{
-    AcceptedFile, Dedupe, DiskError, Folders, Found, Journal, JournalError, look_for,
+    AcceptedFile, Dedupe, DiskError, Folders, Found, Journal, JournalError, Versions, look_for,
 };
 
 use crate::checkpoint::find::Base;
@@ -63,11 +63,15 @@ pub(super) fn earlier(
                 // for the whole.
                 skip.push(pipeline);
             }
-            let corrected = corrected(&committed);
-            if base.partial.is_none() && committed.iter().any(|file| corrected.contains(&file.id)) {
+            // Only then all that a start reads is there: else it reads what is current.
+            let is_whole = base.partial.is_none()
+                && (checkpoint.is_some() || journal.checkpoints(&plan.name)?.is_empty());
+            let versions = if is_whole { plan.versions() } else { Versions::Current };
+            let rebuilt = to_rebuild(plan, committed, versions, (folders, patterns), config)?;
+            let Inputs { there: replay, lost, .. } = rebuilt;
+            if base.partial.is_none() && rebuilt.left_out {
                 skip.push(pipeline);
             }
-            let (replay, lost) = to_rebuild(plan, committed, folders, patterns, config)?;
             // Also when none is: what was lost once may have been put back.
             journal.remember_lost(&plan.name, base.epoch(), &lost)?;
             if !replay.is_empty() {
@@ -112,11 +116,6 @@ pub(crate) fn sources_again<'p>(
     }
 }
 
-/// Returns what these files correct.
-fn corrected(files: &[AcceptedFile]) -> BTreeSet<u64> {
-    files.iter().filter_map(|file| file.correction?.of).collect()
-}
-
 /// What a state is made of again.
 #[derive(Default)]
 pub(crate) struct Inputs {
@@ -128,27 +127,29 @@ pub(crate) struct Inputs {
     pub(crate) gone: Vec<(String, String)>,
     /// How many no source takes any more.
     pub(crate) without_source: usize,
+    /// Whether versions are not among them that were corrected later.
+    pub(crate) left_out: bool,
 }
 
-/// Returns the committed files that are where they must be, each as it looks now, and those that the
-/// state goes on without.
+/// Looks for the committed files that a state is made of again; refused if some are gone, unless the
+/// tables may lose their rows.
 fn to_rebuild(
     plan: &Plan,
     committed: Vec<AcceptedFile>,
-    folders: &Folders,
-    patterns: &Patterns,
+    versions: Versions,
+    (folders, patterns): (&Folders, &Patterns),
     config: &Config,
-) -> Result<(Vec<AcceptedFile>, Vec<u64>), StartError> {
-    let Inputs { there, lost, gone, without_source } = inputs(plan, committed, folders, patterns)?;
-    if without_source > 0 {
+) -> Result<Inputs, StartError> {
+    let found = inputs(plan, committed, versions, (folders, patterns))?;
+    if found.without_source > 0 {
         tracing::warn!(
             pipeline = plan.name,
-            files = without_source,
+            files = found.without_source,
             "no source takes some committed files any more: tables lose their rows"
         );
     }
-    let count = gone.len();
-    if let Some((name, detail)) = gone.into_iter().next() {
+    let count = found.gone.len();
+    if let Some((name, detail)) = found.gone.first().cloned() {
         let pipeline = plan.name.clone();
         if !config.forget_missing {
             return Err(StartError::InputsGone { pipeline, count, name, detail });
@@ -160,58 +161,85 @@ fn to_rebuild(
             "tables lose the rows of lost inputs"
         );
     }
-    Ok((there, lost))
+    Ok(found)
 }
 
 /// Looks for committed files that a state is made of again.
 pub(crate) fn inputs(
     plan: &Plan,
     committed: Vec<AcceptedFile>,
-    folders: &Folders,
-    patterns: &Patterns,
+    versions: Versions,
+    (folders, patterns): (&Folders, &Patterns),
 ) -> Result<Inputs, DiskError> {
-    // A version and its correction that are both to be read again need not be: neither of them.
-    let corrected = corrected(&committed);
-    let known: BTreeSet<u64> = committed.iter().map(|file| file.id).collect();
-    let corrects = |file: &AcceptedFile| Some((file.id, file.correction?.of?));
-    let corrects: BTreeMap<u64, u64> = committed.iter().filter_map(corrects).collect();
-    let committed = committed.into_iter().filter(|file| {
-        // The last of a chain takes back the first version, if that is in the checkpoint.
-        let mut chain = std::iter::successors(corrects.get(&file.id), |old| corrects.get(old));
-        let takes_back = chain.any(|old| !known.contains(old));
-        !corrected.contains(&file.id) && (!file.is_removal() || takes_back)
-    });
-    let mut there = Vec::new();
-    let mut gone = Vec::new();
-    let mut without_source = 0;
-    let mut lost = Vec::new();
+    let mut found = Inputs::default();
+    let left_out = left_out(&committed, versions, folders)?;
     for mut file in committed {
+        if left_out.contains(&file.id) {
+            found.left_out |= !file.is_removal();
+            continue;
+        }
         if !find_source(plan, patterns, &mut file) {
-            without_source += 1;
-            lost.push(file.id);
+            found.without_source += 1;
+            found.lost.push(file.id);
             continue;
         }
         if file.is_removal() {
-            there.push(file);
+            found.there.push(file);
             continue;
         }
-        let mut found = look_for(&folders.processed.join(&file.stored_name), &file)?;
-        if found == Found::Missing {
-            found = look_for(&folders.retained.join(&file.stored_name), &file)?;
-        }
-        match found {
-            Found::Same(identity) => there.push(AcceptedFile { identity, ..file }),
+        match where_it_must_be(&file, folders)? {
+            Found::Same(identity) => found.there.push(AcceptedFile { identity, ..file }),
             Found::Missing => {
-                lost.push(file.id);
-                gone.push((file.stored_name, "it is gone".to_owned()));
+                found.lost.push(file.id);
+                found.gone.push((file.stored_name, "it is gone".to_owned()));
             }
             Found::Changed(detail) => {
-                lost.push(file.id);
-                gone.push((file.stored_name, detail));
+                found.lost.push(file.id);
+                found.gone.push((file.stored_name, detail));
             }
         }
     }
-    Ok(Inputs { there, lost, gone, without_source })
+    Ok(found)
+}
+
+/// Looks for a committed file.
+fn where_it_must_be(file: &AcceptedFile, folders: &Folders) -> Result<Found, DiskError> {
+    match look_for(&folders.processed.join(&file.stored_name), file)? {
+        Found::Missing => look_for(&folders.retained.join(&file.stored_name), file),
+        found => Ok(found),
+    }
+}
+
+/// Returns which of the files that were to be read again need not be: neither a version nor its
+/// correction, where both are among them and only current versions count. Where all count, only
+/// versions are left out whose bytes are gone.
+fn left_out(
+    committed: &[AcceptedFile],
+    versions: Versions,
+    folders: &Folders,
+) -> Result<BTreeSet<u64>, DiskError> {
+    let corrected: BTreeSet<u64> =
+        committed.iter().filter_map(|file| file.correction?.of).collect();
+    let known: BTreeSet<u64> = committed.iter().map(|file| file.id).collect();
+    let corrects = |file: &AcceptedFile| Some((file.id, file.correction?.of?));
+    let corrects: BTreeMap<u64, u64> = committed.iter().filter_map(corrects).collect();
+    let mut left_out = BTreeSet::new();
+    for file in committed {
+        let is_needless = if file.is_removal() {
+            // The last of a chain takes back the first version, if that is in the checkpoint, and
+            // the last one that is read.
+            let mut chain = std::iter::successors(corrects.get(&file.id), |old| corrects.get(old));
+            !chain.any(|old| !known.contains(old) || !left_out.contains(old))
+        } else {
+            corrected.contains(&file.id)
+                && (versions == Versions::Current
+                    || !matches!(where_it_must_be(file, folders)?, Found::Same(_)))
+        };
+        if is_needless {
+            left_out.insert(file.id);
+        }
+    }
+    Ok(left_out)
 }
 
 /// Gives a file of an earlier life to its source: the one that took it, or, if that was renamed,

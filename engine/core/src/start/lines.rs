@@ -1,6 +1,6 @@
 //! Lines: each part's end of each pipeline.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
@@ -142,6 +142,8 @@ pub(super) fn ledger_lines(
             linear: (plan.sinks.iter().map(|sink| plan.is_linear(sink)))
                 .chain(plan.changelogs().map(|_| false))
                 .collect(),
+            versions: plan.versions(),
+            read_again: HashSet::new(),
             skips: false,
             checkpoints: found.folder,
             behind: VecDeque::new(),

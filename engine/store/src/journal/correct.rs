@@ -82,6 +82,15 @@ pub enum NeededBy {
     Starts,
 }
 
+/// Which versions of its files a pipeline's state follows from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Versions {
+    /// The current ones: what is taken back leaves no trace.
+    Current,
+    /// All that there were, in their order.
+    All,
+}
+
 /// The inputs of a source that lie in `retained/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetainedBytes {
@@ -425,8 +434,13 @@ impl Journal {
     }
 
     /// Returns the bytes in `retained/` of a pipeline that no start can need any more: those of
-    /// versions that are corrected, where no checkpoint lies between the version and its correction.
-    pub fn retired(&self, pipeline: &str) -> Result<Vec<Retired>, JournalError> {
+    /// versions that are corrected, where no checkpoint lies between the version and its correction,
+    /// or, where all versions count, none before the correction.
+    pub fn retired(
+        &self,
+        pipeline: &str,
+        counting: Versions,
+    ) -> Result<Vec<Retired>, JournalError> {
         let ask = || -> rusqlite::Result<Vec<Retired>> {
             let mut statement = self.connection().prepare_cached(
                 // In this order: little is retained, while files and corrections are for ever.
@@ -439,11 +453,13 @@ impl Journal {
                  AND n.id NOT IN (SELECT u.submission FROM unsettled u)
                  AND s.id NOT IN (SELECT u.submission FROM unsettled u)
                  AND NOT EXISTS (SELECT 1 FROM checkpoint k WHERE k.pipeline = s.pipeline
-                     AND k.epoch >= s.epoch AND k.epoch < n.epoch)",
+                     AND (?2 OR k.epoch >= s.epoch) AND k.epoch < n.epoch)
+                 AND NOT (?2 AND NOT EXISTS
+                     (SELECT 1 FROM checkpoint k WHERE k.pipeline = s.pipeline))",
             )?;
             let row =
                 |row: &Row<'_>| Ok(Retired { id: unsigned(row, 0)?, stored_name: row.get(1)? });
-            statement.query_map([pipeline], row)?.collect()
+            statement.query_map(params![pipeline, counting == Versions::All], row)?.collect()
         };
         ask().map_err(of("list what is retained", &self.path()))
     }

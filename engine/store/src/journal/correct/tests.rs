@@ -60,7 +60,7 @@ fn steps_among(files: usize) -> usize {
     assert!(new.correction.is_some());
     assert_eq!(corrects(&journal, &new), Some(1));
     journal.settle(&[new.id]).unwrap();
-    assert_eq!(journal.retired("p").unwrap().len(), 1);
+    assert_eq!(journal.retired("p", Versions::Current).unwrap().len(), 1);
     removal(&mut journal, new.id);
     let again = NewFile { dedupe: Dedupe::Name, ..new_file(&mut journal, "p", "f1") };
     assert_eq!(journal.accept(&[again]).unwrap()[0].duplicate_of, Some(2));
@@ -257,28 +257,66 @@ fn what_was_corrected_may_come_again_where_nothing_is_taken_twice() {
     }
 }
 
+fn checkpoint(journal: &mut Journal, epoch: u64) {
+    let row = CheckpointRow {
+        epoch,
+        generation: 1,
+        manifest: format!("m{epoch}"),
+        hash: [0; 32],
+        bytes: 0,
+        took_ms: 0,
+    };
+    journal.add_checkpoint("p", &row).unwrap();
+}
+
+fn retired(journal: &Journal, counting: Versions) -> Vec<u64> {
+    journal.retired("p", counting).unwrap().iter().map(|one| one.id).collect()
+}
+
+#[test]
+fn where_all_versions_count_old_bytes_are_retired_once_every_checkpoint_holds_their_correction() {
+    let (_folder, _home, mut journal) = given();
+    let one = accept(&mut journal, "a", Replaces::Nothing);
+    commit(&mut journal, &one);
+    let two = accept(&mut journal, "a", Replaces::SameName);
+    commit(&mut journal, &two);
+    journal.settle(&[one.id, two.id]).unwrap();
+    assert_eq!(retired(&journal, Versions::Current), [one.id]);
+    assert_eq!(retired(&journal, Versions::All), [] as [u64; 0], "all is read again by a start");
+    checkpoint(&mut journal, 2);
+    assert_eq!(retired(&journal, Versions::All), [one.id]);
+}
+
+#[test]
+fn where_all_versions_count_old_bytes_stay_while_a_checkpoint_lies_before_their_correction() {
+    let (_folder, _home, mut journal) = given();
+    let zero = accept(&mut journal, "z", Replaces::Nothing);
+    commit(&mut journal, &zero);
+    checkpoint(&mut journal, 1);
+    let one = accept(&mut journal, "a", Replaces::Nothing);
+    commit(&mut journal, &one);
+    let two = accept(&mut journal, "a", Replaces::SameName);
+    commit(&mut journal, &two);
+    journal.settle(&[zero.id, one.id, two.id]).unwrap();
+    assert_eq!(retired(&journal, Versions::Current), [one.id], "no start reads it");
+    assert_eq!(retired(&journal, Versions::All), [] as [u64; 0]);
+    checkpoint(&mut journal, 3);
+    assert_eq!(retired(&journal, Versions::All), [] as [u64; 0], "the one before may be used");
+    let three = accept(&mut journal, "b", Replaces::Nothing);
+    commit(&mut journal, &three);
+    checkpoint(&mut journal, 4);
+    assert_eq!(retired(&journal, Versions::All), [one.id]);
+}
+
 #[test]
 fn old_bytes_are_retired_once_no_checkpoint_lies_between_them_and_their_correction() {
     let (_folder, _home, mut journal) = given();
-    let checkpoint = |journal: &mut Journal, epoch| {
-        let row = CheckpointRow {
-            epoch,
-            generation: 1,
-            manifest: format!("m{epoch}"),
-            hash: [0; 32],
-            bytes: 0,
-            took_ms: 0,
-        };
-        journal.add_checkpoint("p", &row).unwrap();
-    };
     let one = accept(&mut journal, "a", Replaces::Nothing);
     commit(&mut journal, &one);
     checkpoint(&mut journal, 1);
     let two = accept(&mut journal, "a", Replaces::SameName);
     commit(&mut journal, &two);
-    let retired = |journal: &Journal| {
-        journal.retired("p").unwrap().iter().map(|one| one.id).collect::<Vec<_>>()
-    };
+    let retired = |journal: &Journal| retired(journal, Versions::Current);
     assert_eq!(retired(&journal), [] as [u64; 0], "its moves are not known to be durable");
     journal.settle(&[one.id, two.id]).unwrap();
     assert_eq!(retired(&journal), [] as [u64; 0], "the checkpoint holds its rows");
