@@ -17,6 +17,7 @@
  *               sync      a sync fails with EIO and what it should have synced is lost: the kernel
  *                         calls the pages clean, so the next sync of the same file says yes
  *               kill      the process is killed before the call
+ *               sync-kill a sync fails as above, and the process is killed before it hears of it
  *               read      a call that reads from a file fails with EIO; no other call is counted
  *
  *   FAULTS_LOOKS=FILE     how files look to Rust: lines of `inode inode-shown modified-ns-shown`. A disk
@@ -57,7 +58,7 @@ struct record {
 
 #define MAGIC 0x6d6c6474u
 
-enum { KIND_NONE, KIND_EIO, KIND_ENOSPC, KIND_SHORT, KIND_EINTR, KIND_SYNC, KIND_KILL, KIND_READ };
+enum { KIND_NONE, KIND_EIO, KIND_ENOSPC, KIND_SHORT, KIND_EINTR, KIND_SYNC, KIND_KILL, KIND_READ, KIND_SYNC_KILL };
 
 /* What a call can suffer, besides EIO and the end of the process. */
 enum { CAN_FILL = 1, CAN_SHORT = 2, CAN_INTR = 4, CAN_SYNC = 8, CAN_READ = 16 };
@@ -89,8 +90,8 @@ static void start(void) {
     only = getenv("FAULTS_ONLY");
     pretend = sync && !strcmp(sync, "pretend");
     if (getenv("FAULTS_LOOKS")) read_looks(getenv("FAULTS_LOOKS"));
-    static const char *const names[] = {"", "eio", "enospc", "short", "eintr", "sync", "kill", "read"};
-    for (int i = 1; what && i <= KIND_READ; i++)
+    static const char *const names[] = {"", "eio", "enospc", "short", "eintr", "sync", "kill", "read", "sync-kill"};
+    for (int i = 1; what && i <= KIND_SYNC_KILL; i++)
         if (!strcmp(what, names[i])) kind = i;
     if (what && !kind) { dprintf(2, "faults: no kind %s\n", what); _exit(125); }
 }
@@ -162,17 +163,22 @@ static void note(const struct stat *found) {
     modified = found->st_mtim.tv_sec * 1000000000ll + found->st_mtim.tv_nsec;
 }
 
+static void die(void) {
+    kill(getpid(), SIGKILL);
+    for (;;) pause();
+}
+
 /* Counts a call; returns whether this is the one that fails. Kills the process if it is that one. */
 static int fails(int can) {
     int hit = kind == KIND_EIO || kind == KIND_KILL || (kind == KIND_ENOSPC && can & CAN_FILL) ||
               (kind == KIND_SHORT && can & CAN_SHORT) || (kind == KIND_EINTR && can & CAN_INTR) ||
-              (kind == KIND_SYNC && can & CAN_SYNC) || (kind == KIND_READ && can & CAN_READ);
+              ((kind == KIND_SYNC || kind == KIND_SYNC_KILL) && can & CAN_SYNC) || (kind == KIND_READ && can & CAN_READ);
     size_t path_len = strlen(current), only_len = only ? strlen(only) : 0;
     if (!hit || path_len < only_len || strcmp(current + path_len - only_len, only_len ? only : current + path_len)) return 0;
     counted++;
     if (!fault_at || counted < fault_at || counted >= fault_at + fault_times) return 0;
     put(FAILED, 0, 0, current, "", 0);
-    if (kind == KIND_KILL) { kill(getpid(), SIGKILL); for (;;) pause(); }
+    if (kind == KIND_KILL) die();
     return 1;
 }
 
@@ -404,6 +410,7 @@ static int syncing(int fd, long call, int op) {
     if (fails(CAN_SYNC | CAN_INTR)) {
         /* Interrupted means not tried: nothing is lost by that. */
         if (kind != KIND_EINTR && known) put(SYNC_LOST, found.st_ino, op == SYNC_ALL, path, "", 0);
+        if (kind == KIND_SYNC_KILL) die();
         return done(-1, error_of_kind());
     }
     int result = pretend ? 0 : syscall(call, fd), error = errno;

@@ -45,6 +45,9 @@ pub enum Kind {
     /// A call that reads from a file fails with EIO. Not among those that a sweep lets happen: what
     /// is read is no change of the disk.
     Read,
+    /// A sync fails as with [`Kind::Sync`], and the process is killed before it hears of it. Not among
+    /// those that a sweep lets happen: it tells more only when the power is cut later.
+    SyncKill,
 }
 
 impl Kind {
@@ -62,6 +65,7 @@ impl Kind {
             Kind::Sync => "sync",
             Kind::Kill => "kill",
             Kind::Read => "read",
+            Kind::SyncKill => "sync-kill",
         }
     }
 }

@@ -186,6 +186,32 @@ fn a_limit_that_was_lowered_does_not_reach_what_is_committed() {
 }
 
 #[test]
+fn a_file_that_is_read_again_under_a_lower_limit_stays_committed() {
+    // The aggregate is another one, so the state that was kept is of no use and the files are read again.
+    let doubled = |limit: &str| pipeline(limit).replace("sum(n)", "sum(n * 2)");
+    let fill = |site: &Site| {
+        neighbours().iter().for_each(|(name, bytes)| site.put(name, bytes));
+        site.put("many.jsonl", &with_rejects(64, 1_000, 300));
+    };
+    let fresh = Site::new(NODE, &doubled(""));
+    fill(&fresh);
+    fresh.once(Shape::ALONE).expect_code(0);
+    for limit in [", max_rejects: 0", ", max_rejects: 1%"] {
+        let site = Site::new(NODE, &pipeline(""));
+        fill(&site);
+        site.once(Shape::ALONE).expect_code(0);
+        std::fs::write(site.yaml(), doubled(limit)).unwrap();
+        site.put("next.jsonl", b"no\n");
+        site.once(Shape::new(1, 2)).expect_code(3);
+        // What is new meets the limit; what was committed before does not, and all of it counts.
+        let aside = site.quarantine();
+        assert_eq!(aside.len(), 1, "{limit}: {aside:?}");
+        assert!(aside[0].starts_with("next.jsonl too_many_rejects: 1 of 1 records"), "{aside:?}");
+        assert_eq!(tree::difference(&fresh.out(), &site.out()), None, "{limit}");
+    }
+}
+
+#[test]
 fn a_file_that_grows_while_it_is_read_leaves_no_trace() {
     let expected = undisturbed("");
     for shape in SHAPES {

@@ -40,7 +40,7 @@ fn a_power_cut_loses_and_doubles_nothing_of_dropped_files() {
 
 #[test]
 fn a_power_cut_after_a_kill_or_a_failed_sync_loses_and_doubles_nothing() {
-    check(&Case::summed(), &[Before::Killed, Before::Unsynced]);
+    check(&Case::summed(), &[Before::Killed, Before::Unsynced, Before::Unheard]);
 }
 
 #[test]

@@ -133,6 +133,8 @@ pub fn recover(
     }
     // Nothing before this line removes anything, and nothing that is left is named by a commit.
     recovery.removed_stages = sweep_stage(home, generation)?;
+    // What was put back keeps no number: another pipeline may give it away, and if the move were undone
+    // then, the file would lie there under a number that the journal knows.
     for folders in folders.values().filter(|_| barrier::holds("R3")) {
         disk::sync_folder(&folders.underprocess)?;
         disk::sync_folder(&folders.unprocessed)?;

@@ -48,14 +48,17 @@ pub enum Before {
     Killed,
     /// A life in which a sync failed and lost what it should have synced, and another one behind it.
     Unsynced,
+    /// A life in which a sync failed and lost what it should have synced, and that was killed before
+    /// it heard of it; and another one behind it, to which everything seems to be there.
+    Unheard,
     /// A server to which a client sent files, and who was told what became of them.
     Served,
 }
 
 impl Before {
     /// All of them.
-    pub const ALL: [Before; 4] =
-        [Before::Dropped, Before::Killed, Before::Unsynced, Before::Served];
+    pub const ALL: [Before; 5] =
+        [Before::Dropped, Before::Killed, Before::Unsynced, Before::Unheard, Before::Served];
 }
 
 /// What is tried.
@@ -197,13 +200,15 @@ fn record_life(
         // Whoever dropped them did not sync them.
         begin.unsync(&format!("{}/unprocessed/{name}", case.pipeline));
     }
+    // Behind the syncs that make the journal: those of the generation, of accepts and of commits.
+    let mut unsynced = |kind| {
+        let at = 5 + (dice.below(4) + life) as u64 % 4;
+        Some(Fault { only: "journal.db-wal", ..Fault::new(kind, at) })
+    };
     let fault = match before {
+        Before::Unsynced => unsynced(Kind::Sync),
+        Before::Unheard => unsynced(Kind::SyncKill),
         Before::Killed => Some(Fault::new(Kind::Kill, 120 + dice.below(150) as u64)),
-        // Behind the syncs that make it: those of the generation, of accepts and of commits.
-        Before::Unsynced => {
-            let at = 5 + (dice.below(4) + life) as u64 % 4;
-            Some(Fault { only: "journal.db-wal", ..Fault::new(Kind::Sync, at) })
-        }
         Before::Dropped | Before::Served => None,
     };
     if let Some(fault) = fault {

@@ -198,6 +198,7 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, JournalError> {
     // Instead of SQLite's own `wal_autocheckpoint`, which says nothing when its syncs fail.
     connection.wal_hook(Some(move_log)).map_err(of("set up", path))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    // SQLite does so as well, but does not listen to what the disk answers.
     if let Some(folder) = path.parent().filter(|_| barrier::holds("R2")) {
         disk::sync_folder(folder)?;
     }
