@@ -44,14 +44,13 @@ pub struct Verdict {
 pub fn leave_out(barrier: Barrier, subject: &Subject, rounds: usize) -> Verdict {
     let mut subject = subject.clone();
     subject.environment.push(("TIDEMILL_MUTATION".to_owned(), barrier.name.to_owned()));
-    let by_calls: Option<(_, fn(&Subject) -> Result<(), String>)> = match barrier.name {
-        "log-errors" => Some(("a long log", log_faults)),
-        "R2" => Some(("the folder of a home", folder_faults)),
+    let by_calls = match barrier.name {
+        "log-errors" => Some(("a long log", log_faults(&subject))),
+        "R2" => Some(("the folder of a home", folder_faults(&subject))),
         _ => None,
     };
-    if let Some((what, faults)) = by_calls {
-        let wrong = faults(&subject).err();
-        let noticed = wrong.map(|wrong| (format!("syscall_faults, {what}"), wrong));
+    if let Some((what, outcome)) = by_calls {
+        let noticed = outcome.err().map(|wrong| (format!("syscall_faults, {what}"), wrong));
         return Verdict { tries: 1, noticed };
     }
     let mut tries = 0;

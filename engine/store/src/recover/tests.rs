@@ -357,7 +357,10 @@ fn what_a_loss_of_power_brings_back_is_put_back_although_its_number_was_given_aw
     let recovery = recover(&run.home, &mut run.journal, &["p", "q"], 2).unwrap();
     let mut released = recovery.released;
     released.sort();
-    assert_eq!(released, [run.folders.unprocessed.join("b.csv"), other.unprocessed.join("M_rz.csv")]);
+    assert_eq!(
+        released,
+        [run.folders.unprocessed.join("b.csv"), other.unprocessed.join("M_rz.csv")]
+    );
     assert_eq!(recovery.unfinished.len(), 1);
 }
 
