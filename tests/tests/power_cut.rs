@@ -7,7 +7,7 @@
 use tidemill_tests::faults::crash::Survival;
 use tidemill_tests::faults::place::{Case, Subject};
 use tidemill_tests::faults::possible;
-use tidemill_tests::faults::power::{Before, Plan, campaign};
+use tidemill_tests::faults::power::{Before, Plan, campaign, emptied_logs};
 
 const NODE: &str = env!("CARGO_BIN_EXE_node");
 
@@ -41,6 +41,18 @@ fn a_power_cut_loses_and_doubles_nothing_of_dropped_files() {
 #[test]
 fn a_power_cut_after_a_kill_or_a_failed_sync_loses_and_doubles_nothing() {
     check(&Case::summed(), &[Before::Killed, Before::Unsynced, Before::Unheard]);
+}
+
+/// The first life dies with a sync that fails, so the next one sees a log that is only half on the disk.
+#[test]
+fn a_log_is_on_the_disk_before_it_is_moved_into_the_database() {
+    if !possible("the power was not cut") {
+        return;
+    }
+    let report = emptied_logs(&Case::copied(), &Subject::new(NODE));
+    eprintln!("{report}");
+    assert!(report.wrong.is_empty(), "{report}");
+    assert!(report.total() > 0, "{report}");
 }
 
 #[test]

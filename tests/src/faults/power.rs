@@ -36,6 +36,9 @@ const TURNS: [Survival; 8] = [
 /// How much more often the power is cut before a sync of everything than before another sync.
 const SYNC_ALL_WEIGHT: usize = 5;
 
+/// Which syncs of the log in a first life are those of accepts and commits.
+const LOG_SYNCS: std::ops::RangeInclusive<u64> = 4..=12;
+
 /// Of the calls that only make an empty home, one in so many is cut at.
 const EMPTY_HOME_EVERY: usize = 6;
 
@@ -149,23 +152,11 @@ pub fn campaign(case: &Case, subject: &Subject, plan: &Plan) -> Report {
             let mut survivals = TURNS.into_iter().cycle().skip(first);
             for moment in history.moments(plan.cuts, &mut dice) {
                 let Some(survival) = survivals.next() else { break };
-                let outcome = history.cut(case, subject, moment, survival, &mut dice);
+                let wrong =
+                    history.judge(case, subject, (moment, survival), &mut dice, &mut report);
                 *report.cuts.entry((before, survival)).or_default() += 1;
-                report.again += outcome.again;
-                report.losses += usize::from(outcome.lost);
-                if let Err(wrong) = outcome.verdict {
-                    let last = &history.entries[moment - 1];
-                    let path = last.path.rsplit("/home/").next().unwrap_or_default();
-                    let what = match &last.what {
-                        What::Write { bytes, .. } => format!("a write of {} bytes", bytes.len()),
-                        other => format!("{other:?}"),
-                    };
-                    report.wrong.push(format!(
-                        "{}, {before:?}, cut at {moment} of {}, behind {what} of {path}, \
-                         {survival:?}: {wrong}",
-                        case.name,
-                        history.entries.len(),
-                    ));
+                if let Some(wrong) = wrong {
+                    report.wrong.push(format!("{}, {before:?}, {wrong}", case.name));
                     if plan.until_wrong {
                         return report;
                     }
@@ -176,6 +167,37 @@ pub fn campaign(case: &Case, subject: &Subject, plan: &Plan) -> Report {
     report
 }
 
+/// Lets each of the first syncs of the journal's log fail unheard, and cuts the power behind each moment
+/// at which the next life has emptied that log, of which nothing survives.
+pub fn emptied_logs(case: &Case, subject: &Subject) -> Report {
+    let mut report = Report::default();
+    let mut dice = Dice::new(0);
+    for at in LOG_SYNCS {
+        let history = match record_dropped(case, subject, Some(unsynced(Kind::SyncKill, at))) {
+            Ok(history) => history,
+            Err(wrong) => {
+                report.wrong.push(format!("sync {at}, before any cut: {wrong}"));
+                continue;
+            }
+        };
+        let is_emptied =
+            |entry: &Entry| entry.what == What::Resize(0) && entry.path.ends_with("journal.db-wal");
+        let all = history.entries.iter().enumerate().filter(|(_, entry)| is_emptied(entry));
+        for moment in all.map(|(at, _)| at + 1) {
+            let survival = Survival::Nothing;
+            let wrong = history.judge(case, subject, (moment, survival), &mut dice, &mut report);
+            *report.cuts.entry((Before::Unheard, survival)).or_default() += 1;
+            report.wrong.extend(wrong.map(|wrong| format!("sync {at}, {wrong}")));
+        }
+    }
+    report
+}
+
+/// A sync of the journal's log that fails.
+fn unsynced(kind: Kind, at: u64) -> Fault {
+    Fault { only: "journal.db-wal", ..Fault::new(kind, at) }
+}
+
 fn record_life(
     case: &Case,
     subject: &Subject,
@@ -183,8 +205,8 @@ fn record_life(
     life: usize,
     dice: &mut Dice,
 ) -> Result<History, String> {
-    let folder = tempfile::tempdir().unwrap();
     if before == Before::Served {
+        let folder = tempfile::tempdir().unwrap();
         let place = Place::empty(case, subject, folder.path());
         let begin = place.disk();
         serve(&place)?;
@@ -194,23 +216,26 @@ fn record_life(
             dropped: BTreeSet::new(),
         });
     }
+    // Behind the syncs that make the journal: those of the generation, of accepts and of commits.
+    let mut sync = || 5 + (dice.below(4) + life) as u64 % 4;
+    let fault = match before {
+        Before::Unsynced => Some(unsynced(Kind::Sync, sync())),
+        Before::Unheard => Some(unsynced(Kind::SyncKill, sync())),
+        Before::Killed => Some(Fault::new(Kind::Kill, 120 + dice.below(150) as u64)),
+        Before::Dropped | Before::Served => None,
+    };
+    record_dropped(case, subject, fault)
+}
+
+/// Records a life over dropped files, behind one in which a call failed if there is a fault.
+fn record_dropped(case: &Case, subject: &Subject, fault: Option<Fault>) -> Result<History, String> {
+    let folder = tempfile::tempdir().unwrap();
     let place = Place::new(case, subject, folder.path());
     let mut begin = place.disk();
     for name in case.inputs.keys() {
         // Whoever dropped them did not sync them.
         begin.unsync(&format!("{}/unprocessed/{name}", case.pipeline));
     }
-    // Behind the syncs that make the journal: those of the generation, of accepts and of commits.
-    let mut unsynced = |kind| {
-        let at = 5 + (dice.below(4) + life) as u64 % 4;
-        Some(Fault { only: "journal.db-wal", ..Fault::new(kind, at) })
-    };
-    let fault = match before {
-        Before::Unsynced => unsynced(Kind::Sync),
-        Before::Unheard => unsynced(Kind::SyncKill),
-        Before::Killed => Some(Fault::new(Kind::Kill, 120 + dice.below(150) as u64)),
-        Before::Dropped | Before::Served => None,
-    };
     if let Some(fault) = fault {
         place.live(Some(fault));
     }
@@ -269,6 +294,29 @@ impl History {
     /// Returns moments at which the disk had just changed, or somebody had heard something.
     fn moments(&self, count: usize, dice: &mut Dice) -> Vec<usize> {
         moments(&self.entries, count, dice)
+    }
+
+    /// Cuts the power, counts what was lost, and returns where it was cut and what is wrong then.
+    fn judge(
+        &self,
+        case: &Case,
+        subject: &Subject,
+        (moment, survival): (usize, Survival),
+        dice: &mut Dice,
+        report: &mut Report,
+    ) -> Option<String> {
+        let outcome = self.cut(case, subject, moment, survival, dice);
+        report.again += outcome.again;
+        report.losses += usize::from(outcome.lost);
+        let wrong = outcome.verdict.err()?;
+        let last = &self.entries[moment - 1];
+        let path = last.path.rsplit("/home/").next().unwrap_or_default();
+        let what = match &last.what {
+            What::Write { bytes, .. } => format!("a write of {} bytes", bytes.len()),
+            other => format!("{other:?}"),
+        };
+        let calls = self.entries.len();
+        Some(format!("cut at {moment} of {calls}, behind {what} of {path}, {survival:?}: {wrong}"))
     }
 
     fn cut(

@@ -4,12 +4,13 @@
 //! files of older versions stay as fixtures.
 
 use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rustix::fs::OFlags;
 
 use super::{
     JournalError, arrival, attempt, checkpoint, client_id, correct, dedupe, deployment, hold,
@@ -35,6 +36,9 @@ const ALWAYS: OpenFlags = OpenFlags::SQLITE_OPEN_NO_MUTEX.union(OpenFlags::SQLIT
 
 /// How many pages the log may hold before they are moved into the database.
 const LOG_PAGES_MAX: std::ffi::c_int = 8192;
+
+/// How many bytes of the log are written anew at a time.
+const REWRITE_BYTES: usize = 1 << 20;
 
 /// How many different statements are kept prepared.
 const STATEMENTS: usize = 64;
@@ -168,6 +172,9 @@ const TOPICS: [&str; 14] = [
 /// Opens the journal for its writer, creating it if it is not there, and checks all of it.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, JournalError> {
     create_private(path)?;
+    if barrier::holds("R1") {
+        rewrite_log(path)?;
+    }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | ALWAYS;
     let mut connection = Connection::open_with_flags(path, flags).map_err(of("open", path))?;
     connection.busy_timeout(BUSY).map_err(of("open", path))?;
@@ -193,7 +200,7 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, JournalError> {
     }
     quick_check(&connection, path)?;
     if barrier::holds("R1") {
-        rewrite_tail(&connection, path)?;
+        empty_log(&connection, path)?;
     }
     // Instead of SQLite's own `wal_autocheckpoint`, which says nothing when its syncs fail.
     connection.wal_hook(Some(move_log)).map_err(of("set up", path))?;
@@ -298,14 +305,40 @@ fn quick_check(connection: &Connection, path: &Path) -> Result<(), JournalError>
     }
 }
 
-/// Moves what the log holds into the database and empties the log.
+/// Writes the bytes of the log anew where they are, and syncs them.
 ///
-/// After a sync that failed, the cache of the kernel may show a log that is not on the disk. What
-/// is believed now is written anew and synced before anything is built on it.
-fn rewrite_tail(connection: &Connection, path: &Path) -> Result<(), JournalError> {
+/// After a sync that failed, the cache of the kernel may show a log that is not on the disk, and no later
+/// sync puts it there. SQLite would move it into the database all the same; a loss of power before the
+/// log is emptied would leave its beginning, older than the database on which it is then laid.
+fn rewrite_log(path: &Path) -> Result<(), DiskError> {
+    let mut log_path = path.as_os_str().to_owned();
+    log_path.push("-wal");
+    let log_path = PathBuf::from(log_path);
+    let no_link = OFlags::NOFOLLOW.bits().cast_signed();
+    let log = match OpenOptions::new().read(true).write(true).custom_flags(no_link).open(&log_path)
+    {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        opened => opened.map_err(|error| DiskError::new("open", &log_path, error))?,
+    };
+    let mut piece = vec![0; REWRITE_BYTES];
+    let mut at = 0;
+    loop {
+        let failed = |error| DiskError::new("write anew", &log_path, error);
+        let count = log.read_at(&mut piece, at).map_err(failed)?;
+        if count == 0 {
+            return disk::sync_file(&log, &log_path);
+        }
+        log.write_all_at(&piece[..count], at).map_err(failed)?;
+        at += count as u64;
+    }
+}
+
+/// Moves what the log holds into the database, whose own pages a failed sync may have lost as well, and
+/// empties the log.
+fn empty_log(connection: &Connection, path: &Path) -> Result<(), JournalError> {
     let busy: i64 = connection
         .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
-        .map_err(of("rewrite the tail", path))?;
+        .map_err(of("empty the log", path))?;
     if busy == 0 {
         return Ok(());
     }
@@ -313,7 +346,7 @@ fn rewrite_tail(connection: &Connection, path: &Path) -> Result<(), JournalError
         std::io::ErrorKind::ResourceBusy,
         "another program is reading it; close that program and start again",
     );
-    Err(JournalError::Disk { doing: "rewrite the tail", path: path.to_path_buf(), source })
+    Err(JournalError::Disk { doing: "empty the log", path: path.to_path_buf(), source })
 }
 
 /// Returns what turns an error of SQLite into ours, told what was being done.
