@@ -120,7 +120,7 @@ pub struct Report {
     pub longest_away: Duration,
     /// The sum of those times.
     pub all: Duration,
-    /// The memory behind each deployment of the process that stays: of several, their parent. In bytes.
+    /// The memory of all its processes behind each deployment, in bytes.
     pub memory: Vec<u64>,
     /// How long it took.
     pub took: Duration,

@@ -142,20 +142,21 @@ impl Process {
         }
     }
 
+    /// Returns the numbers of its children.
+    pub fn children(&self) -> Vec<u32> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.id()));
+        let of_task = |task: std::fs::DirEntry| {
+            let children = std::fs::read_to_string(task.path().join("children"));
+            let children = children.unwrap_or_default();
+            children.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<_>>()
+        };
+        tasks.into_iter().flatten().flatten().flat_map(of_task).collect()
+    }
+
     /// Returns the number of the child that was started with `-p index`, if there is one.
     pub fn child(&self, index: usize) -> Option<u32> {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.id())).ok()?;
-        let children = tasks.flatten().map(|task| {
-            let children = std::fs::read_to_string(task.path().join("children"));
-            children.unwrap_or_default()
-        });
-        let children: Vec<u32> = children
-            .flat_map(|line| {
-                line.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<_>>()
-            })
-            .collect();
         let wanted = ["-p", &index.to_string()].join("\0");
-        children.into_iter().find(|id| {
+        self.children().into_iter().find(|id| {
             let line = std::fs::read_to_string(format!("/proc/{id}/cmdline")).unwrap_or_default();
             line.trim_end_matches('\0').ends_with(&wanted)
         })

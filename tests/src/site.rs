@@ -317,12 +317,16 @@ impl Running<'_> {
         line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap() << 10
     }
 
-    /// Returns the memory that the process has for itself at the moment, in bytes: of several, their
-    /// parent.
+    /// Returns the memory that the process and its children have for themselves at the moment, in bytes.
     pub fn own_bytes(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
-        line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap() << 10
+        let of = |id: u32| {
+            // A child may have ended.
+            let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+            let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+            let digits = line.map_or("0", |line| line.trim().trim_end_matches("kB").trim());
+            digits.parse::<u64>().unwrap() << 10
+        };
+        of(self.process.id()) + self.process.children().into_iter().map(of).sum::<u64>()
     }
 
     /// Waits until the log has a line that holds `text`.

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use tidemill_tests::faults::calls::{count, log_faults, spread, sweep};
+use tidemill_tests::faults::calls::{count, folder_faults, log_faults, spread, sweep};
 use tidemill_tests::faults::place::{Case, Subject};
 use tidemill_tests::faults::{Dice, Kind, possible};
 
@@ -55,4 +55,12 @@ fn a_failed_sync_of_a_log_that_grew_long_ends_the_process() {
         return;
     }
     log_faults(&Subject::new(NODE)).unwrap_or_else(|wrong| panic!("{wrong}"));
+}
+
+#[test]
+fn a_failed_sync_of_the_folder_of_a_home_ends_the_process() {
+    if !possible("no system call was made to fail") {
+        return;
+    }
+    folder_faults(&Subject::new(NODE)).unwrap_or_else(|wrong| panic!("{wrong}"));
 }

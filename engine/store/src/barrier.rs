@@ -6,7 +6,7 @@
 //! anything else.
 
 /// The barriers, in the order of a file's life, and what each of them does.
-pub const BARRIERS: [(&str, &str); 17] = [
+pub const BARRIERS: [(&str, &str); 16] = [
     ("A1", "the bytes of a claimed file are synced before it is accepted"),
     ("A2", "the folders of a claim are synced before it is accepted"),
     ("A3", "an accept is synced before anybody hears of it"),
@@ -20,7 +20,6 @@ pub const BARRIERS: [(&str, &str); 17] = [
     ("snapshot-synced", "the snapshot of a table is synced before it replaces the old one"),
     ("R1", "the tail of the journal is written anew before anything is built on it"),
     ("R2", "the folder of the journal is synced when it is opened"),
-    ("R3", "the folders that recovery moved files in are synced"),
     ("every-part", "publication that is repeated goes on behind a part that is there"),
     ("torn-parts", "recovery mends a part that lost its bytes after it got its name"),
     ("log-errors", "a sync that fails while the log moves into the database ends the process"),

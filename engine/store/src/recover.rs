@@ -128,17 +128,11 @@ pub fn recover(
             failpoint::reach("recover-input-looked-for")?;
         }
     }
-    for folders in folders.values() {
-        release_orphans(home, journal, folders, &mut recovery)?;
+    for (pipeline, folders) in &folders {
+        release_orphans(home, journal, (pipeline, folders), &mut recovery)?;
     }
     // Nothing before this line removes anything, and nothing that is left is named by a commit.
     recovery.removed_stages = sweep_stage(home, generation)?;
-    // What was put back keeps no number: another pipeline may give it away, and if the move were undone
-    // then, the file would lie there under a number that the journal knows.
-    for folders in folders.values().filter(|_| barrier::holds("R3")) {
-        disk::sync_folder(&folders.underprocess)?;
-        disk::sync_folder(&folders.unprocessed)?;
-    }
     disk::sync_folder(&home.spool())?;
     failpoint::reach("recover-folders-synced")?;
     Ok(recovery)
@@ -297,11 +291,12 @@ pub fn look_for(path: &Path, file: &AcceptedFile) -> Result<Found, DiskError> {
     Ok(if hash == accepted { Found::Same(identity) } else { Found::Changed(changed.to_string()) })
 }
 
-/// Puts back what was claimed and never accepted.
+/// Puts back what was claimed and never accepted. That is not durable, and need not be: what a loss of
+/// power brings back is put back again, also if its number was given to another file meanwhile.
 fn release_orphans(
     home: &Home,
     journal: &mut Journal,
-    folders: &Folders,
+    (pipeline, folders): (&str, &Folders),
     recovery: &mut Recovery,
 ) -> Result<(), RecoverError> {
     for orphan in queue::orphans(folders)? {
@@ -311,7 +306,7 @@ fn release_orphans(
             continue;
         };
         journal.raise_submission(id);
-        if journal.knows(id)? {
+        if journal.knows(pipeline, (id, claimed_name))? {
             continue;
         }
         if let Some(client_id) = &orphan.client_id {

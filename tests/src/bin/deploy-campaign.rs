@@ -37,7 +37,7 @@ fn obey(campaign: &Campaign) {
     let deploys = u32::try_from(report.deploys.max(1)).unwrap_or(u32::MAX);
     println!(
         "{}: {} deployments, {} files, each committed once under one plan; a deployment took {:.0?} on \
-         average, at most {:.0?} until it was durable and {:.0?} until the server was back; own memory, \
+         average, at most {:.0?} until it was durable and {:.0?} until the server was back; memory, \
          median of each quarter: {} MiB; in {:.0?}",
         campaign.shape,
         report.deploys,

@@ -118,6 +118,20 @@ pub fn log_faults(subject: &Subject) -> Result<(), String> {
     place.finish(&Promised::all(&case))
 }
 
+/// Lets every sync of the home's folder fail behind the one that opens the home, and says what is wrong
+/// afterwards: it must end the process, for the name of the journal's log may be lost with the log.
+pub fn folder_faults(subject: &Subject) -> Result<(), String> {
+    let case = Case::summed();
+    let folder = tempfile::tempdir().unwrap();
+    let place = Place::new(&case, subject, folder.path());
+    place.finish(&Promised::all(&case))?;
+    let ended = place.live(Some(Fault { only: "/home", times: 1000, ..Fault::new(Kind::Sync, 2) }));
+    if ended.code != Some(DISK) {
+        return Err(format!("the process went on behind failed syncs of its home: {ended}"));
+    }
+    place.finish(&Promised::all(&case))
+}
+
 fn judge(place: &Place<'_>, ended: &Ended, hit: bool) -> Result<(), String> {
     let killed = ended.code.is_none() && hit;
     let mut promised = Promised::all(place.case);

@@ -3,7 +3,7 @@
 //! A test that would not notice is no test. Needs a binary built with the feature `mutations`; what
 //! can be left out is written in `engine/store/src/barrier.rs`, and read from there.
 
-use super::calls::log_faults;
+use super::calls::{folder_faults, log_faults};
 use super::place::{Case, Subject};
 use super::power::{Before, Plan, campaign};
 
@@ -44,9 +44,13 @@ pub struct Verdict {
 pub fn leave_out(barrier: Barrier, subject: &Subject, rounds: usize) -> Verdict {
     let mut subject = subject.clone();
     subject.environment.push(("TIDEMILL_MUTATION".to_owned(), barrier.name.to_owned()));
-    if barrier.name == "log-errors" {
-        let by = "syscall_faults, a long log".to_owned();
-        let noticed = log_faults(&subject).err().map(|wrong| (by, wrong));
+    let by_calls = match barrier.name {
+        "log-errors" => Some(("a long log", log_faults(&subject))),
+        "R2" => Some(("the folder of a home", folder_faults(&subject))),
+        _ => None,
+    };
+    if let Some((what, outcome)) = by_calls {
+        let noticed = outcome.err().map(|wrong| (format!("syscall_faults, {what}"), wrong));
         return Verdict { tries: 1, noticed };
     }
     let mut tries = 0;

@@ -114,11 +114,15 @@ impl Journal {
             .map_err(of("read a plan", &self.path()))
     }
 
-    /// Returns whether the journal knows a submission.
-    pub(crate) fn knows(&self, id: u64) -> Result<bool, JournalError> {
+    /// Returns whether the journal knows a claimed input of a pipeline.
+    pub(crate) fn knows(&self, pipeline: &str, claimed: (u64, &str)) -> Result<bool, JournalError> {
+        let (id, claimed_name) = claimed;
         self.connection()
-            .prepare_cached("SELECT 1 FROM submission WHERE id = ?1")
-            .and_then(|mut s| s.exists([id.cast_signed()]))
+            .prepare_cached(
+                "SELECT 1 FROM submission WHERE id = ?1 AND claimed_name = ?2
+                 AND pipeline = (SELECT id FROM pipeline WHERE name = ?3)",
+            )
+            .and_then(|mut s| s.exists(params![id.cast_signed(), claimed_name, pipeline]))
             .map_err(of("look up a submission", &self.path()))
     }
 }

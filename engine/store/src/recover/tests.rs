@@ -342,6 +342,29 @@ fn what_lies_around_is_sorted_out() {
 }
 
 #[test]
+fn what_a_loss_of_power_brings_back_is_put_back_although_its_number_was_given_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut run = Run::start(folder.path());
+    fs::write(run.folders.unprocessed.join(NAME), "a\n").unwrap();
+    (0..=ACCEPTED).for_each(|k| run.step(k, true));
+    let id = run.accepted.as_ref().unwrap().id;
+    // Neither the same name in another pipeline nor another name in this one is that file.
+    let other = run.home.pipeline("q").unwrap();
+    let same_name = queue::claimed_name(id, NAME);
+    let brought_back =
+        [other.underprocess.join(&same_name), run.folders.underprocess.join(format!("{id}-b.csv"))];
+    brought_back.iter().for_each(|path| fs::write(path, "b\n").unwrap());
+    let recovery = recover(&run.home, &mut run.journal, &["p", "q"], 2).unwrap();
+    let mut released = recovery.released;
+    released.sort();
+    assert_eq!(
+        released,
+        [run.folders.unprocessed.join("b.csv"), other.unprocessed.join("M_rz.csv")]
+    );
+    assert_eq!(recovery.unfinished.len(), 1);
+}
+
+#[test]
 fn an_upload_that_was_not_accepted_waits_in_the_spool_for_its_client() {
     let folder = tempfile::tempdir().unwrap();
     let mut run = Run::start(folder.path());
