@@ -12,9 +12,9 @@ use tidemill_tests::{Shape, Site};
 
 const NODE: &str = env!("CARGO_BIN_EXE_node");
 
-/// Histories that are run each time, each a pipeline with four cases: about a fifth of a second of one
+/// Histories that are run each time, each a pipeline with four cases: about a ninth of a second of one
 /// core a case, in a debug build on a quiet machine.
-const HISTORIES: u64 = 200;
+const HISTORIES: u64 = 500;
 
 #[test]
 fn outputs_are_those_of_a_fresh_run_over_the_files_that_are_left() {

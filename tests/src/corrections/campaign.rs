@@ -46,8 +46,10 @@ pub struct Failure {
     pub history: History,
     /// With which lives.
     pub lives: Vec<Life>,
-    /// What is wrong.
+    /// What is wrong with it.
     pub text: String,
+    /// What was wrong before it was made smaller.
+    pub found: String,
 }
 
 /// What came of a campaign.
@@ -114,14 +116,15 @@ impl Campaign {
                     // Told with the first of them.
                     let (number, history) = (first, histories[0].clone());
                     let text = format!("{} together, none alone:\n{text}", histories.len());
-                    report.failures.push(Failure { number, history, lives: lives.clone(), text });
+                    let (lives, found) = (lives.clone(), text.clone());
+                    report.failures.push(Failure { number, history, lives, text, found });
                     None
                 }
             },
         };
         if let Some((at, text)) = found {
             let (number, history) = (first + at as u64, histories[at].clone());
-            let failure = Failure { number, history, lives, text };
+            let failure = Failure { number, history, lives, found: text.clone(), text };
             report.failures.push(shrink::smallest(failure, |one, lives| self.wrong(one, lives)));
         }
         report
@@ -178,8 +181,11 @@ fn lives(seed: u64, first: u64) -> Vec<Life> {
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { number, history, lives, text } = self;
+        let Self { number, history, lives, text, found } = self;
         writeln!(out, "history {number} differs from a fresh run over the files that are left:")?;
+        if found != text {
+            writeln!(out, "{found}\nand, made smaller,")?;
+        }
         writeln!(out, "{text}\npipeline.yaml\n{}", history.pipeline.yaml())?;
         let rounds = history.cases.iter().enumerate().flat_map(|(case, one)| {
             one.rounds.iter().enumerate().map(move |(round, steps)| (case, round, steps))

@@ -72,6 +72,8 @@ fn change(line: &str) -> Option<(i64, String)> {
     }
     let (_, rest) = line.split_once(',')?;
     let (diff, row) = rest.split_once(',')?;
+    // Alone in a line of the snapshot, NULL would be a blank one, which is no record.
+    let row = if row.is_empty() { "\"\"" } else { row };
     Some((diff.parse().ok()?, row.to_owned()))
 }
 
@@ -122,6 +124,8 @@ mod tests {
         check(&files, Ok("a,2"));
         check(&[files[0], files[1], ("t/t.csv", "k,n\na,1\n")], Err("does not add up"));
         check(&[files[1]], Err("takes back what is not there"));
+        let null = ("t.changes/1-x", "epoch,diff,k\n1,1,\n");
+        check(&[null, ("t/t.csv", "k\n\"\"\n")], Ok("\"\""));
         let json = "{\"epoch\":1,\"diff\":1,\"k\":\"a\"}\n";
         check(&[("t.changes/1-x", json), ("t/t.jsonl", "{\"k\":\"a\"}\n")], Ok("{\"k\":\"a\"}"));
     }

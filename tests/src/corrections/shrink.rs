@@ -83,6 +83,9 @@ fn attempts(history: &History, lives: &[Life]) -> Vec<(History, Vec<Life>)> {
     for place in places(history) {
         let step = &history.cases[place.0].rounds[place.1][place.2];
         let Step::Put { name, body, is_damaged: false, .. } = step else { continue };
+        if std::str::from_utf8(body).is_err() {
+            continue; // packed: without a part of its bytes it would be damaged, which is another story
+        }
         // The first line of a CSV file names its columns.
         let first = usize::from(name.ends_with(".csv"));
         for line in first..body.split(|byte| *byte == b'\n').count() {

@@ -230,6 +230,7 @@ impl Growing<'_> {
         let Some(at) = self.choose(meets) else { return };
         let (with, name) = (self.read(at), self.name('j'));
         let right = self.ports[at].columns.clone();
+        port.has_raw &= self.ports[at].has_raw;
         let common: Vec<&Column> = right.iter().filter(|column| left.contains(column)).collect();
         let on = self.random.pick(&common).name.clone();
         let kind = *self.random.pick(&["inner", "left", "semi", "anti"]);

@@ -5,6 +5,9 @@ use super::{Growing, Port, listed};
 use crate::corrections::files::chance;
 use crate::corrections::pipeline::{Column, Kind, Operator, quoted};
 
+/// The columns that a window adds.
+const BOUNDS: [&str; 2] = ["window_start", "window_end"];
+
 impl Growing<'_> {
     /// Adds a machine for each key.
     pub(super) fn state(&mut self) {
@@ -105,8 +108,8 @@ impl Growing<'_> {
     pub(super) fn with_time(&mut self) -> Option<(usize, String)> {
         let is_time = |column: &&Column| column.kind == Kind::Time;
         let at = self.choose(|port| {
-            let has_windows = port.columns.iter().any(|column| column.name == "window_start");
-            !has_windows && port.columns.iter().any(|one| is_time(&one))
+            let is_bound = |column: &Column| BOUNDS.contains(&&*column.name);
+            !port.columns.iter().any(is_bound) && port.columns.iter().any(|one| is_time(&one))
         })?;
         let times: Vec<&Column> = self.ports[at].columns.iter().filter(is_time).collect();
         let on = self.random.pick(&times).name.clone();
@@ -119,7 +122,7 @@ impl Port {
     pub(super) fn in_windows(&self, name: &str) -> Self {
         let mut port = Self { name: name.to_owned(), by: Vec::new(), ..self.clone() };
         (port.readers, port.of_one_file) = (0, false);
-        for bound in ["window_start", "window_end"] {
+        for bound in BOUNDS {
             port.columns.push(Column { name: bound.to_owned(), kind: Kind::Time });
         }
         port
