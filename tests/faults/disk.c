@@ -18,6 +18,8 @@
  *                         calls the pages clean, so the next sync of the same file says yes
  *               kill      the process is killed before the call
  *               sync-kill a sync fails as above, and the process is killed before it hears of it
+ *               cut       the file system below is shut down before the call, as if the power were
+ *                         cut, and the process is killed; for file systems that can (ext4), and root
  *               read      a call that reads from a file fails with EIO; no other call is counted
  *
  *   FAULTS_LOOKS=FILE     how files look to Rust: lines of `inode inode-shown modified-ns-shown`. A disk
@@ -38,6 +40,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -58,7 +61,7 @@ struct record {
 
 #define MAGIC 0x6d6c6474u
 
-enum { KIND_NONE, KIND_EIO, KIND_ENOSPC, KIND_SHORT, KIND_EINTR, KIND_SYNC, KIND_KILL, KIND_READ, KIND_SYNC_KILL };
+enum { KIND_NONE, KIND_EIO, KIND_ENOSPC, KIND_SHORT, KIND_EINTR, KIND_SYNC, KIND_KILL, KIND_READ, KIND_SYNC_KILL, KIND_CUT };
 
 /* What a call can suffer, besides EIO and the end of the process. */
 enum { CAN_FILL = 1, CAN_SHORT = 2, CAN_INTR = 4, CAN_SYNC = 8, CAN_READ = 16 };
@@ -90,8 +93,8 @@ static void start(void) {
     only = getenv("FAULTS_ONLY");
     pretend = sync && !strcmp(sync, "pretend");
     if (getenv("FAULTS_LOOKS")) read_looks(getenv("FAULTS_LOOKS"));
-    static const char *const names[] = {"", "eio", "enospc", "short", "eintr", "sync", "kill", "read", "sync-kill"};
-    for (int i = 1; what && i <= KIND_SYNC_KILL; i++)
+    static const char *const names[] = {"", "eio", "enospc", "short", "eintr", "sync", "kill", "read", "sync-kill", "cut"};
+    for (int i = 1; what && i <= KIND_CUT; i++)
         if (!strcmp(what, names[i])) kind = i;
     if (what && !kind) { dprintf(2, "faults: no kind %s\n", what); _exit(125); }
 }
@@ -168,9 +171,20 @@ static void die(void) {
     for (;;) pause();
 }
 
+/* Nothing that the file system has not written yet is ever written: FS_IOC_SHUTDOWN, without a flush of its log. */
+static void cut(void) {
+    uint32_t without_flush = 2;
+    int folder = syscall(SYS_openat, AT_FDCWD, below, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (syscall(SYS_ioctl, folder, _IOR('X', 125, uint32_t), &without_flush)) {
+        dprintf(2, "faults: cannot cut the power of %s: %s\n", below, strerror(errno));
+        _exit(125);
+    }
+    die();
+}
+
 /* Counts a call; returns whether this is the one that fails. Kills the process if it is that one. */
 static int fails(int can) {
-    int hit = kind == KIND_EIO || kind == KIND_KILL || (kind == KIND_ENOSPC && can & CAN_FILL) ||
+    int hit = kind == KIND_EIO || kind == KIND_KILL || kind == KIND_CUT || (kind == KIND_ENOSPC && can & CAN_FILL) ||
               (kind == KIND_SHORT && can & CAN_SHORT) || (kind == KIND_EINTR && can & CAN_INTR) ||
               ((kind == KIND_SYNC || kind == KIND_SYNC_KILL) && can & CAN_SYNC) || (kind == KIND_READ && can & CAN_READ);
     size_t path_len = strlen(current), only_len = only ? strlen(only) : 0;
@@ -178,6 +192,7 @@ static int fails(int can) {
     counted++;
     if (!fault_at || counted < fault_at || counted >= fault_at + fault_times) return 0;
     put(FAILED, 0, 0, current, "", 0);
+    if (kind == KIND_CUT) cut();
     if (kind == KIND_KILL) die();
     return 1;
 }

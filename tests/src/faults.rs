@@ -3,7 +3,7 @@
 //! Owns the library that is loaded in front of the process (`faults/disk.c`) and how it is switched
 //! on. It writes down every call that changes the disk below one folder, in order, and can let the
 //! n-th of them fail. From the record [`crash`] builds what a power cut may leave; [`calls`] lets
-//! single calls fail; [`power`] cuts the power; [`mutate`] takes the barriers of the protocol away,
+//! single calls fail; [`power`] cuts the power; [`mount`] cuts that of a real file system; [`mutate`] takes the barriers of the protocol away,
 //! one by one, to see whether the power cuts notice.
 
 pub mod crash;
@@ -12,6 +12,7 @@ pub mod record;
 pub mod place;
 
 pub mod calls;
+pub mod mount;
 pub mod mutate;
 pub mod power;
 
@@ -48,6 +49,9 @@ pub enum Kind {
     /// A sync fails as with [`Kind::Sync`], and the process is killed before it hears of it. Not among
     /// those that a sweep lets happen: it tells more only when the power is cut later.
     SyncKill,
+    /// The power of the file system is cut before the call, and the process is killed. For a [`mount`]
+    /// only.
+    Cut,
 }
 
 impl Kind {
@@ -66,6 +70,7 @@ impl Kind {
             Kind::Kill => "kill",
             Kind::Read => "read",
             Kind::SyncKill => "sync-kill",
+            Kind::Cut => "cut",
         }
     }
 }

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use tidemill_tests::faults::crash::Survival;
+use tidemill_tests::faults::mount;
 use tidemill_tests::faults::place::{Case, Subject};
 use tidemill_tests::faults::possible;
 use tidemill_tests::faults::power::{Before, Plan, campaign, emptied_logs};
@@ -58,4 +59,18 @@ fn a_log_is_on_the_disk_before_it_is_moved_into_the_database() {
 #[test]
 fn what_a_client_has_heard_is_still_true_after_a_power_cut() {
     check(&Case::copied(), &[Before::Served]);
+}
+
+#[test]
+fn what_a_real_file_system_keeps_when_its_power_is_cut_is_brought_to_the_same_end() {
+    if !mount::possible("the power of a real file system was not cut") {
+        return;
+    }
+    const CUTS: u64 = 8;
+    for case in [Case::summed(), Case::copied()] {
+        let (hits, wrong) = mount::cuts(&case, &Subject::new(NODE), CUTS, 3);
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        // Threads race, so the last calls of one run may not be there in the next.
+        assert!(hits as u64 * 4 >= CUTS * 3, "{hits} of {CUTS} cuts");
+    }
 }

@@ -27,6 +27,7 @@ sinks:
 }
 
 const QUICKLY: &str = "{ transient: { attempts: 2, backoff: 10ms, max_backoff: 20ms } }";
+const IN_AN_HOUR: &str = "{ transient: { backoff: 1h, max_backoff: 1h, deadline: 9h, jitter: 0 } }";
 const ONCE_MORE: &str =
     "{ transient: { attempts: 2, backoff: 10ms, max_backoff: 20ms, then: stop } }";
 
@@ -102,6 +103,29 @@ fn outputs_that_are_refused_for_a_while_get_visible_later_and_in_order() {
         site.once(Shape::ALONE).expect_code(0);
         check_outputs(&site);
     }
+}
+
+#[test]
+fn what_comes_behind_a_refused_output_does_not_hurry_it() {
+    let site = broken(IN_AN_HOUR, "rows");
+    let running = site.start(Shape::ALONE);
+    let a = running.submit("a.csv", &bytes(1)).id;
+    running.wait_for_condition(Some("unpublished"));
+    mend(&site, "rows");
+    let behind = [("b.csv", 10), ("c.csv", 100)];
+    for (name, n) in behind {
+        let id = running.submit(name, &bytes(n)).id;
+        wait_until("it is answered", || {
+            running.ask(running.client().get(id)).unwrap().phase >= Phase::Answered
+        });
+    }
+    // It would be visible by now if somebody had tried.
+    let first = running.ask(running.client().get(a)).unwrap();
+    assert_eq!((first.phase, first.attempts.len()), (Phase::Answered, 1));
+    // A clean end tries once more, and so does not wait for the hour.
+    running.stop();
+    assert_eq!(site.names("processed"), ["a.csv", "b.csv", "c.csv"]);
+    site.once(Shape::ALONE).expect_code(0);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run -p tidemill-tests --bin faults -- calls [--every N]
 //! cargo run -p tidemill-tests --bin faults -- power [--lives N] [--cuts N] [--seed N]
+//! cargo run -p tidemill-tests --bin faults -- mount [--cuts N] [--seed N]
 //! cargo run -p tidemill-tests --features mutations --bin faults -- mutations [NAME...]
 //! ```
 
@@ -11,6 +12,7 @@
 use std::process::ExitCode;
 
 use tidemill_tests::faults::calls::{count, sweep};
+use tidemill_tests::faults::mount;
 use tidemill_tests::faults::mutate::{barriers, leave_out};
 use tidemill_tests::faults::place::{Case, Subject};
 use tidemill_tests::faults::power::{Before, Plan, campaign};
@@ -25,6 +27,7 @@ const ROUNDS: usize = 4;
 const USAGE: &str = "\
 usage: faults calls [--every N]                             let every N-th call fail in every way
        faults power [--lives N] [--cuts N] [--seed N]       cut the power
+       faults mount [--cuts N] [--seed N]                   cut the power of a real file system (root)
        faults mutations [NAME...]                           leave out barriers of the protocol";
 
 fn main() -> ExitCode {
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Some((&"power", rest)) => {
             numbers(rest, [("--lives", 4), ("--cuts", 60), ("--seed", 1)]).map(power)
         }
+        Some((&"mount", rest)) => numbers(rest, [("--cuts", 60), ("--seed", 1)]).map(mounted),
         Some((&"mutations", names)) => Some(mutations(names)),
         _ => None,
     };
@@ -93,6 +97,20 @@ fn power([lives, cuts, seed]: [u64; 3]) -> ExitCode {
         wrong += report.wrong.len();
     }
     ExitCode::from(u8::from(wrong > 0))
+}
+
+fn mounted([cuts, seed]: [u64; 2]) -> ExitCode {
+    if !mount::possible("the power of a real file system was not cut") {
+        return ExitCode::from(2);
+    }
+    let mut all_wrong = 0;
+    for case in Case::all() {
+        let (hits, wrong) = mount::cuts(&case, &subject(), cuts, seed);
+        println!("{}: {hits} cuts, {} wrong", case.name, wrong.len());
+        wrong.iter().for_each(|wrong| println!("WRONG: {wrong}"));
+        all_wrong += wrong.len();
+    }
+    ExitCode::from(u8::from(all_wrong > 0))
 }
 
 fn mutations(names: &[&str]) -> ExitCode {
