@@ -302,7 +302,8 @@ fn csv_string(text: &[u8], delimiter: u8, out: &mut Vec<u8>) {
 }
 
 /// Returns the bytes of raw records in order, those that stand side by side as one slice: raw output
-/// of a whole chunk is one write. Together the slices are exactly the records.
+/// of a whole chunk is one write. Together the slices are exactly the records, and only the last record of
+/// a slice can lack its line end.
 pub fn raw_runs(raw: &BinaryViewArray) -> impl Iterator<Item = &[u8]> {
     let mut row = 0;
     std::iter::from_fn(move || {
@@ -322,7 +323,7 @@ pub fn raw_runs(raw: &BinaryViewArray) -> impl Iterator<Item = &[u8]> {
                 // A short record does not say where it stood. If the same bytes follow, they will do.
                 None => block.get(end..end + len) == Some(raw.value(row)),
             };
-            if !adjacent {
+            if !adjacent || block.get(end - 1) != Some(&b'\n') {
                 break;
             }
             end += len;

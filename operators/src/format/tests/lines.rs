@@ -107,6 +107,14 @@ fn raw_runs_are_as_long_as_they_can_be() {
     assert_eq!(raw_runs(kept).count(), 2);
 }
 
+/// Copied to another process, the same record by several ways lies there one behind the other.
+#[test]
+fn a_record_without_a_line_end_is_the_end_of_a_run() {
+    let last = "the last line of a file".as_bytes();
+    let raw = arrow_array::BinaryViewArray::from_iter_values([last, last]);
+    assert_eq!(raw_runs(&raw).collect::<Vec<_>>(), [last, last]);
+}
+
 proptest! {
     #[test]
     fn raw_runs_of_everything_are_the_input(lines in "([a-z]{0,20}\r?\n){0,20}[a-z]{0,20}") {
