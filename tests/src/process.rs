@@ -2,9 +2,9 @@
 //!
 //! It owns the child and everything the child starts: they share a process group, which is killed
 //! when the value is dropped or the process outlasts [`PATIENCE`]. Nothing here sleeps: it waits for
-//! lines, and for the end of the output.
+//! lines, and for the end of the output. Dropped by a test that fails, it shows its last words.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write as _};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -227,12 +227,16 @@ impl Process {
 
     fn give_up(&mut self, what: &str, patience: Duration) -> ! {
         self.kill();
-        let last: Vec<&str> = self.stderr.text.lines().rev().take(SHOWN_LINES).collect();
-        let last: Vec<&str> = last.into_iter().rev().collect();
         panic!(
             "after {patience:?} the process did not {what}; its last words:\n{}",
-            last.join("\n")
+            self.last_words()
         );
+    }
+
+    fn last_words(&self) -> String {
+        let mut last: Vec<&str> = self.stderr.text.lines().rev().take(SHOWN_LINES).collect();
+        last.reverse();
+        last.join("\n")
     }
 
     fn pid(&self) -> Pid {
@@ -242,9 +246,16 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if !self.reaped {
-            self.kill();
-            let _ = self.child.wait();
+        if self.reaped {
+            return;
+        }
+        self.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            // A test that fails while it runs fails perhaps over what it had to say.
+            let _ = self.stderr.all(Instant::now() + PATIENCE);
+            let words = self.last_words();
+            let _ = writeln!(std::io::stderr(), "the last words of a process:\n{words}");
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::decimal::WideSum;
 use crate::key::{self, Key};
 
 /// The number of this encoding; part of the fingerprint of kept state.
-pub const ROW_FORMAT: u32 = 2;
+pub const ROW_FORMAT: u32 = 3;
 
 /// The longest key and the longest text that are read back, in bytes.
 const BYTES_MAX: u64 = 64 << 20;

@@ -25,6 +25,7 @@ use super::checkpoint::KeptTotalRows;
 use super::correction::Corrections;
 use super::gather::{Held, Partial};
 use super::hold::hold;
+use super::whole::whole_files;
 use crate::batch::{Batch, Origin};
 use crate::keep::keep;
 use crate::key::Key;
@@ -51,6 +52,7 @@ pub fn totals<'s>(
     tally: Tally,
 ) -> (Stream<'s, Time, Batch>, StreamVec<'s, Time, EpochRejects>) {
     let partials = if spec.holds() {
+        let held = whole_files(name, held, &spec);
         partials.concat(hold(name, arrange_held(name, held), &spec))
     } else {
         partials
@@ -111,7 +113,7 @@ where
     let mut partials = partials.concat(kept.restored);
     let mut kept_beside = None;
     if let Some(HeldBeside { held, restored, sink }) = beside {
-        let held = arrange_held(name, held.concat(restored));
+        let held = arrange_held(name, whole_files(name, held, &spec).concat(restored));
         let title = format!("{name} held");
         let marks = kept.marks.clone();
         kept_beside = Some(keep::<KeptPacked, _, _>(&title, held.clone(), marks, sink));

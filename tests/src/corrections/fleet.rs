@@ -6,7 +6,7 @@
 //! read again. A second home, in a calm process, is given the files that each case leaves, in the order
 //! in which their current versions were accepted: both must have written the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -268,6 +268,7 @@ impl<'a> Home<'a> {
             fixed: fixed.map(|source| format!("{}-", source.name)).collect(),
             done: self.due[at],
             last: None,
+            dropped: BTreeSet::new(),
         }
     }
 
@@ -277,7 +278,9 @@ impl<'a> Home<'a> {
         for (at, history) in self.histories.iter().enumerate() {
             let steps = history.cases.get(case).and_then(|case| case.rounds.get(round));
             let Some(steps) = steps.cloned() else { continue };
-            let hand = self.hand(client, at);
+            let mut hand = self.hand(client, at);
+            let before = history.cases.get(case).into_iter().flat_map(|case| &case.rounds);
+            hand.dropped.extend(before.take(round).flatten().filter_map(Step::dropped));
             self.due[at] += steps.len() as u64;
             all.spawn(async move { (at, hand.take_all(steps).await) });
         }
@@ -429,6 +432,8 @@ struct Hand {
     done: u64,
     /// The last submission, if it was sent.
     last: Option<u64>,
+    /// The files that were dropped, and perhaps are not accepted yet.
+    dropped: BTreeSet<String>,
 }
 
 impl Hand {
@@ -462,9 +467,14 @@ impl Hand {
     }
 
     /// Does one step; returns its submission, if it was sent.
-    async fn take(&self, step: Step) -> Option<u64> {
+    async fn take(&mut self, step: Step) -> Option<u64> {
         match step {
             Step::Put { name, body, way: Way::Sent, .. } => {
+                if self.dropped.contains(&name) {
+                    // Which of the two came first must not hang on the watcher of the folder.
+                    self.settled().await;
+                    self.dropped.clear();
+                }
                 let pipeline = Some(self.pipeline.clone());
                 let replaces =
                     if self.is_fixed(&name) { Replaces::Nothing } else { Replaces::SameName };
@@ -476,7 +486,8 @@ impl Hand {
                 self.gone(&self.unprocessed.join(&name)).await;
                 let hidden = self.unprocessed.join(format!(".{name}.tmp"));
                 fs::write(&hidden, body).unwrap();
-                fs::rename(&hidden, self.unprocessed.join(name)).unwrap();
+                fs::rename(&hidden, self.unprocessed.join(&name)).unwrap();
+                self.dropped.insert(name);
                 None
             }
             Step::Remove { name, way: Way::Sent } => {

@@ -58,6 +58,14 @@ impl Step {
             Self::Put { name, .. } | Self::Remove { name, .. } => name,
         }
     }
+
+    /// Returns the name of the file, if it is dropped into the folder.
+    pub fn dropped(&self) -> Option<String> {
+        match self {
+            Self::Put { name, way: Way::ByHand, .. } => Some(name.clone()),
+            _ => None,
+        }
+    }
 }
 
 /// What is done to a pipeline, from no files to a comparison.
