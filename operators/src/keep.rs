@@ -10,7 +10,7 @@
 //! later epochs change it: nobody waits for a checkpoint. How a row becomes bytes is the business of
 //! whoever keeps it ([`KeptRows`]).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::marker::PhantomData;
 use std::rc::Rc;
 
@@ -113,7 +113,7 @@ struct Keeping<R, Tr: TraceReader<Batch: Navigable>, S> {
     /// The shards that live on this worker.
     mine: ShardSet,
     /// Shards by the epoch that changed them; epochs that no mark can divide any more share an entry.
-    changes: VecDeque<(u64, ShardSet)>,
+    changes: BTreeMap<u64, ShardSet>,
     asked: VecDeque<(Capability<Time>, Mark)>,
     walk: Option<Walk<R, Tr>>,
     /// Marks whose rows were handed over, and which are not durable yet.
@@ -146,7 +146,7 @@ where
             trace: Some(trace),
             sink,
             mine,
-            changes: VecDeque::new(),
+            changes: BTreeMap::new(),
             asked: VecDeque::new(),
             walk: None,
             ended: VecDeque::new(),
@@ -172,14 +172,7 @@ where
             if epoch == 0 {
                 return;
             }
-            match self.changes.iter_mut().rev().find(|entry| entry.0 == epoch) {
-                Some((_, set)) => set.insert(shard),
-                None => {
-                    let mut set = ShardSet::NONE;
-                    set.insert(shard);
-                    self.changes.push_back((epoch, set));
-                }
-            }
+            self.changes.entry(epoch).or_default().insert(shard);
         });
     }
 
@@ -213,16 +206,8 @@ where
         else {
             return;
         };
-        let mut shards = ShardSet::NONE;
-        self.changes.retain(|(epoch, set)| {
-            if *epoch <= mark.epoch {
-                shards.add(set);
-            }
-            *epoch > mark.epoch
-        });
-        if mark.full {
-            shards = self.mine;
-        }
+        let changed = take_upto(&mut self.changes, mark.epoch);
+        let shards = if mark.full { self.mine } else { changed };
         let spans = trace.spans_through(AntichainRef::new(&[])).unwrap_or_default();
         let batches: Vec<Tr::Batch> = if shards.is_empty() {
             Vec::new()
@@ -255,9 +240,9 @@ where
 
     /// Joins the changes of all epochs up to this one: no mark divides them.
     fn join_changes(&mut self, epoch: u64) {
-        while self.changes.len() > 1 && self.changes[1].0 <= epoch {
-            let Some((_, first)) = self.changes.pop_front() else { return };
-            self.changes[0].1.add(&first);
+        if self.changes.range(..=epoch).nth(1).is_some() {
+            let all = take_upto(&mut self.changes, epoch);
+            self.changes.insert(epoch, all);
         }
     }
 
@@ -268,6 +253,15 @@ where
         let part = self.sink.written()?;
         Some((self.ended.pop_front()?, part))
     }
+}
+
+/// Takes the changes of all epochs up to this one.
+fn take_upto(changes: &mut BTreeMap<u64, ShardSet>, epoch: u64) -> ShardSet {
+    let mut taken = ShardSet::NONE;
+    while let Some(first) = changes.first_entry().filter(|first| *first.key() <= epoch) {
+        taken.add(&first.remove());
+    }
+    taken
 }
 
 impl<R, Tr> Walk<R, Tr>

@@ -90,7 +90,9 @@ fn one(sum: i64, rows: i64) -> Accumulator {
 fn changes(epoch: u64) -> Vec<(i64, i64, i64)> {
     let epoch = epoch.cast_signed();
     let mut all: Vec<_> = (0..200).map(|at| (at * 3 % (40 + epoch), at * epoch, 1)).collect();
+    // Keys of their own: those of later epochs come later in one row of keys, and sooner in the other.
     all.push((1_000 + epoch, 5, 1));
+    all.push((-epoch, 7, 1));
     if epoch > 1 {
         // What the epoch before put there goes away again.
         all.push((1_000 + epoch - 1, -5, -1));
@@ -266,6 +268,27 @@ fn a_second_mark_gives_out_exactly_the_shards_that_changed() {
         let old = written[&4].1.iter().filter(|(shard, _)| !changed.contains(*shard));
         let together: Vec<_> = old.chain(&blocks).cloned().collect();
         assert_eq!(sums_of(&rows_of(&together)), model(1..=6), "{workers} workers");
+    }
+}
+
+#[test]
+fn marks_that_follow_each_other_closely_leave_no_change_out() {
+    for workers in [1, 2] {
+        let marks = (1..=12).map(|epoch| Mark { epoch, full: epoch == 1 }).collect();
+        let (written, ..) =
+            run(Run { workers, epochs: (1..=12).collect(), marks, ..Run::default() });
+        let mut state: BTreeMap<u8, Vec<Vec<u8>>> = BTreeMap::new();
+        for epoch in 1..=12 {
+            let (shards, blocks) = &written[&epoch];
+            shards.iter().for_each(|shard| drop(state.insert(*shard, Vec::new())));
+            for (shard, bytes) in blocks {
+                state.entry(*shard).or_default().push(bytes.clone());
+            }
+            let blocks =
+                state.iter().flat_map(|(shard, all)| all.iter().map(|one| (*shard, one.clone())));
+            let rows = rows_of(&blocks.collect::<Vec<_>>());
+            assert_eq!(sums_of(&rows), model(1..=epoch), "{workers} workers, epoch {epoch}");
+        }
     }
 }
 
