@@ -13,7 +13,7 @@
 //! differential arrangement whose difference is the [`Accumulator`]. Counts, sums, variances and
 //! quantiles live in the difference alone, which can take anything back. A minimum cannot: what could
 //! become the minimum is *held* in a second arrangement ([`hold`]), one candidate for each key and
-//! file, whoever read which part of it ([`whole`]), since a file is taken back as a whole or not at all; and not even that where files are only
+//! file, whoever read which part of it, since a file is taken back as a whole or not at all; and not even that where files are only
 //! ever added ([`TakenBack`]). What is held says what to add to the accumulator of its key.
 //!
 //! Every sum is exact and every answer depends on the multiset of rows alone, so it does not depend

@@ -18,6 +18,7 @@
 //! - `a = 'x'` compares bytes. LIKE has `\` as escape character unless ESCAPE says otherwise.
 //! - Names of columns are taken as they are written, quoted or not; a dotted name is one name.
 //! - Patterns of LIKE and of regular expressions are literals, compiled once.
+//! - A secret is only ever the key of `hmac_sha256`, named by a literal; no text ever shows it.
 //! - `concat` skips NULL, `||` does not. `regexp_extract` without a match is NULL.
 //! - `extract` gives an int, but `second` and `epoch` give a float with the fraction.
 //!
@@ -42,6 +43,7 @@ mod matching;
 mod near;
 mod plan;
 mod row;
+mod secret;
 mod typing;
 
 mod cast;
@@ -69,6 +71,7 @@ use crate::expr::typing::NULL_HINT;
 use crate::expr::vector::Vector;
 use crate::types::{Schema, Type};
 
+pub use crate::expr::secret::{KEY_BYTES_MIN, Secret, Secrets};
 pub use row::{Fixed, Steps, Stepwise, Variables};
 
 pub use crate::expr::aggregate::{Aggregate, OrderBy, compile_aggregate};
@@ -90,6 +93,8 @@ struct Inner {
     reads: Vec<(String, Type)>,
     /// The names of the same, sorted.
     columns: Vec<String>,
+    /// The fingerprints of the keys that are hashed with.
+    keys: Vec<String>,
 }
 
 /// One mistake in the text of an expression.
@@ -122,10 +127,28 @@ pub struct RowError {
     pub message: String,
 }
 
-/// Compiles an expression against the columns it may read, or returns all its mistakes.
+/// Compiles an expression against the columns it may read, or returns all its mistakes. It may hash with
+/// no secret.
 pub fn compile(text: &str, schema: &Schema) -> Result<Expr, Vec<ExprError>> {
+    compile_in(text, schema, None)
+}
+
+/// Compiles an expression that may hash with secrets.
+pub fn compile_with(
+    text: &str,
+    schema: &Schema,
+    secrets: &Secrets,
+) -> Result<Expr, Vec<ExprError>> {
+    compile_in(text, schema, Some(secrets))
+}
+
+fn compile_in(
+    text: &str,
+    schema: &Schema,
+    secrets: Option<&Secrets>,
+) -> Result<Expr, Vec<ExprError>> {
     on_own_stack(|| {
-        let (ast, mut checker) = begin(text, schema)?;
+        let (ast, mut checker) = begin(text, schema, secrets)?;
         let typed = checker.expr(&ast);
         finish(text, checker, typed)
     })
@@ -148,9 +171,14 @@ fn on_own_stack<T: Send>(
     })
 }
 
-fn begin<'t>(text: &'t str, schema: &'t Schema) -> Result<(Ast, Checker<'t>), Vec<ExprError>> {
+fn begin<'t>(
+    text: &'t str,
+    schema: &'t Schema,
+    secrets: Option<&'t Secrets>,
+) -> Result<(Ast, Checker<'t>), Vec<ExprError>> {
     let (ast, places) = parse::parse(text).map_err(|error| vec![error])?;
-    let checker = Checker { places, schema, errors: vec![], reads: vec![], depth: 0 };
+    let (errors, reads, keys) = (vec![], vec![], vec![]);
+    let checker = Checker { places, schema, secrets, errors, reads, keys, depth: 0 };
     Ok((ast, checker))
 }
 
@@ -177,7 +205,8 @@ fn done(text: &str, checker: &mut Checker<'_>, typed: Option<Typed>) -> Option<E
         Some(Typed { node, kind: Some(kind), .. }) if checker.errors.is_empty() => {
             let mut columns: Vec<String> = reads.iter().map(|(name, _)| name.clone()).collect();
             columns.sort_unstable();
-            let inner = Inner { text: text.to_owned(), kind, node, reads, columns };
+            let keys = checker.keys.clone();
+            let inner = Inner { text: text.to_owned(), kind, node, reads, columns, keys };
             Some(Expr { inner: Arc::new(inner) })
         }
         _ => None,
@@ -208,6 +237,11 @@ impl Expr {
     /// Returns the text it was compiled from; of an aggregate, the whole call.
     pub fn text(&self) -> &str {
         &self.inner.text
+    }
+
+    /// Returns what tells the keys apart that it hashes with, of all keys of its text.
+    pub fn key_fingerprints(&self) -> &[String] {
+        &self.inner.keys
     }
 
     /// Evaluates it for every row of a batch. Columns are found by name, whatever else the batch

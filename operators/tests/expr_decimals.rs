@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow_array::{
     Array, ArrayRef, Decimal128Array, Float64Array, Int64Array, RecordBatch, StringViewArray,
 };
-use tidemill_operators::expr::{compile, compile_aggregate};
+use tidemill_operators::expr::{Secrets, compile, compile_aggregate};
 use tidemill_operators::value::Value;
 use tidemill_operators::{Column, Decimal, Schema, Type};
 
@@ -290,7 +290,7 @@ fn casts_round_as_sql_does() {
 #[test]
 fn aggregates_of_decimals_are_decimals() {
     let check = |text: &str, kind: &str| {
-        let aggregate = compile_aggregate(text, &schema()).unwrap();
+        let aggregate = compile_aggregate(text, &schema(), &Secrets::default()).unwrap();
         assert_eq!(aggregate.kind.to_string(), kind, "{text}");
     };
     check("sum(price)", "decimal(38,2)");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions};
 use tidemill_operators::aggregate::{Function, Share};
-use tidemill_operators::expr::{ExprError, compile, compile_aggregate};
+use tidemill_operators::expr::{ExprError, Secrets, compile, compile_aggregate};
 use tidemill_operators::{Column, Schema, Type};
 
 fn schema() -> Schema {
@@ -279,7 +279,7 @@ fn aggregates_have_the_type_of_what_they_compute() {
         ("approx_quantile(ms, 1)", quantile(1.0), Type::Float, Some(Type::Float)),
         ("approx_median(status)", quantile(0.5), Type::Float, Some(Type::Int)),
     ] {
-        let aggregate = compile_aggregate(text, &schema()).unwrap();
+        let aggregate = compile_aggregate(text, &schema(), &Secrets::default()).unwrap();
         assert_eq!((aggregate.function, aggregate.kind), (function, kind), "{text}");
         assert_eq!(aggregate.argument.map(|argument| argument.kind()), argument, "{text}");
     }
@@ -349,7 +349,7 @@ fn what_is_no_aggregate_is_told_what_is_one() {
             "4: cannot tell the type of NULL (say which, as in CAST(NULL AS int))".into(),
         ),
     ] {
-        let errors = compile_aggregate(text, &schema()).unwrap_err();
+        let errors = compile_aggregate(text, &schema(), &Secrets::default()).unwrap_err();
         assert_eq!(show(errors), [expected], "{text}");
     }
 }

@@ -99,50 +99,6 @@ fn a_checkpoint_between_a_version_and_its_correction_is_corrected() {
     }
 }
 
-const PICKED: &str = "
-pipeline: picked
-sources:
-  rows: { format: csv, fields: { user: string, n: int, text: string } }
-operators:
-  best:
-    from: rows
-    aggregate:
-      by: [user]
-      compute:
-        least: min(n)
-        most: max(n)
-        begins: first(n)
-        ends: last(text)
-        different: count(distinct n)
-        about: approx_distinct(n)
-sinks:
-  best: { from: best, table: { format: csv, key: [user] } }
-";
-
-#[test]
-fn a_file_of_several_pieces_is_taken_back_also_where_its_pieces_lie_with_other_workers() {
-    // Three pieces and a bit; each of them has values that others have, too, and some of its own.
-    let padding = "x".repeat(1 << 10);
-    let line = |n: u64| format!("ann,{},{padding}{}\n", n / 300 + n % 7, n % 3);
-    let big = (0..1_700).map(line).fold("user,n,text\n".to_owned(), |text, line| text + &line);
-    let small: &[u8] = b"user,n,text\nann,3,a\nbob,4,b\n";
-    let expected =
-        steps::fresh(NODE, PICKED, &[("a.csv".to_owned(), small.to_vec())].into(), Shape::ALONE);
-
-    let [one, two, three] = [Shape::ALONE, Shape::new(1, 2), Shape::new(1, 3)];
-    for (before, after) in [(one, two), (two, one), (two, three), (three, Shape::new(2, 1))] {
-        let site = Site::new(NODE, PICKED);
-        let running = site.start(before);
-        running.wait(running.submit("a.csv", big.as_bytes()).id);
-        // A clean end writes a checkpoint; the next life begins with it.
-        running.stop();
-        let running = site.start(after);
-        running.wait(replace(&running, "a.csv", small).id);
-        running.stop();
-        assert_eq!(tree::difference(&expected, &site.out()), None, "{before}, then {after}");
-    }
-}
-
 fn replace(running: &Running<'_>, name: &str, bytes: &[u8]) -> Submission {
     let options = SubmitOptions { replaces: Replaces::SameName, ..SubmitOptions::default() };
     running.ask(running.client().submit_bytes_with(name, bytes.to_vec(), options)).unwrap()

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
+use tidemill_operators::expr::Secrets;
 
 /// The widest part of a source line that is shown, in characters.
 const SHOWN_CHARACTERS_MAX: usize = 120;
@@ -111,9 +112,12 @@ pub(crate) struct Place {
 /// Gathers mistakes while a file is read and checked, so that all of them are reported at once.
 ///
 /// It holds the text of the pipeline file and, behind it, those of the files that it includes: so a place is
-/// one number for all who pass it on, and only this type knows to which file it belongs.
+/// one number for all who pass it on, and only this type knows to which file it belongs. It goes wherever a part
+/// of the file is checked, and so do the keys that expressions may name.
 pub(crate) struct Mistakes<'a> {
     yaml: Cow<'a, str>,
+    /// What the expressions of the file may hash with.
+    pub(crate) secrets: Secrets,
     name: Option<String>,
     included: Vec<Part>,
     /// What is said of a mistake in an instance of a group, by the name of the instance.
@@ -131,6 +135,7 @@ impl<'a> Mistakes<'a> {
     pub(crate) fn new(yaml: &'a str) -> Self {
         Self {
             yaml: Cow::Borrowed(yaml),
+            secrets: Secrets::default(),
             name: None,
             included: Vec::new(),
             instances: BTreeMap::new(),

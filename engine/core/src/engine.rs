@@ -24,7 +24,7 @@ use crate::board::{self, Board};
 use crate::control::Control;
 use crate::intake::{Held, Numbers, Patterns};
 use crate::ledger::Event;
-use crate::plan::{self, Plan};
+use crate::plan::{self, Plan, Secrets};
 use crate::receipt;
 use crate::report::{
     AttemptReport, Condition, OperatorReport, OutputReport, Phase, PipelineReport, PipelineShape,
@@ -78,6 +78,7 @@ pub(crate) struct Parts {
     pub(crate) added: BTreeSet<String>,
     /// Why nothing can be deployed here.
     pub(crate) no_deploys: Option<&'static str>,
+    pub(crate) secrets: Secrets,
     /// Held by the one that is being deployed.
     pub(crate) deploying: Mutex<()>,
     pub(crate) control: Control,

@@ -40,6 +40,7 @@ pub use crate::spec::taking::{Order, Taking};
 pub use crate::spec::tree::FILE_BYTES_MAX;
 pub use describe::{describe, loops};
 pub use shared::Side;
+pub use tidemill_operators::expr::{KEY_BYTES_MIN, Secret, Secrets};
 
 /// A pipeline that can be run.
 #[derive(Clone, Debug)]
@@ -62,6 +63,9 @@ pub struct Plan {
     pub loops: Vec<LoopPlan>,
     /// The tests of its author. They change nothing of what it does, nor its hash.
     pub tests: Vec<AuthorTest>,
+    /// The secrets that its expressions name and that were not given. While there are some, it can be checked
+    /// and drawn, and not run.
+    pub lacks: Vec<String>,
 }
 
 /// A source: which files it takes and what is read from them.
@@ -261,20 +265,23 @@ impl Plan {
 
 /// Plans a pipeline file, or returns all its mistakes, sorted by place.
 ///
-/// The text stands for itself: it can include no file and read no variable of the environment.
+/// The text stands for itself: it can include no file, read no variable of the environment and hash with no
+/// secret.
 pub fn plan(yaml: &str) -> Result<Plan, Vec<Diagnostic>> {
-    plan_in(yaml, &Alone)
+    plan_in(yaml, &Alone::default())
 }
 
 /// Plans a pipeline file with what it may ask of the world around it, or returns all its mistakes, sorted by
 /// place.
 pub fn plan_in(yaml: &str, surroundings: &dyn Surroundings) -> Result<Plan, Vec<Diagnostic>> {
     let mut mistakes = Mistakes::new(yaml);
+    mistakes.secrets = surroundings.secrets().anew();
     let mut spec = spec::parse(surroundings, &mut mistakes);
     let tests = spec.as_mut().and_then(|spec| spec.tests.take());
     let graph = spec.as_mut().and_then(|spec| graph::check(spec, &mut mistakes));
     if let (Some(graph), Some(spec)) = (graph.filter(|_| mistakes.is_empty()), &spec) {
         let mut plan = from_graph(graph, spec.flat.as_deref().unwrap_or(yaml));
+        plan.lacks = mistakes.secrets.lacking();
         if let Some(tests) = tests {
             plan.tests = testing::read::check(tests, spec, &plan, &mut mistakes);
         }
@@ -313,6 +320,7 @@ fn from_graph(graph: Graph, yaml: &str) -> Plan {
         sinks: Vec::with_capacity(sinks.len()),
         loops: Vec::with_capacity(loops.len()),
         tests: Vec::new(),
+        lacks: Vec::new(),
     };
     for Loop { head, back, body, max_rounds, turns, grows } in loops {
         let body = body.into_iter().collect();

@@ -44,7 +44,7 @@ use crate::ingest::coordinator::{Command, Loads};
 use crate::intake::{Held, Intake, Numbers, Patience, Patterns};
 use crate::ledger::{Event, HandOver, Keeping, Ledger};
 use crate::mesh::{self, Control, MeshConfig};
-use crate::plan::Plan;
+use crate::plan::{Plan, Secrets};
 use crate::publish::{Job, Publisher};
 use crate::receipt;
 use crate::render::{Fittings, render};
@@ -96,6 +96,8 @@ pub struct Config {
     pub added: BTreeSet<String>,
     /// Why no other pipeline file can take over while this engine runs; `None` if one can.
     pub no_deploys: Option<&'static str>,
+    /// What the expressions of a pipeline file that is deployed may hash with.
+    pub secrets: Secrets,
 }
 
 /// What an engine did in its life.
@@ -272,6 +274,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
         added: config.added.clone(),
         no_deploys: config.no_deploys.or(config.once.then_some("this run ends by itself (--once)")),
         deploying: Mutex::default(),
+        secrets: config.secrets.clone(),
     });
     let others = meeting.control.as_ref().map(Control::sender);
     if let Some(control) = meeting.control {

@@ -8,7 +8,7 @@ use tidemill_engine::report::LoopReport;
 use crate::flags::{CheckFlags, ConfigFlags, Drawing, GraphFlags};
 use crate::pipeline::{Values, load_with, load_with_tests};
 use crate::settings::Settings;
-use crate::{USAGE, complain, say};
+use crate::{USAGE, complain, say, secrets};
 
 /// `tidemill check`
 pub fn check(flags: &CheckFlags) -> anyhow::Result<u8> {
@@ -47,6 +47,9 @@ pub fn check(flags: &CheckFlags) -> anyhow::Result<u8> {
                 .as_bytes())?;
                 for one in loops(&plan) {
                     say(explained(&one).as_bytes())?;
+                }
+                if let Some(lacks) = secrets::lacks(&plan) {
+                    complain(&format!("note: to run it: {lacks}"));
                 }
             }
             Err(mistakes) => {

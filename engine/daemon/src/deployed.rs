@@ -6,11 +6,13 @@
 use std::collections::BTreeSet;
 
 use tidemill_cli::{ClientCommand, FlatFile};
-use tidemill_engine::{Plan, plan};
+use tidemill_engine::Plan;
+use tidemill_engine::plan::{Alone, Secrets, plan_in};
 use tidemill_store::Deployment;
 
 use crate::complain;
 use crate::pipeline::{Values, load_with};
+use crate::secrets::lacks;
 
 /// What a run begins with.
 #[derive(Debug)]
@@ -27,6 +29,7 @@ pub(crate) struct Effective {
 pub(crate) fn effective(
     given: Vec<Plan>,
     deployed: &[Deployment],
+    secrets: &Secrets,
 ) -> Result<Effective, Vec<String>> {
     let mut all = Effective {
         plans: Vec::with_capacity(given.len()),
@@ -49,7 +52,7 @@ pub(crate) fn effective(
                 plan.name,
                 version(deployment)
             ));
-            take(deployment, &mut all.plans, &mut wrong);
+            take(deployment, secrets, &mut all.plans, &mut wrong);
         } else {
             wrong.push(format!(
                 "pipeline {}: the file given here is not the one that runs in this home since it was \
@@ -69,8 +72,9 @@ pub(crate) fn effective(
             deployment.pipeline,
             version(deployment)
         ));
-        take(deployment, &mut all.plans, &mut wrong);
+        take(deployment, secrets, &mut all.plans, &mut wrong);
     }
+    wrong.extend(all.plans.iter().filter_map(lacks));
     if wrong.is_empty() { Ok(all) } else { Err(wrong) }
 }
 
@@ -93,8 +97,13 @@ pub(crate) fn flat(mut command: ClientCommand) -> anyhow::Result<Option<ClientCo
     Ok(Some(command))
 }
 
-fn take(deployment: &Deployment, plans: &mut Vec<Plan>, wrong: &mut Vec<String>) {
-    match plan(&deployment.text) {
+fn take(
+    deployment: &Deployment,
+    secrets: &Secrets,
+    plans: &mut Vec<Plan>,
+    wrong: &mut Vec<String>,
+) {
+    match plan_in(&deployment.text, &Alone { secrets: secrets.clone() }) {
         Ok(plan) => plans.push(plan),
         Err(mistakes) => {
             let first = mistakes.first().map(|one| one.render("deployed", &deployment.text));
@@ -125,6 +134,8 @@ pub(crate) fn tell(notes: &[String]) {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+
+    use tidemill_engine::plan::plan;
 
     use super::*;
 
@@ -159,7 +170,7 @@ mod tests {
     fn check(given: &Texts, since: &[Deployment], expected: Result<(&Texts, usize), &str>) {
         let given_names: Vec<String> = given.iter().map(|(name, _)| (*name).to_owned()).collect();
         let given = given.iter().map(|(name, filter)| plan(&text(name, filter)).unwrap()).collect();
-        match (effective(given, since), expected) {
+        match (effective(given, since, &Secrets::default()), expected) {
             (Ok(all), Ok((plans, notes))) => {
                 let texts: Vec<String> = all.plans.into_iter().map(|plan| plan.yaml).collect();
                 let wanted: Vec<String> = plans.iter().map(|(name, f)| text(name, f)).collect();

@@ -18,6 +18,7 @@ pub mod doctor;
 pub mod new;
 pub mod progress;
 pub mod run;
+mod secrets;
 pub mod supervisor;
 pub mod test;
 pub mod torture;

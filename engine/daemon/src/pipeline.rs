@@ -11,14 +11,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use tidemill_engine::plan::{
-    Alone, FILE_BYTES_MAX, GivenValue, IncludedFile, Refusal, Surroundings, plan_in, read_values,
+    Alone, FILE_BYTES_MAX, GivenValue, IncludedFile, Refusal, Secrets, Surroundings, plan_in,
+    read_values,
 };
 use tidemill_engine::{Diagnostic, Plan, testing};
 
 use tidemill_cli::ParamFlags;
 use tidemill_store::Deployment;
 
-use crate::complain;
+use crate::{complain, secrets};
 
 /// The beginning of the variables that give values to parameters.
 const VARIABLES: &str = "TIDEMILL_PARAM_";
@@ -59,12 +60,14 @@ pub struct Values {
     asked: RefCell<BTreeSet<String>>,
     /// What the parameters of the file that was read last were given.
     given: RefCell<BTreeMap<String, String>>,
+    /// What expressions may hash with.
+    secrets: Secrets,
 }
 
 impl Values {
     /// Reads what the flags say; `None` for a mistake, which is told.
     pub fn gather(flags: &ParamFlags) -> anyhow::Result<Option<Self>> {
-        let mut values = Self::default();
+        let mut values = Self { secrets: secrets::gather()?, ..Self::default() };
         for written in &flags.param {
             let Some((name, value)) = written.split_once('=') else {
                 complain(&format!("error: --param {written}: write --param NAME=VALUE"));
@@ -89,6 +92,16 @@ impl Values {
             values.file_name = file;
         }
         Ok(Some(values))
+    }
+
+    /// Returns what expressions may hash with.
+    pub fn secrets(&self) -> Secrets {
+        self.secrets.clone()
+    }
+
+    /// Returns the same values for tests of pipelines, which hash with keys that are the same everywhere.
+    pub fn of_tests(self) -> Self {
+        Self { secrets: Secrets::of_tests(), ..self }
     }
 
     /// Tells of every value that no file has a parameter for; returns whether there is none.
@@ -149,7 +162,7 @@ pub fn load_with(path: &Path, values: &Values) -> anyhow::Result<Result<Plan, Mi
     // A pipe has no folder; it stands for itself.
     let planned = match path.canonicalize() {
         Ok(real) => plan_in(&yaml, &Folder::of(path, real, values)),
-        Err(_) => plan_in(&yaml, &Alone),
+        Err(_) => plan_in(&yaml, &Alone { secrets: values.secrets.clone() }),
     };
     Ok(planned.map_err(|diagnostics| Mistakes { file, yaml, diagnostics }))
 }
@@ -199,9 +212,13 @@ pub fn folder_of(path: &Path) -> &Path {
 }
 
 /// Plans the text of a pipeline file that was read before; what it includes is in it.
-pub fn load_text(path: &Path, yaml: String) -> Result<Plan, Mistakes> {
+pub fn load_text(path: &Path, yaml: String, values: &Values) -> Result<Plan, Mistakes> {
     let file = path.display().to_string();
-    plan_in(&yaml, &Alone).map_err(|diagnostics| Mistakes { file, yaml, diagnostics })
+    plan_in(&yaml, &Alone { secrets: values.secrets.clone() }).map_err(|diagnostics| Mistakes {
+        file,
+        yaml,
+        diagnostics,
+    })
 }
 
 /// The place where a pipeline file lies.
@@ -277,6 +294,10 @@ impl Surroundings for Folder<'_> {
 
     fn parameter(&self, name: &str) -> Option<GivenValue> {
         self.values.value(name)
+    }
+
+    fn secrets(&self) -> Secrets {
+        self.values.secrets.clone()
     }
 }
 

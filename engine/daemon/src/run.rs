@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tidemill_engine::mesh::{Heartbeat, MeshConfig, parse_hostfile};
+use tidemill_engine::plan::Secrets;
 use tidemill_engine::report::Phase;
 use tidemill_engine::start::{Announce, Ended, StartError};
 use tidemill_engine::{Config, Engine, Patience, Plan, Summary, run_member};
@@ -63,7 +64,7 @@ pub fn run(flags: RunFlags) -> anyhow::Result<u8> {
             return Ok(did_not_start(StartError::from(error), supervisor::is_supervised()));
         }
     };
-    let Some(mut plans) = load_all(&flags, &deployed)? else { return Ok(USAGE) };
+    let Some((mut plans, secrets)) = load_all(&flags, &deployed)? else { return Ok(USAGE) };
     if !arm(settings.process.unwrap_or_default(), supervises)? {
         return Ok(USAGE);
     }
@@ -81,7 +82,7 @@ pub fn run(flags: RunFlags) -> anyhow::Result<u8> {
         return all(&settings, flags.once, texts);
     }
     let Effective { plans, added, .. } =
-        match with_deployed(plans, &deployed, is_first, by_hostfile) {
+        match with_deployed(plans, &deployed, &secrets, is_first, by_hostfile) {
             Ok(all) => all,
             Err(code) => return Ok(code),
         };
@@ -114,6 +115,7 @@ pub fn run(flags: RunFlags) -> anyhow::Result<u8> {
         no_deploys: by_hostfile.then_some(
             "its processes are on several hosts; stop all of them and start them with the new file",
         ),
+        secrets,
     };
     if !is_first {
         return member(config, parent.is_some());
@@ -172,13 +174,14 @@ fn arm(process: usize, supervises: bool) -> anyhow::Result<bool> {
 fn with_deployed(
     given: Vec<Plan>,
     deployed: &[Deployment],
+    secrets: &Secrets,
     is_first: bool,
     by_hostfile: bool,
 ) -> Result<Effective, u8> {
     let supervised = supervisor::is_supervised();
     let refused = if supervised { supervisor::REFUSED } else { 1 };
     let names: Vec<String> = given.iter().map(|plan| plan.yaml.clone()).collect();
-    let all = effective(given, deployed).map_err(|wrong| {
+    let all = effective(given, deployed, secrets).map_err(|wrong| {
         if !is_first {
             // Process 0 says the same, and its parent then ends all. Who ends before it has spoken
             // takes its words away.
@@ -205,15 +208,18 @@ fn with_deployed(
 }
 
 /// Plans every pipeline file, or shows all mistakes of all of them. A process that was started by
-/// another one gets the texts that its parent has read.
-fn load_all(flags: &RunFlags, deployed: &[Deployment]) -> anyhow::Result<Option<Vec<Plan>>> {
+/// another one gets the texts that its parent has read. With them come the keys that they may hash with.
+fn load_all(
+    flags: &RunFlags,
+    deployed: &[Deployment],
+) -> anyhow::Result<Option<(Vec<Plan>, Secrets)>> {
     let Some(values) = Values::gather(&flags.params)? else { return Ok(None) };
     let mut plans: Vec<Plan> = Vec::with_capacity(flags.pipelines.len());
     let mut right = true;
     let is_given = !supervisor::is_supervised();
     for (index, path) in flags.pipelines.iter().enumerate() {
         let loaded = match supervisor::pipeline_text(index)? {
-            Some(yaml) => load_text(path, yaml),
+            Some(yaml) => load_text(path, yaml, &values),
             None => load_deployed(path, &values, deployed)?,
         };
         match loaded {
@@ -235,7 +241,7 @@ fn load_all(flags: &RunFlags, deployed: &[Deployment]) -> anyhow::Result<Option<
     }
     // While a file could not be read, its parameters are not known.
     right = right && (!is_given || values.all_known());
-    Ok(right.then_some(plans))
+    Ok(right.then(|| (plans, values.secrets())))
 }
 
 /// Returns how this process meets the others, if there are any.

@@ -57,6 +57,7 @@ struct Suite {
 /// `tidemill test`
 pub fn test(flags: &TestFlags) -> anyhow::Result<u8> {
     let Some(values) = Values::gather(&flags.params)? else { return Ok(USAGE) };
+    let values = values.of_tests();
     let mut plans: Vec<(&PathBuf, Plan)> = Vec::with_capacity(flags.pipelines.len());
     let mut right = true;
     for path in &flags.pipelines {

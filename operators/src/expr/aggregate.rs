@@ -10,7 +10,7 @@ use crate::expr::call::Called;
 use crate::expr::check::Checker;
 use crate::expr::near::nearest;
 use crate::expr::vector::Scalar;
-use crate::expr::{Expr, ExprError, begin, done, on_own_stack, sorted};
+use crate::expr::{Expr, ExprError, Secrets, begin, done, on_own_stack, sorted};
 use crate::types::{Schema, Type};
 
 /// The names of the aggregate functions.
@@ -87,9 +87,13 @@ impl Aggregate {
 }
 
 /// Compiles one aggregate call, or returns all its mistakes.
-pub fn compile_aggregate(text: &str, schema: &Schema) -> Result<Aggregate, Vec<ExprError>> {
+pub fn compile_aggregate(
+    text: &str,
+    schema: &Schema,
+    secrets: &Secrets,
+) -> Result<Aggregate, Vec<ExprError>> {
     on_own_stack(|| {
-        let (ast, mut checker) = begin(text, schema)?;
+        let (ast, mut checker) = begin(text, schema, Some(secrets))?;
         let found = call(text, &mut checker, &ast);
         found.ok_or_else(|| sorted(checker.errors))
     })

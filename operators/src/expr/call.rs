@@ -11,6 +11,7 @@ use sqlparser::ast::{
     OrderByExpr, TrimWhereField, Value,
 };
 
+use crate::expr::Secret;
 use crate::expr::aggregate::AGGREGATES;
 use crate::expr::check::{Checker, Typed};
 use crate::expr::interval::unit_name;
@@ -91,6 +92,7 @@ const SPECIAL: &[(&str, &str)] = &[
     ("regexp_like", "regexp_like(string, pattern [, flags])"),
     ("regexp_extract", "regexp_extract(string, pattern [, group])"),
     ("regexp_replace", "regexp_replace(string, pattern, replacement [, flags])"),
+    ("hmac_sha256", "hmac_sha256(string, 'NAME_OF_A_SECRET')"),
     ("date_trunc", "date_trunc('unit', timestamp)"),
     ("date_part", "date_part('unit', timestamp)"),
     ("to_timestamp", "to_timestamp(string or seconds)"),
@@ -343,8 +345,48 @@ impl Checker<'_> {
                 self.instant(&unit.to_lowercase(), unit_at, subject, cut, usage, at)
             }
             "abs" | "round" | "floor" | "ceil" | "ceiling" => self.rounding(name, usage, items, at),
+            "hmac_sha256" => {
+                let key = items.pop()?;
+                self.authenticate(items.pop()?, key, usage, at)
+            }
             _ => self.regular(name, items, at),
         }
+    }
+
+    /// The hash of a text with a key, which a literal names: no value of a row chooses a key.
+    fn authenticate(
+        &mut self,
+        subject: Typed,
+        key: Typed,
+        usage: &str,
+        at: usize,
+    ) -> Option<Typed> {
+        let subject = self.argument(subject, TEXT, usage);
+        let Some(Scalar::Text(name)) = key.constant().cloned() else {
+            let message = "the name of the secret must be a literal".into();
+            return self.wrong(key.at, message, Some(&format!("it is {usage}")));
+        };
+        let begins = |first: char| first.is_ascii_alphabetic() || first == '_';
+        let is_name = |name: &str| name.chars().all(|next| begins(next) || next.is_ascii_digit());
+        if !name.starts_with(begins) || !is_name(&name) {
+            let message = "the name of a secret is made of letters, digits and `_`".into();
+            let hint = "write its name here, and give its value to the process that runs this";
+            return self.wrong(key.at, message, Some(hint));
+        }
+        let Some(secrets) = self.secrets else {
+            let hint = "hash in the pipeline, and ask for the column that it gives";
+            return self.wrong(key.at, "no secrets are used here".into(), Some(hint));
+        };
+        let key = match secrets.key(&name) {
+            Ok(found) => found,
+            Err(reason) => {
+                let message = format!("the secret `{name}` cannot be used: {reason}");
+                return self.wrong(key.at, message, None);
+            }
+        };
+        self.keys.extend(key.as_ref().map(Secret::fingerprint));
+        let function = Function::Authenticate { name: (&*name).into(), key };
+        self.make(Plan::Call { function, arguments: vec![subject?.node] }, TEXT, at)
     }
 
     fn rounding(

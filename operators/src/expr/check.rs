@@ -15,7 +15,7 @@ use crate::expr::parse::{NESTING_MAX, Places, too_deep};
 use crate::expr::plan::{Arithmetic, Comparison, Domain, Function, Node, Plan};
 use crate::expr::typing::{NULL_HINT, constants, type_of};
 use crate::expr::vector::Scalar;
-use crate::expr::{ExprError, cast, instant};
+use crate::expr::{ExprError, Secrets, cast, instant};
 use crate::types::{Schema, Type};
 
 /// How deep the syntax tree may be; one level of nesting is up to three levels of tree.
@@ -49,9 +49,13 @@ impl Typed {
 pub(super) struct Checker<'t> {
     pub(super) places: Places<'t>,
     pub(super) schema: &'t Schema,
+    /// The keys that may be named; none where no secret may be used.
+    pub(super) secrets: Option<&'t Secrets>,
     pub(super) errors: Vec<ExprError>,
     /// The columns that are read, by slot.
     pub(super) reads: Vec<(String, Type)>,
+    /// The fingerprints of the keys that were named.
+    pub(super) keys: Vec<String>,
     pub(super) depth: usize,
 }
 

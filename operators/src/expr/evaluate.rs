@@ -293,6 +293,7 @@ impl Run<'_> {
             | Function::Left
             | Function::Right
             | Function::Extract(_)
+            | Function::Authenticate { .. }
             | Function::Substitute(_) => self.texts(function, &values, live),
             Function::Length
             | Function::Position
@@ -356,6 +357,12 @@ impl Run<'_> {
             Function::Extract(extractor) => text::build(self, live, |row| {
                 Ok(extractor.extract(subject.get(row)).map(Cow::Borrowed))
             }),
+            Function::Authenticate { key: Some(key), .. } => {
+                text::build(self, live, |row| Ok(Some(Cow::Owned(key.hash(subject.get(row))))))
+            }
+            Function::Authenticate { name, key: None } => {
+                text::build(self, live, |_| Err(format!("there is no key `{name}`")))
+            }
             Function::Substitute(replacer) => text::build(self, live, |row| {
                 Ok(Some(Cow::Owned(replacer.replace(subject.get(row))?)))
             }),

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::decimal::{Decimal, PRECISION_MAX, Rounding};
+use crate::expr::Secret;
 use crate::expr::pattern::{Extractor, Pattern, Replacer};
 use crate::expr::vector::Scalar;
 use crate::types::Type;
@@ -119,6 +120,11 @@ pub(super) enum Function {
     Right,
     Matches(Pattern),
     Extract(Extractor),
+    /// The HMAC of a text, with a key if there is one.
+    Authenticate {
+        name: Box<str>,
+        key: Option<Secret>,
+    },
     Substitute(Replacer),
     DateTrunc(Unit),
     DatePart(Unit),
@@ -263,6 +269,7 @@ impl Plan {
                 Function::RoundWide { .. }
                     | Function::Replace
                     | Function::Substitute(_)
+                    | Function::Authenticate { key: None, .. }
                     | Function::SplitPart
                     | Function::Substring
                     | Function::Absolute { double: false }

@@ -30,6 +30,8 @@ struct Port {
     changes: bool,
     /// Whether its rows are groups of one file, which have no key among all files.
     of_one_file: bool,
+    /// Whether a join may have made several rows of one.
+    is_multiplied: bool,
     readers: usize,
 }
 
@@ -54,6 +56,7 @@ pub fn pipeline(name: &str, random: &mut Random) -> Pipeline {
         has_raw: true,
         changes: false,
         of_one_file: false,
+        is_multiplied: false,
         readers: 0,
     });
     let ports = ports.collect();

@@ -23,7 +23,7 @@ use crate::deploy::{Fate, PartFate, fates};
 use crate::diagnostic::Diagnostic;
 use crate::intake::Patterns;
 use crate::ledger::{Boundary, Event};
-use crate::plan::{self, Plan};
+use crate::plan::{self, Alone, Plan};
 use crate::report::Condition;
 use crate::start::Next;
 use crate::start::earlier::{Inputs, inputs, sources_again};
@@ -143,7 +143,8 @@ impl Engine {
     /// Deploys a pipeline file; returns once it has taken over durably, or with an error that says why
     /// it has not. Reads the journal and looks at files; blocks while files under way are finished.
     pub fn deploy(&self, deploy: &Deploy) -> Result<DeployReport, DeployError> {
-        let new = plan::plan(&deploy.yaml).map_err(DeployError::Mistakes)?;
+        let sent = Alone { secrets: self.parts.secrets.clone() };
+        let new = plan::plan_in(&deploy.yaml, &sent).map_err(DeployError::Mistakes)?;
         let _one = self.one_at_a_time()?;
         let at = self.parts.plans.iter().position(|plan| plan.name == new.name);
         let mut report = self.assess(at, &new)?;
@@ -300,6 +301,14 @@ impl Engine {
             version: 0,
             first_epoch: 0,
         };
+        if !new.lacks.is_empty() {
+            let names = new.lacks.join(", ");
+            report.refused.get_or_insert_with(|| {
+                format!(
+                    "the server was started without the secret {names}, which this file hashes with"
+                )
+            });
+        }
         let read = self.read_again(new)?;
         report.files = read.there.len() as u64;
         report.bytes = read.there.iter().map(|file| file.identity.bytes).sum();

@@ -184,7 +184,7 @@ fn records(text: &mut String, source: &SourcePlan) {
     }
     line(text, "record_bytes_max", &source.read.record_bytes_max);
     for one in &source.expect {
-        line(text, "expect", &(spaced(one.condition.text()), one.on_error));
+        line(text, "expect", &(written(&one.condition), one.on_error));
     }
     if let Some(frame) = source.contract.as_ref().map(Contract::frame).filter(|one| !one.is_empty())
     {
@@ -233,15 +233,15 @@ fn rounds(text: &mut String, plan: &Plan, at: usize) {
 fn kind(text: &mut String, kind: &OperatorKind) {
     line(text, "kind", &kind.word());
     match kind {
-        OperatorKind::Filter { keep } => line(text, "keep", &spaced(keep.text())),
+        OperatorKind::Filter { keep } => line(text, "keep", &written(keep)),
         OperatorKind::Select { columns } => {
             for (name, value) in columns {
-                line(text, "column", &(name, spaced(value.text())));
+                line(text, "column", &(name, written(value)));
             }
         }
         OperatorKind::Route { rules, otherwise, all } => {
             for rule in rules {
-                line(text, "rule", &spaced(rule.text()));
+                line(text, "rule", &written(rule));
             }
             line(text, "otherwise", otherwise);
             line(text, "all", all);
@@ -252,7 +252,7 @@ fn kind(text: &mut String, kind: &OperatorKind) {
             line(text, "captures", captures);
         }
         OperatorKind::Window { on, windows } => {
-            line(text, "on", &spaced(on.text()));
+            line(text, "on", &written(on));
             line(text, "windows", &(windows.size_us, windows.every_us));
         }
         OperatorKind::Explode { column, list, element } => {
@@ -263,11 +263,16 @@ fn kind(text: &mut String, kind: &OperatorKind) {
         }
         OperatorKind::Aggregate { by, compute, spec } => {
             for (name, value) in by {
-                line(text, "by", &(name, spaced(value.text())));
+                line(text, "by", &(name, written(value)));
             }
             for (name, value) in compute {
                 let argument = value.argument.as_ref().map(|argument| spaced(argument.text()));
                 line(text, "compute", &(name, value.function.name(), argument));
+                let keys: BTreeSet<_> =
+                    value.expressions().flat_map(Expr::key_fingerprints).collect();
+                if !keys.is_empty() {
+                    line(text, "keys", &keys);
+                }
             }
             if spec.is_per_file() {
                 line(text, "per", &"file");
@@ -300,12 +305,12 @@ fn kind(text: &mut String, kind: &OperatorKind) {
         OperatorKind::Errors { .. } => line(text, "schema", &error_schema()),
         OperatorKind::Expect { expectations } => {
             for one in expectations {
-                line(text, "expect", &(spaced(one.condition.text()), one.on_error));
+                line(text, "expect", &(written(&one.condition), one.on_error));
             }
         }
         OperatorKind::Lots { by, seed, weights, .. } => {
             for (name, value) in by {
-                line(text, "by", &(name, spaced(value.text())));
+                line(text, "by", &(name, written(value)));
             }
             line(text, "seed", seed);
             line(text, "weights", weights);
@@ -334,22 +339,22 @@ fn states(text: &mut String, machine: &MachineSpec) {
     for variable in &machine.variables {
         line(text, "variable", &(&variable.column, variable.initial.to_string()));
     }
-    let value = |value: &Option<Expr>| value.as_ref().map(|value| spaced(value.text()));
+    let value = |value: &Option<Expr>| value.as_ref().map(written);
     for one in &machine.transitions {
         let set: Vec<_> = one.set.iter().map(|(at, set)| (at, value(set))).collect();
         line(text, "transition", &(&one.from, value(&one.when), set, one.goto, one.leave));
     }
     for (name, value) in &machine.add {
-        line(text, "add", &(name, spaced(value.text())));
+        line(text, "add", &(name, written(value)));
     }
 }
 
 fn ordered(text: &mut String, rows: &OrderedRows) {
     for (name, value) in &rows.by {
-        line(text, "by", &(name, spaced(value.text())));
+        line(text, "by", &(name, written(value)));
     }
     for term in &rows.order {
-        line(text, "order", &(spaced(term.value.text()), term.direction, term.nulls));
+        line(text, "order", &(written(&term.value), term.direction, term.nulls));
     }
     // Kind, order of arrival, columns and records: what the bytes of a kept row hold.
     line(text, "keep", &rows.keep);
@@ -378,6 +383,13 @@ fn sink_kind(text: &mut String, kind: &SinkKind) {
         }
         SinkKind::Rejects => line(text, "rejects", &error_schema()),
     }
+}
+
+/// Returns an expression as it counts: with its spacing made one, and with what tells apart the keys that it
+/// hashes with.
+fn written(expression: &Expr) -> String {
+    let keys = expression.key_fingerprints().iter();
+    keys.fold(spaced(expression.text()), |text, key| text + " key " + key)
 }
 
 /// Returns an expression with its spacing made one.

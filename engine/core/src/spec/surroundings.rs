@@ -1,6 +1,8 @@
 //! Surroundings: what a pipeline file may ask of the world around it. Owns the questions, never the
 //! answers: whoever plans a file decides whether it may read other files or the environment.
 
+use tidemill_operators::expr::Secrets;
+
 /// A value that is given to a parameter from outside of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GivenValue {
@@ -50,11 +52,17 @@ pub trait Surroundings {
 
     /// Returns what is given to a parameter, if anything is.
     fn parameter(&self, name: &str) -> Option<GivenValue>;
+
+    /// Returns the keys that its expressions may hash with.
+    fn secrets(&self) -> Secrets;
 }
 
-/// Surroundings that answer nothing: those of a text that somebody sent.
-#[derive(Clone, Copy, Debug)]
-pub struct Alone;
+/// Surroundings of a text that somebody sent: nothing that could be shown, and keys to hash with.
+#[derive(Clone, Debug, Default)]
+pub struct Alone {
+    /// The keys.
+    pub secrets: Secrets,
+}
 
 impl Surroundings for Alone {
     fn file(&self) -> Option<(String, String)> {
@@ -73,5 +81,9 @@ impl Surroundings for Alone {
 
     fn parameter(&self, _: &str) -> Option<GivenValue> {
         None
+    }
+
+    fn secrets(&self) -> Secrets {
+        self.secrets.clone()
     }
 }

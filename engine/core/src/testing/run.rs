@@ -20,7 +20,7 @@ use crate::engine::tables::Cell;
 use crate::engine::{Engine, Replaces, SubmitError, Target as Removed, Upload};
 use crate::graph::BEHIND_STATE;
 use crate::intake::Patience;
-use crate::plan::{Plan, SinkKind, SinkPlan};
+use crate::plan::{Plan, Secrets, SinkKind, SinkPlan};
 use crate::report::{Phase, SubmissionFilter, SubmissionReport};
 use crate::space::Reserve;
 use crate::start::{Config, StartError, start};
@@ -148,6 +148,7 @@ pub fn run(
         forget_deployed: false,
         added: BTreeSet::new(),
         no_deploys: Some("these are the tests of a pipeline"),
+        secrets: Secrets::default(),
         announce: None,
         checkpoint_every: Duration::ZERO,
         tap,

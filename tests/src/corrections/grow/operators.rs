@@ -62,6 +62,7 @@ impl Growing<'_> {
                 port.has_raw &= other.has_raw;
                 port.changes |= other.changes;
                 port.of_one_file = false;
+                port.is_multiplied |= other.is_multiplied;
                 port.by.clear();
             }
         }
@@ -185,6 +186,7 @@ impl Growing<'_> {
             has_raw: false,
             changes: true,
             of_one_file,
+            is_multiplied: false,
             readers: 0,
         };
         self.push(name, from, body, vec![port]);
@@ -234,8 +236,15 @@ impl Growing<'_> {
         let common: Vec<&Column> = right.iter().filter(|column| left.contains(column)).collect();
         let on = self.random.pick(&common).name.clone();
         let kind = *self.random.pick(&["inner", "left", "semi", "anti"]);
+        // Where both sides were multiplied, a handful of small files would make millions of rows.
+        let kind = match kind {
+            "inner" if port.is_multiplied && self.ports[at].is_multiplied => "semi",
+            "left" if port.is_multiplied && self.ports[at].is_multiplied => "anti",
+            kind => kind,
+        };
         let mut body = format!("with: {with}, on: [{on}], kind: {kind}");
         if matches!(kind, "inner" | "left") {
+            port.is_multiplied = true;
             let mut take = Vec::new();
             for _ in 0..=self.random.below(2) {
                 let column = self.random.pick(&right).clone();

@@ -61,7 +61,7 @@ fn computed(
     input: &Stream,
     mistakes: &mut Mistakes<'_>,
 ) -> Option<(String, Aggregate)> {
-    let aggregate = noted(sql, compile_aggregate(&sql.text, schema), mistakes)?;
+    let aggregate = noted(sql, compile_aggregate(&sql.text, schema, &mistakes.secrets), mistakes)?;
     if aggregate.function.is_pick() && aggregate.order.is_empty() && !input.has_place {
         let function = aggregate.function.name();
         let behind = input.changed_by.as_deref().unwrap_or_default();

@@ -1,6 +1,6 @@
 //! Column: expressions and named columns, checked against what arrives. Derived.
 
-use tidemill_operators::expr::{Expr, ExprError, compile};
+use tidemill_operators::expr::{Expr, ExprError, compile, compile_with};
 use tidemill_operators::{Column, Schema, Type};
 
 use crate::diagnostic::{Mistakes, place_in, quoted};
@@ -51,7 +51,7 @@ pub(super) fn expression(
     schema: &Schema,
     mistakes: &mut Mistakes<'_>,
 ) -> Option<Expr> {
-    let compiled = noted(text, compile(&text.text, schema), mistakes)?;
+    let compiled = noted(text, compile_with(&text.text, schema, &mistakes.secrets), mistakes)?;
     if let Some(slip) = slips::find(&text.text) {
         let part = slip.at..slip.at + slip.len;
         let place = place_in(mistakes.yaml(), text.place, &text.text, part);

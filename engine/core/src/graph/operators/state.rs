@@ -1,7 +1,7 @@
 //! State: whether a `state` fits what arrives, and what it gives. Derived.
 
 use arrow_array::{RecordBatch, RecordBatchOptions};
-use tidemill_operators::expr::{Expr, Steps, Stepwise, Variables, compile};
+use tidemill_operators::expr::{Expr, Steps, Stepwise, Variables, compile, compile_with};
 use tidemill_operators::format::value;
 use tidemill_operators::keyed::{Arrival, Direction};
 use tidemill_operators::state::{Leave, MachineSpec, STATE, Transition, Variable};
@@ -195,7 +195,8 @@ fn set(
     let kind = variables[at].column.kind;
     if matches!((kind, value.kind()), (Type::Decimal(_), Type::Decimal(_) | Type::Int)) {
         // As where SQL assigns: brought to the digits of the variable, and refused if it does not fit.
-        let cast = compile(&format!("CAST(({}) AS {kind})", text.text), visible);
+        let cast = format!("CAST(({}) AS {kind})", text.text);
+        let cast = compile_with(&cast, visible, &mistakes.secrets);
         return Some((at, Some(noted(text, cast, mistakes)?)));
     }
     check_kind(text, kind, value.kind(), mistakes)?;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::plan::{
-    Alone, GivenValue, IncludedFile, Plan, Refusal, Surroundings, describe, plan, plan_in,
+    Alone, GivenValue, IncludedFile, Plan, Refusal, Secrets, Surroundings, describe, plan, plan_in,
 };
 
 const CASES: &str = include_str!("composition.txt");
@@ -43,6 +43,10 @@ impl Surroundings for Shelf {
     fn parameter(&self, name: &str) -> Option<GivenValue> {
         let value = self.given.get(name)?.clone();
         Some(GivenValue { value, origin: "--param".to_owned() })
+    }
+
+    fn secrets(&self) -> Secrets {
+        Secrets::default()
     }
 }
 
@@ -265,7 +269,7 @@ fn a_text_that_somebody_sent_reads_nothing() {
         ("include: /etc/passwd\n", "no files are included here"),
         ("x: ${env:HOME}\n", "the environment is not read here"),
     ] {
-        let mistakes = plan_in(&format!("{yaml}{FLAT}"), &Alone).unwrap_err();
+        let mistakes = plan_in(&format!("{yaml}{FLAT}"), &Alone::default()).unwrap_err();
         let all = mistakes.iter().map(|mistake| mistake.message.clone()).collect::<Vec<_>>();
         assert!(all.iter().any(|message| message.contains(said)), "{all:?}");
     }

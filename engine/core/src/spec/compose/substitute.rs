@@ -139,9 +139,10 @@ impl<'s> Substitution<'s> {
             None => (None, name),
         };
         if kind == Some("secret") {
-            let message = "there is nothing yet that could take a secret: whatever stands in a pipeline \
-                           file is shown by `graph` and kept with the outputs";
-            let hint = "keep it out of the file".to_owned();
+            let message = "a secret is put into no text: whatever stands in a pipeline file is shown by \
+                           `graph` and kept with the outputs";
+            let hint =
+                format!("a secret is only ever a key to hash with: hmac_sha256(COLUMN, '{bare}')");
             mistakes.add(place, path, message, hint);
             return None;
         }
