@@ -212,6 +212,26 @@ fn the_group_of_the_documents_checks() {
     assert!(drawn.stdout.contains("subgraph g0 [\"home\"]"), "{drawn}");
 }
 
+#[test]
+fn a_group_has_tests_of_its_own_in_a_file_that_includes_it() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let text = fs::read_to_string(root.join("docs/pipeline-file.md")).unwrap();
+    let block = |begin: &str| {
+        let found = text.split("```yaml\n").find(|block| block.starts_with(begin)).unwrap();
+        found.split("```").next().unwrap().to_owned()
+    };
+    let (uses, tests) = (block("groups:"), block("pipeline: by-size\n"));
+    let group = uses.split("sources:").next().unwrap();
+    let desk = Desk::new(&[("by_size.yaml", group), ("by_size.test.yaml", &tests)]);
+    let tested = desk.call(&["test", "by_size.test.yaml"]);
+    tested.expect_code(0);
+    assert!(tested.stdout.contains("the least amount is big"), "{tested}");
+    // One that is broken is seen.
+    let broken = group.replace("amount >= ${LEAST}", "amount > ${LEAST}");
+    fs::write(desk.path("by_size.yaml"), broken).unwrap();
+    desk.call(&["test", "by_size.test.yaml"]).expect_code(1);
+}
+
 fn the_schema() -> Value {
     let ended = Process::start(Command::new(NODE).arg("schema")).ended();
     ended.expect_code(0);
