@@ -236,10 +236,10 @@ impl Growing<'_> {
         let common: Vec<&Column> = right.iter().filter(|column| left.contains(column)).collect();
         let on = self.random.pick(&common).name.clone();
         let kind = *self.random.pick(&["inner", "left", "semi", "anti"]);
-        // Where both sides were multiplied, a handful of small files would make millions of rows.
+        // Where a side was multiplied already, a handful of small files would make millions of rows.
         let kind = match kind {
-            "inner" if port.is_multiplied && self.ports[at].is_multiplied => "semi",
-            "left" if port.is_multiplied && self.ports[at].is_multiplied => "anti",
+            "inner" if port.is_multiplied || self.ports[at].is_multiplied => "semi",
+            "left" if port.is_multiplied || self.ports[at].is_multiplied => "anti",
             kind => kind,
         };
         let mut body = format!("with: {with}, on: [{on}], kind: {kind}");
