@@ -30,6 +30,7 @@ mod function;
 mod gather;
 mod groups;
 mod hold;
+mod memory;
 mod moments;
 mod quantile;
 mod registers;

@@ -44,6 +44,7 @@ pub use gather::{Incoming, Inputs, gather};
 pub use layout::{Arrival, Direction, Nulls, OrderColumn, Place, RowLayout, append_int};
 #[cfg(test)]
 pub(crate) use packed::PackedBuilder;
+pub(crate) use packed::offsets;
 pub use packed::{Packed, PackedSpine, Piece, Rows, Size, Trace, TraceCursor, size};
 pub use present::Port;
 pub(crate) use present::Presenter;

@@ -22,6 +22,7 @@ struct Counters {
     rejected: AtomicU64,
     state_entries: AtomicU64,
     state_bytes: AtomicU64,
+    bytes_beside: AtomicU64,
 }
 
 /// The values of a [`Meter`] at one moment.
@@ -39,7 +40,7 @@ pub struct Readings {
     pub rejected: u64,
     /// Entries of state held at this moment.
     pub state_entries: u64,
-    /// Bytes of memory that they take.
+    /// Bytes of memory that they take, with what is held beside them.
     pub state_bytes: u64,
 }
 
@@ -77,6 +78,11 @@ impl Meter {
         self.counters.state_bytes.store(bytes as u64, Ordering::Relaxed);
     }
 
+    /// Says how many bytes of memory are taken by what an operator holds beside its state.
+    pub fn holds_beside(&self, bytes: usize) {
+        self.counters.bytes_beside.store(bytes as u64, Ordering::Relaxed);
+    }
+
     /// Returns how many records were given out by a tag.
     pub fn given(&self, tag: usize) -> u64 {
         self.counters.records_out.get(tag).map_or(0, |count| count.load(Ordering::Relaxed))
@@ -98,7 +104,7 @@ impl Meter {
             bytes_out: value(&self.counters.bytes_out),
             rejected: value(&self.counters.rejected),
             state_entries: value(&self.counters.state_entries),
-            state_bytes: value(&self.counters.state_bytes),
+            state_bytes: value(&self.counters.state_bytes) + value(&self.counters.bytes_beside),
         }
     }
 }

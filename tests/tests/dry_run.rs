@@ -366,6 +366,7 @@ fn what_corrections_hold_and_how_many_keys_a_sum_has_is_shown() {
         mine.next().unwrap().clone()
     };
     assert_eq!(row("sums", "aggregate")["state_entries"], 3);
+    assert!(row("sums", "aggregate")["state_bytes"].as_u64().unwrap() >= 3 * 32, "{stats}");
     assert_eq!(row("rows", "source csv")["retained_bytes"], A.len() + B.len());
     assert_eq!(row("names", "source jsonl")["retained_bytes"], 0);
     let text = running.call(&["stats"]).expect_code(0).stdout.clone();
@@ -382,7 +383,11 @@ fn what_corrections_hold_and_how_many_keys_a_sum_has_is_shown() {
     let stats = running.call(&["stats", "--json"]).expect_code(0).json();
     let rows = stats["operators"].as_array().unwrap().iter();
     let sums = rows.filter(|row| row["kind"] == "aggregate");
-    assert_eq!(sums.map(|row| row["state_entries"].as_u64().unwrap()).sum::<u64>(), 3);
+    let held: Vec<(u64, u64)> = sums
+        .map(|row| ["state_entries", "state_bytes"].map(|of| row[of].as_u64().unwrap()).into())
+        .collect();
+    assert_eq!(held.iter().map(|(entries, _)| entries).sum::<u64>(), 3);
+    assert!(held.iter().map(|(_, bytes)| bytes).sum::<u64>() >= 3 * 32, "{held:?}");
     running.stop();
 }
 

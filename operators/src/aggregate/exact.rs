@@ -29,6 +29,14 @@ pub struct ExactSum {
     specials: Option<Box<Specials>>,
 }
 
+impl ExactSum {
+    /// Returns the bytes that it takes outside of itself.
+    pub(super) fn elsewhere(&self) -> usize {
+        let specials = self.specials.as_ref().map_or(0, |_| size_of::<Specials>());
+        self.buckets.capacity() * size_of::<(u8, i128)>() + specials
+    }
+}
+
 /// How many of each value that is no number were added.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,

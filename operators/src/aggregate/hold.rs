@@ -30,18 +30,22 @@ use super::registers::{LEVEL_BYTES, REGISTER_BYTES, level};
 use super::row::RowError;
 use super::{AggregateSpec, Computed, Hold};
 use crate::key::Key;
-use crate::keyed::{KeptRow, Piece, Trace, decode_kept_as, forget, pieces, taken_back_too_often};
+use crate::keyed::{
+    KeptRow, Piece, Trace, decode_kept_as, forget, pieces, size, taken_back_too_often,
+};
+use crate::meter::Meter;
 use crate::time::Time;
 
 /// How many values are looked at before other operators get their turn.
 const VALUES_PER_TURN: usize = 16 * 1024;
 
 /// Says what the held values of each key add to its accumulator, epoch by epoch. `arranged` lets go
-/// of what nobody will ask for any more.
+/// of what nobody will ask for any more. `meter` is told what the values take.
 pub fn hold<'s>(
     name: &str,
     arranged: Arranged<'s, Trace>,
     spec: &AggregateSpec,
+    meter: Meter,
 ) -> StreamVec<'s, Time, Partial> {
     let Arranged { stream, trace } = arranged;
     let scope = stream.scope();
@@ -69,6 +73,7 @@ pub fn hold<'s>(
                 output.session(&capability).give(partial);
             });
             holding.let_go(frontiers[0].frontier().first().copied());
+            meter.holds_beside(holding.trace.as_ref().map_or(0, |trace| size(trace).bytes));
             if more {
                 again.activate();
             }

@@ -21,6 +21,13 @@ enum Lying {
     Apart(Box<[State]>),
 }
 
+impl States {
+    /// Returns whether the states are an allocation.
+    pub(super) const fn lie_apart(&self) -> bool {
+        matches!(self.0, Lying::Apart(_))
+    }
+}
+
 impl Deref for States {
     type Target = [State];
 

@@ -25,6 +25,7 @@ use super::checkpoint::KeptTotalRows;
 use super::correction::Corrections;
 use super::gather::{Held, Partial};
 use super::hold::hold;
+use super::memory;
 use super::whole::whole_files;
 use crate::batch::{Batch, Origin};
 use crate::keep::keep;
@@ -53,7 +54,7 @@ pub fn totals<'s>(
 ) -> (Stream<'s, Time, Batch>, StreamVec<'s, Time, EpochRejects>) {
     let partials = if spec.holds() {
         let held = whole_files(name, held, &spec);
-        partials.concat(hold(name, arrange_held(name, held), &spec))
+        partials.concat(hold(name, arrange_held(name, held), &spec, tally.meter().clone()))
     } else {
         partials
     };
@@ -117,7 +118,7 @@ where
         let title = format!("{name} held");
         let marks = kept.marks.clone();
         kept_beside = Some(keep::<KeptPacked, _, _>(&title, held.clone(), marks, sink));
-        partials = partials.concat(hold(name, held, &spec));
+        partials = partials.concat(hold(name, held, &spec, tally.meter().clone()));
     }
     let arranged = arrange(name, partials);
     let mut parts = keep::<KeptTotalRows, _, _>(name, arranged.clone(), kept.marks, kept.sink);
@@ -160,7 +161,9 @@ fn present<'s>(
         let mut upto = Antichain::from_elem(Time::minimum());
         move |_frontiers| {
             let (mut rows, mut rejects) = (rows.activate(), rejects.activate());
+            let mut changed = false;
             input.for_each(|capability, spans| {
+                changed = true;
                 let Some(for_rows) = capability.retain_least(0) else { return };
                 let Some(for_rejects) = capability.retain_least(1) else { return };
                 for span in spans.drain(..) {
@@ -193,10 +196,13 @@ fn present<'s>(
                     }
                 }
             });
-            tally.meter().holds(usize::try_from(keys).unwrap_or_default());
             trace.advance_upper(&mut upto);
             trace.set_logical_compaction(upto.borrow());
             trace.set_physical_compaction(upto.borrow());
+            tally.meter().holds(usize::try_from(keys).unwrap_or_default());
+            if changed {
+                tally.meter().holds_bytes(memory::size(&trace));
+            }
         }
     });
     (rows_stream, rejects_stream)

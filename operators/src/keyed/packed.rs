@@ -39,13 +39,13 @@ impl Rows {
     }
 
     /// Returns the bytes that are held, offsets included.
-    fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.bytes.len() + offsets(&self.ends)
     }
 }
 
 /// Returns the bytes that offsets take.
-fn offsets(list: &OffsetList) -> usize {
+pub(crate) fn offsets(list: &OffsetList) -> usize {
     4 * list.smol.len() + 8 * list.chonk.len()
 }
 
