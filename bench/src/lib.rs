@@ -15,7 +15,7 @@
 //! ```
 //!
 //! Map, in reading order: [`random`], [`calendar`], [`generate`], [`limit`], [`run`], [`rounds`],
-//! [`corrections`].
+//! [`corrections`], [`keys`].
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -27,4 +27,5 @@ pub mod limit;
 pub mod run;
 
 pub mod corrections;
+pub mod keys;
 pub mod rounds;

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use tidemill_bench::corrections;
 use tidemill_bench::generate::{self, Dataset};
+use tidemill_bench::keys;
 use tidemill_bench::limit::{self, LimitJob};
 use tidemill_bench::rounds;
 use tidemill_bench::run::{self, Job, Options};
@@ -75,6 +76,14 @@ enum Command {
         /// How many are replaced.
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
         corrections: u32,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Measure what a table of very many keys costs: memory, updates, checkpoint, next start.
+    Keys {
+        /// How many keys, one row each.
+        #[arg(long, value_delimiter = ',', default_value = "1000000,10000000")]
+        keys: Vec<u64>,
         #[command(flatten)]
         place: Place,
     },
@@ -187,6 +196,16 @@ fn obey(arguments: Arguments) -> Result<ExitCode> {
             let table = corrections::run(&corrections::Options {
                 files,
                 corrections: corrections as usize,
+                tidemill: place.measured.binary()?,
+                workers: place.measured.workers as usize,
+                work: place.work,
+                timeout: Duration::from_secs(1_200),
+            })?;
+            println!("{table}");
+        }
+        Command::Keys { keys, place } => {
+            let table = keys::run(&keys::Options {
+                keys,
                 tidemill: place.measured.binary()?,
                 workers: place.measured.workers as usize,
                 work: place.work,
