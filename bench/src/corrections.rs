@@ -8,7 +8,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -17,7 +17,8 @@ use crate::generate::{self, Dataset, Shape};
 use crate::limit::{self, LimitJob};
 use crate::run::contestant::pipeline;
 use crate::run::latency::free_address;
-use crate::run::{Job, process, verify};
+use crate::run::process::{self, Running};
+use crate::run::{Job, verify};
 
 /// How often a folder is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -69,17 +70,6 @@ pub fn run(options: &Options) -> Result<String> {
     Ok(table)
 }
 
-/// A running engine; it is ended when this is dropped.
-struct Engine(Option<Child>);
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        if let Some(child) = self.0.take() {
-            process::end(child);
-        }
-    }
-}
-
 /// Replaces files among this many; returns how long each took.
 fn among(options: &Options, files: usize) -> Result<Vec<Duration>> {
     ensure!(files > 0, "there must be a file to replace");
@@ -104,7 +94,7 @@ fn among(options: &Options, files: usize) -> Result<Vec<Duration>> {
     let mut command = Command::new(&options.tidemill);
     command.arg("run").arg(&description).arg("--home").arg(&home);
     command.args(["--grpc", &address, "-w", &options.workers.to_string(), "--quiet", "1ms"]);
-    let engine = Engine(Some(process::spawn(&mut command, &place.join("log"))?));
+    let engine = Running::new(process::spawn(&mut command, &place.join("log"))?);
     let log = || process::tail(&place.join("log"));
     let processed = folders.join("processed");
     until(options.timeout, || Ok(count(&processed) == files))

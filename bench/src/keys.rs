@@ -9,13 +9,12 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::{Pid, Signal, kill_process};
 
-use crate::run::process;
+use crate::run::process::{self, Running};
 
 /// How often a folder is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
@@ -90,17 +89,6 @@ struct Found {
     starting: Duration,
 }
 
-/// A running engine; it is ended when this is dropped.
-struct Engine(Option<Child>);
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        if let Some(child) = self.0.take() {
-            process::end(child);
-        }
-    }
-}
-
 /// The folders of one run.
 struct Run<'a> {
     options: &'a Options,
@@ -170,14 +158,14 @@ impl Run<'_> {
     }
 
     /// Starts an engine and waits until it takes files; returns when it was started, too.
-    fn start(&self) -> Result<(Engine, Instant)> {
+    fn start(&self) -> Result<(Running, Instant)> {
         let mut command = Command::new(&self.options.tidemill);
         command.arg("run").arg(self.place.join("keys.yaml")).arg("--home").arg(self.home());
         command.args(["-w", &self.options.workers.to_string(), "--grpc", "127.0.0.1:0"]);
         // Only the end writes a checkpoint, so that each cost shows by itself.
         command.args(["--quiet", "1ms", "--scan", "100ms", "--checkpoint-every", "0s"]);
         let began = Instant::now();
-        let engine = Engine(Some(process::spawn(&mut command, &self.log())?));
+        let engine = Running::new(process::spawn(&mut command, &self.log())?);
         let inbox = self.home().join("keys").join("unprocessed");
         self.until(|| inbox.is_dir()).context("wait for the engine")?;
         Ok((engine, began))
@@ -200,19 +188,17 @@ impl Run<'_> {
     }
 
     /// Ends an engine in order; returns how long that took.
-    fn end(&self, mut engine: Engine) -> Result<Duration> {
-        let mut child = engine.0.take().context("the engine was ended before")?;
+    fn end(&self, engine: Running) -> Result<Duration> {
         let began = Instant::now();
-        kill_process(Pid::from_child(&child), Signal::TERM).context("ask the engine to end")?;
-        let status = child.wait().context("wait for the engine")?;
+        let status = engine.end_in_order()?;
         ensure!(status.success(), "the engine ended with {status}{}", process::tail(&self.log()));
         Ok(began.elapsed())
     }
 
     /// Returns the resident memory of the engine, in bytes.
-    fn resident(&self, engine: &Engine) -> Result<u64> {
-        let child = engine.0.as_ref().context("the engine was ended before")?;
-        let status = fs::read_to_string(format!("/proc/{}/status", child.id()))
+    fn resident(&self, engine: &Running) -> Result<u64> {
+        let pid = engine.pid().context("the engine was ended before")?;
+        let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero()))
             .with_context(|| format!("look at the engine{}", process::tail(&self.log())))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());

@@ -9,14 +9,14 @@
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Child;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use super::contestant::{Contestant, Found, Home, Tools};
+use super::process::{self, Running};
 use super::report::{JobResult, Latency, Problem};
-use super::{Job, Options, process, sync};
+use super::{Job, Options, sync};
 use crate::limit::{self, Class, LimitJob};
 
 /// How often the output folder is looked at.
@@ -114,7 +114,8 @@ fn failed(way: &str, error: &anyhow::Error) -> Latency {
 
 /// A running engine; it is ended when this is dropped.
 struct Engine {
-    child: Option<Child>,
+    #[expect(dead_code, reason = "it runs as long as this lives")]
+    running: Running,
     home: Home,
     address: String,
     reference: PathBuf,
@@ -128,8 +129,8 @@ impl Engine {
         let log = folder.join("log");
         let mut command = tools.tidemill_run(&home)?;
         command.args(["--grpc", &address]);
-        let child = process::spawn(&mut command, &log)?;
-        Ok(Self { child: Some(child), home, address, reference, log })
+        let running = Running::new(process::spawn(&mut command, &log)?);
+        Ok(Self { running, home, address, reference, log })
     }
 
     /// Answers the times until the last output was there and until the file was in `processed/`.
@@ -185,14 +186,6 @@ impl Engine {
             std::thread::sleep(LOOK_EVERY);
         }
         Ok(())
-    }
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        if let Some(child) = self.child.take() {
-            process::end(child);
-        }
     }
 }
 

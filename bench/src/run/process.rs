@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process};
 use serde::Serialize;
 
 /// How often memory is sampled. What is read is each process's own peak so far; looking at all threads
@@ -80,17 +80,42 @@ pub fn spawn(command: &mut Command, log: &Path) -> Result<Child> {
     command.spawn().with_context(|| format!("start {}", command.get_program().display()))
 }
 
-/// Ends a process and all below it at once, and reaps it.
-pub fn end(mut child: Child) {
-    kill_tree(Pid::from_child(&child));
-    // It fails only if it was reaped already, which is what is wanted.
-    let _ = child.wait();
+/// A process that is running; when this is dropped, it and all below it are ended at once.
+pub struct Running(Option<Child>);
+
+impl Running {
+    /// Takes charge of a process.
+    pub const fn new(child: Child) -> Self {
+        Self(Some(child))
+    }
+
+    /// Returns the number of the process; none once it was asked to end.
+    pub fn pid(&self) -> Option<Pid> {
+        self.0.as_ref().map(Pid::from_child)
+    }
+
+    /// Asks the process to end in order, and waits for that.
+    pub fn end_in_order(mut self) -> Result<ExitStatus> {
+        let mut child = self.0.take().context("the process was ended before")?;
+        kill_process(Pid::from_child(&child), Signal::TERM).context("ask a process to end")?;
+        child.wait().context("wait for a process")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            kill_tree(Pid::from_child(&child));
+            // It fails only if it was reaped already, which is what is wanted.
+            let _ = child.wait();
+        }
+    }
 }
 
 /// The head first, so that it starts nothing new. A process that is gone already needs no signal.
 fn kill_tree(head: Pid) {
     for pid in tree(head.as_raw_nonzero().get()).into_iter().filter_map(Pid::from_raw) {
-        let _ = rustix::process::kill_process(pid, Signal::KILL);
+        let _ = kill_process(pid, Signal::KILL);
     }
 }
 

@@ -342,7 +342,7 @@ impl<'a> Home<'a> {
 
     /// Returns what is visible, and what is when all files are removed that can be.
     async fn found(&mut self, client: &Client, left: Vec<Result<Left, String>>) -> Vec<Found> {
-        let out = self.outs();
+        let out = self.outs().await;
         let mut all = JoinSet::new();
         for (at, left) in left.iter().enumerate() {
             let hand = self.hand(client, at);
@@ -354,13 +354,30 @@ impl<'a> Home<'a> {
         }
         self.done(all).await;
         self.visible(client).await;
-        let found = left.into_iter().zip(out).zip(self.outs());
+        let found = left.into_iter().zip(out).zip(self.outs().await);
         found.map(|((left, out), cleared)| Found { left, out, cleared }).collect()
     }
 
-    fn outs(&self) -> Vec<Result<Tree, String>> {
-        (0..self.histories.len()).map(|at| outputs::read(&self.of(at, "out"))).collect()
+    /// Returns what is visible of each pipeline. Right behind a start a table that an earlier life has
+    /// shown is shown once more, with the same bytes; its file is waited for while it is hidden.
+    async fn outs(&self) -> Vec<Result<Tree, String>> {
+        let deadline = Instant::now() + ROUND_MAX;
+        let mut outs = Vec::with_capacity(self.histories.len());
+        for at in 0..self.histories.len() {
+            let mut out = outputs::read(&self.of(at, "out"));
+            while out.as_ref().is_ok_and(is_being_written) && Instant::now() < deadline {
+                tokio::time::sleep(PAUSE).await;
+                out = outputs::read(&self.of(at, "out"));
+            }
+            outs.push(out);
+        }
+        outs
     }
+}
+
+/// Returns whether a snapshot is about to be put into its place.
+fn is_being_written(out: &Tree) -> bool {
+    out.keys().any(|path| path.contains("/.tidemill-") && path.ends_with(".tmp"))
 }
 
 impl Left {

@@ -26,6 +26,8 @@ const READABLE_BY_OTHERS: u32 = 0o044;
 
 /// How deep a folder that should hold files is walked.
 const DEPTH_MAX: usize = 8;
+/// How often the list of locks is looked at.
+const LOOKS: usize = 5;
 
 impl Round<'_> {
     /// Looks at everything but the journal and the files that it knows.
@@ -167,11 +169,12 @@ fn is_open_to_others(found: Metadata) -> bool {
 }
 
 /// Returns the process that holds the lock of a home, as the kernel tells. Takes no lock itself: a
-/// server that starts in this moment would find the home in use.
+/// server that starts in this moment would find the home in use. The kernel gives its list piece by
+/// piece, and a lock that others give back meanwhile can push a line out of what is given: what is not
+/// found is looked for again.
 fn holder(lock: &Path) -> Option<u32> {
-    let found = std::fs::symlink_metadata(lock).ok()?;
-    let locks = std::fs::read_to_string("/proc/locks").ok()?;
-    holder_in(&locks, found.ino())
+    let inode = std::fs::symlink_metadata(lock).ok()?.ino();
+    (0..LOOKS).find_map(|_| holder_in(&std::fs::read_to_string("/proc/locks").ok()?, inode))
 }
 
 /// Finds the holder of a lock in the kernel's list: `1: FLOCK ADVISORY WRITE 4321 fe:00:1234 0 EOF`.
