@@ -147,7 +147,9 @@ fn corrected(home: &mut Home<'_>, lives: &[Life], runtime: &Runtime) -> Vec<Vec<
     for case in 0..home.cases() {
         let rounds = home.histories.iter().filter_map(|one| one.cases.get(case));
         let rounds = rounds.map(|case| case.rounds.len()).max().unwrap_or_default();
+        let mut anew = false;
         for round in 0..rounds {
+            anew |= server.is_none();
             let life = lives.next().unwrap_or(Life::CALM);
             let running = server.take().unwrap_or_else(|| home.start(life.shape, runtime));
             runtime.block_on(home.steps(&running.client, case, round));
@@ -165,9 +167,10 @@ fn corrected(home: &mut Home<'_>, lives: &[Life], runtime: &Runtime) -> Vec<Vec<
                 End::None => Some(running),
             };
         }
+        anew |= server.is_none();
         let running = server.unwrap_or_else(|| home.start(Shape::ALONE, runtime));
         found.push(runtime.block_on(async {
-            home.visible(&running.client).await;
+            home.visible(&running.client, anew).await;
             let left = home.left(&running.client, case).await;
             home.found(&running.client, left).await
         }));
@@ -202,7 +205,7 @@ fn begun_anew(home: &mut Home<'_>, cases: &[Vec<Found>], runtime: &Runtime) -> V
                 all.spawn(async move { (at, hand.take_all(steps).await) });
             }
             home.done(all).await;
-            home.visible(&server.client).await;
+            home.visible(&server.client, false).await;
             home.found(&server.client, left).await
         }));
     }
@@ -314,18 +317,20 @@ impl<'a> Home<'a> {
         }
     }
 
-    /// Waits until everything that was done is final and can be seen.
-    async fn visible(&self, client: &Client) {
+    /// Waits until everything that was done is final and can be seen. What is final of all pipelines is
+    /// made visible when one of them is drained; but right behind a start (`anew`) some may still be
+    /// read again, and show nothing new.
+    async fn visible(&self, client: &Client, anew: bool) {
         self.settled(client).await;
-        // What is final of all pipelines is made visible when one of them is drained.
-        let Some(first) = self.histories.first() else { return };
-        let name = &first.pipeline.name;
         let deadline = Instant::now() + ROUND_MAX;
-        while !client.drain(Some(name), false).await.unwrap().1 {
-            assert!(Instant::now() < deadline, "it is not drained");
-            tokio::time::sleep(PAUSE).await;
+        for history in self.histories.iter().take(if anew { usize::MAX } else { 1 }) {
+            let name = &history.pipeline.name;
+            while !client.drain(Some(name), false).await.unwrap().1 {
+                assert!(Instant::now() < deadline, "{name} is not drained");
+                tokio::time::sleep(PAUSE).await;
+            }
+            client.resume(name, None).await.unwrap();
         }
-        client.resume(name, None).await.unwrap();
     }
 
     /// Returns what became of the files of a case.
@@ -342,7 +347,7 @@ impl<'a> Home<'a> {
 
     /// Returns what is visible, and what is when all files are removed that can be.
     async fn found(&mut self, client: &Client, left: Vec<Result<Left, String>>) -> Vec<Found> {
-        let out = self.outs().await;
+        let out = self.outs();
         let mut all = JoinSet::new();
         for (at, left) in left.iter().enumerate() {
             let hand = self.hand(client, at);
@@ -353,31 +358,14 @@ impl<'a> Home<'a> {
             all.spawn(async move { (at, hand.remove_all(names).await) });
         }
         self.done(all).await;
-        self.visible(client).await;
-        let found = left.into_iter().zip(out).zip(self.outs().await);
+        self.visible(client, false).await;
+        let found = left.into_iter().zip(out).zip(self.outs());
         found.map(|((left, out), cleared)| Found { left, out, cleared }).collect()
     }
 
-    /// Returns what is visible of each pipeline. Right behind a start a table that an earlier life has
-    /// shown is shown once more, with the same bytes; its file is waited for while it is hidden.
-    async fn outs(&self) -> Vec<Result<Tree, String>> {
-        let deadline = Instant::now() + ROUND_MAX;
-        let mut outs = Vec::with_capacity(self.histories.len());
-        for at in 0..self.histories.len() {
-            let mut out = outputs::read(&self.of(at, "out"));
-            while out.as_ref().is_ok_and(is_being_written) && Instant::now() < deadline {
-                tokio::time::sleep(PAUSE).await;
-                out = outputs::read(&self.of(at, "out"));
-            }
-            outs.push(out);
-        }
-        outs
+    fn outs(&self) -> Vec<Result<Tree, String>> {
+        (0..self.histories.len()).map(|at| outputs::read(&self.of(at, "out"))).collect()
     }
-}
-
-/// Returns whether a snapshot is about to be put into its place.
-fn is_being_written(out: &Tree) -> bool {
-    out.keys().any(|path| path.contains("/.tidemill-") && path.ends_with(".tmp"))
 }
 
 impl Left {

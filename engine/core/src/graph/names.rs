@@ -268,11 +268,25 @@ impl Resolver<'_> {
             Some((node, tag)) if self.known.contains_key(node) => {
                 Some(format!("a tag stands behind a dot: {}", quoted(&format!("{node}.{tag}"))))
             }
-            _ => mistakes.nearest_hint(name, sources.chain(operators), "there are"),
+            _ => self
+                .tag_alone(name)
+                .or_else(|| mistakes.nearest_hint(name, sources.chain(operators), "there are")),
         };
         let place = place_in(mistakes.yaml(), from.place, &from.text, 0..name.len());
         let message = format!("no source or operator is called {}", quoted(name));
         mistakes.add(place, &from.path, message, hint);
+    }
+
+    /// Returns what to write instead of a tag that stands alone.
+    fn tag_alone(&self, name: &str) -> Option<String> {
+        let has_it =
+            |operator: &&OperatorSpec| tags(operator).is_some_and(|all| all.contains(&name));
+        let owners = self.spec.operators.iter().filter(has_it);
+        let written: Vec<String> =
+            owners.map(|operator| format!("{}.{name}", operator.name.text)).collect();
+        let choices = listed(written.iter().map(String::as_str)).replace(" and ", " or ");
+        let text = format!("a tag stands behind the name of its operator: {choices}");
+        (!written.is_empty()).then_some(text)
     }
 
     fn unknown_tag(
