@@ -104,14 +104,14 @@ impl Replay {
             });
         }
         if let Some(trouble) = outcome.trouble {
-            let at = match self.layout.place(row) {
+            let (file, at) = match self.layout.place(row) {
                 Ok(Place { submission, position, offset, .. }) if self.layout.arrival.is_some() => {
                     let byte = offset + u64::from(position_offset(position));
-                    format!("file {submission}, byte {byte}: ")
+                    (submission, format!("byte {byte} of the record's file: "))
                 }
-                _ => String::new(),
+                _ => (0, String::new()),
             };
-            said.report(&format!("{at}{trouble}"));
+            said.report(file, &format!("{at}{trouble}"));
         }
     }
 }

@@ -237,3 +237,37 @@ sinks:
     made.rejects = made.rejects.replace("big.txt", "big.txt.zst");
     check(pipeline, "big.txt.zst", "big.txt", &packed, &made);
 }
+
+/// What is told of the records of a key does not depend on the number that their file has in a home.
+#[test]
+fn a_trouble_of_a_state_is_told_alike_whatever_number_its_file_has() {
+    let yaml = "\
+pipeline: p
+sources:
+  ev: { format: csv, pattern: \"ev*\", fields: { k: string, ts: int, n: int } }
+  other: { format: csv, pattern: \"other*\", fields: { k: string } }
+operators:
+  st:
+    from: ev
+    state:
+      { key: [k], order: [ts], initial: a, vars: { c: { type: int, initial: 0 } },
+        transitions: [ { set: { c: 100 / n } } ], add: { c: c } }
+sinks:
+  o: { from: st.a, files: { format: csv } }
+  others: { from: other, files: { format: csv } }
+";
+    let told = |before: usize| {
+        let site = Site::new(NODE, yaml);
+        for number in 0..before {
+            site.put(&format!("other{number}.csv"), format!("k\nx{number}\n").as_bytes());
+        }
+        site.once(Shape::ALONE).expect_code(0);
+        site.put("ev0.csv", b"k,ts,n\na,1,0\nb,2,1\na,3,0\n");
+        site.once(Shape::new(1, 2)).expect_code(0);
+        String::from_utf8(site.out()["rejects/ev0.csv.jsonl"].clone()).unwrap()
+    };
+    let alone = told(0);
+    assert!(alone.contains("\"byte 7 of the record's file: division by zero\""), "{alone}");
+    assert_eq!(alone.lines().count(), 2, "{alone}");
+    assert_eq!(told(11), alone);
+}

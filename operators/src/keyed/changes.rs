@@ -459,10 +459,9 @@ impl Leaving {
                 let epoch = self.capability.time().epoch;
                 Leaves::Rows(Box::new(presenter.batch(rows, epoch, self.diff)))
             }
-            None => {
-                let text = |row: &[u8]| String::from_utf8_lossy(row).into_owned();
-                Leaves::Troubles(rows.map(|(key, row)| (Key::new(key), text(row))).collect())
-            }
+            None => Leaves::Troubles(
+                rows.map(|(key, row)| (Key::new(key), Said::trouble(row))).collect(),
+            ),
         };
         self.next += same;
         Some((same, leaves))

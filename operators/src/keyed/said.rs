@@ -37,9 +37,19 @@ impl Said {
     }
 
     /// Tells of a trouble with this key. It is told once, when it is new, in the name of the file
-    /// that made it so.
-    pub fn report(&mut self, trouble: &str) {
-        self.give(TROUBLE, trouble.as_bytes(), 1);
+    /// that made it so. Alike troubles of different files are told each; the number of a file is not
+    /// shown, it is another one wherever the same files come in another order.
+    pub fn report(&mut self, file: u64, trouble: &str) {
+        self.give_with(TROUBLE, 1, |bytes| {
+            bytes.extend_from_slice(&file.to_be_bytes());
+            bytes.extend_from_slice(trouble.as_bytes());
+        });
+    }
+
+    /// Returns what is shown of a trouble.
+    pub(super) fn trouble(row: &[u8]) -> String {
+        let text = row.get(size_of::<u64>()..).unwrap_or_default();
+        String::from_utf8_lossy(text).into_owned()
     }
 
     /// Says that nothing which is said from here on of rows below these bytes is a change: they are
