@@ -301,9 +301,9 @@ pub struct Deploy {
     /// The pipeline files
     #[arg(required = true, value_name = "PIPELINE.yaml")]
     pub pipelines: Vec<PathBuf>,
-    /// What to send in the place of each file, where it is not the file's own text.
+    /// What to send in the place of each file, or the mistakes in it; without it, the file's own text.
     #[arg(skip)]
-    pub flat: Vec<Option<FlatFile>>,
+    pub flat: Vec<Result<FlatFile, String>>,
     /// Only say what would happen: what is kept, what is rebuilt, what is refused
     #[arg(long)]
     pub dry_run: bool,

@@ -16,22 +16,18 @@ use crate::{FAILED, human, json};
 /// How long the server may take to come back with the new plan.
 const BACK_MAX: Duration = Duration::from_secs(600);
 
+/// The word for the mistakes in a pipeline file, as a server gives it.
+const BAD_FILE: &str = "bad_pipeline_file";
+
 /// How many digits of a plan's hash are shown to people.
 const HASH_DIGITS: usize = 12;
 
 /// Runs `deploy`.
 pub(crate) async fn run(command: Deploy, output: &mut Output<'_>) -> anyhow::Result<u8> {
+    let Some(files) = files(&command, output)? else { return Ok(FAILED) };
     let client = Client::connect(&command.common.server).await?;
     let mut code = 0;
-    for (at, path) in command.pipelines.iter().enumerate() {
-        let file = match command.flat.get(at).cloned().flatten() {
-            Some(flat) => flat,
-            None => FlatFile {
-                text: std::fs::read_to_string(path)
-                    .with_context(|| format!("read the pipeline file {}", path.display()))?,
-                params: BTreeMap::new(),
-            },
-        };
+    for (path, file) in command.pipelines.iter().zip(files) {
         match deploy(&client, &command, &file).await {
             Ok((deployment, serves)) => {
                 if deployment.refused.is_some() {
@@ -45,7 +41,12 @@ pub(crate) async fn run(command: Deploy, output: &mut Output<'_>) -> anyhow::Res
             }
             // Those before it have taken over; those behind it may need it.
             Err(error @ Error::Server { .. }) => {
-                failed(path, &error, command.common.json, output)?;
+                let file = path.display().to_string();
+                if command.common.json {
+                    writeln!(output.out, "{}", json::failure(&file, &error))?;
+                } else {
+                    failed(path, &json::chain(&error), output)?;
+                }
                 return Ok(FAILED);
             }
             Err(error) => return Err(error.into()),
@@ -53,6 +54,30 @@ pub(crate) async fn run(command: Deploy, output: &mut Output<'_>) -> anyhow::Res
         output.out.flush()?;
     }
     Ok(code)
+}
+
+/// Returns what is sent of each file; `None` if one of them has mistakes, which are told: nothing is then
+/// asked of the server, that none of several takes over without the others.
+fn files(command: &Deploy, output: &mut Output<'_>) -> anyhow::Result<Option<Vec<FlatFile>>> {
+    let mut files = Vec::with_capacity(command.pipelines.len());
+    for (at, path) in command.pipelines.iter().enumerate() {
+        match command.flat.get(at) {
+            Some(Ok(flat)) => files.push(flat.clone()),
+            Some(Err(mistakes)) if command.common.json => {
+                let file = path.display().to_string();
+                let error = json!({ "code": BAD_FILE, "message": mistakes });
+                writeln!(output.out, "{}", json!({ "file": file, "error": error }))?;
+            }
+            Some(Err(mistakes)) => failed(path, mistakes, output)?,
+            None => files.push(FlatFile {
+                text: std::fs::read_to_string(path)
+                    .with_context(|| format!("read the pipeline file {}", path.display()))?,
+                params: BTreeMap::new(),
+            }),
+        }
+    }
+    output.out.flush()?;
+    Ok((files.len() == command.pipelines.len()).then_some(files))
 }
 
 /// Deploys a file, and waits until it runs. Returns whether it does; nothing in a dry run.
@@ -71,22 +96,11 @@ async fn deploy(
     Ok((deployment, Some(serves)))
 }
 
-fn failed(
-    path: &Path,
-    error: &Error,
-    as_json: bool,
-    output: &mut Output<'_>,
-) -> anyhow::Result<()> {
-    let file = path.display().to_string();
-    if as_json {
-        writeln!(output.out, "{}", json::failure(&file, error))?;
-    } else {
-        // Mistakes come as they are shown, line by line; nothing in them reaches a terminal as a
-        // command.
-        let text = json::chain(error);
-        let lines: Vec<String> = text.lines().map(human::name).collect();
-        writeln!(output.out, "{}: not deployed: {}", human::name(&file), lines.join("\n"))?;
-    }
+fn failed(path: &Path, why: &str, output: &mut Output<'_>) -> anyhow::Result<()> {
+    // Mistakes come as they are shown, line by line; nothing in them reaches a terminal as a command.
+    let lines: Vec<String> = why.lines().map(human::name).collect();
+    let file = human::name(&path.display().to_string());
+    writeln!(output.out, "{file}: not deployed: {}", lines.join("\n"))?;
     Ok(())
 }
 

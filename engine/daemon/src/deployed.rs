@@ -79,18 +79,21 @@ pub(crate) fn effective(
 }
 
 /// Puts into `deploy` what a file is with all that it includes and the parameters that it is given here:
-/// the server has neither. A file with mistakes is sent as it is, and the server tells them. `None` for a
-/// value that no file has a parameter for, which is told.
+/// the server has neither. In the place of a file with mistakes come these: they show places in the files
+/// that were given. `None` for a value that no file has a parameter for, which is told.
 pub(crate) fn flat(mut command: ClientCommand) -> anyhow::Result<Option<ClientCommand>> {
     if let ClientCommand::Deploy(deploy) = &mut command {
         let Some(values) = Values::gather(&deploy.params)? else { return Ok(None) };
+        let values = values.elsewhere();
         for path in &deploy.pipelines {
-            let loaded = load_with(path, &values)?.ok();
-            let flat = loaded.map(|plan| FlatFile { text: plan.yaml, params: values.given() });
+            let flat = match load_with(path, &values)? {
+                Ok(plan) => Ok(FlatFile { text: plan.yaml, params: values.given() }),
+                Err(mistakes) => Err(mistakes.text()),
+            };
             deploy.flat.push(flat);
         }
         // While a file could not be read, its parameters are not known.
-        if deploy.flat.iter().all(Option::is_some) && !values.all_known() {
+        if deploy.flat.iter().all(Result::is_ok) && !values.all_known() {
             return Ok(None);
         }
     }

@@ -41,10 +41,21 @@ impl Mistakes {
             complain(diagnostic.render(&self.file, &self.yaml).trim_end());
             complain("");
         }
-        let count = self.diagnostics.len();
-        let mistakes =
-            if count == 1 { "1 mistake".to_owned() } else { format!("{count} mistakes") };
-        complain(&format!("{}: {mistakes}", self.file));
+        complain(&format!("{}: {}", self.file, self.count()));
+    }
+
+    /// Returns them as a person reads them: how many, then each with its place.
+    pub fn text(&self) -> String {
+        let each = self.diagnostics.iter().map(|one| one.render(&self.file, &self.yaml));
+        let each: Vec<String> = each.map(|text| text.trim_end().to_owned()).collect();
+        format!("{}\n{}", self.count(), each.join("\n\n"))
+    }
+
+    fn count(&self) -> String {
+        match self.diagnostics.len() {
+            1 => "1 mistake".to_owned(),
+            count => format!("{count} mistakes"),
+        }
     }
 }
 
@@ -102,6 +113,11 @@ impl Values {
     /// Returns the same values for tests of pipelines, which hash with keys that are the same everywhere.
     pub fn of_tests(self) -> Self {
         Self { secrets: Secrets::of_tests(), ..self }
+    }
+
+    /// Returns the same values for files that run elsewhere: which keys there are, is known only there.
+    pub fn elsewhere(self) -> Self {
+        Self { secrets: Secrets::default(), ..self }
     }
 
     /// Tells of every value that no file has a parameter for; returns whether there is none.

@@ -78,7 +78,11 @@ pub fn run(flags: RunFlags) -> anyhow::Result<u8> {
         plans.iter_mut().for_each(Plan::take_corrections);
     }
     if supervises {
-        let texts = plans.into_iter().map(|plan| plan.yaml).collect();
+        let texts = plans.iter().map(|plan| plan.yaml.clone()).collect();
+        // What is wrong with it, process 0 says.
+        if let Ok(all) = effective(plans, &deployed, &secrets) {
+            tell(&all.notes);
+        }
         return all(&settings, flags.once, texts);
     }
     let Effective { plans, added, .. } =
