@@ -256,8 +256,15 @@ fn one_upload_goes_to_several_pipelines_once_each() {
     let called = running.call(&["submit", &file, "--pipeline", "p,q", "--wait"]);
     called.expect_code(3);
     assert_eq!(called.stdout.matches("wrong_count").count(), 2, "{called}");
-    let wrong = running.call(&["submit", &file, "--pipeline", "p,r"]);
-    assert!(wrong.code == Some(1) && wrong.stderr.contains("no pipeline is called r"), "{wrong}");
+    for (arguments, code, said) in [
+        (&["--pipeline", "p,r"][..], 1, "no pipeline is called r; running: p, q"),
+        (&["--pipeline", "p,p"], 1, "--pipeline names p twice"),
+        (&["--pipeline", ","], 2, "--pipeline <NAME>"),
+        (&[], 1, "several pipelines run here: name one (--pipeline NAME); running: p, q"),
+    ] {
+        let wrong = running.call(&[&["submit", &file], arguments].concat());
+        wrong.expect_code(code).expect_said(said);
+    }
     running.stop();
     assert_eq!(site.names("processed"), ["a.csv", "a~2.csv"]);
     let other = tree::read(&site.home().join("q/processed"));

@@ -256,6 +256,7 @@ fn what_is_not_there_cannot_be_paused() {
     for (target, text) in [
         ("q", "no_pipeline: no pipeline is called \"q\"; running: p"),
         ("p.by_size", "no_part: pipeline p has no source or sink called \"by_size\""),
+        ("p.source:big", "pipeline p has no source called \"big\"; it has sources: orders, notes;"),
         ("p.", "is not PIPELINE, PIPELINE.SOURCE or PIPELINE.SINK"),
     ] {
         let refused = running.call(&["pause", target]);
@@ -263,6 +264,35 @@ fn what_is_not_there_cannot_be_paused() {
         assert!(refused.stderr.contains(text), "{refused}");
     }
     assert_eq!(running.conditions(), [""; 0]);
+    running.stop();
+}
+
+#[test]
+fn a_deployment_does_not_lift_a_pause_that_nobody_resumed() {
+    let site = Site::new(NODE, PIPELINE);
+    let running = site.start(Shape::ALONE);
+    running.call(&["pause", "p.orders", "p.source:notes"]).expect_code(0);
+    let renamed = |old: &str, new: &str| {
+        let text = PIPELINE.replace(&format!("{old}: {{ f"), &format!("{new}: {{ f"));
+        std::fs::write(
+            site.path().join("next.yaml"),
+            text.replace(&format!("from: {old}"), &format!("from: {new}")),
+        )
+        .unwrap();
+    };
+    let why = "source orders of p is paused, and the new file has no source of that name";
+    renamed("orders", "purchases");
+    for more in [&["--dry-run"][..], &[]] {
+        let told = running.call(&[&["deploy", "next.yaml"], more].concat());
+        assert!(told.expect_code(1).stdout.contains(why), "{told}");
+        assert!(told.stdout.contains("tidemill resume p.orders"), "{told}");
+    }
+    running.call(&["resume", "p.orders"]).expect_code(0);
+    running.call(&["deploy", "next.yaml"]).expect_code(0);
+    // What is there under its name stays paused, and a source and a sink of one name are told apart.
+    let told = running.call(&["pause", "p.sink:notes"]).expect_code(0).stdout.clone();
+    assert!(told.contains("  source p.notes is paused since"), "{told}");
+    assert_eq!(running.conditions(), ["paused", "paused"]);
     running.stop();
 }
 

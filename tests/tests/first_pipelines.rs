@@ -69,6 +69,18 @@ fn a_pipeline_from_a_csv_file_is_as_it_was_promised() {
 }
 
 #[test]
+fn an_object_that_is_sometimes_missing_is_none_of_the_columns() {
+    let users =
+        b"{\"id\":1,\"user\":{\"name\":\"ann\",\"at\":{\"x\":1}}}\n{\"id\":2,\"user\":null}\n\
+        {\"id\":3,\"user\":{}}\n{\"id\":4,\"user\":{\"name\":\"bob\",\"at\":null}}\n";
+    let yaml = check(&[("users.jsonl", users)], &["users_good"]);
+    assert!(yaml.contains("user_name: { type: string, path: \"user.name\" }"), "{yaml}");
+    assert!(yaml.contains("user_at_x: { type: int, path: \"user.at.x\" }"), "{yaml}");
+    assert!(!yaml.contains("always empty") && !yaml.contains(" user: "), "{yaml}");
+    assert!(!yaml.contains("rejects:"), "{yaml}");
+}
+
+#[test]
 fn every_kind_of_sample_gives_a_pipeline_that_runs() {
     let gz = |bytes: &[u8]| {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand, ValueEnum};
 use tidemill_client::{Phase, SubmissionId};
 
@@ -91,7 +92,12 @@ pub struct Submit {
     ///
     /// A file for several is sent once. Each pipeline makes a submission of its own of it, and each has
     /// its own line.
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_delimiter = ',',
+        value_parser = NonEmptyStringValueParser::new()
+    )]
     pub pipeline: Vec<String>,
     /// Wait until each file is committed or quarantined
     #[arg(long)]

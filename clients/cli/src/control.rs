@@ -101,7 +101,12 @@ fn is_meant(hold: &Hold, target: &str) -> bool {
 
 fn still(hold: &Hold) -> String {
     let state = if hold.kind == "drained" { "drained" } else { "paused" };
-    format!("{} is {state} since {} UTC", human::name(&name(hold)), human::instant(hold.since))
+    let kind = match hold.part.is_empty() {
+        true => String::new(),
+        false => format!("{} ", hold.kind),
+    };
+    let name = human::name(&name(hold));
+    format!("{kind}{name} is {state} since {} UTC", human::instant(hold.since))
 }
 
 /// Runs `drain`.

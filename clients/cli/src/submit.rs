@@ -34,6 +34,10 @@ pub(crate) async fn run(command: Submit, output: &mut Output<'_>) -> anyhow::Res
     if matches!(command.replace, Some(Some(_))) && command.pipeline.len() > 1 {
         anyhow::bail!("--replace=ID is a file of one pipeline; --replace goes by the name in each");
     }
+    let mut named = BTreeSet::new();
+    if let Some(twice) = command.pipeline.iter().find(|name| !named.insert(*name)) {
+        anyhow::bail!("--pipeline names {} twice", human::name(twice));
+    }
     if command.dry_run && command.pipeline.len() > 1 {
         anyhow::bail!("--dry-run is for one pipeline; try them one after the other");
     }

@@ -68,13 +68,15 @@ pub enum ControlError {
         running: String,
     },
     /// The pipeline has no such source or sink.
-    #[error("pipeline {pipeline} has no source or sink called {name:?}; it has {known}")]
+    #[error("pipeline {pipeline} has no {kind} called {name:?}; it has {known}")]
     Part {
         /// The pipeline.
         pipeline: String,
+        /// What it should be: `source`, `sink`, or either.
+        kind: &'static str,
         /// What was asked for.
         name: String,
-        /// Its sources and sinks, separated by commas.
+        /// Its sources and sinks.
         known: String,
     },
     /// A source and a sink are called so.
@@ -116,6 +118,13 @@ impl Control {
             };
             if is_known {
                 line.held.insert(hold.what, from_us(hold.since_us));
+            } else {
+                tracing::warn!(
+                    pipeline = hold.pipeline,
+                    "paused: {}, which this pipeline file does not have; it holds again when a file has \
+                     it",
+                    words(&hold.what)
+                );
             }
         }
         Self { inner: Arc::new(Inner { lines: Mutex::new(lines), door: RwLock::default() }) }
@@ -137,9 +146,13 @@ impl Control {
         };
         let Some(part) = part else { return Ok((at, None)) };
         let line = &lines[at];
-        let (kind, name) = part.split_once(':').unwrap_or(("", part));
-        let source = line.sources.iter().find(|one| *one == name && matches!(kind, "" | "source"));
-        let sink = line.sinks.iter().find(|one| *one == name && matches!(kind, "" | "sink"));
+        let (kind, name) = match part.split_once(':') {
+            Some(("source", name)) => ("source", name),
+            Some(("sink", name)) => ("sink", name),
+            _ => ("source or sink", part),
+        };
+        let source = line.sources.iter().find(|one| *one == name && kind != "sink");
+        let sink = line.sinks.iter().find(|one| *one == name && kind != "source");
         match (source, sink) {
             (Some(_), Some(_)) => {
                 return Err(ControlError::Ambiguous {
@@ -151,11 +164,12 @@ impl Control {
             (None, Some(name)) => return Ok((at, Some(Held::Sink(name.clone())))),
             (None, None) => {}
         }
-        let known: Vec<&str> = line.sources.iter().chain(&line.sinks).map(|name| &**name).collect();
+        let (sources, sinks) = (line.sources.join(", "), line.sinks.join(", "));
         Err(ControlError::Part {
             pipeline: line.name.clone(),
-            name: part.chars().take(100).collect(),
-            known: known.join(", "),
+            kind,
+            name: name.chars().take(100).collect(),
+            known: format!("sources: {sources}; sinks: {sinks}"),
         })
     }
 
@@ -232,6 +246,23 @@ impl Control {
         self.lines().get(pipeline).is_some_and(|line| line.held.contains_key(what))
     }
 
+    /// Returns why another plan of a pipeline cannot take over as long as some source or sink is paused
+    /// that it does not have: it would be paused no more, and nobody has said so.
+    pub fn lost(&self, pipeline: usize, plan: &Plan) -> Option<String> {
+        let is_lost = |hold: &HoldReport| match hold.kind.as_str() {
+            HoldReport::SOURCE => !plan.sources.iter().any(|one| one.name == hold.part),
+            HoldReport::SINK => !plan.sinks.iter().any(|one| one.name == hold.part),
+            _ => false,
+        };
+        let hold = self.holds(pipeline).into_iter().find(is_lost)?;
+        let HoldReport { pipeline: name, kind, part, .. } = &hold;
+        Some(format!(
+            "{kind} {part} of {name} is paused, and the new file has no {kind} of that name; let it go \
+             (tidemill resume {}), or hold the whole pipeline in its place (tidemill pause {name} first)",
+            target(&hold)
+        ))
+    }
+
     /// Returns what is held back of a pipeline.
     pub fn holds(&self, pipeline: usize) -> Vec<HoldReport> {
         self.lines().get(pipeline).map(reports).unwrap_or_default()
@@ -271,6 +302,24 @@ fn reports(line: &Line) -> Vec<HoldReport> {
     line.held.iter().map(report).collect()
 }
 
+fn words(what: &Held) -> String {
+    match what {
+        Held::Drained | Held::Paused => "all of it".to_owned(),
+        Held::Source(name) => format!("source {name}"),
+        Held::Sink(name) => format!("sink {name}"),
+    }
+}
+
+/// Returns the name by which a person resumes something.
+fn target(hold: &HoldReport) -> String {
+    let HoldReport { pipeline, part, .. } = hold;
+    match (part.is_empty(), hold.shares_its_name) {
+        (true, _) => pipeline.clone(),
+        (false, false) => format!("{pipeline}.{part}"),
+        (false, true) => format!("{pipeline}.{}:{part}", hold.kind),
+    }
+}
+
 fn condition(hold: HoldReport) -> Condition {
     let HoldReport { pipeline, part, since, files_waiting, .. } = &hold;
     let wait = match files_waiting {
@@ -294,17 +343,8 @@ fn condition(hold: HoldReport) -> Condition {
             format!("sink {part} of {pipeline} is paused: files that reach it are not committed"),
         ),
     };
-    let target = match (part.is_empty(), hold.shares_its_name) {
-        (true, _) => pipeline.clone(),
-        (false, false) => format!("{pipeline}.{part}"),
-        (false, true) => format!("{pipeline}.{}:{part}", hold.kind),
-    };
-    Condition {
-        code: code.into(),
-        since: *since,
-        text,
-        hint: format!("to go on: tidemill resume {target}"),
-    }
+    let hint = format!("to go on: tidemill resume {}", target(&hold));
+    Condition { code: code.into(), since: *since, text, hint }
 }
 
 #[cfg(test)]
@@ -366,10 +406,30 @@ mod tests {
         let both = "pipeline p has a source and a sink called b; say p.source:b or p.sink:b";
         check("p", Some("b"), both);
         check("q", None, "no pipeline is called \"q\"; running: p");
-        let known = "it has a, b, o, b, rejects";
+        let known = "it has sources: a, b; sinks: o, b, rejects";
         check("p", Some("x"), &format!("pipeline p has no source or sink called \"x\"; {known}"));
-        let gone = format!("pipeline p has no source or sink called \"source:o\"; {known}");
+        let gone = format!("pipeline p has no source called \"o\"; {known}");
         check("p", Some("source:o"), &gone);
+        let gone = format!("pipeline p has no source or sink called \"table:o\"; {known}");
+        check("p", Some("table:o"), &gone);
+    }
+
+    #[test]
+    fn a_plan_without_what_is_paused_is_told() {
+        let plan =
+            plan::plan(&YAML.replace("a: { format", "c: { format").replace("from: a", "from: c"));
+        let plan = plan.unwrap();
+        let check = |held: Held, expected: Option<&str>| {
+            let said = given(&[held.clone()]).lost(0, &plan);
+            assert_eq!(said.is_some(), expected.is_some(), "{held:?}: {said:?}");
+            let said = said.unwrap_or_default();
+            assert!(said.contains(expected.unwrap_or_default()), "{held:?}: {said}");
+        };
+        check(Held::Source("a".into()), Some("source a of p is paused"));
+        check(Held::Source("b".into()), None);
+        check(Held::Sink("b".into()), None);
+        check(Held::Paused, None);
+        check(Held::Drained, None);
     }
 
     #[test]

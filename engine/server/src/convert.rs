@@ -57,7 +57,7 @@ fn text_of(refusal: &Refusal) -> String {
 /// Returns the status code and the stable word of a refusal, as `submissions.proto` lists them.
 fn code_and_word(refusal: &Refusal) -> (Code, RequestCode) {
     match refusal {
-        Refusal::Submit(SubmitError::UnknownPipeline { .. })
+        Refusal::Submit(SubmitError::UnknownPipeline { .. } | SubmitError::NoPipeline { .. })
         | Refusal::Pipeline { .. }
         | Refusal::PipelineNeeded { .. } => (Code::NotFound, RequestCode::NoPipeline),
         Refusal::Partly { refusal, .. } => code_and_word(refusal),

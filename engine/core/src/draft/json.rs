@@ -1,5 +1,7 @@
 //! Json: the columns of a sample of JSON objects, nested ones by their paths. Pure.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value as Json};
 
 use super::shape::{Kind, Look};
@@ -14,6 +16,15 @@ struct Field {
     path: Vec<String>,
     values: Vec<(usize, Value)>,
     lists: usize,
+    /// How often it is an object in which nothing stands.
+    empties: usize,
+}
+
+impl Field {
+    /// Returns the paths of the objects that it stands in.
+    fn objects(&self) -> impl Iterator<Item = Vec<String>> {
+        (1..self.path.len()).filter_map(|depth| self.path.get(..depth)).map(<[String]>::to_vec)
+    }
 }
 
 /// Returns what a jsonl file looks like, or why it is none.
@@ -43,12 +54,20 @@ pub(super) fn look(lines: &[&str]) -> Result<Look, String> {
             broken + records
         ));
     }
+    let opened: HashSet<Vec<String>> = fields.iter().flat_map(Field::objects).collect();
     let mut columns: Vec<types::Column> = Vec::new();
     for mut field in fields {
         let shown = field.path.join(".");
         let name = field.path.join("_");
-        if field.lists > 0 {
-            notes.push(format!("{shown} holds lists: it is not read"));
+        if opened.contains(&field.path) {
+            // An object that is missing or empty here: what is in it is NULL.
+            if field.values.iter().any(|(_, value)| *value != Value::Null) || field.lists > 0 {
+                notes.push(format!("{shown} is not always an object: only objects are read"));
+            }
+            continue;
+        }
+        if field.lists + field.empties > 0 {
+            notes.push(format!("{shown} holds lists or objects: it is not read"));
             continue;
         }
         let nested = field.path.len() > 1;
@@ -93,12 +112,14 @@ fn gather(
                 let at = fields.iter().position(|field| field.path == *path).or_else(|| {
                     // A file with a new key on every line is no table.
                     (fields.len() < 4 * COLUMNS_MAX).then(|| {
-                        fields.push(Field { path: path.clone(), values: Vec::new(), lists: 0 });
+                        let path = path.clone();
+                        fields.push(Field { path, values: Vec::new(), lists: 0, empties: 0 });
                         fields.len() - 1
                     })
                 });
                 if let Some(field) = at.and_then(|at| fields.get_mut(at)) {
                     match other {
+                        Json::Object(inner) if inner.is_empty() => field.empties += 1,
                         Json::Array(_) | Json::Object(_) => field.lists += 1,
                         Json::Null => field.values.push((line, Value::Null)),
                         Json::Bool(truth) => field.values.push((line, Value::Truth(*truth))),

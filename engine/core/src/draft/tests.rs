@@ -114,7 +114,7 @@ fn fields_of_json_are_found_in_depth() {
             "at: timestamp",
             "user_id: { type: int, path: \"user.id\" }",
             "user_name: { type: string, path: \"user.name\" } # empty in 1 of 2 records",
-            "# Look: tags holds lists: it is not read",
+            "# Look: tags holds lists or objects: it is not read",
             "v: float",
             "x: string                       # empty in 1 of 2 records",
         ],

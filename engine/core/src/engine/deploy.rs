@@ -309,6 +309,9 @@ impl Engine {
                 )
             });
         }
+        if let Some(lost) = at.and_then(|at| self.parts.control.lost(at, new)) {
+            report.refused.get_or_insert(lost);
+        }
         let read = self.read_again(new)?;
         report.files = read.there.len() as u64;
         report.bytes = read.there.iter().map(|file| file.identity.bytes).sum();

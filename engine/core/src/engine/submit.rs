@@ -59,6 +59,12 @@ pub enum SubmitError {
         /// What runs, separated by commas.
         running: String,
     },
+    /// None is named, and several run.
+    #[error("several pipelines run here: name one (--pipeline NAME); running: {running}")]
+    NoPipeline {
+        /// What runs, separated by commas.
+        running: String,
+    },
     /// The name cannot be a file name here.
     #[error("the name {name:?} cannot be taken: {reason}")]
     Name {
@@ -342,14 +348,14 @@ impl Engine {
     /// Returns the place of a pipeline, or of the only one.
     pub(super) fn pipeline_at(&self, pipeline: Option<&str>) -> Result<usize, SubmitError> {
         let plans = &self.parts.plans;
-        let found = match pipeline {
-            Some(wanted) => plans.iter().position(|plan| plan.name == wanted),
-            None => (plans.len() == 1).then_some(0),
-        };
-        found.ok_or_else(|| SubmitError::UnknownPipeline {
-            name: pipeline.unwrap_or("(none named)").to_owned(),
-            running: plans.iter().map(|plan| &*plan.name).collect::<Vec<_>>().join(", "),
-        })
+        let running = || plans.iter().map(|plan| &*plan.name).collect::<Vec<_>>().join(", ");
+        match pipeline {
+            Some(wanted) => plans.iter().position(|plan| plan.name == wanted).ok_or_else(|| {
+                SubmitError::UnknownPipeline { name: wanted.to_owned(), running: running() }
+            }),
+            None if plans.len() == 1 => Ok(0),
+            None => Err(SubmitError::NoPipeline { running: running() }),
+        }
     }
 
     /// Returns which pipeline, and which of its sources, takes an upload.
