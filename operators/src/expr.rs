@@ -142,6 +142,12 @@ pub fn compile_with(
     compile_in(text, schema, Some(secrets))
 }
 
+/// Checks what can be checked of the text of an expression, or of a call of an aggregate, without knowing
+/// what it reads.
+pub fn check_syntax(text: &str) -> Result<(), Vec<ExprError>> {
+    on_own_stack(|| parse::parse(text).map(drop).map_err(|error| vec![error]))
+}
+
 fn compile_in(
     text: &str,
     schema: &Schema,

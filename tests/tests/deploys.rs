@@ -416,7 +416,14 @@ fn a_generation_that_is_killed_in_the_middle_comes_back_by_itself() {
         // The client asks again until somebody answers; what took over meanwhile runs already.
         deploy(&running, &twice());
         commit(&running, "b.csv", b"k,n\nx,10\n");
-        running.stop();
+        let ended = running.stop();
+        // What the generation before it did, it does not know.
+        let last = "committed 1 files, 1 records (0 rejected) in ";
+        let line = ended.stdout.lines().last().unwrap();
+        assert!(
+            line.starts_with(last) && line.ends_with("since the processes last started"),
+            "{line}"
+        );
         assert_eq!(site.out()["sums/sums.csv"], b"k,total\nx,22\n", "{step}");
     }
 }

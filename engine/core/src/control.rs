@@ -420,7 +420,7 @@ mod tests {
             plan::plan(&YAML.replace("a: { format", "c: { format").replace("from: a", "from: c"));
         let plan = plan.unwrap();
         let check = |held: Held, expected: Option<&str>| {
-            let said = given(&[held.clone()]).lost(0, &plan);
+            let said = given(std::slice::from_ref(&held)).lost(0, &plan);
             assert_eq!(said.is_some(), expected.is_some(), "{held:?}: {said:?}");
             let said = said.unwrap_or_default();
             assert!(said.contains(expected.unwrap_or_default()), "{held:?}: {said}");

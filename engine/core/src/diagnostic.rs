@@ -283,6 +283,16 @@ impl<'a> Mistakes<'a> {
         self.found.is_empty()
     }
 
+    /// Forgets those behind the first `count` that stand in one of some places.
+    pub(crate) fn forget_since(&mut self, count: usize, places: &[Place]) {
+        let mut at = 0;
+        self.found.retain(|(start, _)| {
+            at += 1;
+            let is_in = |place: &Place| (place.start..=place.start + place.len).contains(start);
+            at <= count || !places.iter().any(is_in)
+        });
+    }
+
     /// Returns all mistakes by place, each once.
     pub(crate) fn into_sorted(mut self) -> Vec<Diagnostic> {
         self.found.sort_by_key(|(start, _)| *start);

@@ -39,6 +39,7 @@ mod patterns;
 mod sinks;
 mod sources;
 mod unread;
+mod unused;
 
 pub(crate) use errors::{BEHIND_STATE, may_reject};
 pub use operators::ordered::{OrderTerm, OrderedRows};
@@ -435,6 +436,7 @@ pub(crate) fn check(spec: &mut PipelineSpec, mistakes: &mut Mistakes<'_>) -> Opt
     demands::check(spec, &names, &flow, mistakes);
     let sinks = sinks::check(spec, &names, &flow, mistakes);
     unread::check(spec, &names, mistakes);
+    unused::check(&spec.unused, mistakes);
     if !mistakes.is_empty() {
         return None;
     }

@@ -53,6 +53,8 @@ pub(crate) struct PipelineSpec {
     pub(crate) complete: bool,
     /// What groups demand of what is fed to them.
     pub(crate) demands: Vec<Demand>,
+    /// The operators of groups that nobody uses.
+    pub(crate) unused: Vec<OperatorSpec>,
     /// The file as it would be written without includes, parameters and groups, if it has any.
     pub(crate) flat: Option<String>,
 }
@@ -65,7 +67,7 @@ pub(crate) fn parse(
     let root = tree::read(mistakes)?;
     let composed = compose::compose(root, surroundings, mistakes)?;
     let flat = if composed.changed { Some(flat_text(&composed.root, mistakes)?) } else { None };
-    let compose::Composed { root, demands, .. } = composed;
+    let compose::Composed { root, demands, unused, .. } = composed;
     let mut top = Entries::open(root, "a pipeline file", mistakes)?;
     for key in compose::OWN_KEYS {
         top.take(key); // composition has it; so it is one of the names that are offered
@@ -110,6 +112,7 @@ pub(crate) fn parse(
         tests,
         complete,
         demands,
+        unused,
         flat,
     })
 }

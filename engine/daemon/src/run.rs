@@ -474,6 +474,10 @@ fn conclude(summary: Summary, started: Instant) -> anyhow::Result<()> {
     let mut line = format!(
         "committed {committed} files, {records} records ({rejected} rejected) in {seconds:.2} s"
     );
+    if supervisor::follows() {
+        // What was done before is in the lines of those that ended, or was lost with one.
+        line += " since the processes last started";
+    }
     if quarantined > 0 {
         line += &format!("; {quarantined} files in quarantine/ with their reasons");
     }

@@ -28,8 +28,8 @@ pub use front::Front;
 pub use group::{AGAIN, REFUSED};
 pub use link::{Parent, Report};
 pub use place::{
-    MESH_DIR, MESH_TOKEN, ORPHANED, SUPERVISED, SupervisedMesh, end_with, is_supervised, parent,
-    pipeline_text, supervised_mesh,
+    MESH_DIR, MESH_TOKEN, ORPHANED, SUPERVISED, SupervisedMesh, end_with, follows, is_supervised,
+    parent, pipeline_text, supervised_mesh,
 };
 
 use group::{Event, Group, Heard, Outcome};
@@ -283,10 +283,7 @@ fn run_generations(order: &Order<'_>, mut news: impl FnMut(News)) -> Result<u8, 
             Outcome::Over(code) => return Ok(code),
             Outcome::Again if asked => return Ok(0),
             Outcome::Again => {
-                tracing::info!(
-                    "{} has ended; the next one runs another pipeline file",
-                    life.name()
-                );
+                tracing::info!("{} has ended as it should; the next one goes on", life.name());
                 life.failures = 0;
                 continue;
             }

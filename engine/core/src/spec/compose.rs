@@ -14,12 +14,14 @@ pub(crate) mod flat;
 mod group;
 mod instance;
 mod ports;
+mod unused;
 
 use std::collections::HashMap;
 
 use tidemill_operators::Type;
 
 use crate::diagnostic::{Mistakes, Place, quoted};
+use crate::spec::operator::OperatorSpec;
 use crate::spec::read::Text;
 use crate::spec::surroundings::Surroundings;
 use crate::spec::tree::{Key, Node, Value};
@@ -38,6 +40,8 @@ pub(crate) struct Composed {
     pub(crate) root: Node,
     /// What groups demand of what is fed to them.
     pub(crate) demands: Vec<Demand>,
+    /// The operators of groups that nobody uses.
+    pub(crate) unused: Vec<OperatorSpec>,
     /// Whether the file as it was written is not flat already.
     pub(crate) changed: bool,
 }
@@ -61,7 +65,8 @@ pub(crate) fn compose(
 ) -> Option<Composed> {
     let written = is_composed(&root);
     if !written {
-        return Some(Composed { root, demands: Vec::new(), changed: false });
+        let (demands, unused) = (Vec::new(), Vec::new());
+        return Some(Composed { root, demands, unused, changed: false });
     }
     if let Some((_, name)) = surroundings.file() {
         mistakes.call(&name);
@@ -82,13 +87,14 @@ pub(crate) fn compose(
         substitution.apply(node, &mut scope, mistakes);
     }
     let groups = group::read(groups, mistakes);
-    let demands = instance::expand(entries, &groups, &mut substitution, mistakes);
+    let (demands, used) = instance::expand(entries, &groups, &mut substitution, mistakes);
+    let unused = unused::read(&groups, &used, mistakes);
     if substitution.is_complete() {
         scope.note_unused(mistakes); // else the one that is misspelt would be told twice
     }
     let complete = whole && scope.is_complete() && substitution.is_complete();
     let demands = demands.filter(|_| complete)?;
-    Some(Composed { root, demands, changed: true })
+    Some(Composed { root, demands, unused, changed: true })
 }
 
 /// Returns whether there is anything to compose.
@@ -115,6 +121,12 @@ fn holds(node: &Node) -> bool {
 fn is_use(name: &str, node: &Node) -> bool {
     let mut path = node.path.split('.');
     name == "group" && path.next() == Some("operators") && path.count() == 2
+}
+
+/// Returns whether an operator is written as an instance of a group.
+fn is_instance(node: &Node) -> bool {
+    let Value::Map(entries) = &node.value else { return false };
+    entries.iter().any(|(key, _)| key.name == "group")
 }
 
 /// Takes the first entry of a name.

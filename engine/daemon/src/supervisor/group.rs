@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use tidemill_store::{crash, failpoint};
 
 use super::link::{Link, Report};
-use super::place::Place;
+use super::place::{FOLLOWS, Place};
 use super::{Order, Patience, SupervisorError};
 
 /// The exit code of a child that did not start, for a reason that the next start would meet again.
@@ -147,7 +147,7 @@ impl Group {
             .process_group(0); // the terminal's ^C reaches the parent only, which passes it on once
         if self.number > 1 {
             // Armed for the first generation: the next one is to go on where that was killed.
-            command.env_remove(failpoint::VARIABLE);
+            command.env_remove(failpoint::VARIABLE).env(FOLLOWS, "1");
         }
         let child = command.spawn().map_err(|source| SupervisorError::Start {
             index,

@@ -14,6 +14,8 @@ use super::{Parent, SupervisorError};
 
 /// Set to `1` for a child: its standard input is the link to its parent.
 pub const SUPERVISED: &str = "TIDEMILL_SUPERVISED";
+/// Set for a child of a generation that is not the first of its run.
+pub(super) const FOLLOWS: &str = "TIDEMILL_FOLLOWS";
 /// The token of the mesh, in hex.
 pub const MESH_TOKEN: &str = "TIDEMILL_MESH_TOKEN";
 /// The folder of the sockets: `0.sock`, `1.sock`, ...
@@ -154,6 +156,11 @@ pub fn end_with(parent: &Parent) -> Result<(), SupervisorError> {
 /// Returns whether this process was started by another one of its run.
 pub fn is_supervised() -> bool {
     std::env::var_os(SUPERVISED).is_some_and(|value| value == "1")
+}
+
+/// Returns whether this process belongs to a generation that follows another one of the same run.
+pub fn follows() -> bool {
+    is_supervised() && std::env::var_os(FOLLOWS).is_some()
 }
 
 pub(super) fn random<const N: usize>() -> Result<[u8; N], SupervisorError> {

@@ -177,6 +177,7 @@ impl Backend for Fake {
         match subject.part.as_deref() {
             None | Some("in" | "out") => Ok(true),
             Some(name) => Err(ControlError::Part {
+                kind: "source or sink",
                 pipeline: subject.pipeline.clone(),
                 name: name.to_owned(),
                 known: "in, out".into(),

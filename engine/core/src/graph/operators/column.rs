@@ -62,7 +62,7 @@ pub(super) fn expression(
 }
 
 /// Notes the mistakes of an expression at their places in the file.
-pub(super) fn noted<T>(
+pub(in crate::graph) fn noted<T>(
     text: &Text,
     compiled: Result<T, Vec<ExprError>>,
     mistakes: &mut Mistakes<'_>,

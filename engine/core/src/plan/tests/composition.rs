@@ -264,6 +264,37 @@ sinks:
 }
 
 #[test]
+fn a_group_that_nobody_uses_is_checked_as_far_as_it_is_known() {
+    let check = |operator: &str, expected: &[&str]| {
+        let yaml = format!(
+            "groups:\n  g:\n    params: {{ LEAST: int, WAY: string }}\n    inputs: [in]\n    \
+             operators: {{ a: {{ from: in, {operator} }} }}\n    outputs: {{ out: a }}\n{FLAT}"
+        );
+        let mistakes = plan_in(&yaml, &Shelf::default()).err().unwrap_or_default();
+        let all: Vec<String> = mistakes
+            .iter()
+            .map(|mistake| format!("{}:{} {}", mistake.line, mistake.column, mistake.message))
+            .collect();
+        assert_eq!(all.len(), expected.len(), "{operator}: {all:?}");
+        for (said, expected) in all.iter().zip(expected) {
+            assert!(said.starts_with("5:") && said.contains(expected), "{operator}: {said}");
+        }
+    };
+    check("filter: n > 1", &[]);
+    // What columns there are is not known, and neither is what the parameters are.
+    check("filter: anything = 'x'", &[]);
+    check("filter: \"n > ${LEAST}\"", &[]);
+    check("top: { by: [k], order: [\"n ${WAY}\"], k: \"${LEAST}\" }", &[]);
+    check("aggregate: { by: [k], compute: { all: count(*) } }", &[]);
+    check("state: { key: [k], initial: s, transitions: [{ from: s, when: n > 1, emit: s }] }", &[]);
+    check("fliter: n > 1", &["fliter"]);
+    check("fliter: \"n > ${LEAST}\"", &["fliter"]);
+    check("filter: n >", &["expression"]);
+    check("select: [{ a: n + }, { b: n * }]", &["expression", "expression"]);
+    check("top: { by: [k], order: [n], k: none }", &["none"]);
+}
+
+#[test]
 fn a_text_that_somebody_sent_reads_nothing() {
     for (yaml, said) in [
         ("include: /etc/passwd\n", "no files are included here"),

@@ -4,12 +4,14 @@
 //! read through inputs and outputs becomes what stands behind them. Depth and number are bounded before
 //! anything is copied, since groups in groups multiply.
 
+use std::collections::BTreeSet;
+
 use crate::diagnostic::{Mistakes, place_in, quoted};
 use crate::spec::compose::group::{Group, GroupOutput, Groups};
 use crate::spec::compose::params::Scope;
 use crate::spec::compose::ports::{self, Aliases, Instance};
 use crate::spec::compose::substitute::Substitution;
-use crate::spec::compose::{Demand, drops};
+use crate::spec::compose::{Demand, drops, is_instance};
 use crate::spec::read::{self, Entries, Text};
 use crate::spec::tree::{Key, Node, Value};
 
@@ -18,18 +20,18 @@ const DEPTH_MAX: usize = 8;
 /// How many operators groups may become.
 const OPERATORS_MAX: usize = 1_000;
 
-/// Puts the operators of groups in the place of their uses, and returns what groups demand of their inputs;
-/// `None` when not all of it could be done.
+/// Puts the operators of groups in the place of their uses, and returns what groups demand of their inputs,
+/// `None` when not all of it could be done; and which groups are used.
 pub(super) fn expand(
     entries: &mut [(Key, Node)],
     groups: &Groups,
     substitution: &mut Substitution<'_>,
     mistakes: &mut Mistakes<'_>,
-) -> Option<Vec<Demand>> {
+) -> (Option<Vec<Demand>>, BTreeSet<String>) {
     let sources = names_of_section(entries, "sources");
     let written = entries.iter_mut().find(|(key, _)| key.name == "operators");
     let Some((_, Node { value: Value::Map(written), .. })) = written else {
-        return Some(Vec::new());
+        return (Some(Vec::new()), BTreeSet::new());
     };
     let mut expansion = Expansion {
         groups,
@@ -37,11 +39,12 @@ pub(super) fn expand(
         operators: Vec::with_capacity(written.len()),
         aliases: Aliases::default(),
         demands: Vec::new(),
+        used: BTreeSet::new(),
         complete: true,
     };
     let mut outside: Vec<Text> = Vec::new();
     for (key, node) in std::mem::take(written) {
-        if !is_use(&node) {
+        if !is_instance(&node) {
             if key.name.contains('/') {
                 outside.push(Text {
                     text: key.name.clone(),
@@ -59,7 +62,7 @@ pub(super) fn expand(
         }
         expansion.instance(name, node, &mut Vec::new(), mistakes);
     }
-    let Expansion { mut operators, mut aliases, mut demands, mut complete, .. } = expansion;
+    let Expansion { mut operators, mut aliases, mut demands, mut complete, used, .. } = expansion;
     check_unique(&operators, &outside, &aliases, mistakes);
     let mut readers: Vec<&mut Node> = operators.iter_mut().map(|(_, node)| node).collect();
     for (_, section) in entries.iter_mut().filter(|(key, _)| key.name == "sinks") {
@@ -85,13 +88,7 @@ pub(super) fn expand(
     if let Some((_, section)) = entries.iter_mut().find(|(key, _)| key.name == "operators") {
         section.value = Value::Map(operators);
     }
-    complete.then_some(demands)
-}
-
-/// Returns whether an operator is written as an instance of a group.
-fn is_use(node: &Node) -> bool {
-    let Value::Map(entries) = &node.value else { return false };
-    entries.iter().any(|(key, _)| key.name == "group")
+    (complete.then_some(demands), used)
 }
 
 fn names_of_section(entries: &[(Key, Node)], section: &str) -> Vec<String> {
@@ -170,6 +167,8 @@ struct Expansion<'e, 's> {
     operators: Vec<(Key, Node)>,
     aliases: Aliases,
     demands: Vec<Demand>,
+    /// The groups that are used, wherever it is.
+    used: BTreeSet<String>,
     complete: bool,
 }
 
@@ -208,6 +207,7 @@ impl Expansion<'_, '_> {
             word.wrong(mistakes, format!("there is no group {}", quoted(&word.text)), hint);
             return None;
         };
+        self.used.insert(word.text.clone());
         if around.contains(&word.text) {
             let circle: Vec<&str> = around.iter().chain([&word.text]).map(String::as_str).collect();
             let message = format!("the groups use each other in a circle: {}", circle.join(" -> "));
@@ -289,7 +289,7 @@ impl Expansion<'_, '_> {
             }
             self.complete &= known;
             inner.push(full.clone());
-            if is_use(&node) {
+            if is_instance(&node) {
                 let name = Text { text: full, place: key.place, path: node.path.clone() };
                 self.instance(name, node, around, mistakes);
             } else {
