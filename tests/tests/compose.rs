@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 use tidemill_tests::process::{Ended, Process};
-use tidemill_tests::{scenario, schema, tree};
+use tidemill_tests::{Shape, Site, scenario, schema, tree};
 
 const NODE: &str = env!("CARGO_BIN_EXE_node");
 
@@ -230,6 +230,61 @@ fn a_group_has_tests_of_its_own_in_a_file_that_includes_it() {
     let broken = group.replace("amount >= ${LEAST}", "amount > ${LEAST}");
     fs::write(desk.path("by_size.yaml"), broken).unwrap();
     desk.call(&["test", "by_size.test.yaml"]).expect_code(1);
+}
+
+const RUNNING: &str = "\
+pipeline: sums
+sources:
+  rows: { format: csv, fields: { k: string, n: int } }
+operators:
+  sums: { from: rows, aggregate: { by: [k], compute: { total: sum(n) } } }
+sinks:
+  sums: { from: sums, table: { format: csv, key: [k] } }
+";
+
+const INCLUDING: &str = "\
+pipeline: sums
+include: [more.yaml]
+params: { FACTOR: int }
+operators:
+  sums: { from: rows, aggregate: { by: [k], compute: { total: \"sum(n * ${FACTOR})\" } } }
+sinks:
+  sums: { from: sums, table: { format: csv, key: [k] } }
+";
+
+/// What a file includes, and what its parameters are given, is known only where it lies.
+#[test]
+fn mistakes_in_a_file_that_includes_another_are_told_as_check_tells_them() {
+    let site = Site::new(NODE, RUNNING);
+    let running = site.start(Shape::ALONE);
+    let more = "sources: { rows: { format: csv, fields: { k: string, n: int } } }\n";
+    fs::write(site.path().join("more.yaml"), more).unwrap();
+    let next = site.path().join("next.yaml");
+    let deploy = ["deploy", "next.yaml", "--param", "FACTOR=2"];
+    for (right, wrong, place) in [
+        ("sum(n", "sum(m", ":5:"),
+        ("more.yaml", "gone.yaml", ":2:"),
+        ("from: sums,", "from: sumz,", ":7:"),
+    ] {
+        fs::write(&next, INCLUDING.replace(right, wrong)).unwrap();
+        let said = site.call(&["check", "next.yaml", "--param", "FACTOR=2"]);
+        let mistake = said.expect_code(2).stderr.split("\n\n").next().unwrap();
+        assert!(mistake.contains(&format!("next.yaml{place}")), "{said}");
+        for more in [&[][..], &["--dry-run"]] {
+            let said = running.call(&[&deploy, more].concat());
+            let expected = format!("next.yaml: not deployed: 1 mistake\n{mistake}\n");
+            assert_eq!(said.expect_code(1).stdout, expected);
+        }
+        let said = running.call(&[&deploy[..], &["--json"]].concat());
+        assert_eq!(said.expect_code(1).json()["error"]["code"], "bad_pipeline_file");
+    }
+    // None of several takes over without the others.
+    fs::write(site.path().join("twice.yaml"), RUNNING.replace("sum(n)", "sum(n * 2)")).unwrap();
+    running.call(&["deploy", "twice.yaml", "next.yaml", "--param", "FACTOR=2"]).expect_code(1);
+    assert_eq!(running.ask(running.client().stats(None)).unwrap().generation, 1);
+    fs::write(&next, INCLUDING).unwrap();
+    running.call(&deploy).expect_code(0);
+    running.stop();
 }
 
 fn the_schema() -> Value {

@@ -462,51 +462,6 @@ fn the_command_says_what_it_did() {
     running.stop();
 }
 
-const INCLUDING: &str = "\
-pipeline: sums
-include: [more.yaml]
-params: { FACTOR: int }
-operators:
-  sums: { from: rows, aggregate: { by: [k], compute: { total: \"sum(n * ${FACTOR})\" } } }
-sinks:
-  sums: { from: sums, table: { format: csv, key: [k] } }
-";
-
-/// What a file includes, and what its parameters are given, is known only where it lies.
-#[test]
-fn mistakes_in_a_file_that_includes_another_are_told_as_check_tells_them() {
-    let site = Site::new(NODE, SUMS);
-    let running = site.start(Shape::ALONE);
-    let more = "sources: { rows: { format: csv, fields: { k: string, n: int } } }\n";
-    fs::write(site.path().join("more.yaml"), more).unwrap();
-    let next = site.path().join("next.yaml");
-    let deploy = ["deploy", "next.yaml", "--param", "FACTOR=2"];
-    for (right, wrong, place) in [
-        ("sum(n", "sum(m", ":5:"),
-        ("more.yaml", "gone.yaml", ":2:"),
-        ("from: sums,", "from: sumz,", ":7:"),
-    ] {
-        fs::write(&next, INCLUDING.replace(right, wrong)).unwrap();
-        let said = site.call(&["check", "next.yaml", "--param", "FACTOR=2"]);
-        let mistake = said.expect_code(2).stderr.split("\n\n").next().unwrap();
-        assert!(mistake.contains(&format!("next.yaml{place}")), "{said}");
-        for more in [&[][..], &["--dry-run"]] {
-            let said = running.call(&[&deploy, more].concat());
-            let expected = format!("next.yaml: not deployed: 1 mistake\n{mistake}\n");
-            assert_eq!(said.expect_code(1).stdout, expected);
-        }
-        let said = running.call(&[&deploy[..], &["--json"]].concat());
-        assert_eq!(said.expect_code(1).json()["error"]["code"], "bad_pipeline_file");
-    }
-    // None of several takes over without the others.
-    fs::write(site.path().join("twice.yaml"), twice()).unwrap();
-    running.call(&["deploy", "twice.yaml", "next.yaml", "--param", "FACTOR=2"]).expect_code(1);
-    assert_eq!(running.ask(running.client().stats(None)).unwrap().generation, 1);
-    fs::write(&next, INCLUDING).unwrap();
-    running.call(&deploy).expect_code(0);
-    running.stop();
-}
-
 /// Which pipelines run.
 fn running_names(running: &Running<'_>) -> Vec<String> {
     let pipelines = running.ask(running.client().pipelines()).unwrap();

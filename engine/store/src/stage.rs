@@ -40,7 +40,7 @@ const ATTEMPTS_MAX: u32 = 10_000;
 /// A part being written. Dropped before [`StageWriter::finish`], it removes its file.
 pub struct StageWriter {
     file: Option<File>,
-    /// Who writes what comes after the first block's worth of bytes.
+    /// Who writes what is more than a block.
     blocks: Option<Arc<dyn Blocks>>,
     /// The block that is being filled.
     filling: Option<Filling>,
@@ -51,11 +51,15 @@ pub struct StageWriter {
     writeback_from: u64,
 }
 
-/// A block that is being filled, and how much of it is in the hash.
+/// A block that is being filled.
 struct Filling {
-    file: Arc<BlockFile>,
     block: Block,
+    /// How much of it is in the hash.
     hashed: usize,
+    /// Where blocks go; opened for the first one that is full.
+    file: Option<Arc<BlockFile>>,
+    /// How much of the block was written here, because the part ends before it is full.
+    settled: usize,
 }
 
 /// A part that is written whole and not yet durable.
@@ -138,25 +142,19 @@ impl StageWriter {
     /// be appended later.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some(file) = &mut self.file else { return Ok(bytes.len()) };
-        // The first block's worth is written here, so that small parts need no second thread.
+        if self.bytes == 0 && self.filling.is_none() {
+            let first = self.blocks.as_ref().and_then(|blocks| blocks.first());
+            self.filling = first.map(Filling::new);
+        }
+        // Where there is no memory for a first block, it is written here, as all of a part is that needs no
+        // blocks.
         let here = match &self.blocks {
+            Some(_) if self.filling.is_some() => 0,
             Some(_) => (BLOCK_BYTES as u64).saturating_sub(self.bytes).min(bytes.len() as u64),
             None => bytes.len() as u64,
         };
         let (here, behind) = bytes.split_at(here as usize);
-        let mut count = 0;
-        while count < here.len() {
-            match write_some(file, &here[count..]) {
-                Ok(0) => {
-                    let error = io::ErrorKind::WriteZero;
-                    return Err(DiskError::new("write", &self.path, error).into());
-                }
-                Ok(some) => count += some,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.is_full() => break,
-                Err(error) => return Err(DiskError::new("write", &self.path, error).into()),
-            }
-        }
+        let count = write_here(file, &self.path, here)?;
         self.hasher.update(&here[..count]);
         self.bytes += count as u64;
         if count < here.len() {
@@ -181,7 +179,7 @@ impl StageWriter {
         Ok(count)
     }
 
-    /// Lets what comes after the first block's worth of bytes be written by somebody else.
+    /// Lets blocks be written by somebody else, if there is more than one.
     pub fn through(mut self, blocks: Arc<dyn Blocks>) -> Self {
         self.blocks = Some(blocks);
         self
@@ -196,7 +194,7 @@ impl StageWriter {
     fn give_away(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut rest = bytes;
         while !rest.is_empty() {
-            let Some(filling) = self.filling()? else { return Ok(()) };
+            let Some(filling) = self.filling() else { return Ok(()) };
             let count = filling.block.fill(rest);
             let (unhashed, is_full) = (filling.unhashed(), filling.block.is_full());
             rest = &rest[count..];
@@ -205,22 +203,16 @@ impl StageWriter {
                 self.hash_filling();
             }
             if is_full {
-                self.give_block(|blocks| blocks.empty());
+                self.give_block(|blocks| blocks.empty())?;
             }
         }
         Ok(())
     }
 
     /// Returns the block that is being filled.
-    fn filling(&mut self) -> io::Result<Option<&mut Filling>> {
-        let (Some(file), Some(blocks)) = (&self.file, &self.blocks) else { return Ok(None) };
-        Ok(Some(match &mut self.filling {
-            Some(filling) => filling,
-            none => {
-                let file = Arc::new(BlockFile::open(file, &self.path)?);
-                none.insert(Filling { file, block: blocks.empty(), hashed: 0 })
-            }
-        }))
+    fn filling(&mut self) -> Option<&mut Filling> {
+        let blocks = self.blocks.as_ref()?;
+        Some(self.filling.get_or_insert_with(|| Filling::new(blocks.empty())))
     }
 
     /// Takes into the hash what the block has.
@@ -232,13 +224,35 @@ impl StageWriter {
     }
 
     /// Gives the block that is being filled away, and goes on with another.
-    fn give_block(&mut self, next: fn(&dyn Blocks) -> Block) {
+    fn give_block(&mut self, next: fn(&dyn Blocks) -> Block) -> io::Result<()> {
         self.hash_filling();
-        let (Some(filling), Some(blocks)) = (&mut self.filling, &self.blocks) else { return };
+        let Self { file: Some(file), filling: Some(filling), blocks: Some(blocks), .. } = self
+        else {
+            return Ok(());
+        };
+        let to = match &mut filling.file {
+            Some(to) => to,
+            none => none.insert(Arc::new(BlockFile::open(file, &self.path)?)),
+        };
         let block = std::mem::replace(&mut filling.block, next(&**blocks));
         filling.hashed = 0;
         let offset = self.bytes - block.bytes().len() as u64;
-        blocks.write(BlockWrite::new(Arc::clone(&filling.file), offset, block));
+        blocks.write(BlockWrite::new(Arc::clone(to), offset, block));
+        Ok(())
+    }
+
+    /// Writes a part that stays smaller than a block, which needs no second thread. Nothing is appended
+    /// behind that. Returns whether there was room for it; if not, it may be tried again.
+    pub fn settle(&mut self) -> io::Result<bool> {
+        self.hash_filling();
+        let Self { file: Some(file), filling: Some(filling), path, .. } = self else {
+            return Ok(true);
+        };
+        if filling.file.is_none() {
+            let rest = filling.block.bytes().get(filling.settled..).unwrap_or_default();
+            filling.settled += write_here(file, path, rest)?;
+        }
+        Ok(filling.file.is_some() || filling.settled == filling.block.bytes().len())
     }
 
     /// Returns how many bytes were written.
@@ -249,10 +263,12 @@ impl StageWriter {
     /// Ends the part. It is durable only after [`sync_parts`].
     pub fn finish(mut self) -> io::Result<Unsynced> {
         failpoint::reach("part-written")?;
-        let in_blocks = self.filling.is_some();
-        if self.filling.as_ref().is_some_and(|filling| !filling.block.bytes().is_empty()) {
-            self.give_block(|_| Block::none());
+        let settled = |filling: &Filling| filling.settled == filling.block.bytes().len();
+        let open = self.filling.as_ref().filter(|filling| !settled(filling)).is_some();
+        if open {
+            self.give_block(|_| Block::none())?;
         }
+        let in_blocks = self.filling.as_ref().is_some_and(|filling| filling.file.is_some());
         let file = self.file.take().ok_or(io::ErrorKind::InvalidInput)?;
         Ok(Unsynced {
             file,
@@ -265,6 +281,22 @@ impl StageWriter {
     }
 }
 
+/// Writes bytes to the end of a file; returns how many, which are fewer than there are only if the disk is
+/// full.
+fn write_here(file: &mut File, path: &Path, bytes: &[u8]) -> io::Result<usize> {
+    let mut count = 0;
+    while count < bytes.len() {
+        match write_some(file, &bytes[count..]) {
+            Ok(0) => return Err(DiskError::new("write", path, io::ErrorKind::WriteZero).into()),
+            Ok(some) => count += some,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.is_full() => break,
+            Err(error) => return Err(DiskError::new("write", path, error).into()),
+        }
+    }
+    Ok(count)
+}
+
 fn write_some(file: &mut File, bytes: &[u8]) -> io::Result<usize> {
     match trial::write_max(bytes.len()) {
         0 if !bytes.is_empty() => Err(io::ErrorKind::StorageFull.into()),
@@ -274,6 +306,9 @@ fn write_some(file: &mut File, bytes: &[u8]) -> io::Result<usize> {
 
 impl Drop for StageWriter {
     fn drop(&mut self) {
+        if let (Some(filling), Some(blocks)) = (self.filling.take(), &self.blocks) {
+            blocks.give_back(filling.block);
+        }
         if self.file.take().is_some() {
             // What cannot be removed now, recovery removes.
             let _ = std::fs::remove_file(&self.path);
@@ -282,6 +317,10 @@ impl Drop for StageWriter {
 }
 
 impl Filling {
+    fn new(block: Block) -> Self {
+        Self { block, hashed: 0, file: None, settled: 0 }
+    }
+
     fn unhashed(&self) -> usize {
         self.block.bytes().len() - self.hashed
     }
@@ -382,12 +421,18 @@ mod tests {
 
     /// Writes each block as it comes, and says how many came.
     #[derive(Default)]
-    struct AtOnce(std::sync::atomic::AtomicUsize);
+    struct AtOnce(std::sync::atomic::AtomicUsize, bool);
 
     impl Blocks for AtOnce {
         fn empty(&self) -> Block {
             Block::default()
         }
+
+        fn first(&self) -> Option<Block> {
+            self.1.then(Block::default)
+        }
+
+        fn give_back(&self, _: Block) {}
 
         fn write(&self, mut write: BlockWrite) {
             write.run().unwrap();
@@ -397,15 +442,16 @@ mod tests {
 
     #[test]
     fn what_follows_the_first_block_is_written_in_blocks() {
-        let check = |length: usize, piece: usize, blocks: usize| {
+        let check_with = |gives_firsts: bool, length: usize, piece: usize, blocks: usize| {
             let (_folder, home) = given();
-            let taker = Arc::new(AtOnce::default());
+            let taker = Arc::new(AtOnce(0.into(), gives_firsts));
             let writer = StageWriter::create(&home, 1, "p", 1, "s").unwrap();
             let mut writer = writer.through(Arc::<AtOnce>::clone(&taker));
             let bytes: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
             for piece in bytes.chunks(piece) {
                 assert_eq!(writer.write(piece).unwrap(), piece.len());
             }
+            assert!(writer.settle().unwrap());
             let part = writer.finish().unwrap();
             assert_eq!(taker.0.load(std::sync::atomic::Ordering::Relaxed), blocks, "{length}");
             assert_eq!(part.in_blocks, blocks > 0);
@@ -414,9 +460,21 @@ mod tests {
             assert_eq!(part.bytes, length as u64);
             assert_eq!(part.hash, *blake3::hash(&bytes).as_bytes());
         };
+        // Where there is memory for it, the first one is a block, too, once it is full.
+        let first = |length: usize, piece: usize, blocks: usize| {
+            check_with(true, length, piece, blocks);
+        };
+        first(1, 1, 0);
+        first(BLOCK_BYTES - 1, 100_000, 0);
+        first(BLOCK_BYTES, 100_000, 1);
+        first(BLOCK_BYTES + 1, 100_000, 2);
+        first(3 * BLOCK_BYTES + 4097, 300_001, 4);
+        let check = |length: usize, piece: usize, blocks: usize| {
+            check_with(false, length, piece, blocks);
+        };
         check(1, 1, 0);
         check(BLOCK_BYTES, 100_000, 0);
-        check(BLOCK_BYTES + 1, 100_000, 1);
+        check(BLOCK_BYTES + 1, 100_000, 0);
         check(2 * BLOCK_BYTES, 262_144, 1);
         check(3 * BLOCK_BYTES + 4097, 300_001, 3);
         check(3 * BLOCK_BYTES + 4097, 3 * BLOCK_BYTES + 4097, 3);

@@ -22,9 +22,13 @@ pub struct Buffers {
 }
 
 impl Buffers {
-    /// Returns a buffer of exactly `len` initialised bytes, whose content is arbitrary.
-    pub fn take(&self, len: usize) -> MutableBuffer {
+    /// Returns a buffer of exactly `len` initialised bytes, whose content is arbitrary. There is room for
+    /// `more` behind them: memory that grows is copied, and cleared by the system once more.
+    pub fn take(&self, len: usize, more: usize) -> MutableBuffer {
         let mut buffer = self.lock().pop().unwrap_or_default();
+        if buffer.capacity() < len + more {
+            buffer = MutableBuffer::from_len_zeroed(len + more);
+        }
         // Only bytes that were never used before are cleared.
         buffer.resize(len.max(buffer.len()), 0);
         buffer.truncate(len);
@@ -71,7 +75,7 @@ mod tests {
     #[test]
     fn a_buffer_comes_back_with_its_last_user() {
         let pool = Buffers::default();
-        let mut bytes = pool.take(8);
+        let mut bytes = pool.take(8, 0);
         bytes.copy_from_slice(b"12345678");
         let shared = pool.share(bytes);
         let slice = shared.slice_with_length(2, 3);
@@ -86,8 +90,9 @@ mod tests {
     fn a_buffer_begins_at_a_cache_line() {
         let pool = Buffers::default();
         for len in [1, 4_096, 524_289, 1 << 20] {
-            let bytes = pool.take(len);
+            let bytes = pool.take(len, 100);
             assert_eq!((bytes.len(), bytes.as_ptr().align_offset(64)), (len, 0));
+            assert!(bytes.capacity() >= len + 100);
         }
     }
 }

@@ -234,7 +234,8 @@ pub fn read_range(
     let file = open_checked(order)?;
     let size = order.identity.bytes;
     let from = start.saturating_sub(LEAD_BYTES);
-    let mut bytes = buffers.take((end - from) as usize);
+    let more = if end < size { TAIL_BYTES } else { 0 };
+    let mut bytes = buffers.take((end - from) as usize, more);
     read_exactly(&file, &mut bytes, from, order)?;
     unchanged(&file, order)?;
     if start == 0 {
@@ -486,7 +487,7 @@ impl StreamReader {
             return Ok(None);
         }
         let kept = self.carry.len();
-        let mut bytes = buffers.take(kept + PIECE_BYTES as usize);
+        let mut bytes = buffers.take(kept + PIECE_BYTES as usize, 0);
         bytes[..kept].copy_from_slice(&self.carry);
         let filled = kept + self.inflater.fill(&mut bytes[kept..])?;
         self.ended = filled < bytes.len();

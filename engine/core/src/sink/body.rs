@@ -117,6 +117,9 @@ impl Body {
         let is_staged = self.staged.is_some() || self.never_inline;
         if is_staged && !self.full {
             self.write_gathered(stage)?;
+            if let (Some(writer), false) = (&mut self.staged, self.full) {
+                self.full = !writer.settle()?;
+            }
         }
         Ok(!self.full)
     }

@@ -8,7 +8,7 @@
 //! recovery is the one way back.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -41,6 +41,9 @@ const BEHIND_BYTES: u64 = 24 << 20;
 /// Empty blocks that are kept for the next one who needs some.
 const SPARE_BLOCKS: usize = 24;
 
+/// Blocks in use from which on no more are given for the beginning of files: there may be many small ones.
+const FIRSTS_MAX: usize = 24;
+
 /// What comes to the writing thread, in this order.
 enum Order {
     /// A block to be written.
@@ -62,13 +65,24 @@ struct Shared {
     behind: AtomicU64,
     /// Blocks whose memory can be used again.
     spare: Mutex<Vec<Block>>,
+    /// Blocks that are being filled or written.
+    in_use: AtomicUsize,
     /// Who wants to be woken when less waits, and where that is noted.
     sleepers: Mutex<Vec<(Arc<AtomicBool>, SyncActivator)>>,
 }
 
 impl Blocks for Queue {
     fn empty(&self) -> Block {
+        self.shared.in_use.fetch_add(1, Ordering::Relaxed);
         held(&self.shared.spare).pop().unwrap_or_default()
+    }
+
+    fn first(&self) -> Option<Block> {
+        (self.shared.in_use.load(Ordering::Relaxed) < FIRSTS_MAX).then(|| self.empty())
+    }
+
+    fn give_back(&self, block: Block) {
+        self.shared.give_back(block);
     }
 
     fn write(&self, write: BlockWrite) {
@@ -79,14 +93,22 @@ impl Blocks for Queue {
 }
 
 impl Shared {
-    /// A block was written: its memory can be used again, and sinks may go on.
-    fn written(&self, bytes: u64, mut block: Block) {
+    /// The memory of a block can be used again.
+    fn give_back(&self, mut block: Block) {
+        if block.is_none() {
+            return;
+        }
         block.clear();
+        self.in_use.fetch_sub(1, Ordering::Relaxed);
         let mut spare = held(&self.spare);
         if spare.len() < SPARE_BLOCKS {
             spare.push(block);
         }
-        drop(spare);
+    }
+
+    /// A block was written: its memory can be used again, and sinks may go on.
+    fn written(&self, bytes: u64, block: Block) {
+        self.give_back(block);
         let before = self.behind.fetch_sub(bytes, Ordering::SeqCst);
         if before - bytes <= BEHIND_BYTES {
             for (sleeps, sleeper) in held(&self.sleepers).drain(..) {

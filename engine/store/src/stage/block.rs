@@ -28,6 +28,12 @@ pub trait Blocks: Send + Sync {
     /// Returns an empty block.
     fn empty(&self) -> Block;
 
+    /// Returns an empty block for the beginning of a file, which may never fill it; none if many are in use.
+    fn first(&self) -> Option<Block>;
+
+    /// Takes a block back that is not to be written.
+    fn give_back(&self, block: Block);
+
     /// Takes over the writing of a block.
     fn write(&self, write: BlockWrite);
 }
@@ -52,6 +58,11 @@ impl Block {
     /// Returns a block without memory, which nothing fits into.
     pub(super) fn none() -> Self {
         Self { memory: Vec::new(), skipped: 0, filled: 0 }
+    }
+
+    /// Returns whether it has no memory.
+    pub fn is_none(&self) -> bool {
+        self.memory.is_empty()
     }
 
     /// Copies as many of the bytes as fit; returns how many.
@@ -129,10 +140,12 @@ impl BlockWrite {
             if some == 0 {
                 return Err(refused(io::ErrorKind::StorageFull.into()).into());
             }
-            let is_aligned = self.written.is_multiple_of(ALIGN) && some.is_multiple_of(ALIGN);
-            let way = direct.filter(|_| is_aligned);
+            // All but the last page of a tail goes past the cache, too.
+            let whole = some - some % ALIGN;
+            let way = direct.filter(|_| self.written.is_multiple_of(ALIGN) && whole > 0);
+            let (file, some) = way.map_or((&self.file.cached, some), |file| (file, whole));
             let at = self.offset + self.written as u64;
-            match way.unwrap_or(&self.file.cached).write_at(&rest[..some], at) {
+            match file.write_at(&rest[..some], at) {
                 Ok(0) => return Err(refused(io::ErrorKind::WriteZero.into()).into()),
                 Ok(some) => self.written += some,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
