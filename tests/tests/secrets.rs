@@ -97,14 +97,15 @@ fn without_its_key_a_pipeline_is_checked_drawn_and_tested_but_not_run() {
     let site = site(None);
     let yaml = site.yaml().display().to_string();
     let checked = site.call(&["check", &yaml]);
-    checked.expect_code(0).expect_said("`PEPPER` is not given; set TIDEMILL_SECRET_PEPPER");
+    let lacks = "the secret `PEPPER` (line 6, column 60) is not given; set TIDEMILL_SECRET_PEPPER";
+    checked.expect_code(0).expect_said(lacks);
     site.call(&["graph", &yaml]).expect_code(0);
     site.call(&["test", &yaml]).expect_code(0);
     site.put("a.csv", b"user,n\nann,1\n");
     for shape in [Shape::ALONE, Shape::new(2, 1)] {
         let ended = site.once(shape);
         assert_ne!(ended.code, Some(0), "{shape}");
-        ended.expect_said("the secret `PEPPER` is not given; set TIDEMILL_SECRET_PEPPER");
+        ended.expect_said(lacks);
     }
     assert_eq!(site.names("unprocessed"), ["a.csv"]);
 

@@ -120,6 +120,8 @@ pub(crate) struct Mistakes<'a> {
     pub(crate) secrets: Secrets,
     name: Option<String>,
     included: Vec<Part>,
+    /// The keys that are not given, with the place of the first expression that names each.
+    lacks: Vec<(String, String)>,
     /// What is said of a mistake in an instance of a group, by the name of the instance.
     instances: BTreeMap<String, String>,
     found: Vec<(usize, Diagnostic)>,
@@ -136,6 +138,7 @@ impl<'a> Mistakes<'a> {
         Self {
             yaml: Cow::Borrowed(yaml),
             secrets: Secrets::default(),
+            lacks: Vec::new(),
             name: None,
             included: Vec::new(),
             instances: BTreeMap::new(),
@@ -271,6 +274,23 @@ impl<'a> Mistakes<'a> {
             Some(name) => format!("did you mean {}?", quoted(name)),
             None => format!("{what}: {}", listed(right)),
         })
+    }
+
+    /// Notes the place of what keys are newly lacking, behind an expression that was compiled.
+    pub(crate) fn note_lacks(&mut self, place: Place, text: &str) {
+        for name in self.secrets.lacking() {
+            if self.lacks.iter().all(|(known, _)| *known != name) {
+                let at = text.find(&format!("'{name}'")).unwrap_or_default();
+                let place = place_in(&self.yaml, place, text, at..at + name.len() + 2);
+                let shown = self.shown(place);
+                self.lacks.push((name, shown));
+            }
+        }
+    }
+
+    /// Returns the keys that are not given, with the place of the first expression that names each.
+    pub(crate) fn lacks(&mut self) -> Vec<(String, String)> {
+        std::mem::take(&mut self.lacks)
     }
 
     /// Returns how many were found.

@@ -63,9 +63,10 @@ pub struct Plan {
     pub loops: Vec<LoopPlan>,
     /// The tests of its author. They change nothing of what it does, nor its hash.
     pub tests: Vec<AuthorTest>,
-    /// The secrets that its expressions name and that were not given. While there are some, it can be checked
+    /// The secrets that its expressions name and that were not given, with the place of the first such
+    /// expression. While there are some, it can be checked
     /// and drawn, and not run.
-    pub lacks: Vec<String>,
+    pub lacks: Vec<(String, String)>,
 }
 
 /// A source: which files it takes and what is read from them.
@@ -281,7 +282,7 @@ pub fn plan_in(yaml: &str, surroundings: &dyn Surroundings) -> Result<Plan, Vec<
     let graph = spec.as_mut().and_then(|spec| graph::check(spec, &mut mistakes));
     if let (Some(graph), Some(spec)) = (graph.filter(|_| mistakes.is_empty()), &spec) {
         let mut plan = from_graph(graph, spec.flat.as_deref().unwrap_or(yaml));
-        plan.lacks = mistakes.secrets.lacking();
+        plan.lacks = mistakes.lacks();
         if let Some(tests) = tests {
             plan.tests = testing::read::check(tests, spec, &plan, &mut mistakes);
         }

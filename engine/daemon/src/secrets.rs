@@ -76,8 +76,9 @@ fn of_bytes(key: &[u8]) -> Result<Secret, String> {
 
 /// Says which secrets a pipeline lacks, if it lacks some.
 pub(crate) fn lacks(plan: &Plan) -> Option<String> {
-    let first = plan.lacks.first()?;
-    let names: Vec<String> = plan.lacks.iter().map(|name| format!("`{name}`")).collect();
+    let (first, _) = plan.lacks.first()?;
+    let names = plan.lacks.iter().map(|(name, place)| format!("`{name}` ({place})"));
+    let names: Vec<String> = names.collect();
     let s = if names.len() == 1 { "" } else { "s" };
     Some(format!(
         "pipeline {}: the secret{s} {} {} not given; set {VARIABLES}{first}, or put a file {first} into a \

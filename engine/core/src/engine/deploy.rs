@@ -302,7 +302,8 @@ impl Engine {
             first_epoch: 0,
         };
         if !new.lacks.is_empty() {
-            let names = new.lacks.join(", ");
+            let names: Vec<&str> = new.lacks.iter().map(|(name, _)| name.as_str()).collect();
+            let names = names.join(", ");
             report.refused.get_or_insert_with(|| {
                 format!(
                     "the server was started without the secret {names}, which this file hashes with"

@@ -68,7 +68,10 @@ pub(in crate::graph) fn noted<T>(
     mistakes: &mut Mistakes<'_>,
 ) -> Option<T> {
     match compiled {
-        Ok(compiled) => Some(compiled),
+        Ok(compiled) => {
+            mistakes.note_lacks(text.place, &text.text);
+            Some(compiled)
+        }
         Err(errors) => {
             for error in errors {
                 let rest = text.text.get(error.at..).unwrap_or_default();
