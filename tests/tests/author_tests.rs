@@ -366,6 +366,34 @@ tests:
     assert_eq!((code, said.contains("such as sales.csv:3")), (2, true), "{said}");
 }
 
+/// An inner loop is told within each round of the outer one.
+#[test]
+fn steps_follow_a_record_round_by_round() {
+    let yaml = r#"pipeline: p
+sources:
+  rows: { format: csv, fields: { k: string, n: int } }
+operators:
+  size: { from: [rows, more], route: { big: n >= 50, small: else }, max_rounds: 2 }
+  half: { from: [size.small, odd], route: { odd: n % 2 = 1, even: else }, max_rounds: 3 }
+  odd: { from: half.odd, select: { k: k, n: n + 1 } }
+  more: { from: half.even, select: { k: k, n: n * 4 } }
+sinks:
+  big: { from: size.big, files: { format: csv } }
+tests:
+  - name: loops
+    given: { rows: { file: rows.csv, records: [{ k: a, n: 3 }, { k: b, n: 70 }, { k: c, n: 1 }] } }
+    expect: { big: [{ k: a, n: 64 }, { k: b, n: 70 }], rejects: [{ line: 4, round: 2 }] }
+"#;
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("p.yaml"), yaml).unwrap();
+    let (code, printed) = call(folder.path(), &["test", "--step", "p.yaml"]);
+    assert_eq!(code, 0, "{printed}");
+    let (walked, _) = printed.split_once("\n1 test in ").unwrap();
+    let (_, walked) = walked.split_once("\n\n").unwrap();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/test-steps-loops.txt");
+    assert_eq!(walked, fs::read_to_string(golden).unwrap());
+}
+
 #[test]
 fn the_tests_of_the_examples_hold() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();

@@ -333,11 +333,18 @@ fn note_endless(
     around.push(head);
     let around: Vec<&str> = around.into_iter().map(name).collect();
     let message = format!("the operators feed each other in a circle: {}", around.join(" -> "));
-    let hint = format!(
-        "if records shall go round, say how often at most: `max_rounds: 10` at {}; else take this \
-         edge out",
-        quoted(name(head))
-    );
+    let hint = match name(head).contains('/') {
+        false => format!(
+            "if records shall go round, say how often at most: `max_rounds: 10` at {}; else take this \
+             edge out",
+            quoted(name(head))
+        ),
+        // Where its operators are written, nobody says which of its uses are in a loop.
+        true => "if records shall go round, let them enter before the group: an operator that reads this \
+                 edge, with `filter: \"true\"` and `max_rounds: 10`, which feeds the group; else take this \
+                 edge out"
+            .to_owned(),
+    };
     if let Some(from) = spec.operators[head].reads().and_then(|reads| reads.get(*first).copied()) {
         from.wrong(mistakes, message, hint);
     }

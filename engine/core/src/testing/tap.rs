@@ -34,7 +34,7 @@ pub(super) struct Seen {
     /// Batches, in the order in which they left.
     pub(super) batches: Vec<(PortId, Time, Batch)>,
     /// Rejected records.
-    pub(super) rejects: Vec<(NodeId, EpochRejects)>,
+    pub(super) rejects: Vec<(NodeId, Time, EpochRejects)>,
     /// How many rows that is.
     rows: usize,
     /// Whether more came than is kept.
@@ -70,10 +70,10 @@ impl Tap {
 
     /// Follows what a node rejects.
     pub(crate) fn follow_rejects(&self, node: NodeId, stream: StreamVec<'_, Time, EpochRejects>) {
-        self.watch("Tap rejects", stream, move |seen, _time, batch| {
+        self.watch("Tap rejects", stream, move |seen, time, batch| {
             for some in batch.drain(..) {
                 if Self::room(seen, some.rejects.len()) {
-                    seen.rejects.push((node, some));
+                    seen.rejects.push((node, time, some));
                 }
             }
         });

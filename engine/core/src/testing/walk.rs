@@ -9,16 +9,17 @@ use std::path::Path;
 
 use arrow_array::UInt32Array;
 use serde::Serialize;
-use tidemill_operators::Batch;
 use tidemill_operators::batch::{position, position_line, position_offset};
 use tidemill_operators::expr::Expr;
+use tidemill_operators::{Batch, Reject, RejectCode, Time};
+use timely::progress::PathSummary;
 
 use super::cells::{cell, named_row, shown};
 use super::sample::sample;
 use super::tap::{Seen, Tap};
 use super::{AuthorTest, Content, GivenFile, Step};
 use crate::engine::tables::Cell;
-use crate::plan::{NodeId, OperatorKind, OperatorPlan, Plan, PortId, SinkKind};
+use crate::plan::{Input, NodeId, OperatorKind, OperatorPlan, Plan, PortId, SinkKind};
 use crate::report::SubmissionReport;
 
 /// How many records are walked unless one is chosen.
@@ -61,7 +62,8 @@ pub struct RecordWalk {
     pub line: u64,
     /// Its text.
     pub raw: String,
-    /// The source, operators and sinks that it came to, in the order of the plan.
+    /// The source, operators and sinks that it came to, in that order; an operator of a loop once for each
+    /// round.
     pub steps: Vec<WalkStep>,
 }
 
@@ -167,10 +169,17 @@ type Spot = (u64, u64, u64);
 
 /// What was seen, by record.
 struct Sight {
-    batches: Vec<(PortId, u64, Batch)>,
+    batches: Vec<(PortId, Time, Batch)>,
     /// Where a record is found again behind a port: batch and row.
     places: HashMap<PortId, HashMap<Spot, Vec<(usize, usize)>>>,
-    rejects: HashMap<(NodeId, Spot), (String, String)>,
+    rejects: HashMap<(NodeId, Spot), Rejected>,
+}
+
+/// Why a record was rejected, and in which round.
+struct Rejected {
+    round: u64,
+    code: RejectCode,
+    message: String,
 }
 
 impl Sight {
@@ -190,14 +199,14 @@ impl Sight {
                     places.entry(spot).or_default().push((at, row));
                 }
             }
-            sight.batches.push((port, time.epoch, batch));
+            sight.batches.push((port, time, batch));
         }
-        for (node, some) in seen.rejects {
+        for (node, time, some) in seen.rejects {
             for reject in some.rejects {
                 let place = position(reject.line, reject.offset);
                 let spot = (some.origin.submission, some.origin.chunk, place);
-                let why = (reject.code.word().to_owned(), reject.message);
-                sight.rejects.insert((node, spot), why);
+                let Reject { code, message, .. } = reject;
+                sight.rejects.insert((node, spot), Rejected { round: time.round, code, message });
             }
         }
         sight
@@ -206,11 +215,15 @@ impl Sight {
     /// Returns where a record is behind a port, as it left when its own file ran.
     fn found(&self, port: PortId, spot: Spot, epoch: u64) -> Vec<(usize, usize)> {
         let all = self.places.get(&port).and_then(|places| places.get(&spot));
-        let own = all.into_iter().flatten().filter(|(at, _)| self.batches[*at].1 == epoch);
+        let own = all.into_iter().flatten().filter(|(at, _)| self.batches[*at].1.epoch == epoch);
         own.copied().collect()
     }
 
-    fn row(&self, (at, row): (usize, usize)) -> Row {
+    fn round(&self, (at, _): At) -> u64 {
+        self.batches[at].1.round
+    }
+
+    fn row(&self, (at, row): At) -> Row {
         shown_row(&self.batches[at].2, row)
     }
 }
@@ -318,56 +331,61 @@ fn raw_of(content: &[u8], offset: u64) -> String {
     if line.len() > RAW_SHOWN_MAX { text + "..." } else { text }
 }
 
-/// Returns what each node did with a record.
+/// A place in what was seen: batch and row.
+type At = (usize, usize);
+
+/// Returns what each node did with a record, in the order in which it came to them.
 fn steps(plan: &Plan, sight: &Sight, source: NodeId, spot: Spot, epoch: u64) -> Vec<WalkStep> {
-    let mut steps = Vec::new();
-    let mut at: BTreeMap<PortId, Vec<(usize, usize)>> = BTreeMap::new();
-    let rejected = |node: NodeId| {
-        let why = sight.rejects.get(&(node, spot));
-        why.map(|(code, reason)| Deed::Rejected { code: code.clone(), reason: reason.clone() })
-    };
-    let mut left = |node: NodeId, ports: usize, tag: &dyn Fn(usize) -> String| {
-        let mut did = Vec::new();
-        for port in 0..ports {
-            let port_id = PortId { node, port };
-            let found = sight.found(port_id, spot, epoch);
-            let rows = found.iter().take(COPIES_MAX);
-            did.extend(rows.map(|place| Deed::Left { tag: tag(port), columns: sight.row(*place) }));
-            if !found.is_empty() {
-                at.insert(port_id, found);
+    // By round and node: a loop is gone round once more when all of its round is over.
+    let mut did: BTreeMap<(u64, NodeId), Vec<Deed>> = BTreeMap::new();
+    did.insert((0, source), Vec::new());
+    for node in std::iter::once(source).chain((0..plan.operators.len()).map(NodeId::Operator)) {
+        let mut came: BTreeMap<u64, Vec<(usize, At)>> = BTreeMap::new();
+        if let NodeId::Operator(at) = node {
+            for (input, place, round) in arrivals(plan, sight, at, spot, epoch) {
+                came.entry(round).or_default().push((input, place));
+            }
+            for (round, came) in &came {
+                let kept = kept(sight, &plan.operators[at], came);
+                did.entry((*round, node)).or_default().extend(kept);
             }
         }
-        did
-    };
-    let mut did = left(source, 1, &|_| String::new());
-    did.extend(rejected(source));
-    steps.push(WalkStep { node: plan.node_name(source).to_owned(), kind: "source", did });
-    for (index, operator) in plan.operators.iter().enumerate() {
-        let node = NodeId::Operator(index);
-        let ports: Vec<PortId> = operator.inputs.iter().map(|input| input.from).collect();
-        let came: Vec<(usize, (usize, usize))> = ports
-            .iter()
-            .enumerate()
-            .flat_map(|(input, port)| {
-                let found = sight.found(*port, spot, epoch);
-                found.into_iter().map(move |place| (input, place)).collect::<Vec<_>>()
-            })
-            .collect();
-        if came.is_empty() {
-            continue;
+        for (port, tag) in tags(plan, node).into_iter().enumerate() {
+            let mut copies: BTreeMap<u64, usize> = BTreeMap::new();
+            for place in sight.found(PortId { node, port }, spot, epoch) {
+                let round = sight.round(place);
+                let copies = copies.entry(round).or_default();
+                *copies += 1;
+                if *copies <= COPIES_MAX {
+                    let left = Deed::Left { tag: tag.clone(), columns: sight.row(place) };
+                    did.entry((round, node)).or_default().push(left);
+                }
+            }
         }
-        let tag = |port: usize| operator.outputs[port].tag.clone();
-        let mut did: Vec<Deed> = kept(sight, operator, &came).into_iter().collect();
-        did.extend(left(node, operator.outputs.len(), &tag));
-        did.extend(rejected(node));
-        if did.is_empty() {
-            did.push(Deed::LeftOut);
+        if let Some(Rejected { round, code, message }) = sight.rejects.get(&(node, spot)) {
+            // It went round before it was told that this was too often.
+            let round = round + u64::from(*code == RejectCode::MaxRounds);
+            let (code, reason) = (code.word().to_owned(), message.clone());
+            did.entry((round, node)).or_default().push(Deed::Rejected { code, reason });
         }
-        steps.push(WalkStep { node: operator.name.clone(), kind: operator.kind.word(), did });
+        for round in came.keys() {
+            let did = did.entry((*round, node)).or_default();
+            if did.is_empty() {
+                did.push(Deed::LeftOut);
+            }
+        }
     }
+    let step = |((_, node), did)| {
+        let kind = match node {
+            NodeId::Source(_) => "source",
+            NodeId::Operator(at) => plan.operators[at].kind.word(),
+        };
+        WalkStep { node: plan.node_name(node).to_owned(), kind, did }
+    };
+    let mut steps: Vec<WalkStep> = did.into_iter().map(step).collect();
     for sink in &plan.sinks {
-        let comes = sink.inputs.iter().any(|input| at.contains_key(&input.from));
-        if comes {
+        let found = |input: &Input| !sight.found(input.from, spot, epoch).is_empty();
+        if sink.inputs.iter().any(found) {
             let kind = match sink.kind {
                 SinkKind::Table { .. } => "table",
                 SinkKind::Files { .. } | SinkKind::Rejects => "files",
@@ -377,6 +395,42 @@ fn steps(plan: &Plan, sight: &Sight, source: NodeId, spot: Spot, epoch: u64) -> 
         }
     }
     steps
+}
+
+/// Returns the tags of the ports of a node; empty for the only one.
+fn tags(plan: &Plan, node: NodeId) -> Vec<String> {
+    match node {
+        NodeId::Source(_) => vec![String::new()],
+        NodeId::Operator(at) => {
+            plan.operators[at].outputs.iter().map(|port| port.tag.clone()).collect()
+        }
+    }
+}
+
+/// Returns where a record comes to an operator from: the input, where it was seen, and the round in which
+/// it arrives.
+fn arrivals(
+    plan: &Plan,
+    sight: &Sight,
+    at: usize,
+    spot: Spot,
+    epoch: u64,
+) -> Vec<(usize, At, u64)> {
+    let mut all = Vec::new();
+    for (input, port) in plan.operators[at].inputs.iter().enumerate() {
+        let back = plan.loop_of(at).filter(|one| one.back.contains(&input));
+        for place in sight.found(port.from, spot, epoch) {
+            let left = sight.batches[place.0].1;
+            // Where it was turned back it did not arrive once more.
+            let time = match back {
+                None => Some(left),
+                Some(one) if one.turns.of(&left) >= u64::from(one.max_rounds) => None,
+                Some(one) => one.turns.step().results_in(&left),
+            };
+            all.extend(time.map(|time| (input, place, time.round)));
+        }
+    }
+    all
 }
 
 /// Returns under which key an operator holds a record, if it holds any.
@@ -411,7 +465,7 @@ fn value_of(value: &Expr, one: &Batch) -> Cell {
 /// Returns what a file changed beyond its own records.
 fn changes(plan: &Plan, sight: &Sight, file: &SubmissionReport) -> Vec<Changes> {
     let mut all: BTreeMap<usize, Changes> = BTreeMap::new();
-    for (port, epoch, batch) in &sight.batches {
+    for (port, Time { epoch, .. }, batch) in &sight.batches {
         let NodeId::Operator(at) = port.node else { continue };
         let operator = &plan.operators[at];
         let own = batch.diff > 0 && batch.origin.submission == file.id;
