@@ -266,13 +266,21 @@ impl Running<'_> {
         self.ask(self.client.wait(id, PATIENCE)).unwrap()
     }
 
-    /// Waits until no input is on its way: all that are finished lie where they belong.
+    /// Waits until no input is on its way: all that are finished lie where they belong, and `out/` shows the
+    /// tables as they are.
     #[track_caller]
     pub fn wait_for_settled(&self, site: &Site) {
         let deadline = Instant::now() + PATIENCE;
         while !site.names("underprocess").is_empty() {
             assert!(Instant::now() < deadline, "{:?} stay", site.names("underprocess"));
             std::thread::yield_now();
+        }
+        let tables = self.ask(self.client.tables(Some(&site.pipeline))).unwrap();
+        for table in tables.iter().filter(|table| table.rows > 0) {
+            while tree::shown_epoch(&site.folder("out"), &table.name) < Some(table.epoch) {
+                assert!(Instant::now() < deadline, "{table:?} is not shown");
+                std::thread::yield_now();
+            }
         }
     }
 

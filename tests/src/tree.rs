@@ -69,6 +69,13 @@ pub fn check_abouts(tree: &mut Tree) -> Result<(), String> {
     Ok(())
 }
 
+/// Returns up to which epoch the snapshot of a table speaks, if there is one.
+pub fn shown_epoch(out: &Path, table: &str) -> Option<u64> {
+    let snapshot = read(&out.join(table));
+    let (_, about) = snapshot.iter().find(|(path, _)| path.ends_with(ABOUT))?;
+    serde_json::from_slice::<serde_json::Value>(about).ok()?["epoch"].as_u64()
+}
+
 /// Says how two trees differ: every path that only one has, every file that differs, and its first
 /// differing line.
 pub fn difference(expected: &Tree, found: &Tree) -> Option<String> {

@@ -206,6 +206,7 @@ fn a_file_that_would_be_set_aside_is_told_and_changes_nothing() {
     assert_eq!(told.failure.unwrap().code, "bad_format");
     let told = running.call(&["submit", "a.csv", "--replace", "--dry-run", "--yes"]);
     assert!(told.expect_code(3).stdout.contains("would be set aside"), "{told}");
+    running.wait_for_settled(&site);
     let before = site.out();
     replace(&running, "a.csv", A);
     running.stop();

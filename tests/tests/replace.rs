@@ -187,6 +187,7 @@ fn a_bad_replacement_changes_nothing_and_the_next_one_replaces_what_stands() {
     let site = Site::new(NODE, &yaml);
     let running = site.start(Shape::new(1, 2));
     let one = running.wait(running.submit("a.csv", A).id);
+    running.wait_for_settled(&site);
     let before = site.out();
     let bad = replace(&running, "a.csv", b"user,n\nann,x\nann,y\n");
     let good = replace(&running, "a.csv", b"user,n\nann,2\n");

@@ -53,6 +53,7 @@ pub use deploy::Boundary;
 pub use dry_run::{Trial, Tried, Try};
 pub use event::{AcceptReply, Event};
 pub use order::Waiting;
+pub(crate) use order::compression_of;
 pub use set::HandOver;
 
 /// Events taken into one transaction at most.
@@ -446,7 +447,11 @@ impl Ledger {
             if answer.replay {
                 if let Some((code, detail)) = answer.failure {
                     // It was whole when this life began.
-                    let error = io::Error::other(format!("{}: {code}: {detail}", file.stored_name));
+                    let name = &file.stored_name;
+                    let error = io::Error::other(format!(
+                        "{name}: {code}: {detail}; it was read when it was committed: if the pipeline file \
+                         was changed since, start with the one before"
+                    ));
                     fault::end(FaultKind::Damaged, "rebuild tables from processed/", &error);
                 }
                 self.compare(pipeline, &file, &answer.parts)?;

@@ -167,6 +167,10 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     if config.forget_deployed {
         space.insist("writing the journal", || journal.forget_deployments())?;
     }
+    let patterns: Vec<Patterns> =
+        config.plans.iter().map(|plan| Patterns::new(&plan.sources)).collect();
+    let changed = || earlier::changed(&config.plans, &patterns, &mut journal);
+    let changed = space.insist("writing the journal", changed)?;
     let facts = Generation {
         binary_version: env!("CARGO_PKG_VERSION").to_owned(),
         processes: processes as u64,
@@ -201,8 +205,6 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     earlier::remember_contents(&config.plans, &mut journal)?;
     let board = Arc::new(board(&config.plans, &journal)?);
     board.set_aside_before(aside);
-    let patterns: Vec<Patterns> =
-        config.plans.iter().map(|plan| Patterns::new(&plan.sources)).collect();
     let found = config.plans.iter().map(|plan| find(&home, &mut journal, plan, generation));
     let found: Vec<Base> = found.collect::<Result<_, _>>()?;
     let backlogs: Vec<Backlog> = config.plans.iter().map(|_| Backlog::default()).collect();
@@ -211,7 +213,8 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let (publisher_lines, places) =
         publisher_lines(&config.plans, &folders, &found, generation, &backlogs, &finished)?;
     let tables = Arc::new(Tables::new(places));
-    let (earlier, skips) = earlier::earlier(&config, &mut journal, &folders, &patterns, &found)?;
+    let (earlier, skips) =
+        earlier::earlier(&config, &mut journal, &folders, &patterns, &found, &changed)?;
     // Nobody uploads yet: what lies there was left by a life that was killed. What broke off may be
     // gone on with for a while.
     sweep_spool(&home, SystemTime::now() - spool::KEPT_FOR)?;

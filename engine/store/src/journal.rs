@@ -6,6 +6,7 @@
 //! Never touches the files it speaks of, except to see which names are taken.
 
 mod accept;
+mod adopt;
 mod arrival;
 mod attempt;
 mod checkpoint;

@@ -116,6 +116,10 @@ impl Engine {
         let (reply, answer) = channel();
         // Whoever is about to let a file in is through when this returns.
         let _closed = self.parts.control.close();
+        if self.is_handing_over() {
+            // The next life has other sources and sinks.
+            return Err(ControlError::Stopping);
+        }
         let change = Change { pipeline, what, hold, reply };
         self.parts.events.send(Event::Control(change)).map_err(|_| ControlError::Stopping)?;
         answer.recv().map_err(|_| ControlError::Stopping)

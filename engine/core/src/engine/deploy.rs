@@ -7,13 +7,15 @@
 //! runs it begins the next one with what [`Running::wait`](crate::Running::wait) returns.
 //! Anything that fails before the transaction leaves everything as it was.
 
+mod again;
+
 use std::collections::BTreeMap;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use tidemill_store::checkpoint::{Manifest, read_manifest};
-use tidemill_store::{Deployed, Folders, Home, NewDeployment, Versions, failpoint};
+use tidemill_store::{AcceptedFile, Deployed, Folders, Home, NewDeployment, Versions, failpoint};
 
 use super::{Engine, SubmitError, unavailable};
 use crate::checkpoint::find::fits;
@@ -147,7 +149,7 @@ impl Engine {
         let new = plan::plan_in(&deploy.yaml, &sent).map_err(DeployError::Mistakes)?;
         let _one = self.one_at_a_time()?;
         let at = self.parts.plans.iter().position(|plan| plan.name == new.name);
-        let mut report = self.assess(at, &new)?;
+        let (mut report, read) = self.assess(at, &new)?;
         if deploy.dry_run || !report.changed {
             return Ok(report);
         }
@@ -164,9 +166,19 @@ impl Engine {
             plan_hash: new.hash.clone(),
             replaces: at.map(|at| self.parts.plans[at].yaml.clone()),
         });
-        let next = Next::TakesOver(Box::new(new));
+        let seen = read.there.iter().map(|file| file.epoch).max().unwrap_or_default();
+        // What was committed or paused while it was waited for.
+        let refusal = || {
+            if let Some(lost) = at.and_then(|at| self.parts.control.lost(at, &new)) {
+                return Ok(Some(lost));
+            }
+            let mut read = self.read_again(&new)?.there;
+            read.retain(|file| file.epoch > seen);
+            Ok(self.refused_again(at, &new, &report.parts, &read))
+        };
+        let next = Next::TakesOver(Box::new(new.clone()));
         (report.version, report.first_epoch) =
-            self.hand_over(at, boundary, deploy.patience, next)?;
+            self.hand_over(at, boundary, deploy.patience, next, &refusal)?;
         Ok(report)
     }
 
@@ -191,7 +203,7 @@ impl Engine {
         }
         let boundary = Boundary::Leaves(pipeline.clone());
         let next = Next::Leaves(pipeline.clone());
-        let (_, first_epoch) = self.hand_over(Some(at), boundary, *patience, next)?;
+        let (_, first_epoch) = self.hand_over(Some(at), boundary, *patience, next, &|| Ok(None))?;
         Ok(UndeployReport {
             pipeline: pipeline.clone(),
             last_epoch: first_epoch.saturating_sub(1),
@@ -225,6 +237,7 @@ impl Engine {
         boundary: Boundary,
         patience: Duration,
         next: Next,
+        refusal: &dyn Fn() -> Result<Option<String>, DeployError>,
     ) -> Result<(u64, u64), DeployError> {
         // The next life could not begin: it publishes first.
         let mut hidden = self.parts.board.conditions().into_iter();
@@ -235,20 +248,21 @@ impl Engine {
         let mut holding = Holding { engine: self, for_good: false };
         self.parts.held.hold(at);
         reach(failpoint::reach("deploy-held"))?;
-        let line = self.wait_and_draw(at, Arc::new(boundary), patience)?;
+        let line = self.wait_and_draw(at, Arc::new(boundary), patience, next, refusal)?;
         holding.for_good = true;
-        *self.parts.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(next);
         self.stop();
         reach(failpoint::reach("deploy-told"))?;
         Ok(line)
     }
 
-    /// Waits until no file of the pipeline is open, and draws the line.
+    /// Waits until no file of the pipeline is open, and draws the line unless there is a `refusal` then.
     fn wait_and_draw(
         &self,
         at: Option<usize>,
         boundary: Arc<Boundary>,
         patience: Duration,
+        next: Next,
+        refusal: &dyn Fn() -> Result<Option<String>, DeployError>,
     ) -> Result<(u64, u64), DeployError> {
         let began = Instant::now();
         loop {
@@ -256,8 +270,15 @@ impl Engine {
             let open = at.map_or(0, |at| self.parts.board.pending(at)) as u64;
             let open = if open == 0 {
                 reach(failpoint::reach("deploy-drained"))?;
+                // Nobody pauses anything between this look and the line.
+                let _closed = self.parts.control.close();
+                if let Some(reason) = refusal()? {
+                    return Err(DeployError::Refused { reason });
+                }
                 match self.draw_line(&boundary)? {
                     Deployed::Durable { version, first_epoch } => {
+                        *self.parts.next.lock().unwrap_or_else(PoisonError::into_inner) =
+                            Some(next);
                         return Ok((version, first_epoch));
                     }
                     Deployed::Open { files } => files,
@@ -283,8 +304,9 @@ impl Engine {
         Ok(answer.recv().map_err(|_| stopping())?)
     }
 
-    /// Returns what a plan would do in the place of the one that runs, or beside all that run.
-    fn assess(&self, at: Option<usize>, new: &Plan) -> Result<DeployReport, DeployError> {
+    /// Returns what a plan would do in the place of the one that runs, or beside all that run, and the files
+    /// that are read again for it.
+    fn assess(&self, at: Option<usize>, new: &Plan) -> Result<(DeployReport, Inputs), DeployError> {
         let old = at.map(|at| &self.parts.plans[at]);
         let mut report = DeployReport {
             pipeline: new.name.clone(),
@@ -327,13 +349,29 @@ impl Engine {
                 )
             });
         }
+        if let Some(reason) = self.refused_again(at, new, &report.parts, &read.there) {
+            report.refused.get_or_insert(reason);
+        }
         if read.without_source > 0 {
             let files = read.without_source;
             for part in report.parts.iter_mut().filter(|part| part.fate == Fate::Rebuilt) {
                 part.detail = format!("without the {files} files that no source takes any more");
             }
         }
-        Ok(report)
+        Ok((report, read))
+    }
+
+    /// Returns why files cannot be read again for a plan.
+    fn refused_again(
+        &self,
+        at: Option<usize>,
+        new: &Plan,
+        parts: &[PartFate],
+        read: &[AcceptedFile],
+    ) -> Option<String> {
+        let old = at.map(|at| &self.parts.plans[at]);
+        let folders = Folders::below(&self.parts.root.join(&new.name));
+        again::refusal(old, new, parts, read, &folders)
     }
 
     /// Looks for the files that the next life reads again.

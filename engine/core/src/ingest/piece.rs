@@ -142,6 +142,17 @@ pub fn preamble(order: &FileOrder, plan: &ReadPlan, frame: Frame) -> Result<Prea
     }
 }
 
+/// Checks that a file can be read, as far as what stands before its first record tells.
+pub fn begins(order: &FileOrder, plan: &ReadPlan, frame: Frame) -> Result<(), FileFailure> {
+    if order.compression == Compression::None {
+        return preamble(order, plan, frame).map(drop);
+    }
+    let mut stream = StreamReader::open(order, u32::MAX, frame)?;
+    let buffers = Buffers::default();
+    while stream.preamble.is_none() && stream.next_chunk(plan, &buffers)?.is_some() {}
+    Ok(())
+}
+
 /// Returns where the last lines of a file begin, and what they are.
 fn find_tail(
     file: &File,
@@ -424,8 +435,11 @@ impl StreamReader {
         let file = open_checked(order)?;
         let failed = |error: io::Error| FileFailure::read(&order.path, &error);
         let check = file.try_clone().map_err(failed)?;
+        // What was committed once stays so, also when the limit was lowered since.
+        let again = order.replay || order.is_taken_back();
+        let ratio_max = if again { u32::MAX } else { inflate_ratio_max };
         Ok(Self {
-            inflater: Inflater::open(file, order.compression, inflate_ratio_max).map_err(failed)?,
+            inflater: Inflater::open(file, order.compression, ratio_max).map_err(failed)?,
             check,
             order: order.clone(),
             carry: Vec::new(),

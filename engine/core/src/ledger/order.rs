@@ -136,7 +136,7 @@ impl Ledger {
 }
 
 /// Looks at the first bytes of a file. If it cannot be read, its reader will say so.
-pub(super) fn compression_of(path: Option<&PathBuf>) -> Compression {
+pub(crate) fn compression_of(path: Option<&PathBuf>) -> Compression {
     let Some(path) = path else { return Compression::None };
     use std::io::Read;
     let mut first = [0; 4];

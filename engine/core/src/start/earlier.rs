@@ -10,9 +10,13 @@ use tidemill_store::{
 
 use crate::checkpoint::find::Base;
 use crate::checkpoint::reuse::read_again;
-use crate::checkpoint::{State, has_state};
+use crate::checkpoint::{Place, State, has_state};
+use crate::contract::{Contract, Frame};
+use crate::ingest::order::FileOrder;
+use crate::ingest::piece;
 use crate::intake::Patterns;
-use crate::plan::Plan;
+use crate::ledger::compression_of;
+use crate::plan::{Plan, SinkKind};
 use crate::start::{Config, StartError};
 
 /// A file that an earlier life left.
@@ -29,13 +33,15 @@ pub(super) struct Earlier {
 
 /// Returns what earlier lives left of each pipeline: committed files that its checkpoint does not hold,
 /// to rebuild tables from, then those that were not finished; and the pipelines that leave out files
-/// which were corrected since. Nothing runs yet, so that a refusal needs no end.
+/// which were corrected since. `changed` says which plans are others than before. Nothing runs yet,
+/// so that a refusal needs no end.
 pub(super) fn earlier(
     config: &Config,
     journal: &mut Journal,
     folders: &[Folders],
     patterns: &[Patterns],
     bases: &[Base],
+    changed: &[bool],
 ) -> Result<(Vec<Earlier>, Vec<usize>), StartError> {
     let mut all = Vec::new();
     let mut skip = Vec::new();
@@ -76,6 +82,9 @@ pub(super) fn earlier(
             journal.remember_lost(&plan.name, base.epoch(), &lost)?;
             if !replay.is_empty() {
                 tracing::info!(pipeline = plan.name, files = replay.len(), "rebuilding tables");
+                if changed[pipeline] {
+                    warn_of_changelogs(plan, base);
+                }
             }
             let replay = replay.into_iter();
             let again_at_us = None;
@@ -160,6 +169,16 @@ fn to_rebuild(
             first = name,
             "tables lose the rows of lost inputs"
         );
+    }
+    let bad = found.there.iter().find_map(|file| Some((file, unreadable(plan, file, folders)?)));
+    if let Some((file, detail)) = bad {
+        let (pipeline, name) = (plan.name.clone(), file.stored_name.clone());
+        return Err(StartError::Unreadable {
+            pipeline,
+            name,
+            source_name: file.source.clone(),
+            detail,
+        });
     }
     Ok(found)
 }
@@ -251,6 +270,79 @@ fn find_source(plan: &Plan, patterns: &Patterns, file: &mut AcceptedFile) -> boo
     let Some(source) = patterns.source_of(&file.name) else { return false };
     source.clone_into(&mut file.source);
     true
+}
+
+/// Returns which pipelines have another plan than in the life before. Their files whose source was renamed become
+/// those of the one that takes their names now. Before the generation begins.
+pub(super) fn changed(
+    plans: &[Plan],
+    patterns: &[Patterns],
+    journal: &mut Journal,
+) -> Result<Vec<bool>, JournalError> {
+    let mut all = Vec::new();
+    for (plan, patterns) in plans.iter().zip(patterns) {
+        let changed = journal.last_plan(&plan.name)?.is_some_and(|last| last != plan.hash);
+        all.push(changed);
+        if !changed {
+            continue;
+        }
+        let sources: Vec<&str> = plan.sources.iter().map(|source| &*source.name).collect();
+        let source_of = |name: &str| patterns.source_of(name).map(str::to_owned);
+        let files = journal.adopt(&plan.name, &sources, source_of)?;
+        if files > 0 {
+            let pipeline = &plan.name;
+            tracing::info!(pipeline, files, "gave files to the sources that take them now");
+        }
+    }
+    Ok(all)
+}
+
+/// Warns of tables that are made anew in another way than their changelogs tell.
+fn warn_of_changelogs(plan: &Plan, base: &Base) {
+    for state in &base.states {
+        let Place::Table(at) = state.place else { continue };
+        let is_kept = base.keeps(&state.id);
+        if matches!(plan.sinks[at].kind, SinkKind::Table { changelog: Some(_), .. }) && !is_kept {
+            tracing::warn!(
+                pipeline = plan.name,
+                table = plan.sinks[at].name,
+                "the pipeline file is another one than before, and the table is made anew from processed/: \
+                 what its changelog told so far does not add up to it any more; to follow it from here on, \
+                 begin with its rows"
+            );
+        }
+    }
+}
+
+/// Returns why a source cannot read a file that is where it must be, as far as its beginning tells.
+pub(crate) fn unreadable(plan: &Plan, file: &AcceptedFile, folders: &Folders) -> Option<String> {
+    let source = plan.sources.iter().position(|source| source.name == file.source)?;
+    let from = &plan.sources[source];
+    let frame = from.contract.as_ref().map(Contract::frame).unwrap_or_default();
+    if file.is_removal() || (!from.read.has_header() && frame == Frame::default()) {
+        return None;
+    }
+    let or_at =
+        [&folders.processed, &folders.retained].map(|folder| folder.join(&file.stored_name));
+    let path = or_at.iter().find(|path| path.exists())?;
+    let order = FileOrder {
+        epoch: file.epoch,
+        submission: file.id,
+        rows_of: file.id,
+        source,
+        path: path.clone(),
+        identity: file.identity,
+        hash: None,
+        compression: compression_of(Some(path)),
+        name: file.name.clone(),
+        output_name: file.output_name.clone(),
+        replay: true,
+        old: None,
+        removes: false,
+        refused: None,
+        or_at: or_at.to_vec(),
+    };
+    piece::begins(&order, &from.read, frame).err().map(|why| why.to_string())
 }
 
 /// Sources that look for equal contents know those of earlier lives, however they took files then.

@@ -58,6 +58,22 @@ pub enum StartError {
         /// What is wrong with it.
         detail: String,
     },
+    /// An input that tables must be rebuilt from cannot be read by its source any more.
+    #[error(
+        "pipeline {pipeline}: its tables cannot be rebuilt: {name} was committed before, and source \
+         {source_name} cannot read it any more: {detail}; start with the pipeline file as it was, or give the \
+         new one another pipeline name, or sources that take other names"
+    )]
+    Unreadable {
+        /// The pipeline.
+        pipeline: String,
+        /// The file.
+        name: String,
+        /// The source that takes it.
+        source_name: String,
+        /// What is wrong with it.
+        detail: String,
+    },
     /// A checkpoint was whole when it was looked at, and cannot be taken up.
     #[error(
         "pipeline {pipeline}: take up a checkpoint; to build the state from processed/ instead, \

@@ -114,6 +114,15 @@ impl Journal {
             .map_err(of("read a plan", &self.path()))
     }
 
+    /// Returns the hash of the plan that a pipeline ran last.
+    pub fn last_plan(&self, pipeline: &str) -> Result<Option<String>, JournalError> {
+        let sql = "SELECT plan_hash FROM plan WHERE pipeline = ?1 ORDER BY generation DESC LIMIT 1";
+        self.connection()
+            .prepare_cached(sql)
+            .and_then(|mut s| s.query_row([pipeline], |row| row.get(0)).optional())
+            .map_err(of("read a plan", &self.path()))
+    }
+
     /// Returns whether the journal knows a claimed input of a pipeline.
     pub(crate) fn knows(&self, pipeline: &str, claimed: (u64, &str)) -> Result<bool, JournalError> {
         let (id, claimed_name) = claimed;

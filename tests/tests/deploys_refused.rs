@@ -1,0 +1,197 @@
+//! Deploys refused: a file that takes over must be able to go on with what was committed before it; else it is
+//! refused with the reason, before anything has changed, and the old one goes on.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+
+use tidemill_client::Phase;
+use tidemill_tests::{PATIENCE, Running, Shape, Site};
+
+const NODE: &str = env!("CARGO_BIN_EXE_node");
+
+const SUMS: &str = "\
+pipeline: d
+sources:
+  rows: { format: csv, pattern: \"r*\", fields: { k: string, v: int } }
+  more: { format: csv, pattern: \"m*\", fields: { k: string, v: int } }
+operators:
+  sums: { from: rows, aggregate: { by: [k], compute: { v: sum(v) } } }
+sinks:
+  sums: { from: sums, table: { format: csv, key: [k] } }
+  more: { from: more, files: { format: csv } }
+  raw: { from: rows, files: { format: raw } }
+";
+
+#[track_caller]
+fn commit(running: &Running<'_>, name: &str, bytes: &[u8]) {
+    let file = running.wait(running.submit(name, bytes).id);
+    assert_eq!(file.phase, Phase::Committed, "{file:?}");
+}
+
+fn write(site: &Site, yaml: &str) {
+    fs::write(site.path().join("next.yaml"), yaml).unwrap();
+}
+
+/// Deploys `yaml` over `old` behind `files`: a dry run and the real one say `why`, and the old one goes on.
+#[track_caller]
+fn check(old: &str, files: &[(&str, &[u8])], yaml: &str, why: &str) {
+    for shape in [Shape::new(1, 2), Shape::new(2, 1)] {
+        let site = Site::new(NODE, old);
+        write(&site, yaml);
+        let running = site.start(shape);
+        files.iter().for_each(|(name, bytes)| commit(&running, name, bytes));
+        for more in [&["--dry-run"][..], &[]] {
+            let said = running.call(&[&["deploy", "next.yaml"], more].concat());
+            assert!(said.expect_code(1).stdout.contains(why), "{shape} {more:?}: {said}");
+        }
+        assert_eq!(running.ask(running.client().stats(None)).unwrap().generation, 1);
+        commit(&running, "r-last.csv", b"k,v\nz,1\n");
+        running.stop();
+        let ended = site.once(Shape::ALONE);
+        ended.expect_code(0);
+    }
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn a_file_that_cannot_read_what_is_read_again_is_refused() {
+    let wider = SUMS.replace(
+        "fields: { k: string, v: int } }\n  more",
+        "fields: { k: string, w: int } }\n  more",
+    );
+    let wider = wider.replace("sum(v)", "sum(w)");
+    let why = "r1.csv was committed before and is read again for what is made anew, and source rows of the \
+               new file cannot read it: bad_format: line 1: the header has no column w";
+    check(SUMS, &[("r1.csv", b"k,v\na,1\n")], &wider, why);
+    let packed = gzip(b"k,v\na,1\n");
+    check(SUMS, &[("r1.csv.gz", &packed)], &wider, "the header has no column w");
+}
+
+#[test]
+fn a_start_with_a_file_that_cannot_read_what_is_read_again_is_refused() {
+    let wider = SUMS.replacen("v: int", "w: int", 1).replace("sum(v)", "sum(w)");
+    for shape in [Shape::ALONE, Shape::new(2, 1)] {
+        let site = Site::new(NODE, SUMS);
+        site.put("r1.csv", b"k,v\na,1\n");
+        site.once(shape).expect_code(0);
+        fs::write(site.yaml(), &wider).unwrap();
+        let ended = site.launch(shape, &["--once"]).ended();
+        let why = "r1.csv was committed before, and source rows cannot read it any more: bad_format: \
+                   line 1: the header has no column w";
+        assert!(ended.expect_code(1).stderr.contains(why), "{ended}");
+        fs::write(site.yaml(), SUMS).unwrap();
+        site.put("r2.csv", b"k,v\na,2\n");
+        site.once(shape).expect_code(0);
+        assert_eq!(site.out()["sums/sums.csv"], b"k,v\na,3\n");
+    }
+}
+
+#[test]
+fn a_limit_of_packing_that_was_lowered_does_not_concern_what_was_committed() {
+    let lower = SUMS
+        .replacen("v: int } }", "v: int }, max_inflate_ratio: 2 }", 1)
+        .replace("sum(v)", "sum(v * 10)");
+    for by_deploy in [true, false] {
+        let site = Site::new(NODE, SUMS);
+        // The first 16 MiB never count.
+        let key = "a".repeat(100);
+        let packed = gzip(format!("k,v\n{}", format!("{key},1\n").repeat(200_000)).as_bytes());
+        let running = site.start(Shape::new(1, 2));
+        commit(&running, "r1.csv.gz", &packed);
+        let running = if by_deploy {
+            write(&site, &lower);
+            running.call(&["deploy", "next.yaml"]).expect_code(0);
+            running
+        } else {
+            running.stop();
+            fs::write(site.yaml(), &lower).unwrap();
+            site.start(Shape::new(1, 2))
+        };
+        let again = running.wait(running.submit("r2.csv.gz", &packed).id);
+        assert_eq!(again.phase, Phase::Quarantined, "{again:?}");
+        running.stop();
+        let sums = format!("k,v\n{key},2000000\n").into_bytes();
+        assert!(site.out()["sums/sums.csv"] == sums, "{by_deploy}");
+    }
+}
+
+#[test]
+fn a_contract_that_takes_records_for_other_lines_is_refused() {
+    let with = |contract: &str| {
+        SUMS.replacen("v: int } }", &format!("v: int }}, contract: {{ {contract} }} }}"), 1)
+            .replace("sum(v)", "sum(v + 0)")
+    };
+    let files: [(&str, &[u8]); 1] = [("r1.csv", b"k,v\na,1\nb,2\n")];
+    let trailer = with("trailer: { regex: \"^T(?<n>[0-9]+)$\", count: n }");
+    check(
+        SUMS,
+        &files,
+        &trailer,
+        "its contract says 0 header and 1 trailer lines, and 0 and 0 when",
+    );
+    check(SUMS, &files, &with("header: 1"), "its contract says 1 header and 0 trailer lines");
+}
+
+#[test]
+fn a_table_whose_changelog_would_not_add_up_is_refused() {
+    let logged = SUMS.replace(
+        "sums: { from: sums, table: { format: csv,",
+        "sums: { from: sums, table: { format: csv, changelog: true,",
+    );
+    let files: [(&str, &[u8]); 1] = [("r1.csv", b"k,v\na,1\n")];
+    let why = "its changelog would not add up";
+    check(&logged, &files, &logged.replace("sum(v)", "sum(v * 2)"), why);
+    // One that is new has rows of files that its changelog would not know.
+    check(
+        SUMS,
+        &files,
+        &logged.replace("  sums: { from: sums, t", "  others: { from: sums, t"),
+        why,
+    );
+}
+
+/// The look comes again when everything that was under way is finished.
+#[test]
+fn what_was_paused_while_a_deployment_waited_is_refused_too() {
+    for shape in [Shape::new(1, 2), Shape::new(2, 1)] {
+        let mut site = Site::new(NODE, SUMS);
+        let hold = site.path().join("hold");
+        site.trial(Some(&format!("hold-sync={}", hold.display())));
+        let renamed = SUMS.replace("  more: { format", "  other: { format");
+        let renamed = renamed.replace("from: more", "from: other");
+        let running = site.start(shape);
+        commit(&running, "r1.csv", b"k,v\na,1\n");
+        fs::write(&hold, "").unwrap();
+        // So much that it is staged: it is under way until that is durable.
+        let big = running.submit("r2.csv", format!("k,v\n{}", "a,1\n".repeat(50_000)).as_bytes());
+        let client = running.client();
+        let is_busy = |error: &tidemill_client::Error| error.to_string().contains("under way");
+        let deploying = async {
+            loop {
+                match client.deploy(&renamed, false, PATIENCE).await {
+                    // The look of the other one came first.
+                    Err(error) if is_busy(&error) => {}
+                    ended => return ended.unwrap_err().to_string(),
+                }
+            }
+        };
+        let pausing = async {
+            while !client.deploy(&renamed, true, PATIENCE).await.is_err_and(|error| is_busy(&error))
+            {
+            }
+            client.pause("d", Some("source:more")).await.unwrap();
+            fs::remove_file(&hold).unwrap();
+        };
+        let (said, ()) = running.ask(async { tokio::join!(deploying, pausing) });
+        assert!(said.contains("source more of d is paused"), "{said}");
+        assert_eq!(running.wait(big.id).phase, Phase::Committed);
+        assert_eq!(running.conditions(), ["paused"], "{shape}");
+        running.stop();
+    }
+}
