@@ -166,10 +166,10 @@ fn a_value_comes_from_flag_environment_file_or_default_in_this_order() {
         &["run", "--once", "p.yaml", "--param", "MOST=4"],
         &["there is no parameter `MOST`"],
     );
-    fs::write(desk.path("w.yaml"), "MOST: 2\n").unwrap();
+    fs::write(desk.path("w.yaml"), "# mine\nMOST: 2\n").unwrap();
     desk.refuses(
         &["graph", "p.yaml", "--params", "w.yaml"],
-        &["w.yaml: there is no parameter `MOST`"],
+        &["w.yaml:2: there is no parameter `MOST`"],
     );
     fs::write(desk.path("w.yaml"), "LEAST: [2]\n").unwrap();
     desk.refuses(&["check", "p.yaml", "--params", "w.yaml"], &["w.yaml:1:8: error"]);

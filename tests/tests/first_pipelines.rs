@@ -103,6 +103,23 @@ fn every_kind_of_sample_gives_a_pipeline_that_runs() {
 }
 
 #[test]
+fn what_looks_like_a_parameter_is_text_in_a_draft() {
+    let text = "who,said,${n}\nann,${HOME} and $${x,1\nann,$,2\nbob,${,3\n";
+    let yaml = check(&[("said.csv", text.as_bytes())], &["said_good"]);
+    assert!(yaml.contains("said: \"$${HOME} and $$${x\""), "{yaml}");
+}
+
+#[test]
+fn a_draft_without_a_test_says_why_and_what_to_do() {
+    let long = "so long ".repeat(10_000);
+    let folder = folder_with(&[("log.txt", long.as_bytes())]);
+    let (code, printed) = call(folder.path(), &["new", "log.txt"]);
+    assert_eq!(code, 0, "{printed}");
+    assert!(printed.contains("no test, since no first record of the samples can"), "{printed}");
+    assert!(printed.contains("  tidemill check pipeline.yaml\n"), "{printed}");
+}
+
+#[test]
 fn records_that_are_rejected_are_expected_so() {
     let lines = "{\"a\":1,\"b\":\"x\"}\nno json\n{\"a\":2,\"b\":\"x\"}\n";
     let yaml = check(&[("in.jsonl", lines.as_bytes())], &["in_good", "rejects"]);

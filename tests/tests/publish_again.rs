@@ -91,6 +91,9 @@ fn outputs_that_are_refused_for_a_while_get_visible_later_and_in_order() {
         let other = pipeline(QUICKLY).replace("sum(n)", "sum(n * 2)");
         let refused = running.ask(running.client().deploy(&other, false, PATIENCE)).unwrap_err();
         assert_eq!(refused.word(), Some("no_deploy"), "{refused}");
+        let dry = running.ask(running.client().deploy(&other, true, PATIENCE)).unwrap();
+        let why = dry.refused.unwrap();
+        assert!(why.contains("out/rows/a.csv"), "{why}");
         mend(&site, "rows");
         for id in [a, b] {
             assert_eq!(running.wait(id).phase, Phase::Committed, "{shape}");

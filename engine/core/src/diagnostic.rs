@@ -326,7 +326,7 @@ impl<'a> Mistakes<'a> {
 const MISTAKES_MAX: usize = 200;
 
 /// Returns the line and the character of a byte, both from 1.
-fn line_and_column(text: &str, at: usize) -> (u32, u32) {
+pub(crate) fn line_and_column(text: &str, at: usize) -> (u32, u32) {
     let before = text.get(..at).unwrap_or_default();
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
     let line = u32::try_from(before.matches('\n').count()).unwrap_or(u32::MAX - 1);

@@ -299,7 +299,7 @@ pub fn name_hint<'n>(wrong: &str, right: impl IntoIterator<Item = &'n str>) -> O
 }
 
 /// Reads a file of values for parameters, `NAME: VALUE`, or returns all its mistakes, sorted by place.
-pub fn read_values(yaml: &str) -> Result<Vec<(String, String)>, Vec<Diagnostic>> {
+pub fn read_values(yaml: &str) -> Result<Vec<(String, String, u32)>, Vec<Diagnostic>> {
     let mut mistakes = Mistakes::new(yaml);
     let values = spec::values(&mut mistakes);
     match values.filter(|_| mistakes.is_empty()) {

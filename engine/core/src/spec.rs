@@ -32,7 +32,7 @@ pub(crate) use read::Text;
 pub(crate) use sink::{EmptyFiles, SinkBody, SinkSpec};
 pub(crate) use source::{FieldSpec, SourceSpec};
 
-use crate::diagnostic::{Mistakes, Place};
+use crate::diagnostic::{Mistakes, Place, line_and_column};
 use crate::retry::Policy;
 use compose::{Demand, flat};
 use read::Entries;
@@ -117,12 +117,14 @@ pub(crate) fn parse(
     })
 }
 
-/// Reads a file of values for parameters: a map of names.
-pub(crate) fn values(mistakes: &mut Mistakes<'_>) -> Option<Vec<(String, String)>> {
+/// Reads a file of values for parameters: a map of names, each with its line.
+pub(crate) fn values(mistakes: &mut Mistakes<'_>) -> Option<Vec<(String, String, u32)>> {
     let root = tree::read(mistakes)?;
     let mut values = Vec::new();
     for (key, node) in read::map(root, "a file of parameters", mistakes)? {
-        values.push((key.name, read::text(node, "the value of a parameter", mistakes)?.text));
+        let (line, _) = line_and_column(mistakes.yaml(), key.place.start);
+        let value = read::text(node, "the value of a parameter", mistakes)?.text;
+        values.push((key.name, value, line));
     }
     Some(values)
 }

@@ -128,15 +128,16 @@ fn text(draft: &Draft, out: &Path, tests: usize) -> String {
             text += &format!("  look: {note}\n");
         }
     }
-    let tests = match tests {
-        0 => "no test".to_owned(),
+    let said = match tests {
+        0 => "no test, since no first record of the samples can stand in one".to_owned(),
         1 => "1 test from the first records".to_owned(),
         many => format!("{many} tests from the first records"),
     };
     let (file, name) = (out.display(), &draft.pipeline);
+    let look = if tests == 0 { "check" } else { "test --step" };
     text + &format!(
-        "wrote {file}: pipeline {name}, {tests}; what was unclear stands in it beside each column\n\nnext:\n  \
-         tidemill test --step {file}\n  tidemill run {file}     then drop files into \
+        "wrote {file}: pipeline {name}, {said}; what was unclear stands in it beside each column\n\nnext:\n  \
+         tidemill {look} {file}\n  tidemill run {file}     then drop files into \
          tidemill-home/{name}/unprocessed/\n"
     )
 }

@@ -63,8 +63,8 @@ impl Mistakes {
 #[derive(Debug, Default)]
 pub struct Values {
     flags: BTreeMap<String, String>,
-    file: BTreeMap<String, String>,
-    file_name: String,
+    /// Those of a file, each with the place where it stands.
+    file: BTreeMap<String, (String, String)>,
     /// What counts where nothing is given: the values with which a file was deployed.
     remembered: RefCell<BTreeMap<String, String>>,
     /// The parameters that some file has.
@@ -94,13 +94,16 @@ impl Values {
                 .with_context(|| format!("read the file of parameters {}", path.display()))?;
             let file = path.display().to_string();
             match read_values(&yaml) {
-                Ok(read) => values.file.extend(read),
+                Ok(read) => {
+                    let with_place =
+                        |(name, value, line)| (name, (value, format!("{file}:{line}")));
+                    values.file.extend(read.into_iter().map(with_place));
+                }
                 Err(diagnostics) => {
                     Mistakes { file, yaml, diagnostics }.complain();
                     return Ok(None);
                 }
             }
-            values.file_name = file;
         }
         Ok(Some(values))
     }
@@ -124,7 +127,7 @@ impl Values {
     pub fn all_known(&self) -> bool {
         let asked = self.asked.borrow();
         let flags = self.flags.keys().map(|name| (name, "--param".to_owned()));
-        let file = self.file.keys().map(|name| (name, self.file_name.clone()));
+        let file = self.file.iter().map(|(name, (_, place))| (name, place.clone()));
         let mut known = true;
         for (name, origin) in flags.chain(file).filter(|(name, _)| !asked.contains(*name)) {
             known = false;
@@ -162,8 +165,8 @@ impl Values {
                 return Some(given(&value, &variable));
             }
         }
-        if let Some(value) = self.file.get(name) {
-            return Some(given(value, &self.file_name));
+        if let Some((value, place)) = self.file.get(name) {
+            return Some(given(value, place));
         }
         self.remembered.borrow().get(name).map(|value| given(value, "a deployment"))
     }

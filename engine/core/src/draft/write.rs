@@ -364,10 +364,10 @@ fn rows(found: &Found, sink: &str) -> String {
     out
 }
 
-/// Returns text between double quotes, as YAML reads it.
+/// Returns text between double quotes, as a pipeline file reads it: what looks like a parameter is none.
 pub(super) fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
-    for character in text.chars() {
+    for character in text.replace("${", "$${").chars() {
         match character {
             '"' => out += "\\\"",
             '\\' => out += "\\\\",

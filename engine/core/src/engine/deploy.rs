@@ -239,10 +239,7 @@ impl Engine {
         next: Next,
         refusal: &dyn Fn() -> Result<Option<String>, DeployError>,
     ) -> Result<(u64, u64), DeployError> {
-        // The next life could not begin: it publishes first.
-        let mut hidden = self.parts.board.conditions().into_iter();
-        if let Some(hidden) = hidden.find(|one| one.code == Condition::UNPUBLISHED) {
-            let reason = format!("{}; {}", hidden.text, hidden.hint);
+        if let Some(reason) = self.unpublished() {
             return Err(DeployError::Refused { reason });
         }
         let mut holding = Holding { engine: self, for_good: false };
@@ -253,6 +250,13 @@ impl Engine {
         self.stop();
         reach(failpoint::reach("deploy-told"))?;
         Ok(line)
+    }
+
+    /// Returns that some output is not there yet: the next life could not begin, it publishes first.
+    fn unpublished(&self) -> Option<String> {
+        let mut hidden = self.parts.board.conditions().into_iter();
+        let hidden = hidden.find(|one| one.code == Condition::UNPUBLISHED)?;
+        Some(format!("{}; {}", hidden.text, hidden.hint))
     }
 
     /// Waits until no file of the pipeline is open, and draws the line unless there is a `refusal` then.
@@ -334,6 +338,10 @@ impl Engine {
         }
         if let Some(lost) = at.and_then(|at| self.parts.control.lost(at, new)) {
             report.refused.get_or_insert(lost);
+        }
+        // What it belongs to lies in `underprocess/` until then.
+        if let Some(hidden) = self.unpublished() {
+            report.refused.get_or_insert(hidden);
         }
         let read = self.read_again(new)?;
         report.files = read.there.len() as u64;

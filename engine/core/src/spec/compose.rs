@@ -80,16 +80,16 @@ pub(crate) fn compose(
     take(entries, "include");
 
     let mut scope = Scope::file(params, surroundings, mistakes);
-    let mut substitution = Substitution::new(surroundings);
+    let mut substitution = Substitution::new(surroundings, whole);
     for (key, node) in entries.iter_mut() {
         // What a text is made of must be known even where it is said to be needed by nobody.
         substitution.key(key, node, mistakes);
         substitution.apply(node, &mut scope, mistakes);
     }
-    let groups = group::read(groups, mistakes);
+    let groups = group::read(groups, whole, mistakes);
     let (demands, used) = instance::expand(entries, &groups, &mut substitution, mistakes);
     let unused = unused::read(&groups, &used, mistakes);
-    if substitution.is_complete() {
+    if whole && substitution.is_complete() {
         scope.note_unused(mistakes); // else the one that is misspelt would be told twice
     }
     let complete = whole && scope.is_complete() && substitution.is_complete();

@@ -225,6 +225,12 @@ fn structure_hint(before: &str, line: &str, text: &str) -> Option<String> {
     let indent = |line: &str| line.len() - line.trim_start_matches(' ').len();
     let written = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
     let above = before.lines().rev().find(written);
+    if text.contains("expected ',' or") && line.contains("${") {
+        return Some(
+            "between `{` and `}` a parameter stands between quotes: `count: \"${NUMBER}\"`"
+                .to_owned(),
+        );
+    }
     if text.contains("mismatched bracket") || text.contains("expected ',' or") {
         return Some("close each `{` with `}` and each `[` with `]`".to_owned());
     }

@@ -143,6 +143,21 @@ sinks: { o: { from: s, files: { format: csv } } }
 }
 
 #[test]
+fn a_default_that_refers_to_nothing_may_look_like_a_reference() {
+    let yaml = "
+pipeline: p
+params: { WORD: { type: string, default: 'a $${B} c $$${D}' } }
+sources: { s: { format: csv, fields: { word: string, '$${n}': int } } }
+operators: { big: { from: s, filter: \"word = '${WORD}'\" } }
+sinks: { o: { from: big, files: { format: csv } } }
+";
+    let flat = yaml
+        .replace("params: { WORD: { type: string, default: 'a $${B} c $$${D}' } }\n", "")
+        .replace("'${WORD}'", "'a $${B} c $$${D}'");
+    check(&Shelf::default(), yaml, &flat);
+}
+
+#[test]
 fn a_value_is_never_read_as_yaml() {
     let yaml = "
 pipeline: p

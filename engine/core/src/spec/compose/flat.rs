@@ -3,7 +3,6 @@
 
 use std::fmt::Write as _;
 
-use crate::spec::compose::substitute::has_conditions;
 use crate::spec::tree::{Node, Value};
 
 /// Returns a tree as YAML.
@@ -44,9 +43,8 @@ fn block(node: &Node, indent: usize, out: &mut String) {
     };
     match &node.value {
         Value::Map(entries) => {
-            let conditions = has_conditions(&node.path);
             for (key, node) in entries {
-                entry(format!("{}:", quoted(&key.name, conditions)), node);
+                entry(format!("{}:", quoted(&key.name)), node);
             }
         }
         Value::List(items) => items.iter().for_each(|item| entry("-".to_owned(), item)),
@@ -67,7 +65,7 @@ fn is_short(node: &Node) -> bool {
 fn inline(node: &Node, out: &mut String) {
     match &node.value {
         Value::Null => out.push('~'),
-        Value::Scalar(text) => out.push_str(&quoted(text, true)),
+        Value::Scalar(text) => out.push_str(&quoted(text)),
         Value::Map(_) => out.push_str("{}"),
         Value::List(items) => {
             out.push('[');
@@ -82,8 +80,8 @@ fn inline(node: &Node, out: &mut String) {
     }
 }
 
-/// Returns a scalar, between quotes unless it is a plain word or number. `${` in a value would be a parameter.
-fn quoted(text: &str, is_value: bool) -> String {
+/// Returns a scalar, between quotes unless it is a plain word or number. `${` would be a parameter.
+fn quoted(text: &str) -> String {
     let is_word = text.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
         && text.chars().all(|next| next.is_ascii_alphanumeric() || "_./-".contains(next));
     let is_reserved = ["null", "~", "y", "n", "yes", "no", "on", "off"]
@@ -94,7 +92,7 @@ fn quoted(text: &str, is_value: bool) -> String {
     if (is_word && !is_reserved) || is_number {
         return text.to_owned();
     }
-    let text = if is_value { text.replace("${", "$${") } else { text.to_owned() };
+    let text = text.replace("${", "$${");
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
     for next in text.chars() {

@@ -16,6 +16,8 @@ use crate::spec::tree::{Key, Node, Value};
 pub(super) struct Groups {
     /// By name; `None` for one that could not be read.
     pub(super) all: BTreeMap<String, Option<Group>>,
+    /// Whether no file is missing that may hold more of them.
+    pub(super) whole: bool,
 }
 
 /// A group as defined.
@@ -59,8 +61,8 @@ impl Group {
     }
 }
 
-/// Reads `groups`.
-pub(super) fn read(node: Option<Node>, mistakes: &mut Mistakes<'_>) -> Groups {
+/// Reads `groups`; they are the `whole` if no file is missing.
+pub(super) fn read(node: Option<Node>, whole: bool, mistakes: &mut Mistakes<'_>) -> Groups {
     let mut all = BTreeMap::new();
     let entries = node.and_then(|node| read::map(node, "`groups`", mistakes));
     for (key, node) in entries.unwrap_or_default() {
@@ -71,7 +73,7 @@ pub(super) fn read(node: Option<Node>, mistakes: &mut Mistakes<'_>) -> Groups {
         }
         all.insert(name.text, group);
     }
-    Groups { all }
+    Groups { all, whole }
 }
 
 fn one(node: Node, mistakes: &mut Mistakes<'_>) -> Option<Group> {

@@ -201,6 +201,9 @@ impl Expansion<'_, '_> {
         entries.finish(mistakes);
         let word = read::text(group?, "`group`", mistakes)?;
         let Some(found) = self.groups.all.get(&word.text) else {
+            if !self.groups.whole {
+                return None; // it may stand in the file that is missing
+            }
             let names = self.groups.all.keys().map(String::as_str);
             let hint = mistakes.nearest_hint(&word.text, names, "there are");
             let hint = hint.or_else(|| Some("define it under `groups`".to_owned()));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::diagnostic::{Mistakes, quoted};
+use crate::spec::compose::substitute::literal;
 use crate::spec::read::{self, Entries, Text};
 use crate::spec::surroundings::{GivenValue, Surroundings};
 use crate::spec::tree::{Node, Value};
@@ -114,17 +115,17 @@ fn one(name: Text, node: Node, mistakes: &mut Mistakes<'_>) -> Option<Param> {
         None => None,
         Some(node) => {
             let default = read::text(node, "a default", mistakes)?;
-            if default.text.contains("${") {
-                let hint = "write the value out".to_owned();
-                default.wrong(mistakes, "a default takes no parameters", hint);
+            let Some(value) = literal(&default.text) else {
+                let hint = "write the value out; a `${` that is meant as it stands is `$${`";
+                default.wrong(mistakes, "a default takes no parameters", hint.to_owned());
                 return None;
-            }
-            if !kind.fits(&default.text) {
-                let (message, hint) = kind.refused(&default.text);
+            };
+            if !kind.fits(&value) {
+                let (message, hint) = kind.refused(&value);
                 default.wrong(mistakes, message, Some(hint));
                 return None;
             }
-            Some(default.text)
+            Some(value)
         }
     };
     Some(Param { name, kind, default })

@@ -14,13 +14,15 @@ const BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Puts values into scalars.
 pub(super) struct Substitution<'s> {
     surroundings: &'s dyn Surroundings,
+    /// Whether no file is missing that may declare parameters.
+    whole: bool,
     bytes_left: usize,
     complete: bool,
 }
 
 impl<'s> Substitution<'s> {
-    pub(super) fn new(surroundings: &'s dyn Surroundings) -> Self {
-        Self { surroundings, bytes_left: BYTES_MAX, complete: true }
+    pub(super) fn new(surroundings: &'s dyn Surroundings, whole: bool) -> Self {
+        Self { surroundings, whole, bytes_left: BYTES_MAX, complete: true }
     }
 
     /// Returns whether every reference got its value.
@@ -65,9 +67,11 @@ impl<'s> Substitution<'s> {
         }
     }
 
-    /// Notes a key that refers to a parameter.
-    pub(super) fn key(&mut self, key: &Key, value: &Node, mistakes: &mut Mistakes<'_>) {
-        if key.name.contains("${") {
+    /// Notes a key that refers to a parameter; one that only looks so becomes what is meant.
+    pub(super) fn key(&mut self, key: &mut Key, value: &Node, mistakes: &mut Mistakes<'_>) {
+        if let Some(name) = literal(&key.name) {
+            key.name = name;
+        } else {
             let message = format!("{} is a name, and names take no parameters", quoted(&key.name));
             mistakes.add(key.place, &value.path, message, Some("write it out".to_owned()));
             self.complete = false;
@@ -163,8 +167,10 @@ impl<'s> Substitution<'s> {
                 }
             };
         }
+        let is_whole = self.whole || scope.of_group.is_some();
         match scope.value(bare) {
             Ok(value) => value.map(str::to_owned),
+            Err(()) if !is_whole => None,
             Err(()) => {
                 let names = scope.names();
                 let whose = match &scope.of_group {
@@ -185,7 +191,13 @@ impl<'s> Substitution<'s> {
     }
 }
 
+/// Returns a text that refers to nothing as it is meant; `None` if it refers to something.
+pub(super) fn literal(text: &str) -> Option<String> {
+    let refers = text.replace("$${", "").contains("${");
+    (!refers).then(|| text.replace("$${", "${"))
+}
+
 /// Returns whether the keys of a map are expressions: those of `expect`.
-pub(super) fn has_conditions(path: &str) -> bool {
+fn has_conditions(path: &str) -> bool {
     path.ends_with(".expect")
 }
