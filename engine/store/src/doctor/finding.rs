@@ -172,7 +172,7 @@ codes! {
         "Compare the two and move away the one in the wrong folder."
     /// A file in our folders that the journal does not know.
     InputUnknown Warning "D-INPUT-UNKNOWN"
-        "a file lies in a folder of ours and is not in the journal"
+        "a file lies in a folder of ours where the journal has none"
         "Somebody put it there, or the journal is older than the files (a restored backup). It is not processed where it is."
         "To have it processed, move it to unprocessed/; else move it away."
     /// A file in `out/` that the journal does not know.

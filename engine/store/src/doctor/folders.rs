@@ -155,9 +155,14 @@ impl Round<'_> {
             {
                 self.find(Code::Claimed, &file.pipeline, &subject);
             }
-            None if file.verdict == 2 => {
-                self.find(Code::QuarantineTaken, &file.pipeline, &subject);
-            }
+            // Where it was put back, nobody takes it up.
+            None if file.verdict == 2 => match elsewhere.first() {
+                Some(other) => {
+                    let subject = format!("{} (set aside as {subject})", self.shown(other));
+                    self.find(Code::InputUnknown, &file.pipeline, &subject);
+                }
+                None => self.find(Code::QuarantineTaken, &file.pipeline, &subject),
+            },
             None => {
                 let found = elsewhere.first().map(|other| format!(" (but {})", self.shown(other)));
                 let subject = format!("{subject}{}", found.unwrap_or_default());

@@ -276,6 +276,12 @@ fn inputs_that_are_not_where_the_journal_has_them_are_found() {
         fs::remove_file(p.join("quarantine/b.csv.reason.json")).unwrap();
     };
     check(corrected, false, 0, &["D-QUARANTINE-TAKEN x1 2 p/quarantine/b.csv"]);
+    let put_back = |_: &Given, p: &Path| {
+        let place = p.join("underprocess/2-b.csv");
+        fs::rename(p.join("quarantine/b.csv"), place).unwrap();
+    };
+    let expected = "D-INPUT-UNKNOWN x1 p/underprocess/2-b.csv (set aside as 2 p/quarantine/b.csv)";
+    check(put_back, false, 1, &[expected]);
     let moved = |_: &Given, p: &Path| {
         fs::rename(p.join("processed/a.csv"), p.join("quarantine/a.csv")).unwrap();
     };
