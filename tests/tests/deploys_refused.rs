@@ -136,6 +136,9 @@ fn a_contract_that_takes_records_for_other_lines_is_refused() {
         "its contract says 0 header and 1 trailer lines, and 0 and 0 when",
     );
     check(SUMS, &files, &with("header: 1"), "its contract says 1 header and 0 trailer lines");
+    let renamed = with("header: 1").replace("rows: {", "lines: {");
+    let renamed = renamed.replace("from: rows", "from: lines");
+    check(SUMS, &files, &renamed, "its contract says 1 header and 0 trailer lines");
 }
 
 #[test]
@@ -147,13 +150,32 @@ fn a_table_whose_changelog_would_not_add_up_is_refused() {
     let files: [(&str, &[u8]); 1] = [("r1.csv", b"k,v\na,1\n")];
     let why = "its changelog would not add up";
     check(&logged, &files, &logged.replace("sum(v)", "sum(v * 2)"), why);
-    // One that is new has rows of files that its changelog would not know.
-    check(
-        SUMS,
-        &files,
-        &logged.replace("  sums: { from: sums, t", "  others: { from: sums, t"),
-        why,
+}
+
+#[test]
+fn a_changelog_that_is_new_begins_with_the_next_file() {
+    let logged = SUMS.replace(
+        "sums: { from: sums, table: { format: csv,",
+        "LOGGED: { from: sums, table: { format: csv, changelog: true,",
     );
+    for name in ["sums", "others"] {
+        let site = Site::new(NODE, SUMS);
+        let running = site.start(Shape::new(1, 2));
+        commit(&running, "r1.csv", b"k,v\na,1\n");
+        write(&site, &logged.replace("LOGGED", name).replace("sum(v)", "sum(v * 2)"));
+        let told = running.call(&["deploy", "next.yaml"]);
+        let why = "its changelog begins with the next";
+        assert!(told.expect_code(0).stdout.contains(why), "{told}");
+        commit(&running, "r2.csv", b"k,v\na,10\nb,3\n");
+        running.stop();
+        let out = site.out();
+        assert_eq!(out[&format!("{name}/{name}.csv")], b"k,v\na,22\nb,6\n");
+        let logs = out.iter().filter(|(path, _)| path.contains(".changes/"));
+        let logs: Vec<_> = logs.map(|(path, log)| (&**path, &**log)).collect();
+        let path = format!("{name}.changes/000000000002-r2.csv");
+        let log = &b"epoch,diff,k,v\n2,-1,a,2\n2,1,a,22\n2,1,b,6\n"[..];
+        assert_eq!(logs, [(&*path, log)]);
+    }
 }
 
 /// The look comes again when everything that was under way is finished.

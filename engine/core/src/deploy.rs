@@ -117,7 +117,7 @@ pub(crate) fn fates(old: Option<&Plan>, new: &Plan) -> Vec<PartFate> {
         let same =
             was.is_some_and(|(old, was)| hash::of_sink(old, was) == hash::of_sink(new, sink));
         let state = state_of(Place::Table(at)).or_else(|| state_of(Place::Files(at)));
-        let (fate, detail) = of_sink(sink, was.is_some(), same, state);
+        let (fate, detail) = of_sink(sink, was.map(|(_, was)| was), same, state);
         parts.push(PartFate {
             name: sink.name.clone(),
             role: "sink",
@@ -142,24 +142,33 @@ fn of_stateless(was_there: bool, same: bool) -> Fate {
 
 fn of_sink(
     sink: &SinkPlan,
-    was_there: bool,
+    was: Option<&SinkPlan>,
     same: bool,
     state: Option<bool>,
 ) -> (Fate, &'static str) {
     if let SinkKind::Table { .. } = sink.kind {
+        let is_new_log = sink.has_changelog() && !was.is_some_and(SinkPlan::has_changelog);
         return match state {
             Some(true) if same => (Fate::Kept, ""),
             Some(true) => (Fate::Kept, "its rows are; they are written in another way"),
-            Some(false) if was_there => {
+            Some(false) if was.is_some() && is_new_log => (
+                Fate::Rebuilt,
+                "its snapshot is replaced once it is whole; its changelog begins with the next file",
+            ),
+            Some(false) if was.is_some() => {
                 (Fate::Rebuilt, "its snapshot is replaced once it is whole")
             }
+            Some(false) if is_new_log => (
+                Fate::Rebuilt,
+                "it was not there, and holds the rows of all files; its changelog begins with the next one",
+            ),
             Some(false) => (Fate::Rebuilt, "it was not there, and holds the rows of all files"),
-            None if was_there && same => (Fate::Kept, ""),
-            None if was_there => (Fate::Changed, "from the next file on"),
+            None if was.is_some() && same => (Fate::Kept, ""),
+            None if was.is_some() => (Fate::Changed, "from the next file on"),
             None => (Fate::New, "from the next file on"),
         };
     }
-    match (was_there, same) {
+    match (was.is_some(), same) {
         (true, true) => (Fate::Kept, ""),
         (true, false) => (Fate::Changed, "from the next file on; outputs that are there stay"),
         (false, _) => (Fate::New, "from the next file on; earlier files get no output there"),

@@ -175,6 +175,11 @@ impl SinkPlan {
         let inputs = self.inputs.iter().map(|input| input.from.node);
         inputs.chain(self.errors_of.iter().chain(&self.told_of).copied())
     }
+
+    /// Returns whether it is a table that also writes what each epoch changed.
+    pub fn has_changelog(&self) -> bool {
+        matches!(self.kind, SinkKind::Table { changelog: Some(_), .. })
+    }
 }
 
 impl Plan {

@@ -16,7 +16,7 @@ use crate::ingest::order::FileOrder;
 use crate::ingest::piece;
 use crate::intake::Patterns;
 use crate::ledger::compression_of;
-use crate::plan::{Plan, SinkKind};
+use crate::plan::Plan;
 use crate::start::{Config, StartError};
 
 /// A file that an earlier life left.
@@ -302,7 +302,7 @@ fn warn_of_changelogs(plan: &Plan, base: &Base) {
     for state in &base.states {
         let Place::Table(at) = state.place else { continue };
         let is_kept = base.keeps(&state.id);
-        if matches!(plan.sinks[at].kind, SinkKind::Table { changelog: Some(_), .. }) && !is_kept {
+        if plan.sinks[at].has_changelog() && !is_kept {
             tracing::warn!(
                 pipeline = plan.name,
                 table = plan.sinks[at].name,

@@ -6,7 +6,8 @@
 use tidemill_store::{AcceptedFile, Folders};
 
 use crate::deploy::{Fate, PartFate};
-use crate::plan::{Plan, SinkKind, SourcePlan};
+use crate::intake::Patterns;
+use crate::plan::{Plan, SinkPlan, SourcePlan};
 use crate::start::earlier::unreadable;
 
 /// Returns why a plan cannot take over, if files are read again for it that it would read in another way than
@@ -22,8 +23,9 @@ pub(super) fn refusal(
     let table = new.sinks.iter().find(|sink| {
         let is_it = |part: &&PartFate| part.role == "sink" && part.name == sink.name;
         let fate = parts.iter().find(is_it).map(|part| part.fate);
-        matches!(sink.kind, SinkKind::Table { changelog: Some(_), .. })
-            && fate == Some(Fate::Rebuilt)
+        // A new one only begins with the next file.
+        let mut before = old.iter().flat_map(|old| &old.sinks).filter(|one| one.name == sink.name);
+        before.any(SinkPlan::has_changelog) && sink.has_changelog() && fate == Some(Fate::Rebuilt)
     });
     if let Some(table) = table {
         return Some(format!(
@@ -34,9 +36,15 @@ pub(super) fn refusal(
             first.stored_name
         ));
     }
+    let patterns = old.map(|old| Patterns::new(&old.sources));
+    let taken_by = |file: &AcceptedFile| {
+        let named = |name: &str| old?.sources.iter().find(|one| one.name == name);
+        // The source may have another name now.
+        named(&file.source).or_else(|| named(patterns.as_ref()?.source_of(&file.name)?))
+    };
     read.iter().find_map(|file| {
         let source = new.sources.iter().position(|source| source.name == file.source)?;
-        let was = old.and_then(|old| old.sources.iter().find(|one| one.name == file.source));
+        let was = taken_by(file);
         let why = misread(was, &new.sources[source]).or_else(|| unreadable(new, file, folders))?;
         Some(format!(
             "{} was committed before and is read again for what is made anew, and source {} of the new file \
