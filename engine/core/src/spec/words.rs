@@ -1,6 +1,7 @@
 //! Words: what people write who come from other tools, or are new to YAML, and what they probably mean.
 //! Derived; it only gives hints, and never decides what is a mistake.
 
+use crate::spec::operator::KINDS;
 use crate::spec::tree::Value;
 
 /// By what is described: words of other tools, the key of ours that is meant, and what to do; an empty
@@ -87,16 +88,27 @@ const KEYS: &[Words] = &[
     ("`parse`", &["field", "from", "source", "input"], "column", ""),
 ];
 
+/// Keys that stand beside the kind of an operator.
+const BESIDE: [&str; 5] = ["from", "drop", "max_rounds", "on_error", "max_rejects"];
+
 /// Returns the key that a word of another tool stands for, if it is known, and what to do; the key is
 /// empty where none does.
 pub(super) fn meant(what: &str, written: &str) -> Option<(&'static str, String)> {
     let written = written.to_lowercase();
+    let is_kind = KINDS.iter().any(|kind| what == format!("`{kind}`"));
     let found =
         KEYS.iter().find(|(of, words, ..)| *of == what && words.contains(&written.as_str()));
-    found.map(|(_, _, key, hint)| match *hint {
+    let found = found.map(|(_, _, key, hint)| match *hint {
         "" => (*key, format!("did you mean `{key}`?")),
         hint => (*key, hint.to_owned()),
-    })
+    });
+    let is_beside = is_kind && BESIDE.contains(&written.as_str());
+    found.or_else(|| is_beside.then(|| ("", stands_beside(what))))
+}
+
+/// Returns where a key belongs that stands inside of `what`.
+pub(super) fn stands_beside(what: &str) -> String {
+    format!("it stands beside {what}, in the same map, not in it")
 }
 
 /// Returns what is wrong with how a key is written, where that can be seen.

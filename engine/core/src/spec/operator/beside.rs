@@ -1,8 +1,10 @@
 //! Beside: the keys that may stand beside the kind of an operator, as written. Derived.
 
-use crate::diagnostic::Mistakes;
+use crate::diagnostic::{Mistakes, quoted};
 use crate::spec::operator::{NamedSpec, named};
 use crate::spec::read::{self, Entries, Text};
+use crate::spec::tree::{Key, Node, Value};
+use crate::spec::words;
 
 /// What stands beside a kind.
 #[derive(Default)]
@@ -72,4 +74,26 @@ fn refuse(entries: &mut Entries, name: &'static str, message: &str, mistakes: &m
     {
         mistakes.add(node.owner, &node.path, message, None);
     }
+}
+
+/// Notes a key that stands among the tags of `kind` and belongs beside it, as its value shows; returns
+/// whether it is one.
+pub(super) fn is_misplaced(
+    key: &Key,
+    node: &Node,
+    kind: &str,
+    mistakes: &mut Mistakes<'_>,
+) -> bool {
+    let is_it = match (kind, key.name.as_str(), &node.value) {
+        ("route", "match", Value::Scalar(text)) => matches!(text.as_str(), "all" | "first"),
+        ("weighted", "by" | "seed", Value::Scalar(text)) => text.parse::<u64>().is_err(),
+        ("weighted", "by", Value::List(_)) | (_, "drop", Value::List(_)) => true,
+        _ => false,
+    };
+    if is_it {
+        let message = format!("{} is no tag here", quoted(&key.name));
+        let hint = words::stands_beside(&quoted(kind));
+        mistakes.add(key.place, &node.path, message, hint);
+    }
+    is_it
 }

@@ -4,7 +4,7 @@ use tidemill_operators::lots::LotsKind;
 
 use crate::diagnostic::{Mistakes, quoted};
 use crate::judge::MaxRejects;
-use crate::spec::operator::beside::Beside;
+use crate::spec::operator::beside::{Beside, is_misplaced};
 use crate::spec::operator::{BodySpec, NamedSpec, named};
 use crate::spec::read::{self, Entries, Text};
 use crate::spec::tree::Node;
@@ -111,6 +111,9 @@ pub(super) fn weighted(
     let entries = read::map(node, "`weighted`", mistakes)?;
     let (mut tags, mut weights) = (Vec::new(), Some(Vec::new()));
     for (key, node) in entries {
+        if is_misplaced(&key, &node, "weighted", mistakes) {
+            continue;
+        }
         let tag = read::name(&key, &node.path, "a tag", mistakes);
         if tag.text == "errors" {
             let message = "the tag `errors` is always there and holds the rejected records";

@@ -2,7 +2,7 @@
 
 use crate::diagnostic::Mistakes;
 use crate::spec::operator::BodySpec;
-use crate::spec::operator::beside::Beside;
+use crate::spec::operator::beside::{Beside, is_misplaced};
 use crate::spec::read::{self, Text};
 use crate::spec::tree::Node;
 
@@ -14,6 +14,9 @@ pub(super) fn read(node: Node, beside: Beside, mistakes: &mut Mistakes<'_>) -> O
     let mut rules = Vec::with_capacity(written);
     let mut otherwise: Option<Text> = None;
     for (key, node) in entries {
+        if is_misplaced(&key, &node, "route", mistakes) {
+            continue;
+        }
         let tag = read::name(&key, &node.path, "a tag", mistakes);
         if tag.text == "errors" {
             let message = "the tag `errors` is always there and holds the rejected records";
