@@ -2,7 +2,7 @@
 //! force.
 
 use tidemill_engine::draw;
-use tidemill_engine::plan::{describe, loops};
+use tidemill_engine::plan::{OperatorKind, OperatorPlan, describe, loops};
 use tidemill_engine::report::LoopReport;
 
 use crate::flags::{CheckFlags, ConfigFlags, Drawing, GraphFlags};
@@ -37,14 +37,16 @@ pub fn check(flags: &CheckFlags) -> anyhow::Result<u8> {
                 }));
             }
             Ok(plan) => {
-                let (sources, operators) = (plan.sources.len(), plan.operators.len());
-                // The built-in sink of rejects is not the author's.
-                let sinks = plan.sinks.len() - 1;
-                say(format!(
-                    "{file}: ok: pipeline {} ({sources} sources, {operators} operators, {sinks} sinks)\n",
-                    plan.name
-                )
-                .as_bytes())?;
+                // What makes rows of rejected records, and their built-in sink, are not the author's.
+                let is_written =
+                    |one: &&OperatorPlan| !matches!(one.kind, OperatorKind::Errors { .. });
+                let parts = [
+                    counted(plan.sources.len(), "source"),
+                    counted(plan.operators.iter().filter(is_written).count(), "operator"),
+                    counted(plan.sinks.len() - 1, "sink"),
+                ];
+                say(format!("{file}: ok: pipeline {} ({})\n", plan.name, parts.join(", "))
+                    .as_bytes())?;
                 for one in loops(&plan) {
                     say(explained(&one).as_bytes())?;
                 }
@@ -68,6 +70,10 @@ pub fn check(flags: &CheckFlags) -> anyhow::Result<u8> {
         say(format!("{}\n", serde_json::to_string_pretty(&report)?).as_bytes())?;
     }
     Ok(code)
+}
+
+fn counted(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 /// Says what a loop does.
