@@ -142,6 +142,48 @@ fn a_contract_that_takes_records_for_other_lines_is_refused() {
 }
 
 #[test]
+fn a_start_with_a_contract_that_takes_records_for_other_lines_is_refused() {
+    let trailer = SUMS.replacen("v: int } }", "v: int }, contract: { trailer: { lines: 1 } } }", 1);
+    for (first, second, bytes, sums) in [
+        (SUMS, &*trailer, &b"k,v\na,1\nb,2\n"[..], &b"k,v\na,1\nb,2\n"[..]),
+        (&trailer, SUMS, b"k,v\na,1\nend,1\n", b"k,v\na,1\n"),
+    ] {
+        let site = Site::new(NODE, first);
+        site.put("r1.csv", bytes);
+        site.once(Shape::ALONE).expect_code(0);
+        fs::write(site.yaml(), second).unwrap();
+        let ended = site.launch(Shape::ALONE, &["--once"]).ended();
+        let why = "r1.csv was committed before, and source rows cannot read it any more: its contract says";
+        assert!(ended.expect_code(1).stderr.contains(why), "{ended}");
+        // Also as it was, all is made of r1.csv again.
+        fs::write(site.yaml(), first.replace("sum(v)", "sum(v + 0)")).unwrap();
+        site.once(Shape::ALONE).expect_code(0);
+        assert_eq!(site.out()["sums/sums.csv"], sums);
+    }
+}
+
+#[test]
+fn what_lines_were_is_known_although_nothing_was_made_anew_when_it_changed() {
+    let without = SUMS.replace("  sums: { from: sums, table: { format: csv, key: [k] } }\n", "");
+    let without = without
+        .replace("  sums: { from: rows, aggregate: { by: [k], compute: { v: sum(v) } } }\n", "");
+    let without = without.replace("operators:\n", "");
+    let with = |yaml: &str| yaml.replacen("v: int } }", "v: int }, contract: { header: 1 } }", 1);
+    let site = Site::new(NODE, &without);
+    let running = site.start(Shape::new(1, 2));
+    commit(&running, "r1.csv", b"k,v\na,1\n");
+    write(&site, &with(&without));
+    running.call(&["deploy", "next.yaml"]).expect_code(0);
+    commit(&running, "r2.csv", b"HDR\nk,v\na,10\n");
+    write(&site, &with(SUMS));
+    let said = running.call(&["deploy", "next.yaml"]);
+    let why = "r1.csv was committed before and is read again for what is made anew, and source rows of the \
+               new file cannot read it: its contract says 1 header and 0 trailer lines, and 0 and 0 when";
+    assert!(said.expect_code(1).stdout.contains(why), "{said}");
+    running.stop();
+}
+
+#[test]
 fn a_table_whose_changelog_would_not_add_up_is_refused() {
     let logged = SUMS.replace(
         "sums: { from: sums, table: { format: csv,",

@@ -6,6 +6,7 @@
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 use tidemill_operators::reject::OnError;
+use tidemill_store::Frame;
 
 use crate::code::FileCode;
 use crate::judge::MaxRejects;
@@ -47,22 +48,6 @@ pub struct Lines {
     pub lines: u32,
     /// What they look like, joined by line ends; left out, anything goes.
     pub regex: Option<Regex>,
-}
-
-/// How many lines of a file stand before its records, and behind them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Frame {
-    /// Before the first record, and before a CSV header.
-    pub head: u32,
-    /// Behind the last record; blank lines at the very end do not count.
-    pub tail: u32,
-}
-
-impl Frame {
-    /// Returns whether there are none.
-    pub const fn is_empty(self) -> bool {
-        self.head == 0 && self.tail == 0
-    }
 }
 
 /// Lines of a file that are no records, as a reader found them: their text, or why there is none.

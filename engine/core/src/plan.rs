@@ -12,6 +12,7 @@ use tidemill_operators::expect::Expectation;
 use tidemill_operators::format::{OutputFormat, ReadPlan};
 use tidemill_operators::reject::OnError;
 use tidemill_operators::time::Turns;
+use tidemill_store::Frame;
 
 use crate::contract::{Contract, Policy};
 use crate::diagnostic::Mistakes;
@@ -166,6 +167,13 @@ impl OperatorPlan {
     pub fn upstream(&self) -> impl Iterator<Item = NodeId> {
         let inputs = self.inputs.iter().map(|input| input.from.node);
         inputs.chain(self.kind.errors_of())
+    }
+}
+
+impl SourcePlan {
+    /// Returns how many lines of each file are no records.
+    pub fn frame(&self) -> Frame {
+        self.contract.as_ref().map(Contract::frame).unwrap_or_default()
     }
 }
 

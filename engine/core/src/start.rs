@@ -186,6 +186,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     crash::arm(home.root(), generation, 0);
     for plan in &config.plans {
         journal.retain(&plan.name, lines::retaining(plan));
+        journal.keep_frames(&plan.name, lines::frames(plan));
     }
     let books: Vec<_> =
         config.plans.iter().map(|plan| (plan.name.clone(), receipt::book(plan))).collect();

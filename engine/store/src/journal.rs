@@ -15,6 +15,7 @@ mod correct;
 mod dedupe;
 mod deployment;
 mod finish;
+mod frame;
 mod hold;
 mod names;
 mod read;
@@ -47,6 +48,7 @@ pub use correct::{
 };
 pub use dedupe::Dedupe;
 pub use deployment::{Deployed, Deployment, NewDeployment, deployments};
+pub use frame::Frame;
 pub use hold::{Held, Hold};
 pub use read::JournalReader;
 pub use receipt::ReceiptRow;
@@ -68,6 +70,8 @@ pub struct Journal {
     books: receipt::Books,
     /// The sources whose inputs are retained when they are committed, by pipeline.
     retaining: HashMap<String, Vec<String>>,
+    /// The frames that are remembered with committed files.
+    frames: frame::Frames,
     /// Set after a write failed: nothing may be written behind it.
     failed: bool,
 }

@@ -117,11 +117,11 @@ pub use disk::{DiskError, Full, cause, space};
 pub use home::{Folders, Home, HomeError};
 pub use journal::{
     AcceptedFile, Attempt, CLIENT_IDS_KEPT, CheckpointRow, ClientId, ClientIdError, Committed,
-    Correction, Corrections, Counts, Dedupe, Deployed, Deployment, Filter, Generation, Held, Hold,
-    Journal, JournalError, JournalReader, NeededBy, NewDeployment, NewFile, Outcome, OutcomeRow,
-    Output, Part, PartBody, PartRow, Phase, Postponed, ReceiptRow, Removed, Replaced, Replaces,
-    RetainedBytes, Retired, Retried, Retries, SetFiles, SetOf, SubmissionRow, Terms, Verdict,
-    VerdictRow, Version, Versions, WouldBe, deployments,
+    Correction, Corrections, Counts, Dedupe, Deployed, Deployment, Filter, Frame, Generation, Held,
+    Hold, Journal, JournalError, JournalReader, NeededBy, NewDeployment, NewFile, Outcome,
+    OutcomeRow, Output, Part, PartBody, PartRow, Phase, Postponed, ReceiptRow, Removed, Replaced,
+    Replaces, RetainedBytes, Retired, Retried, Retries, SetFiles, SetOf, SubmissionRow, Terms,
+    Verdict, VerdictRow, Version, Versions, WouldBe, deployments,
 };
 pub use publish::{PublishError, publish, replace_file, sync_published};
 pub use queue::spool::{self, sweep_spool};

@@ -15,7 +15,7 @@ use std::sync::{Arc, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use tidemill_store::checkpoint::{Manifest, read_manifest};
-use tidemill_store::{AcceptedFile, Deployed, Folders, Home, NewDeployment, Versions, failpoint};
+use tidemill_store::{Deployed, Folders, Home, NewDeployment, Versions, failpoint};
 
 use super::{Engine, SubmitError, unavailable};
 use crate::checkpoint::find::fits;
@@ -172,8 +172,8 @@ impl Engine {
             if let Some(lost) = at.and_then(|at| self.parts.control.lost(at, &new)) {
                 return Ok(Some(lost));
             }
-            let mut read = self.read_again(&new)?.there;
-            read.retain(|file| file.epoch > seen);
+            let mut read = self.read_again(&new)?;
+            read.there.retain(|file| file.epoch > seen);
             Ok(self.refused_again(at, &new, &report.parts, &read))
         };
         let next = Next::TakesOver(Box::new(new.clone()));
@@ -357,7 +357,7 @@ impl Engine {
                 )
             });
         }
-        if let Some(reason) = self.refused_again(at, new, &report.parts, &read.there) {
+        if let Some(reason) = self.refused_again(at, new, &report.parts, &read) {
             report.refused.get_or_insert(reason);
         }
         if read.without_source > 0 {
@@ -375,7 +375,7 @@ impl Engine {
         at: Option<usize>,
         new: &Plan,
         parts: &[PartFate],
-        read: &[AcceptedFile],
+        read: &Inputs,
     ) -> Option<String> {
         let old = at.map(|at| &self.parts.plans[at]);
         let folders = Folders::below(&self.parts.root.join(&new.name));
@@ -423,6 +423,7 @@ impl Engine {
                 }
             }
         };
+        let frames = journal.frames(&new.name).map_err(|error| failed(&error))?;
         drop(journal);
         let committed = committed.map_err(|error| failed(&error))?;
         let folders = Folders::below(&self.parts.root.join(&new.name));
@@ -432,7 +433,7 @@ impl Engine {
             let found = inputs(new, committed.clone(), versions, (&folders, &patterns));
             let found = found.map_err(|error| failed(&error))?;
             if found.gone.is_empty() || Instant::now() >= until {
-                return Ok(found);
+                return Ok(Inputs { frames, ..found });
             }
             self.parts.board.wait_for_change(LOOK);
         }

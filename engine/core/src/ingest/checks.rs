@@ -5,8 +5,8 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Decimal128Type, Float64Type, Int64Type};
 use tidemill_operators::expect::Expect;
 use tidemill_operators::{Batch, Reject, Type};
+use tidemill_store::Frame;
 
-use crate::contract::Frame;
 use crate::contract::total::Total;
 use crate::plan::SourcePlan;
 
@@ -29,11 +29,7 @@ impl Checks {
         let totals: Vec<String> = columns.collect();
         // What is only added up is not handed on either.
         let is_needed = !source.expect.is_empty() || !totals.is_empty();
-        Self {
-            frame: contract.map(|contract| contract.frame()).unwrap_or_default(),
-            totals,
-            expect: is_needed.then(expect),
-        }
+        Self { frame: source.frame(), totals, expect: is_needed.then(expect) }
     }
 
     /// Returns what the columns of a batch add up to, if that is asked for.

@@ -15,10 +15,10 @@ use memchr::{memchr, memchr_iter, memrchr};
 use tidemill_operators::format::{self, Header, HeaderEnd, ReadPlan};
 use tidemill_operators::reject::REJECT_RAW_BYTES_MAX;
 use tidemill_operators::{OnError, Reject, RejectCode};
-use tidemill_store::Identity;
+use tidemill_store::{Frame, Identity};
 
 use crate::code::FileCode;
-use crate::contract::{Frame, Framed, shortened};
+use crate::contract::{Framed, shortened};
 use crate::ingest::buffers::Buffers;
 use crate::ingest::coordinator::PIECE_BYTES;
 use crate::ingest::digest::{ChunkHash, hash_piece};

@@ -186,8 +186,7 @@ fn records(text: &mut String, source: &SourcePlan) {
     for one in &source.expect {
         line(text, "expect", &(written(&one.condition), one.on_error));
     }
-    if let Some(frame) = source.contract.as_ref().map(Contract::frame).filter(|one| !one.is_empty())
-    {
+    if let Some(frame) = Some(source.frame()).filter(|one| !one.is_empty()) {
         line(text, "frame", &(frame.head, frame.tail));
     }
     // What is never taken back may be kept as less.

@@ -2,16 +2,16 @@
 //!
 //! Looks at the journal and the folders before anything runs; moves nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use tidemill_store::{
-    AcceptedFile, Dedupe, DiskError, Folders, Found, Journal, JournalError, Versions, look_for,
+    AcceptedFile, Dedupe, DiskError, Folders, Found, Frame, Journal, JournalError, Versions,
+    look_for,
 };
 
 use crate::checkpoint::find::Base;
 use crate::checkpoint::reuse::read_again;
 use crate::checkpoint::{Place, State, has_state};
-use crate::contract::{Contract, Frame};
 use crate::ingest::order::FileOrder;
 use crate::ingest::piece;
 use crate::intake::Patterns;
@@ -73,7 +73,9 @@ pub(super) fn earlier(
             let is_whole = base.partial.is_none()
                 && (checkpoint.is_some() || journal.checkpoints(&plan.name)?.is_empty());
             let versions = if is_whole { plan.versions() } else { Versions::Current };
-            let rebuilt = to_rebuild(plan, committed, versions, (folders, patterns), config)?;
+            let frames = journal.frames(&plan.name)?;
+            let rebuilt =
+                to_rebuild(plan, committed, &frames, versions, (folders, patterns), config)?;
             let Inputs { there: replay, lost, .. } = rebuilt;
             if base.partial.is_none() && rebuilt.left_out {
                 skip.push(pipeline);
@@ -138,6 +140,8 @@ pub(crate) struct Inputs {
     pub(crate) without_source: usize,
     /// Whether versions are not among them that were corrected later.
     pub(crate) left_out: bool,
+    /// Which of the committed files of the pipeline have lines that are no records.
+    pub(crate) frames: HashMap<u64, Frame>,
 }
 
 /// Looks for the committed files that a state is made of again; refused if some are gone, unless the
@@ -145,6 +149,7 @@ pub(crate) struct Inputs {
 fn to_rebuild(
     plan: &Plan,
     committed: Vec<AcceptedFile>,
+    frames: &HashMap<u64, Frame>,
     versions: Versions,
     (folders, patterns): (&Folders, &Patterns),
     config: &Config,
@@ -170,7 +175,8 @@ fn to_rebuild(
             "tables lose the rows of lost inputs"
         );
     }
-    let bad = found.there.iter().find_map(|file| Some((file, unreadable(plan, file, folders)?)));
+    let bad =
+        found.there.iter().find_map(|file| Some((file, unreadable(plan, file, frames, folders)?)));
     if let Some((file, detail)) = bad {
         let (pipeline, name) = (plan.name.clone(), file.stored_name.clone());
         return Err(StartError::Unreadable {
@@ -314,12 +320,28 @@ fn warn_of_changelogs(plan: &Plan, base: &Base) {
     }
 }
 
-/// Returns why a source cannot read a file that is where it must be, as far as its beginning tells.
-pub(crate) fn unreadable(plan: &Plan, file: &AcceptedFile, folders: &Folders) -> Option<String> {
+/// Returns why a source cannot read a file that is where it must be, as far as its beginning tells, or would read
+/// it in another way than when it was committed.
+pub(crate) fn unreadable(
+    plan: &Plan,
+    file: &AcceptedFile,
+    frames: &HashMap<u64, Frame>,
+    folders: &Folders,
+) -> Option<String> {
     let source = plan.sources.iter().position(|source| source.name == file.source)?;
     let from = &plan.sources[source];
-    let frame = from.contract.as_ref().map(Contract::frame).unwrap_or_default();
-    if file.is_removal() || (!from.read.has_header() && frame == Frame::default()) {
+    let (frame, was) = (from.frame(), frames.get(&file.id).copied().unwrap_or_default());
+    if file.is_removal() {
+        return None;
+    }
+    if frame != was {
+        return Some(format!(
+            "its contract says {} header and {} trailer lines, and {} and {} when it was committed: records \
+             would be taken for such lines, or lines for records",
+            frame.head, frame.tail, was.head, was.tail
+        ));
+    }
+    if !from.read.has_header() && frame.is_empty() {
         return None;
     }
     let or_at =

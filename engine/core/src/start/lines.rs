@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use tidemill_store::Folders;
+use tidemill_store::{Folders, Frame};
 use timely::scheduling::activate::SyncActivator;
 
 use crate::checkpoint::find::Base;
@@ -108,6 +108,12 @@ pub(super) fn publisher_lines(
 pub(super) fn retaining(plan: &Plan) -> Vec<String> {
     let links = |source: &&SourcePlan| source.taking.correcting.retention.links();
     plan.sources.iter().filter(links).map(|source| source.name.clone()).collect()
+}
+
+/// Returns the sources whose files have lines that are no records.
+pub(super) fn frames(plan: &Plan) -> Vec<(String, Frame)> {
+    let all = plan.sources.iter().map(|source| (source.name.clone(), source.frame()));
+    all.filter(|(_, frame)| !frame.is_empty()).collect()
 }
 
 /// Returns the ledger's lines.

@@ -138,7 +138,7 @@ fn a_healthy_home_has_nothing_that_needs_a_person() {
         assert_eq!(diagnosis.exit_code(), 0);
         let facts = diagnosis.facts;
         assert_eq!((facts.accepted, facts.committed, facts.outputs), (1, 1, 2));
-        assert_eq!((facts.receipts, facts.generations, facts.schema), (1, 1, 2));
+        assert_eq!((facts.receipts, facts.generations, facts.schema), (1, 1, 3));
         assert_eq!(facts.pipelines, ["p"]);
         assert_eq!(facts.hashed_bytes > 0, deep);
     }
@@ -353,7 +353,7 @@ fn a_journal_that_is_missing_foreign_old_or_damaged_is_told() {
     let foreign = |given: &Given, _: &Path| given.sql("PRAGMA application_id = 7");
     check(foreign, false, 65, &["D-JOURNAL-FOREIGN x1 journal.db"]);
     let old = |given: &Given, _: &Path| given.sql("PRAGMA user_version = 1");
-    check(old, false, 1, &["D-JOURNAL-SCHEMA x1 schema 1; this version knows 2"]);
+    check(old, false, 1, &["D-JOURNAL-SCHEMA x1 schema 1; this version knows 3"]);
     for bytes in [&b"not a database, but a text of some length"[..], &[0; 5000]] {
         let given = Given::new();
         fs::write(given.root().join("journal.db"), bytes).unwrap();

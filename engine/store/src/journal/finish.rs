@@ -6,10 +6,11 @@ use std::collections::HashMap;
 
 use rusqlite::{Transaction, params};
 
+use super::frame::Frames;
 use super::receipt::{self, Books};
 use super::shelf::{self, Replaced};
 use super::write::{Counters, Trouble, save_counters};
-use super::{Journal, JournalError, Outcome, Part, Verdict, attempt, correct, void};
+use super::{Journal, JournalError, Outcome, Part, Verdict, attempt, correct, frame, void};
 use crate::failpoint;
 use crate::receipt::Receipt;
 
@@ -34,9 +35,11 @@ impl Journal {
         // Not borrowed while the transaction has all of `self`.
         let books = std::mem::take(&mut self.books);
         let retaining = std::mem::take(&mut self.retaining);
-        let result = self.finish_all(outcomes, receipts, &books, &retaining);
+        let frames = std::mem::take(&mut self.frames);
+        let result = self.finish_all(outcomes, receipts, &books, &retaining, &frames);
         self.books = books;
         self.retaining = retaining;
+        self.frames = frames;
         result
     }
 
@@ -46,6 +49,7 @@ impl Journal {
         receipts: &HashMap<u64, Receipt>,
         books: &Books,
         retaining: &HashMap<String, Vec<String>>,
+        frames: &Frames,
     ) -> Result<Vec<Replaced>, JournalError> {
         let generation = self.generation.map(u64::cast_signed);
         let stop = JournalError::failpoint("commit");
@@ -75,6 +79,8 @@ impl Journal {
                         counters.committed += 1;
                         let retaining = retaining.get(&outcome.pipeline);
                         correct::committed(transaction, outcome.id, retaining)?;
+                        let frames = frames.get(&outcome.pipeline).map_or(&[][..], Vec::as_slice);
+                        frame::committed(transaction, outcome.id, frames)?;
                     }
                     Verdict::Quarantined { .. } => {
                         counters.quarantined += 1;

@@ -13,17 +13,17 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rustix::fs::OFlags;
 
 use super::{
-    JournalError, arrival, attempt, checkpoint, client_id, correct, dedupe, deployment, hold,
-    receipt, retry, shelf, strike, unpublished, void,
+    JournalError, arrival, attempt, checkpoint, client_id, correct, dedupe, deployment, frame,
+    hold, receipt, retry, shelf, strike, unpublished, void,
 };
 use crate::barrier;
 use crate::disk::{self, DiskError};
 
 /// The newest schema this version knows.
-pub(crate) const SCHEMA: i64 = 2;
+pub(crate) const SCHEMA: i64 = 3;
 
 /// The oldest schema this version can use: those before it were never released.
-const OLDEST: i64 = 2;
+const OLDEST: i64 = 3;
 
 /// "tide": says to `file` and to us that a database is a journal.
 pub(crate) const APPLICATION_ID: i64 = 0x7469_6465;
@@ -152,7 +152,7 @@ FROM submission s JOIN pipeline p ON p.id = s.pipeline;
 ";
 
 /// The tables of the topics that have a file of their own.
-const TOPICS: [&str; 14] = [
+const TOPICS: [&str; 15] = [
     client_id::TABLES,
     dedupe::TABLES,
     checkpoint::TABLES,
@@ -167,6 +167,7 @@ const TOPICS: [&str; 14] = [
     deployment::TABLES,
     arrival::TABLES,
     unpublished::TABLES,
+    frame::TABLES,
 ];
 
 /// Opens the journal for its writer, creating it if it is not there, and checks all of it.

@@ -63,6 +63,7 @@ impl Journal {
             pipelines,
             books: HashMap::new(),
             retaining: HashMap::new(),
+            frames: HashMap::new(),
             failed: false,
         })
     }
