@@ -108,11 +108,6 @@ pub struct ReadPlan {
 }
 
 impl ReadPlan {
-    /// Returns whether a file begins with the names of its columns.
-    pub fn has_header(&self) -> bool {
-        matches!(&self.format, Format::Csv(options) if options.header)
-    }
-
     /// Returns the schema of the batches that this plan gives.
     pub fn schema(&self) -> Schema {
         Schema::new(self.fields.iter().map(|field| Column::new(&field.name, field.kind)).collect())

@@ -71,6 +71,34 @@ fn a_file_that_cannot_read_what_is_read_again_is_refused() {
     check(SUMS, &[("r1.csv", b"k,v\na,1\n")], &wider, why);
     let packed = gzip(b"k,v\na,1\n");
     check(SUMS, &[("r1.csv.gz", &packed)], &wider, "the header has no column w");
+    let other = SUMS.replacen("format: csv", "format: jsonl", 1);
+    let why = "source rows of the new file cannot read it: line 1: syntax: expected value at column 1; \
+               none of its first 2 records can be read";
+    check(SUMS, &[("r1.csv", b"k,v\na,1\n")], &other, why);
+    check(SUMS, &[("r1.csv.gz", &packed)], &other, why);
+    let other = SUMS.replace("k: string, v: int", "k: int, v: int");
+    let why = "line 2: field_type: field k: expected int, found a at column 1; none of its first 1";
+    check(SUMS, &[("r1.csv", b"k,v\na,1\n")], &other, why);
+}
+
+#[test]
+fn records_that_were_rejected_when_they_came_are_no_reason() {
+    let site = Site::new(NODE, SUMS);
+    let running = site.start(Shape::new(1, 2));
+    commit(&running, "r1.csv", b"k,v\na,x\nb,x\n");
+    commit(&running, "r2.csv", b"k,v\na,1\nb,x\n");
+    for times in ["2", "3"] {
+        write(&site, &SUMS.replace("sum(v)", &format!("sum(v * {times})")));
+        running.call(&["deploy", "next.yaml"]).expect_code(0);
+    }
+    // Some that are rejected only now are left out.
+    let digits = SUMS.replace("k: string", "k: decimal(3)");
+    write(&site, &digits);
+    commit(&running, "r3.csv", b"k,v\n1,1\nz,1\n");
+    let said = running.call(&["deploy", "next.yaml"]);
+    assert!(said.expect_code(1).stdout.contains("r2.csv was committed before"), "{said}");
+    running.stop();
+    assert_eq!(site.out()["sums/sums.csv"], b"k,v\n1,3\na,3\nz,3\n");
 }
 
 #[test]
@@ -84,6 +112,9 @@ fn a_start_with_a_file_that_cannot_read_what_is_read_again_is_refused() {
         let ended = site.launch(shape, &["--once"]).ended();
         let why = "r1.csv was committed before, and source rows cannot read it any more: bad_format: \
                    line 1: the header has no column w";
+        assert!(ended.expect_code(1).stderr.contains(why), "{ended}");
+        // And again: that it was refused is no reason to go on.
+        let ended = site.launch(shape, &["--once"]).ended();
         assert!(ended.expect_code(1).stderr.contains(why), "{ended}");
         fs::write(site.yaml(), SUMS).unwrap();
         site.put("r2.csv", b"k,v\na,2\n");

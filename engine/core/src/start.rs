@@ -11,6 +11,7 @@ mod exit;
 mod lines;
 mod next;
 mod peers;
+pub(crate) mod readable;
 mod workers;
 
 use std::collections::BTreeSet;

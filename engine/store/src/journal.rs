@@ -15,10 +15,10 @@ mod correct;
 mod dedupe;
 mod deployment;
 mod finish;
-mod frame;
 mod hold;
 mod names;
 mod read;
+mod reading;
 mod receipt;
 mod retry;
 pub(crate) mod schema;
@@ -48,9 +48,9 @@ pub use correct::{
 };
 pub use dedupe::Dedupe;
 pub use deployment::{Deployed, Deployment, NewDeployment, deployments};
-pub use frame::Frame;
 pub use hold::{Held, Hold};
 pub use read::JournalReader;
+pub use reading::{Frame, Reading};
 pub use receipt::ReceiptRow;
 pub use retry::{Retried, Retries, UnderWay};
 pub use shelf::{Output, Replaced};
@@ -71,7 +71,7 @@ pub struct Journal {
     /// The sources whose inputs are retained when they are committed, by pipeline.
     retaining: HashMap<String, Vec<String>>,
     /// The frames that are remembered with committed files.
-    frames: frame::Frames,
+    frames: reading::Frames,
     /// Set after a write failed: nothing may be written behind it.
     failed: bool,
 }

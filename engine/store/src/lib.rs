@@ -119,9 +119,9 @@ pub use journal::{
     AcceptedFile, Attempt, CLIENT_IDS_KEPT, CheckpointRow, ClientId, ClientIdError, Committed,
     Correction, Corrections, Counts, Dedupe, Deployed, Deployment, Filter, Frame, Generation, Held,
     Hold, Journal, JournalError, JournalReader, NeededBy, NewDeployment, NewFile, Outcome,
-    OutcomeRow, Output, Part, PartBody, PartRow, Phase, Postponed, ReceiptRow, Removed, Replaced,
-    Replaces, RetainedBytes, Retired, Retried, Retries, SetFiles, SetOf, SubmissionRow, Terms,
-    Verdict, VerdictRow, Version, Versions, WouldBe, deployments,
+    OutcomeRow, Output, Part, PartBody, PartRow, Phase, Postponed, Reading, ReceiptRow, Removed,
+    Replaced, Replaces, RetainedBytes, Retired, Retried, Retries, SetFiles, SetOf, SubmissionRow,
+    Terms, Verdict, VerdictRow, Version, Versions, WouldBe, deployments,
 };
 pub use publish::{PublishError, publish, replace_file, sync_published};
 pub use queue::spool::{self, sweep_spool};

@@ -423,7 +423,7 @@ impl Engine {
                 }
             }
         };
-        let frames = journal.frames(&new.name).map_err(|error| failed(&error))?;
+        let readings = journal.readings(&new.name, &new.hash).map_err(|error| failed(&error))?;
         drop(journal);
         let committed = committed.map_err(|error| failed(&error))?;
         let folders = Folders::below(&self.parts.root.join(&new.name));
@@ -433,7 +433,7 @@ impl Engine {
             let found = inputs(new, committed.clone(), versions, (&folders, &patterns));
             let found = found.map_err(|error| failed(&error))?;
             if found.gone.is_empty() || Instant::now() >= until {
-                return Ok(Inputs { frames, ..found });
+                return Ok(Inputs { readings, ..found });
             }
             self.parts.board.wait_for_change(LOOK);
         }

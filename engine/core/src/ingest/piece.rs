@@ -142,17 +142,6 @@ pub fn preamble(order: &FileOrder, plan: &ReadPlan, frame: Frame) -> Result<Prea
     }
 }
 
-/// Checks that a file can be read, as far as what stands before its first record tells.
-pub fn begins(order: &FileOrder, plan: &ReadPlan, frame: Frame) -> Result<(), FileFailure> {
-    if order.compression == Compression::None {
-        return preamble(order, plan, frame).map(drop);
-    }
-    let mut stream = StreamReader::open(order, u32::MAX, frame)?;
-    let buffers = Buffers::default();
-    while stream.preamble.is_none() && stream.next_chunk(plan, &buffers)?.is_some() {}
-    Ok(())
-}
-
 /// Returns where the last lines of a file begin, and what they are.
 fn find_tail(
     file: &File,

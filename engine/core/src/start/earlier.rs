@@ -5,18 +5,16 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use tidemill_store::{
-    AcceptedFile, Dedupe, DiskError, Folders, Found, Frame, Journal, JournalError, Versions,
+    AcceptedFile, Dedupe, DiskError, Folders, Found, Journal, JournalError, Reading, Versions,
     look_for,
 };
 
 use crate::checkpoint::find::Base;
 use crate::checkpoint::reuse::read_again;
 use crate::checkpoint::{Place, State, has_state};
-use crate::ingest::order::FileOrder;
-use crate::ingest::piece;
 use crate::intake::Patterns;
-use crate::ledger::compression_of;
 use crate::plan::Plan;
+use crate::start::readable::unreadable;
 use crate::start::{Config, StartError};
 
 /// A file that an earlier life left.
@@ -73,9 +71,9 @@ pub(super) fn earlier(
             let is_whole = base.partial.is_none()
                 && (checkpoint.is_some() || journal.checkpoints(&plan.name)?.is_empty());
             let versions = if is_whole { plan.versions() } else { Versions::Current };
-            let frames = journal.frames(&plan.name)?;
+            let readings = journal.readings(&plan.name, &plan.hash)?;
             let rebuilt =
-                to_rebuild(plan, committed, &frames, versions, (folders, patterns), config)?;
+                to_rebuild(plan, committed, &readings, versions, (folders, patterns), config)?;
             let Inputs { there: replay, lost, .. } = rebuilt;
             if base.partial.is_none() && rebuilt.left_out {
                 skip.push(pipeline);
@@ -140,8 +138,8 @@ pub(crate) struct Inputs {
     pub(crate) without_source: usize,
     /// Whether versions are not among them that were corrected later.
     pub(crate) left_out: bool,
-    /// Which of the committed files of the pipeline have lines that are no records.
-    pub(crate) frames: HashMap<u64, Frame>,
+    /// How those were read that were committed under another plan.
+    pub(crate) readings: HashMap<u64, Reading>,
 }
 
 /// Looks for the committed files that a state is made of again; refused if some are gone, unless the
@@ -149,7 +147,7 @@ pub(crate) struct Inputs {
 fn to_rebuild(
     plan: &Plan,
     committed: Vec<AcceptedFile>,
-    frames: &HashMap<u64, Frame>,
+    readings: &HashMap<u64, Reading>,
     versions: Versions,
     (folders, patterns): (&Folders, &Patterns),
     config: &Config,
@@ -175,9 +173,7 @@ fn to_rebuild(
             "tables lose the rows of lost inputs"
         );
     }
-    let bad =
-        found.there.iter().find_map(|file| Some((file, unreadable(plan, file, frames, folders)?)));
-    if let Some((file, detail)) = bad {
+    if let Some((file, detail)) = unreadable(plan, &found.there, readings, folders) {
         let (pipeline, name) = (plan.name.clone(), file.stored_name.clone());
         return Err(StartError::Unreadable {
             pipeline,
@@ -318,53 +314,6 @@ fn warn_of_changelogs(plan: &Plan, base: &Base) {
             );
         }
     }
-}
-
-/// Returns why a source cannot read a file that is where it must be, as far as its beginning tells, or would read
-/// it in another way than when it was committed.
-pub(crate) fn unreadable(
-    plan: &Plan,
-    file: &AcceptedFile,
-    frames: &HashMap<u64, Frame>,
-    folders: &Folders,
-) -> Option<String> {
-    let source = plan.sources.iter().position(|source| source.name == file.source)?;
-    let from = &plan.sources[source];
-    let (frame, was) = (from.frame(), frames.get(&file.id).copied().unwrap_or_default());
-    if file.is_removal() {
-        return None;
-    }
-    if frame != was {
-        return Some(format!(
-            "its contract says {} header and {} trailer lines, and {} and {} when it was committed: records \
-             would be taken for such lines, or lines for records",
-            frame.head, frame.tail, was.head, was.tail
-        ));
-    }
-    if !from.read.has_header() && frame.is_empty() {
-        return None;
-    }
-    let or_at =
-        [&folders.processed, &folders.retained].map(|folder| folder.join(&file.stored_name));
-    let path = or_at.iter().find(|path| path.exists())?;
-    let order = FileOrder {
-        epoch: file.epoch,
-        submission: file.id,
-        rows_of: file.id,
-        source,
-        path: path.clone(),
-        identity: file.identity,
-        hash: None,
-        compression: compression_of(Some(path)),
-        name: file.name.clone(),
-        output_name: file.output_name.clone(),
-        replay: true,
-        old: None,
-        removes: false,
-        refused: None,
-        or_at: or_at.to_vec(),
-    };
-    piece::begins(&order, &from.read, frame).err().map(|why| why.to_string())
 }
 
 /// Sources that look for equal contents know those of earlier lives, however they took files then.

@@ -6,11 +6,11 @@ use std::collections::HashMap;
 
 use rusqlite::{Transaction, params};
 
-use super::frame::Frames;
+use super::reading::Frames;
 use super::receipt::{self, Books};
 use super::shelf::{self, Replaced};
 use super::write::{Counters, Trouble, save_counters};
-use super::{Journal, JournalError, Outcome, Part, Verdict, attempt, correct, frame, void};
+use super::{Journal, JournalError, Outcome, Part, Verdict, attempt, correct, reading, void};
 use crate::failpoint;
 use crate::receipt::Receipt;
 
@@ -80,7 +80,7 @@ impl Journal {
                         let retaining = retaining.get(&outcome.pipeline);
                         correct::committed(transaction, outcome.id, retaining)?;
                         let frames = frames.get(&outcome.pipeline).map_or(&[][..], Vec::as_slice);
-                        frame::committed(transaction, outcome.id, frames)?;
+                        reading::committed(transaction, outcome.id, frames)?;
                     }
                     Verdict::Quarantined { .. } => {
                         counters.quarantined += 1;

@@ -13,8 +13,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rustix::fs::OFlags;
 
 use super::{
-    JournalError, arrival, attempt, checkpoint, client_id, correct, dedupe, deployment, frame,
-    hold, receipt, retry, shelf, strike, unpublished, void,
+    JournalError, arrival, attempt, checkpoint, client_id, correct, dedupe, deployment, hold,
+    reading, receipt, retry, shelf, strike, unpublished, void,
 };
 use crate::barrier;
 use crate::disk::{self, DiskError};
@@ -167,7 +167,7 @@ const TOPICS: [&str; 15] = [
     deployment::TABLES,
     arrival::TABLES,
     unpublished::TABLES,
-    frame::TABLES,
+    reading::TABLES,
 ];
 
 /// Opens the journal for its writer, creating it if it is not there, and checks all of it.

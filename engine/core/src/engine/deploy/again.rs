@@ -7,7 +7,8 @@ use tidemill_store::Folders;
 
 use crate::deploy::{Fate, PartFate};
 use crate::plan::{Plan, SinkPlan};
-use crate::start::earlier::{Inputs, unreadable};
+use crate::start::earlier::Inputs;
+use crate::start::readable::unreadable;
 
 /// Returns why a plan cannot take over, if files are read again for it that it would read in another way than
 /// they were meant, or tables whose changelog would not add up to them any more.
@@ -35,12 +36,10 @@ pub(super) fn refusal(
             first.stored_name
         ));
     }
-    read.there.iter().find_map(|file| {
-        let why = unreadable(new, file, &read.frames, folders)?;
-        Some(format!(
-            "{} was committed before and is read again for what is made anew, and source {} of the new file \
-             cannot read it: {why}; let a pipeline of another name begin with it, or a source that takes other names",
-            file.stored_name, file.source
-        ))
-    })
+    let (file, why) = unreadable(new, &read.there, &read.readings, folders)?;
+    Some(format!(
+        "{} was committed before and is read again for what is made anew, and source {} of the new file \
+         cannot read it: {why}; let a pipeline of another name begin with it, or a source that takes other names",
+        file.stored_name, file.source
+    ))
 }
