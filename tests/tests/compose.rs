@@ -273,14 +273,14 @@ fn mistakes_in_a_file_that_includes_another_are_told_as_check_tells_them() {
         for more in [&[][..], &["--dry-run"]] {
             let said = running.call(&[&deploy, more].concat());
             let expected = format!("next.yaml: not deployed: 1 mistake\n{mistake}\n");
-            assert_eq!(said.expect_code(1).stdout, expected);
+            assert_eq!(said.expect_code(2).stdout, expected);
         }
         let said = running.call(&[&deploy[..], &["--json"]].concat());
-        assert_eq!(said.expect_code(1).json()["error"]["code"], "bad_pipeline_file");
+        assert_eq!(said.expect_code(2).json()["error"]["code"], "bad_pipeline_file");
     }
     // None of several takes over without the others.
     fs::write(site.path().join("twice.yaml"), RUNNING.replace("sum(n)", "sum(n * 2)")).unwrap();
-    running.call(&["deploy", "twice.yaml", "next.yaml", "--param", "FACTOR=2"]).expect_code(1);
+    running.call(&["deploy", "twice.yaml", "next.yaml", "--param", "FACTOR=2"]).expect_code(2);
     assert_eq!(running.ask(running.client().stats(None)).unwrap().generation, 1);
     fs::write(&next, INCLUDING).unwrap();
     running.call(&deploy).expect_code(0);

@@ -458,7 +458,7 @@ fn the_command_says_what_it_did() {
     assert!(said.expect_code(0).stdout.contains("runs already"), "{said}");
     fs::write(site.path().join("next.yaml"), "pipeline: sums\n").unwrap();
     let said = running.call(&["deploy", "next.yaml"]);
-    assert!(said.expect_code(1).stdout.contains("not deployed"), "{said}");
+    assert!(said.expect_code(2).stdout.contains("not deployed"), "{said}");
     running.stop();
 }
 

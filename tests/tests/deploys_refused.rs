@@ -221,8 +221,27 @@ fn a_table_whose_changelog_would_not_add_up_is_refused() {
         "sums: { from: sums, table: { format: csv, changelog: true,",
     );
     let files: [(&str, &[u8]); 1] = [("r1.csv", b"k,v\na,1\n")];
-    let why = "its changelog would not add up";
+    let why = "would not add up to it any more";
     check(&logged, &files, &logged.replace("sum(v)", "sum(v * 2)"), why);
+}
+
+/// Between the two it would miss what happened.
+#[test]
+fn a_changelog_that_comes_back_is_refused() {
+    let logged = SUMS.replace(
+        "sums: { from: sums, table: { format: csv,",
+        "sums: { from: sums, table: { format: csv, changelog: true,",
+    );
+    let site = Site::new(NODE, &logged);
+    let running = site.start(Shape::new(1, 2));
+    commit(&running, "r1.csv", b"k,v\na,1\n");
+    write(&site, SUMS);
+    running.call(&["deploy", "next.yaml"]).expect_code(0);
+    commit(&running, "r2.csv", b"k,v\na,1\n");
+    write(&site, &logged);
+    let said = running.call(&["deploy", "next.yaml"]);
+    assert!(said.expect_code(1).stdout.contains("would not add up to it any more"), "{said}");
+    running.stop();
 }
 
 #[test]
@@ -248,6 +267,35 @@ fn a_changelog_that_is_new_begins_with_the_next_file() {
         let path = format!("{name}.changes/000000000002-r2.csv");
         let log = &b"epoch,diff,k,v\n2,-1,a,2\n2,1,a,22\n2,1,b,6\n"[..];
         assert_eq!(logs, [(&*path, log)]);
+    }
+}
+
+/// What a pipeline left when it went is still there when it comes back.
+#[test]
+fn a_pipeline_that_comes_back_changed_is_refused_like_one_that_runs() {
+    let logged = SUMS.replace("pipeline: d", "pipeline: e").replace(
+        "sums: { from: sums, table: { format: csv,",
+        "sums: { from: sums, table: { format: csv, changelog: true,",
+    );
+    let framed = logged.replacen("v: int } }", "v: int }, contract: { header: 1 } }", 1);
+    for (next, why) in [
+        (logged.replace("sum(v)", "sum(v * 2)"), "would not add up to it any more"),
+        (framed.replace("changelog: true,", ""), "its contract says 1 header and 0 trailer lines"),
+    ] {
+        let site = Site::new(NODE, SUMS);
+        let running = site.start(Shape::new(1, 2));
+        let deploy = |yaml: &str| {
+            write(&site, yaml);
+            running.call(&["deploy", "next.yaml"])
+        };
+        deploy(&logged).expect_code(0);
+        fs::write(site.path().join("r1.csv"), b"k,v\na,1\n").unwrap();
+        running.call(&["submit", "--wait", "--pipeline", "e", "r1.csv"]).expect_code(0);
+        running.call(&["undeploy", "e"]).expect_code(0);
+        let said = deploy(&next);
+        assert!(said.expect_code(1).stdout.contains(why), "{said}");
+        deploy(&logged).expect_code(0);
+        running.stop();
     }
 }
 

@@ -11,7 +11,7 @@ use tidemill_client::{Client, DeployedPart, Deployment, Error};
 use crate::command::{Deploy, FlatFile};
 use crate::output::Output;
 use crate::table::{Side, Table};
-use crate::{FAILED, human, json};
+use crate::{FAILED, USAGE, human, json};
 
 /// How long the server may take to come back with the new plan.
 const BACK_MAX: Duration = Duration::from_secs(600);
@@ -24,7 +24,7 @@ const HASH_DIGITS: usize = 12;
 
 /// Runs `deploy`.
 pub(crate) async fn run(command: Deploy, output: &mut Output<'_>) -> anyhow::Result<u8> {
-    let Some(files) = files(&command, output)? else { return Ok(FAILED) };
+    let Some(files) = files(&command, output)? else { return Ok(USAGE) };
     let client = Client::connect(&command.common.server).await?;
     let mut code = 0;
     for (path, file) in command.pipelines.iter().zip(files) {
@@ -41,13 +41,14 @@ pub(crate) async fn run(command: Deploy, output: &mut Output<'_>) -> anyhow::Res
             }
             // Those before it have taken over; those behind it may need it.
             Err(error @ Error::Server { .. }) => {
+                let is_bad = matches!(&error, Error::Server { word, .. } if word.as_deref() == Some(BAD_FILE));
                 let file = path.display().to_string();
                 if command.common.json {
                     writeln!(output.out, "{}", json::failure(&file, &error))?;
                 } else {
                     failed(path, &json::chain(&error), output)?;
                 }
-                return Ok(FAILED);
+                return Ok(if is_bad { USAGE } else { FAILED });
             }
             Err(error) => return Err(error.into()),
         }

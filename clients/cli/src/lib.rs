@@ -38,6 +38,9 @@ pub use output::Output;
 /// The exit code when something failed.
 const FAILED: u8 = 1;
 
+/// The exit code of a mistake in a pipeline file.
+const USAGE: u8 = 2;
+
 /// The exit code when a file that was waited for went to quarantine.
 const QUARANTINED: u8 = 3;
 

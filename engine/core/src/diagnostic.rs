@@ -39,6 +39,34 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
+    /// Returns the text of a file; or what can be shown of it, and the mistake that it is not UTF-8.
+    ///
+    /// # Errors
+    ///
+    /// When it is not UTF-8.
+    pub fn text_of(bytes: Vec<u8>) -> Result<String, (String, Box<Self>)> {
+        String::from_utf8(bytes).map_err(|error| {
+            let valid = error.utf8_error().valid_up_to();
+            let shown = String::from_utf8_lossy(error.as_bytes()).into_owned();
+            let before = &shown[..valid];
+            let in_line = before.rsplit('\n').next().unwrap_or_default();
+            let diagnostic = Self {
+                line: before.matches('\n').count() as u32 + 1,
+                column: in_line.chars().count() as u32 + 1,
+                length: 1,
+                path: String::new(),
+                message: "this byte is no UTF-8".to_owned(),
+                hint: Some(
+                    "save the file as UTF-8; an editor may have used Latin-1 or UTF-16".to_owned(),
+                ),
+                file: None,
+                within: None,
+                excerpt: None,
+            };
+            (shown, Box::new(diagnostic))
+        })
+    }
+
     /// Returns the mistake as people read it: `file:line:column: error: message`, the line itself with
     /// the place underlined, and the hint.
     ///
@@ -411,6 +439,17 @@ mod tests {
             within: None,
             excerpt: None,
         }
+    }
+
+    #[test]
+    fn a_text_that_is_no_utf8_says_where() {
+        assert_eq!(Diagnostic::text_of("ä\n".into()), Ok("ä\n".to_owned()));
+        let (shown, mistake) = Diagnostic::text_of(b"one\n\xc3\xa4 # \xe9\n".to_vec()).unwrap_err();
+        assert_eq!(
+            mistake.render("p.yaml", &shown),
+            "p.yaml:2:5: error: this byte is no UTF-8\n  |\n2 | ä # \u{fffd}\n  |     ^\n  \
+             = hint: save the file as UTF-8; an editor may have used Latin-1 or UTF-16\n"
+        );
     }
 
     #[test]

@@ -174,9 +174,13 @@ impl Values {
 
 /// Reads and plans a pipeline file with values for its parameters; the mistakes are ready to be shown.
 pub fn load_with(path: &Path, values: &Values) -> anyhow::Result<Result<Plan, Mistakes>> {
-    let yaml = std::fs::read_to_string(path)
+    let bytes = std::fs::read(path)
         .with_context(|| format!("read the pipeline file {}", path.display()))?;
     let file = path.display().to_string();
+    let yaml = match Diagnostic::text_of(bytes) {
+        Ok(yaml) => yaml,
+        Err((yaml, why)) => return Ok(Err(Mistakes { file, yaml, diagnostics: vec![*why] })),
+    };
     values.given.take();
     // A pipe has no folder; it stands for itself.
     let planned = match path.canonicalize() {

@@ -228,6 +228,13 @@ impl Engine {
         match nearest(name, names.iter().copied()) {
             Some(near) => format!("{begin}; did you mean {near}?"),
             None if names.is_empty() => format!("{begin}: there is no table here"),
+            None if pipeline.is_none() && self.parts.plans.len() > 1 => {
+                let of = |place: &&Place| {
+                    format!("{} of {}", place.name, self.parts.plans[place.pipeline].name)
+                };
+                let all: Vec<String> = there.iter().map(of).collect();
+                format!("{begin}; the tables are: {}; name the pipeline, too", all.join(", "))
+            }
             None => format!("{begin}; the tables are: {}", names.join(", ")),
         }
     }

@@ -181,6 +181,9 @@ pub(super) fn example(what: &str, found: &Value) -> Option<String> {
         "`route`" => "for example `route: { failed: status >= 500, ok: else }`",
         "`sample`" => "for example `sample: { share: 5% }`",
         "`split`" => "for example `split: { by: user, into: 4 }`",
+        "`outputs`" => {
+            "for example `outputs: { out: NAME }`, the operator or tag that leaves by `out`"
+        }
         "a trailer" => "for example `trailer: { lines: 1 }`",
         "`weighted`" => "for example `weighted: { a: 3, b: 1 }`",
         _ => return None,

@@ -4,11 +4,18 @@
 //! process 0 does, the parent itself answers on it that the service comes back. So a connection is
 //! never refused. It knows nothing that a client could ask for.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
+
+/// How long an address may be taken by a process that was killed and is not gone yet.
+const TAKEN_MAX: Duration = Duration::from_secs(2);
+
+/// How often it is looked.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// The listening socket of the service, and who answers on it.
 #[derive(Debug)]
@@ -28,9 +35,17 @@ struct Standing {
 }
 
 impl Front {
-    /// Binds the address.
+    /// Binds the address; waits a moment for one who still has it, for it may be about to end.
     pub fn bind(address: SocketAddr) -> io::Result<Front> {
-        Front::of(TcpListener::bind(address)?)
+        let until = Instant::now() + TAKEN_MAX;
+        loop {
+            match TcpListener::bind(address) {
+                Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < until => {
+                    std::thread::sleep(LOOK);
+                }
+                bound => return Front::of(bound?),
+            }
+        }
     }
 
     /// Takes a socket that listens already.

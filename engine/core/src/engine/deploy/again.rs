@@ -3,10 +3,11 @@
 //! Looks at plans and at the beginnings of files; changes nothing. What it lets pass by mistake ends the next
 //! life, so it is asked before the boundary is drawn, and once more of the files that came meanwhile.
 
-use tidemill_store::Folders;
+use tidemill_store::{AcceptedFile, Folders};
 
 use crate::deploy::{Fate, PartFate};
 use crate::plan::{Plan, SinkPlan};
+use crate::sink::changes;
 use crate::start::earlier::Inputs;
 use crate::start::readable::unreadable;
 
@@ -19,21 +20,26 @@ pub(super) fn refusal(
     read: &Inputs,
     folders: &Folders,
 ) -> Option<String> {
-    let first = read.there.iter().find(|file| !file.is_removal())?;
-    let table = new.sinks.iter().find(|sink| {
+    // What was committed under this very plan comes out the same.
+    let otherwise = |file: &&AcceptedFile| read.readings.contains_key(&file.id);
+    let is_other = read.there.iter().any(|file| otherwise(&file));
+    let table = new.sinks.iter().filter(|sink| sink.has_changelog()).find(|sink| {
         let is_it = |part: &&PartFate| part.role == "sink" && part.name == sink.name;
-        let fate = parts.iter().find(is_it).map(|part| part.fate);
-        // A new one only begins with the next file.
-        let mut before = old.iter().flat_map(|old| &old.sinks).filter(|one| one.name == sink.name);
-        before.any(SinkPlan::has_changelog) && sink.has_changelog() && fate == Some(Fate::Rebuilt)
+        let is_anew = parts.iter().find(is_it).is_some_and(|part| part.fate == Fate::Rebuilt);
+        let before = old.map(|old| old.sinks.iter().find(|one| one.name == sink.name));
+        let told = before.map(|before| before.is_some_and(SinkPlan::has_changelog));
+        // A new one only begins with the next file; one that comes back does not know what happened meanwhile.
+        match told {
+            Some(true) => is_anew && is_other,
+            Some(false) => tells(folders, &sink.name),
+            None => is_anew && is_other && tells(folders, &sink.name),
+        }
     });
     if let Some(table) = table {
         return Some(format!(
-            "the table {} is made anew from {} committed files (first: {}), and its changelog would not add up \
-             to it any more; leave the changelog out, or let a pipeline of another name begin anew",
-            table.name,
-            read.there.len(),
-            first.stored_name
+            "what the changelog of the table {} told so far would not add up to it any more; leave the changelog \
+             out, or let a pipeline of another name begin anew",
+            table.name
         ));
     }
     let (file, why) = unreadable(new, &read.there, &read.readings, folders)?;
@@ -42,4 +48,10 @@ pub(super) fn refusal(
          cannot read it: {why}; let a pipeline of another name begin with it, or a source that takes other names",
         file.stored_name, file.source
     ))
+}
+
+/// Returns whether there is a changelog of a table: one that it had before it went, or under an earlier plan.
+fn tells(folders: &Folders, table: &str) -> bool {
+    let entries = folders.out.join(changes::folder(table)).read_dir();
+    entries.is_ok_and(|mut entries| entries.next().is_some())
 }
