@@ -78,7 +78,7 @@ pub fn draft(pipeline: Option<&str>, files: &[Sampled]) -> Result<Draft, Vec<Dra
     let mut errors = Vec::new();
     let mut looks = Vec::new();
     for file in files {
-        match shape::look(&file.sample) {
+        match shape::look(&file.name, &file.sample) {
             Ok(look) => looks.push((file, look)),
             Err(reason) => errors.push(DraftError { name: shown_name(&file.name), reason }),
         }

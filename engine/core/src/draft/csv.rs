@@ -25,8 +25,9 @@ pub(super) struct Dialect {
 /// A record: the line on which it begins, and its fields.
 type Record = (usize, Vec<Value>);
 
-/// Returns what a csv file looks like; `None` when it is none.
-pub(super) fn look(text: &str) -> Option<Look> {
+/// Returns what a csv file looks like; `None` when it is none. One of a single column looks like any text: it is
+/// one only where its name says so.
+pub(super) fn look(text: &str, is_named_so: bool) -> Option<Look> {
     let candidates = DELIMITERS.into_iter().flat_map(|delimiter| {
         // An apostrophe quotes only where a field begins with it.
         let single = [format!("{}'", delimiter as char), "\n'".to_owned()];
@@ -44,6 +45,12 @@ pub(super) fn look(text: &str) -> Option<Look> {
         let fits = fits && (records.len() > 3 || alike == records.len());
         if fits && best.as_ref().is_none_or(|(other, ..)| width > *other) {
             best = Some((width, delimiter, quote, records, multiline));
+        }
+    }
+    if best.is_none() && is_named_so {
+        let (records, multiline) = records(text, b',', b'"');
+        if records.iter().all(|(_, fields)| fields.len() == 1) {
+            best = Some((1, b',', b'"', records, multiline));
         }
     }
     let (width, delimiter, quote, records, multiline) = best?;
@@ -105,6 +112,11 @@ pub(super) fn look(text: &str) -> Option<Look> {
     let dialect = Dialect { delimiter, quote, header, multiline, names };
     let kind = Kind::Csv(dialect);
     Some(Look { kind, columns, records: rows.len(), is_whole: true, lines, notes })
+}
+
+/// Returns how many fields the first records have, where commas part them: for one whose name says csv.
+pub(super) fn widths(text: &str) -> Vec<usize> {
+    records(text, b',', b'"').0.iter().take(3).map(|(_, fields)| fields.len()).collect()
 }
 
 fn plain(value: &Value) -> String {

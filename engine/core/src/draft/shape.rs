@@ -49,8 +49,8 @@ pub(super) enum Kind {
     Text,
 }
 
-/// Looks at a sample, or says why nothing can be made of it.
-pub(super) fn look(sample: &Sample) -> Result<Look, String> {
+/// Looks at a sample of a file of this name, or says why nothing can be made of it.
+pub(super) fn look(name: &str, sample: &Sample) -> Result<Look, String> {
     let bytes = sample.bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&sample.bytes);
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err("it is empty: a sample needs a few records".to_owned());
@@ -79,16 +79,24 @@ pub(super) fn look(sample: &Sample) -> Result<Look, String> {
         json::look(&lines)?
     } else if let Some(look) = logs::look(&lines) {
         look
-    } else if let Some(look) = csv::look(&text) {
+    } else if let Some(look) = csv::look(&text, is_named_csv(name)) {
         look
     } else {
+        let mut notes = Vec::new();
+        if is_named_csv(name) {
+            let widths: Vec<String> = csv::widths(&text).iter().map(usize::to_string).collect();
+            notes.push(format!(
+                "its name says csv, but its first records have {} fields: it is taken for lines of text",
+                widths.join(", ")
+            ));
+        }
         Look {
             kind: Kind::Text,
             columns: Vec::new(),
             records: lines.len().min(RECORDS_MAX),
             is_whole: true,
             lines: lines.iter().take(16).map(|line| (*line).to_owned()).collect(),
-            notes: Vec::new(),
+            notes,
         }
     };
     look.is_whole = sample.is_whole && lines.len() <= RECORDS_MAX;
@@ -96,6 +104,14 @@ pub(super) fn look(sample: &Sample) -> Result<Look, String> {
         look.notes.push("some lines are no UTF-8: these records are rejected".to_owned());
     }
     Ok(look)
+}
+
+/// Returns whether a name says that a file holds delimited values, packed or not.
+fn is_named_csv(name: &str) -> bool {
+    let name = name.to_lowercase();
+    let packed = [".gz", ".zst"].into_iter().find_map(|end| name.strip_suffix(end));
+    let plain = packed.unwrap_or(&name);
+    plain.ends_with(".csv") || plain.ends_with(".tsv")
 }
 
 fn is_mostly_broken(bytes: &[u8]) -> bool {

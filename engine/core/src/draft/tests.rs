@@ -199,3 +199,16 @@ fn hostile_samples_give_pipelines_that_check() {
     let wide: Vec<String> = (0..2_000).map(|number| format!("k{number}")).collect();
     drafted(&[("a.csv", &format!("{}\n", wide.join(",")))]);
 }
+
+#[test]
+fn a_name_that_says_csv_counts() {
+    check(
+        &[("one.csv", "day\n2026-01-01T00:00:00Z\n\n2026-01-02T00:00:00Z\n")],
+        &["format: csv", "day: timestamp"],
+    );
+    check(&[("one.CSV.gz", "a\n1\n2\n")], &["format: csv", "a: int"]);
+    check(&[("one.txt", "a\n1\n2\n")], &["format: text"]);
+    let ragged = drafted(&[("ragged.csv", "a,b\n1,2,3\n1\n")]);
+    let note = "its name says csv, but its first records have 2, 3, 1 fields: it is taken for lines of text";
+    assert!(ragged.contains(note), "{ragged}");
+}
