@@ -233,7 +233,8 @@ impl Expansion<'_, '_> {
             Some(node) => read::texts(node, "`drop`", mistakes),
         };
         check_drop(drop.as_deref().unwrap_or_default(), &name, group, mistakes);
-        let mut scope = Scope::group(&word.text, &group.params, with?, &name, mistakes);
+        let known = self.substitution.is_complete();
+        let mut scope = Scope::group(&word.text, &group.params, with?, known, &name, mistakes);
         let place = mistakes.shown(name.place);
         let what = format!("in the group `{}`, used as `{}` in {place}", word.text, name.text);
         mistakes.call_instance(&name.text, what);

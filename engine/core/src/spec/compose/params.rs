@@ -177,11 +177,13 @@ impl Scope {
         scope
     }
 
-    /// Returns the parameters of a group with what an instance gives to them.
+    /// Returns the parameters of a group with what an instance gives to them. `known` says whether all that its
+    /// file gives on has a value; if not, that was told.
     pub(super) fn group(
         group: &str,
         params: &[Param],
         with: Vec<(Text, Text)>,
+        known: bool,
         instance: &Text,
         mistakes: &mut Mistakes<'_>,
     ) -> Self {
@@ -199,7 +201,9 @@ impl Scope {
             let given = with.iter().find(|(name, _)| name.text == param.name.text);
             let mut value = param.default.clone();
             if let Some((_, given)) = given {
-                if param.kind.fits(&given.text) {
+                if !known && given.text.contains("${") {
+                    value = None;
+                } else if param.kind.fits(&given.text) {
                     value = Some(given.text.clone());
                 } else {
                     let (message, hint) = param.kind.refused(&given.text);
