@@ -225,6 +225,32 @@ fn a_table_whose_changelog_would_not_add_up_is_refused() {
     check(&logged, &files, &logged.replace("sum(v)", "sum(v * 2)"), why);
 }
 
+#[test]
+fn a_start_warns_of_a_changelog_that_does_not_add_up_and_of_no_other() {
+    let plain = SUMS.replace("sum(v)", "sum(v * 2)");
+    let log = |yaml: &str| {
+        yaml.replace(
+            "sums: { from: sums, table: {",
+            "sums: { from: sums, table: { changelog: true,",
+        )
+    };
+    for (first, second, warns) in [
+        (log(SUMS), log(&plain), true),
+        (SUMS.to_owned(), log(&plain), false),
+        (log(SUMS), log(SUMS), false),
+    ] {
+        let site = Site::new(NODE, &first);
+        site.put("r1.csv", b"k,v\na,1\n");
+        site.once(Shape::ALONE).expect_code(0);
+        let checkpoints = site.folder("out").join("../../ckpt");
+        fs::remove_dir_all(checkpoints).unwrap();
+        fs::write(site.yaml(), second).unwrap();
+        let ended = site.launch(Shape::ALONE, &["--once"]).ended();
+        let said = "what its changelog told so far does not add up to it any more";
+        assert_eq!(ended.expect_code(0).stderr.contains(said), warns, "{ended}");
+    }
+}
+
 /// Between the two it would miss what happened.
 #[test]
 fn a_changelog_that_comes_back_is_refused() {

@@ -41,7 +41,8 @@ pub(crate) async fn run(command: Deploy, output: &mut Output<'_>) -> anyhow::Res
             }
             // Those before it have taken over; those behind it may need it.
             Err(error @ Error::Server { .. }) => {
-                let is_bad = matches!(&error, Error::Server { word, .. } if word.as_deref() == Some(BAD_FILE));
+                let is_bad =
+                    matches!(&error, Error::Server { word: Some(word), .. } if word == BAD_FILE);
                 let file = path.display().to_string();
                 if command.common.json {
                     writeln!(output.out, "{}", json::failure(&file, &error))?;

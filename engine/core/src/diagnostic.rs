@@ -48,11 +48,10 @@ impl Diagnostic {
         String::from_utf8(bytes).map_err(|error| {
             let valid = error.utf8_error().valid_up_to();
             let shown = String::from_utf8_lossy(error.as_bytes()).into_owned();
-            let before = &shown[..valid];
-            let in_line = before.rsplit('\n').next().unwrap_or_default();
+            let (line, column) = line_and_column(&shown, valid);
             let diagnostic = Self {
-                line: before.matches('\n').count() as u32 + 1,
-                column: in_line.chars().count() as u32 + 1,
+                line,
+                column,
                 length: 1,
                 path: String::new(),
                 message: "this byte is no UTF-8".to_owned(),

@@ -170,8 +170,8 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     }
     let patterns: Vec<Patterns> =
         config.plans.iter().map(|plan| Patterns::new(&plan.sources)).collect();
-    let changed = || earlier::changed(&config.plans, &patterns, &mut journal);
-    let changed = space.insist("writing the journal", changed)?;
+    let adopt = || earlier::adopt(&config.plans, &patterns, &mut journal);
+    space.insist("writing the journal", adopt)?;
     let facts = Generation {
         binary_version: env!("CARGO_PKG_VERSION").to_owned(),
         processes: processes as u64,
@@ -215,8 +215,7 @@ pub fn start(config: Config) -> Result<Running, StartError> {
     let (publisher_lines, places) =
         publisher_lines(&config.plans, &folders, &found, generation, &backlogs, &finished)?;
     let tables = Arc::new(Tables::new(places));
-    let (earlier, skips) =
-        earlier::earlier(&config, &mut journal, &folders, &patterns, &found, &changed)?;
+    let (earlier, skips) = earlier::earlier(&config, &mut journal, &folders, &patterns, &found)?;
     // Nobody uploads yet: what lies there was left by a life that was killed. What broke off may be
     // gone on with for a while.
     sweep_spool(&home, SystemTime::now() - spool::KEPT_FOR)?;

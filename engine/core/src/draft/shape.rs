@@ -106,12 +106,11 @@ pub(super) fn look(name: &str, sample: &Sample) -> Result<Look, String> {
     Ok(look)
 }
 
-/// Returns whether a name says that a file holds delimited values, packed or not.
+/// Returns whether a name says that a file is csv, packed or not.
 fn is_named_csv(name: &str) -> bool {
     let name = name.to_lowercase();
     let packed = [".gz", ".zst"].into_iter().find_map(|end| name.strip_suffix(end));
-    let plain = packed.unwrap_or(&name);
-    plain.ends_with(".csv") || plain.ends_with(".tsv")
+    packed.unwrap_or(&name).ends_with(".csv")
 }
 
 fn is_mostly_broken(bytes: &[u8]) -> bool {

@@ -423,9 +423,11 @@ impl Engine {
                 }
             }
         };
-        let readings = journal.readings(&new.name, &new.hash).map_err(|error| failed(&error))?;
-        drop(journal);
         let committed = committed.map_err(|error| failed(&error))?;
+        let first = committed.first().map(|file| file.epoch);
+        let readings = first.map(|first| journal.readings(&new.name, &new.hash, first));
+        let readings = readings.transpose().map_err(|error| failed(&error))?.unwrap_or_default();
+        drop(journal);
         let folders = Folders::below(&self.parts.root.join(&new.name));
         // What was committed a moment ago is about to be moved to processed/.
         let until = Instant::now() + MOVE_MAX;

@@ -23,6 +23,7 @@ use tidemill_operators::exchange;
 use tidemill_operators::format::{Encoder, OutputFormat};
 use tidemill_operators::meter::Meter;
 use tidemill_operators::{Batch, Column, Schema, Time, Type};
+use tidemill_store::Folders;
 use tidemill_store::name::CHANGES_ENDING;
 use tidemill_store::stage::StageWriter;
 use timely::container::CapacityContainerBuilder;
@@ -61,6 +62,12 @@ pub(crate) struct Changelog {
 /// Returns the name of the folder of a table's changelog.
 pub fn folder(sink: &str) -> String {
     format!("{sink}{CHANGES_ENDING}")
+}
+
+/// Returns whether a table, now or under an earlier plan, has told changes that still lie there.
+pub(crate) fn has_told(folders: &Folders, sink: &str) -> bool {
+    let entries = folders.out.join(folder(sink)).read_dir();
+    entries.is_ok_and(|mut entries| entries.next().is_some())
 }
 
 /// Returns the columns of a changelog.

@@ -14,6 +14,7 @@ use crate::checkpoint::reuse::read_again;
 use crate::checkpoint::{Place, State, has_state};
 use crate::intake::Patterns;
 use crate::plan::Plan;
+use crate::sink::changes;
 use crate::start::readable::unreadable;
 use crate::start::{Config, StartError};
 
@@ -31,15 +32,13 @@ pub(super) struct Earlier {
 
 /// Returns what earlier lives left of each pipeline: committed files that its checkpoint does not hold,
 /// to rebuild tables from, then those that were not finished; and the pipelines that leave out files
-/// which were corrected since. `changed` says which plans are others than before. Nothing runs yet,
-/// so that a refusal needs no end.
+/// which were corrected since. Nothing runs yet, so that a refusal needs no end.
 pub(super) fn earlier(
     config: &Config,
     journal: &mut Journal,
     folders: &[Folders],
     patterns: &[Patterns],
     bases: &[Base],
-    changed: &[bool],
 ) -> Result<(Vec<Earlier>, Vec<usize>), StartError> {
     let mut all = Vec::new();
     let mut skip = Vec::new();
@@ -71,9 +70,12 @@ pub(super) fn earlier(
             let is_whole = base.partial.is_none()
                 && (checkpoint.is_some() || journal.checkpoints(&plan.name)?.is_empty());
             let versions = if is_whole { plan.versions() } else { Versions::Current };
-            let readings = journal.readings(&plan.name, &plan.hash)?;
+            let first = committed.first().map(|file| file.epoch);
+            let readings = first.map(|first| journal.readings(&plan.name, &plan.hash, first));
+            let readings = readings.transpose()?.unwrap_or_default();
             let rebuilt =
-                to_rebuild(plan, committed, &readings, versions, (folders, patterns), config)?;
+                to_rebuild(plan, committed, readings, versions, (folders, patterns), config)?;
+            let was_otherwise = rebuilt.was_otherwise();
             let Inputs { there: replay, lost, .. } = rebuilt;
             if base.partial.is_none() && rebuilt.left_out {
                 skip.push(pipeline);
@@ -82,8 +84,8 @@ pub(super) fn earlier(
             journal.remember_lost(&plan.name, base.epoch(), &lost)?;
             if !replay.is_empty() {
                 tracing::info!(pipeline = plan.name, files = replay.len(), "rebuilding tables");
-                if changed[pipeline] {
-                    warn_of_changelogs(plan, base);
+                if was_otherwise {
+                    warn_of_changelogs(plan, base, folders);
                 }
             }
             let replay = replay.into_iter();
@@ -142,17 +144,24 @@ pub(crate) struct Inputs {
     pub(crate) readings: HashMap<u64, Reading>,
 }
 
+impl Inputs {
+    /// Returns whether some of the files were committed under another plan.
+    pub(crate) fn was_otherwise(&self) -> bool {
+        self.there.iter().any(|file| self.readings.contains_key(&file.id))
+    }
+}
+
 /// Looks for the committed files that a state is made of again; refused if some are gone, unless the
 /// tables may lose their rows.
 fn to_rebuild(
     plan: &Plan,
     committed: Vec<AcceptedFile>,
-    readings: &HashMap<u64, Reading>,
+    readings: HashMap<u64, Reading>,
     versions: Versions,
     (folders, patterns): (&Folders, &Patterns),
     config: &Config,
 ) -> Result<Inputs, StartError> {
-    let found = inputs(plan, committed, versions, (folders, patterns))?;
+    let found = Inputs { readings, ..inputs(plan, committed, versions, (folders, patterns))? };
     if found.without_source > 0 {
         tracing::warn!(
             pipeline = plan.name,
@@ -173,7 +182,7 @@ fn to_rebuild(
             "tables lose the rows of lost inputs"
         );
     }
-    if let Some((file, detail)) = unreadable(plan, &found.there, readings, folders) {
+    if let Some((file, detail)) = unreadable(plan, &found, folders) {
         let (pipeline, name) = (plan.name.clone(), file.stored_name.clone());
         return Err(StartError::Unreadable {
             pipeline,
@@ -274,18 +283,15 @@ fn find_source(plan: &Plan, patterns: &Patterns, file: &mut AcceptedFile) -> boo
     true
 }
 
-/// Returns which pipelines have another plan than in the life before. Their files whose source was renamed become
-/// those of the one that takes their names now. Before the generation begins.
-pub(super) fn changed(
+/// Where a plan is another one than in the life before, the files of a source that was renamed become those of the
+/// one that takes their names now. Before the generation begins.
+pub(super) fn adopt(
     plans: &[Plan],
     patterns: &[Patterns],
     journal: &mut Journal,
-) -> Result<Vec<bool>, JournalError> {
-    let mut all = Vec::new();
+) -> Result<(), JournalError> {
     for (plan, patterns) in plans.iter().zip(patterns) {
-        let changed = journal.last_plan(&plan.name)?.is_some_and(|last| last != plan.hash);
-        all.push(changed);
-        if !changed {
+        if journal.last_plan(&plan.name)?.is_none_or(|last| last == plan.hash) {
             continue;
         }
         let sources: Vec<&str> = plan.sources.iter().map(|source| &*source.name).collect();
@@ -296,18 +302,19 @@ pub(super) fn changed(
             tracing::info!(pipeline, files, "gave files to the sources that take them now");
         }
     }
-    Ok(all)
+    Ok(())
 }
 
 /// Warns of tables that are made anew in another way than their changelogs tell.
-fn warn_of_changelogs(plan: &Plan, base: &Base) {
+fn warn_of_changelogs(plan: &Plan, base: &Base, folders: &Folders) {
     for state in &base.states {
         let Place::Table(at) = state.place else { continue };
-        let is_kept = base.keeps(&state.id);
-        if plan.sinks[at].has_changelog() && !is_kept {
+        let sink = &plan.sinks[at];
+        let has_told = sink.has_changelog() && changes::has_told(folders, &sink.name);
+        if has_told && !base.keeps(&state.id) {
             tracing::warn!(
                 pipeline = plan.name,
-                table = plan.sinks[at].name,
+                table = sink.name,
                 "the pipeline file is another one than before, and the table is made anew from processed/: \
                  what its changelog told so far does not add up to it any more; to follow it from here on, \
                  begin with its rows"

@@ -1,7 +1,5 @@
 //! Readable: whether a plan can read again what was committed under another one. Reads the beginnings of files.
 
-use std::collections::HashMap;
-
 use tidemill_operators::format::{Parsed, Parser};
 use tidemill_store::{AcceptedFile, Folders, Reading};
 
@@ -10,19 +8,18 @@ use crate::ingest::order::FileOrder;
 use crate::ingest::piece::{FileFailure, StreamReader};
 use crate::ledger::compression_of;
 use crate::plan::{Plan, SourcePlan};
+use crate::start::earlier::Inputs;
 
-/// Returns the first of some files, all where they must be, that its source cannot read or would read in another
-/// way than when it was committed, as far as its beginning tells, and why. `readings` says how those were read
-/// that the plan did not read itself.
+/// Returns the first file that its source cannot read or would read in another way than when it was committed, as
+/// far as its beginning tells, and why.
 pub(crate) fn unreadable<'f>(
     plan: &Plan,
-    files: &'f [AcceptedFile],
-    readings: &HashMap<u64, Reading>,
+    read: &'f Inputs,
     folders: &Folders,
 ) -> Option<(&'f AcceptedFile, String)> {
     let buffers = Buffers::default();
-    files.iter().filter(|file| !file.is_removal()).find_map(|file| {
-        let reading = readings.get(&file.id)?;
+    read.there.iter().filter(|file| !file.is_removal()).find_map(|file| {
+        let reading = read.readings.get(&file.id)?;
         Some((file, why(plan, file, *reading, folders, &buffers)?))
     })
 }
@@ -70,7 +67,8 @@ fn why(
     }
 }
 
-/// Returns the first records of a file with the number of lines before them; nothing if it has none.
+/// Returns the first records of a file with the number of lines before them; nothing if it has none, or begins with
+/// one that is too long: nothing is looked for behind it.
 fn beginning(
     order: &FileOrder,
     from: &SourcePlan,
@@ -82,6 +80,9 @@ fn beginning(
             let mut parser = Parser::new(from.read.clone());
             let parsed = parser.parse(&chunk.buffer, chunk.range, stream.header());
             return Ok(Some((chunk.skipped_lines, parsed)));
+        }
+        if chunk.too_long.is_some() {
+            break;
         }
     }
     Ok(None)

@@ -52,25 +52,29 @@ impl Journal {
         self.frames.insert(pipeline.to_owned(), sources);
     }
 
-    /// Returns how the committed files of a pipeline were read, by submission; not those whose plan was this one.
+    /// Returns how the committed files of a pipeline were read, from an epoch on, by submission; not those whose
+    /// plan was this one.
     pub fn readings(
         &self,
         pipeline: &str,
         plan_hash: &str,
+        from: u64,
     ) -> Result<HashMap<u64, Reading>, JournalError> {
-        readings(self.connection(), pipeline, plan_hash)
+        readings(self.connection(), pipeline, plan_hash, from)
             .map_err(of("list how files were read", &self.path()))
     }
 }
 
 impl JournalReader {
-    /// Returns how the committed files of a pipeline were read, by submission; not those whose plan was this one.
+    /// Returns how the committed files of a pipeline were read, from an epoch on, by submission; not those whose
+    /// plan was this one.
     pub fn readings(
         &self,
         pipeline: &str,
         plan_hash: &str,
+        from: u64,
     ) -> Result<HashMap<u64, Reading>, JournalError> {
-        readings(self.connection(), pipeline, plan_hash)
+        readings(self.connection(), pipeline, plan_hash, from)
             .map_err(of("list how files were read", self.path()))
     }
 }
@@ -95,15 +99,16 @@ fn readings(
     connection: &Connection,
     pipeline: &str,
     plan_hash: &str,
+    from: u64,
 ) -> rusqlite::Result<HashMap<u64, Reading>> {
     let mut statement = connection.prepare_cached(
         "SELECT s.id, s.rejected, coalesce(f.head, 0), coalesce(f.tail, 0)
          FROM submission s LEFT JOIN frame f ON f.submission = s.id
          LEFT JOIN plan p ON p.generation = s.generation AND p.pipeline = ?1
-         WHERE s.pipeline = (SELECT id FROM pipeline WHERE name = ?1) AND s.verdict = 1
-         AND p.plan_hash IS NOT ?2",
+         WHERE s.pipeline = (SELECT id FROM pipeline WHERE name = ?1) AND s.epoch >= ?3
+         AND s.verdict = 1 AND p.plan_hash IS NOT ?2",
     )?;
-    let rows = statement.query_map([pipeline, plan_hash], |row| {
+    let rows = statement.query_map(params![pipeline, plan_hash, from.cast_signed()], |row| {
         let frame = Frame { head: row.get(2)?, tail: row.get(3)? };
         Ok((unsigned(row, 0)?, Reading { rejected: unsigned(row, 1)?, frame }))
     })?;
@@ -139,13 +144,14 @@ mod tests {
         }
         let of = |frame| Reading { rejected: 1, frame };
         let (none, known) = (of(Frame::default()), of(framed));
-        let old = journal.reader().unwrap().readings("p", "new").unwrap();
+        let old = journal.reader().unwrap().readings("p", "new", 0).unwrap();
         assert_eq!(old, [(ids[0], known), (ids[1], none)].into());
-        assert_eq!(journal.readings("p", "old").unwrap(), [(ids[3], known)].into());
-        assert_eq!(journal.readings("q", "old").unwrap(), [].into());
+        assert_eq!(journal.readings("p", "old", 0).unwrap(), [(ids[3], known)].into());
+        assert_eq!(journal.readings("q", "old", 0).unwrap(), [].into());
+        assert_eq!(journal.readings("p", "new", 2).unwrap(), [(ids[1], none)].into());
         // Its source may become another one.
         journal.keep_frames("p", vec![]);
         assert_eq!(journal.adopt("p", &["plain"], |_| Some("plain".into())).unwrap(), 2);
-        assert_eq!(journal.readings("p", "new").unwrap(), old);
+        assert_eq!(journal.readings("p", "new", 0).unwrap(), old);
     }
 }

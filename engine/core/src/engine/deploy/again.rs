@@ -3,7 +3,7 @@
 //! Looks at plans and at the beginnings of files; changes nothing. What it lets pass by mistake ends the next
 //! life, so it is asked before the boundary is drawn, and once more of the files that came meanwhile.
 
-use tidemill_store::{AcceptedFile, Folders};
+use tidemill_store::Folders;
 
 use crate::deploy::{Fate, PartFate};
 use crate::plan::{Plan, SinkPlan};
@@ -21,8 +21,7 @@ pub(super) fn refusal(
     folders: &Folders,
 ) -> Option<String> {
     // What was committed under this very plan comes out the same.
-    let otherwise = |file: &&AcceptedFile| read.readings.contains_key(&file.id);
-    let is_other = read.there.iter().any(|file| otherwise(&file));
+    let is_other = read.was_otherwise();
     let table = new.sinks.iter().filter(|sink| sink.has_changelog()).find(|sink| {
         let is_it = |part: &&PartFate| part.role == "sink" && part.name == sink.name;
         let is_anew = parts.iter().find(is_it).is_some_and(|part| part.fate == Fate::Rebuilt);
@@ -31,8 +30,8 @@ pub(super) fn refusal(
         // A new one only begins with the next file; one that comes back does not know what happened meanwhile.
         match told {
             Some(true) => is_anew && is_other,
-            Some(false) => tells(folders, &sink.name),
-            None => is_anew && is_other && tells(folders, &sink.name),
+            Some(false) => changes::has_told(folders, &sink.name),
+            None => is_anew && is_other && changes::has_told(folders, &sink.name),
         }
     });
     if let Some(table) = table {
@@ -42,16 +41,10 @@ pub(super) fn refusal(
             table.name
         ));
     }
-    let (file, why) = unreadable(new, &read.there, &read.readings, folders)?;
+    let (file, why) = unreadable(new, read, folders)?;
     Some(format!(
         "{} was committed before and is read again for what is made anew, and source {} of the new file \
          cannot read it: {why}; let a pipeline of another name begin with it, or a source that takes other names",
         file.stored_name, file.source
     ))
-}
-
-/// Returns whether there is a changelog of a table: one that it had before it went, or under an earlier plan.
-fn tells(folders: &Folders, table: &str) -> bool {
-    let entries = folders.out.join(changes::folder(table)).read_dir();
-    entries.is_ok_and(|mut entries| entries.next().is_some())
 }
