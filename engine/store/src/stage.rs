@@ -30,7 +30,8 @@ pub use block::{BLOCK_BYTES, Block, BlockWrite, Blocks};
 const WRITEBACK_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Bytes of a block that are hashed at once: enough of them for all lanes of the processor, and few
-/// enough to be still in its cache.
+/// enough to be still in its cache. A power of two, and hashed at multiples of itself: what begins
+/// anywhere else is first hashed in pieces of 1, 2, 4 and 8 KiB, at two thirds of the rate.
 const HASH_BYTES: usize = 128 << 10;
 
 /// How often one sink may stage one epoch in one generation: a dataflow that was rebuilt stages
@@ -200,7 +201,7 @@ impl StageWriter {
             rest = &rest[count..];
             self.bytes += count as u64;
             if unhashed >= HASH_BYTES {
-                self.hash_filling();
+                self.hash_filling(HASH_BYTES);
             }
             if is_full {
                 self.give_block(|blocks| blocks.empty())?;
@@ -215,17 +216,19 @@ impl StageWriter {
         Some(self.filling.get_or_insert_with(|| Filling::new(blocks.empty())))
     }
 
-    /// Takes into the hash what the block has.
-    fn hash_filling(&mut self) {
+    /// Takes into the hash what the block has, up to a multiple of `step`.
+    fn hash_filling(&mut self, step: usize) {
         if let Some(filling) = &mut self.filling {
-            self.hasher.update(&filling.block.bytes()[filling.hashed..]);
-            filling.hashed = filling.block.bytes().len();
+            let bytes = filling.block.bytes();
+            let upto = bytes.len() / step * step;
+            self.hasher.update(bytes.get(filling.hashed..upto).unwrap_or_default());
+            filling.hashed = upto.max(filling.hashed);
         }
     }
 
     /// Gives the block that is being filled away, and goes on with another.
     fn give_block(&mut self, next: fn(&dyn Blocks) -> Block) -> io::Result<()> {
-        self.hash_filling();
+        self.hash_filling(1);
         let Self { file: Some(file), filling: Some(filling), blocks: Some(blocks), .. } = self
         else {
             return Ok(());
@@ -244,7 +247,7 @@ impl StageWriter {
     /// Writes a part that stays smaller than a block, which needs no second thread. Nothing is appended
     /// behind that. Returns whether there was room for it; if not, it may be tried again.
     pub fn settle(&mut self) -> io::Result<bool> {
-        self.hash_filling();
+        self.hash_filling(1);
         let Self { file: Some(file), filling: Some(filling), path, .. } = self else {
             return Ok(true);
         };
